@@ -1,0 +1,29 @@
+# Everything a builder may choose. Presets (CMakePresets.json) are the documented way to set these.
+option(SCD_BUILD_TESTS "Build the tests" ON)
+option(SCD_WARNINGS_AS_ERRORS "Treat compiler warnings in our code as errors" ON)
+set(SCD_SANITIZER "" CACHE STRING "Sanitizers of the whole build: empty, 'address,undefined' or 'thread'")
+set(SCD_ARCH "x86-64-v3" CACHE STRING
+    "-march of x86 builds; kernels that need more (AVX-512, AMX) are chosen at run time")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
+endif()
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  add_compile_options(-march=${SCD_ARCH})
+endif()
+if(SCD_SANITIZER)
+  add_compile_options(-fsanitize=${SCD_SANITIZER} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${SCD_SANITIZER})
+endif()
+
+find_program(SCD_CCACHE ccache)
+if(SCD_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${SCD_CCACHE}")
+endif()

@@ -1,0 +1,45 @@
+# One call per folder names its sources, headers and dependencies.
+
+function(scd_compile_settings target)
+  target_include_directories(${target} PUBLIC "${CMAKE_SOURCE_DIR}")
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor)
+  if(SCD_WARNINGS_AS_ERRORS)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+endfunction()
+
+# scd_library(NAME name SOURCES ... HEADERS ... DEPENDS ... PRIVATE_DEPENDS ...)
+function(scd_library)
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;HEADERS;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
+  if(ARG_SOURCES)
+    add_library(${ARG_NAME} STATIC ${ARG_SOURCES} ${ARG_HEADERS})
+    scd_compile_settings(${ARG_NAME})
+    target_link_libraries(${ARG_NAME} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS})
+  else()
+    add_library(${ARG_NAME} INTERFACE ${ARG_HEADERS})
+    target_include_directories(${ARG_NAME} INTERFACE "${CMAKE_SOURCE_DIR}")
+    target_link_libraries(${ARG_NAME} INTERFACE ${ARG_DEPENDS})
+  endif()
+endfunction()
+
+# scd_executable(NAME name SOURCES ... DEPENDS ...)
+function(scd_executable)
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPENDS" ${ARGN})
+  add_executable(${ARG_NAME} ${ARG_SOURCES})
+  scd_compile_settings(${ARG_NAME})
+  target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPENDS})
+endfunction()
+
+# scd_test(NAME name LABEL unit|pair|e2e|golden|lint|fuzz SOURCES ... DEPENDS ...): one GoogleTest binary, one ctest entry a test.
+function(scd_test)
+  cmake_parse_arguments(ARG "" "NAME;LABEL;TIMEOUT" "SOURCES;DEPENDS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${ARG_NAME} ${ARG_SOURCES})
+  scd_compile_settings(${ARG_NAME})
+  target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
+  gtest_discover_tests(${ARG_NAME} DISCOVERY_TIMEOUT 120
+    WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
+    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT} SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
+endfunction()
