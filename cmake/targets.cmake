@@ -38,6 +38,7 @@ function(scd_test)
   endif()
   add_executable(${ARG_NAME} ${ARG_SOURCES})
   scd_compile_settings(${ARG_NAME})
+  target_compile_definitions(${ARG_NAME} PRIVATE SCD_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
   gtest_discover_tests(${ARG_NAME} DISCOVERY_TIMEOUT 120
     WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
