@@ -1,0 +1,43 @@
+// The memory behind a PagePool: per layer K (after RoPE) and V, each [pages, kv_heads, page_tokens, head_dim].
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "common/kv/page_pool.h"
+#include "kernels/paged_kv.h"
+
+namespace scd {
+
+struct KvShape {
+  int32_t layers = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  kernels::DType dtype = kernels::DType::kBF16;
+
+  int64_t kv_width() const { return int64_t{kv_heads} * head_dim; }  // values of one token's K (or V) in a layer
+  // Bytes of one token's K and V over all layers in BF16: what `ratio to BF16` compares with.
+  int64_t bf16_bytes_per_token() const { return int64_t{layers} * 2 * kv_width() * 2; }
+};
+
+inline constexpr int32_t kPageTokens = 16;
+
+class KvCache {
+ public:
+  KvCache(KvShape shape, int32_t pages, int32_t page_tokens = kPageTokens);
+
+  const KvShape& shape() const { return shape_; }
+  PagePool& pool() { return pool_; }
+  const PagePool& pool() const { return pool_; }
+  kernels::PagedKv layer(int32_t index) const;
+  size_t bytes() const;
+
+ private:
+  size_t layer_bytes() const;  // of K, or of V
+  KvShape shape_;
+  PagePool pool_;
+  std::unique_ptr<std::byte[], void (*)(void*)> memory_;
+};
+
+}  // namespace scd

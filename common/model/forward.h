@@ -1,0 +1,64 @@
+// One forward pass over a ragged batch, one layer at a time: the caller decides when each layer runs, so that a producer
+// can encode a layer while the next computes, and a consumer can run its suffix as rebuilt layers arrive.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/base/token.h"
+#include "common/kv/kv_cache.h"
+#include "common/model/model.h"
+
+namespace scd {
+
+// Tokens of one sequence that this pass computes: prefill chunk, suffix or a single decode token.
+struct SequenceChunk {
+  const PageTable* pages = nullptr;  // covers first_position + tokens.size() positions
+  int64_t first_position = 0;        // positions before it are in the cache already
+  std::span<const TokenId> tokens;
+};
+
+// Not thread-safe; all passes of a daemon run on its one compute thread. References must outlive the pass.
+class ForwardPass {
+ public:
+  ForwardPass(const Model& model, KvCache& cache, std::span<const SequenceChunk> batch);
+  ~ForwardPass();
+  ForwardPass(const ForwardPass&) = delete;
+  ForwardPass& operator=(const ForwardPass&) = delete;
+
+  int64_t rows() const;
+  int32_t next_layer() const;
+
+  // Computes the next layer: K and V of the rows are in the cache afterwards.
+  void run_layer();
+
+  // Only K and V of the next layer, without its output: the pass ends here (used for layer 0 from token ids alone).
+  void run_keys_values_only();
+
+  // Of the layer that ran last: the RMS-normalised input of its attention, [rows, hidden] F32; filled only when asked
+  // for before the layer runs.
+  void keep_attention_input(bool keep);
+  kernels::ConstMatrix attention_input() const;
+
+  // The residual stream before the next layer, [rows, hidden] F32.
+  kernels::ConstMatrix hidden_state() const;
+
+  // After the last layer: logits of the chosen rows, [chosen, vocab] F32 row-major, owned by the pass.
+  kernels::ConstMatrix logits(std::span<const int64_t> chosen_rows);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Runs all layers and returns the logits of each sequence's last token, [sequences, vocab].
+std::vector<float> forward_last_logits(const Model& model, KvCache& cache, std::span<const SequenceChunk> batch);
+
+// K (after RoPE) and V of `layer` from given normalised attention inputs [rows, hidden] F32, written to the cache at
+// [first_position, first_position + rows): how Patch rebuilds a layer.
+void project_keys_values(const Model& model, KvCache& cache, int32_t layer, const SequenceChunk& where,
+                         kernels::ConstMatrix attention_input);
+
+}  // namespace scd

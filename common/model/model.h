@@ -1,0 +1,60 @@
+// A loaded model: configuration and packed weights. Immutable after loading; shared by reference.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/model/model_config.h"
+#include "kernels/linear.h"
+
+namespace scd {
+
+struct LayerWeights {
+  std::vector<float> attention_norm;   // [hidden]
+  kernels::PackedLinear qkv;           // [hidden] -> [(query_heads + 2 kv_heads) * head_dim]: q, then k, then v
+  std::vector<float> query_norm;       // [head_dim], empty without qk_norm
+  std::vector<float> key_norm;         // [head_dim], empty without qk_norm
+  kernels::PackedLinear output;        // [query_heads * head_dim] -> [hidden]
+  std::vector<float> feed_forward_norm;  // [hidden]
+  kernels::PackedLinear gate_up;       // [hidden] -> [2 intermediate]: gate, then up
+  kernels::PackedLinear down;          // [intermediate] -> [hidden]
+};
+
+struct LoadOptions {
+  std::filesystem::path directory;               // a Hugging Face checkpoint
+  std::optional<std::filesystem::path> adapter;  // a PEFT LoRA adapter, merged in FP32 and rounded once
+  kernels::DType precision = kernels::DType::kBF16;
+  std::function<void(double)> progress;          // called with the share loaded, in [0, 1]; may be empty
+};
+
+class Model {
+ public:
+  // Memory-maps the checkpoint, merges the adapter, packs every weight once.
+  // Errors name the file and the tensor: missing, truncated, wrong dtype, wrong shape, unknown architecture.
+  static Model load(const LoadOptions& options);
+
+  const ModelConfig& config() const { return config_; }
+  kernels::DType precision() const { return precision_; }
+  const LayerWeights& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
+  kernels::ConstMatrix embedding_table() const;  // [vocab, hidden]
+  const std::vector<float>& final_norm() const { return final_norm_; }
+  const kernels::PackedLinear& lm_head() const { return *lm_head_; }
+  size_t weight_bytes() const;  // packed, as held in memory
+  int64_t parameters() const;   // weight values a token's forward pass reads
+
+ private:
+  Model() = default;
+  friend class ModelLoader;
+  ModelConfig config_;
+  kernels::DType precision_ = kernels::DType::kBF16;
+  std::vector<std::byte> embedding_;
+  std::vector<LayerWeights> layers_;
+  std::vector<float> final_norm_;
+  std::unique_ptr<kernels::PackedLinear> lm_head_;
+};
+
+}  // namespace scd

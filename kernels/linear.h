@@ -1,0 +1,57 @@
+// y = x W^T + b: the one place where GEMMs happen.
+// BF16 weights and inputs accumulate in FP32 (oneDNN on AVX512-BF16/AMX; a matrix-vector kernel of our own for few
+// rows); FP32 weights run in FP32. What bounds it: the GEMM peak for many rows, memory bandwidth for few.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "kernels/matrix.h"
+
+namespace scd::kernels {
+
+// A weight matrix packed once for the chosen precision. Move-only; forward() is const and may be called from one
+// thread at a time (it uses the process's OpenMP threads and a scratch of its own).
+class PackedLinear {
+ public:
+  // weight [out_features, in_features], any dtype; bias empty or [out_features].
+  // precision kF32 or kBF16: what the weight is stored and multiplied in.
+  PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision);
+  PackedLinear(PackedLinear&&) noexcept;
+  PackedLinear& operator=(PackedLinear&&) noexcept;
+  ~PackedLinear();
+
+  int64_t in_features() const;
+  int64_t out_features() const;
+  DType precision() const;
+  size_t packed_bytes() const;  // memory held, padding included
+
+  // x [rows, in_features] F32 or BF16 (an F32 x is rounded to BF16 when precision is BF16); y [rows, out_features] F32
+  // or BF16. accumulate: y += instead of y = (F32 y only).
+  void forward(ConstMatrix x, Matrix y, bool accumulate = false) const;
+
+ private:
+  struct Packed;
+  std::unique_ptr<Packed> packed_;
+};
+
+// What the CPU offers, chosen once: "avx512_bf16+amx", "avx512_bf16", "fp32". Logged at start.
+std::string linear_backend();
+// True where BF16 multiplies in hardware: the default precision of a daemon on this machine.
+bool bf16_is_native();
+
+// c = a b (+ c), all F32, row-major, op(a) [m, k], op(b) [k, n]; for calibration and codec transforms whose operand
+// changes at every call.
+struct GemmArgs {
+  ConstMatrix a;
+  ConstMatrix b;
+  Matrix c;
+  bool transpose_a = false;
+  bool transpose_b = false;
+  float beta = 0.0f;
+};
+void gemm_f32(const GemmArgs& args);
+
+}  // namespace scd::kernels

@@ -1,0 +1,20 @@
+// Root-mean-square layer normalisation (Zhang and Sennrich 2019, arXiv:1910.07467): y = x / rms(x) * weight.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/matrix.h"
+
+namespace scd::kernels {
+
+// x [rows, n] F32; weight [n]; y [rows, n] F32 or BF16.
+void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
+
+// residual += delta, then y = rms_norm(residual): both F32 [rows, n].
+void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
+
+// In place over every group of head_dim columns: the q/k norm of Qwen3. x [rows, heads * head_dim] F32.
+void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon);
+
+}  // namespace scd::kernels

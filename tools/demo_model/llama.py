@@ -1,0 +1,131 @@
+"""A compact Llama forward pass in torch, for training adapters (BF16) and for reference evaluation (FP32 or BF16).
+
+Only what the demo pair needs: default RoPE, tied or untied output, no bias. The caller supplies attention as a
+function (see `Attend`), so that packed training batches and cached decoding share one forward pass.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+
+PROJECTIONS = {
+    "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
+    "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
+}
+# Projections that read the same input run as one matrix product.
+GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+
+# (layer, q [tokens, heads, head_dim], k, v [tokens, kv_heads, head_dim]) -> [tokens, heads * head_dim]
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# (layer, projection group) -> (A [rank, in], B [out, rank]), scale included
+LowRank = Callable[[int, tuple[str, ...]], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    rope_theta: float
+    rms_eps: float
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Shape":
+        if config["model_type"] != "llama" or config.get("rope_scaling") or config.get("attention_bias"):
+            raise ValueError("this reference runs plain Llama checkpoints only (no rope_scaling, no attention_bias)")
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        return cls(hidden, config["num_hidden_layers"], heads, config["num_key_value_heads"],
+                   config.get("head_dim") or hidden // heads, config["intermediate_size"],
+                   config["rope_theta"], config["rms_norm_eps"])
+
+
+def swap_halves(x: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+class Llama:
+    """Frozen weights; `low_rank` adds an adapter's term to every projection."""
+
+    def __init__(self, directory: Path, dtype: torch.dtype):
+        self.shape = Shape.from_config(json.loads((directory / "config.json").read_text()))
+        self.dtype = dtype
+        with safe_open(directory / "model.safetensors", "pt") as file:
+            self.tensors = {name: file.get_tensor(name).to(dtype) for name in file.keys()}
+        self.low_rank: LowRank | None = None
+        self.output = self.tensors.get("lm_head.weight", self.tensors["model.embed_tokens.weight"])
+        self.grouped: dict[tuple[int, tuple[str, ...]], torch.Tensor] = {}
+        self.group_weights()
+
+    def weight_name(self, layer: int, projection: str) -> str:
+        return f"model.layers.{layer}.{PROJECTIONS[projection]}.{projection}.weight"
+
+    def group_weights(self) -> None:
+        for layer in range(self.shape.layers):
+            for group in GROUPS:
+                self.grouped[layer, group] = torch.cat([self.tensors[self.weight_name(layer, name)] for name in group])
+
+    def linear(self, layer: int, group: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
+        y = F.linear(x, self.grouped[layer, group])
+        if self.low_rank is None:
+            return y
+        a, b = self.low_rank(layer, group)
+        return torch.addmm(y, F.linear(x, a), b.t())
+
+    def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.shape.rms_eps)
+        return scaled.to(self.dtype) * self.tensors[name]
+
+    def rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        half = self.shape.head_dim // 2
+        frequency = torch.exp(torch.arange(half) * (-math.log(self.shape.rope_theta) / half))
+        angle = (positions[:, None].float() * frequency).repeat(1, 2)[:, None, :]
+        return angle.cos().to(self.dtype), angle.sin().to(self.dtype)
+
+    def hidden(self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """ids, positions [tokens] -> final normalised hidden states [tokens, hidden]."""
+        shape, count = self.shape, len(ids)
+        cosine, sine = self.rotation(positions)
+        q_width, kv_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        x = self.tensors["model.embed_tokens.weight"][ids]
+        for layer in range(shape.layers):
+            name = f"model.layers.{layer}"
+            qkv = self.linear(layer, GROUPS[0], self.norm(f"{name}.input_layernorm.weight", x))
+            qk = qkv[:, :q_width + kv_width].view(count, -1, shape.head_dim)
+            qk = qk * cosine + swap_halves(qk) * sine
+            v = qkv[:, q_width + kv_width:].view(count, -1, shape.head_dim)
+            mixed = attend(layer, qk[:, :shape.heads], qk[:, shape.heads:], v)
+            x = x + self.linear(layer, GROUPS[1], mixed)
+            gate_up = self.linear(layer, GROUPS[2], self.norm(f"{name}.post_attention_layernorm.weight", x))
+            gate, up = gate_up.chunk(2, dim=-1)
+            x = x + self.linear(layer, GROUPS[3], F.silu(gate) * up)
+        return self.norm("model.norm.weight", x)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(hidden, self.output).float()
+
+
+def scaled_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool,
+                     mask: torch.Tensor | None = None) -> torch.Tensor:
+    """q [queries, heads, d], k and v [keys, kv_heads, d] -> [queries, heads * d]; mask [queries, keys] is added."""
+    repeat = q.shape[1] // k.shape[1]
+    k = k.repeat_interleave(repeat, dim=1)
+    v = v.repeat_interleave(repeat, dim=1)
+    bias = None if mask is None else mask.expand(1, 1, *mask.shape)
+    out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None],
+                                         attn_mask=bias, is_causal=causal)
+    return out[0].transpose(0, 1).reshape(q.shape[0], -1)
+
+
+def causal_attention(_layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return scaled_attention(q, k, v, causal=True)
