@@ -1,10 +1,10 @@
-// Ids as types.
+// A token of the vocabulary, as every stage passes it on.
 #pragma once
 
 #include <cstdint>
 
 namespace scd {
 
-using TokenId = int32_t;
+using TokenId = std::int32_t;
 
 }  // namespace scd
