@@ -115,17 +115,32 @@ class Llama:
         return F.linear(hidden, self.output).float()
 
 
-def scaled_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool,
-                     mask: torch.Tensor | None = None) -> torch.Tensor:
-    """q [queries, heads, d], k and v [keys, kv_heads, d] -> [queries, heads * d]; mask [queries, keys] is added."""
-    repeat = q.shape[1] // k.shape[1]
-    k = k.repeat_interleave(repeat, dim=1)
-    v = v.repeat_interleave(repeat, dim=1)
-    bias = None if mask is None else mask.expand(1, 1, *mask.shape)
-    out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None],
-                                         attn_mask=bias, is_causal=causal)
-    return out[0].transpose(0, 1).reshape(q.shape[0], -1)
+def masked_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """q [queries, heads, d], k and v [keys, kv_heads, d] -> [queries, heads * d].
+
+    `mask` [queries, m] is added to the scores of the last m keys; every query sees the keys before them.
+    """
+    queries, heads, width = q.shape
+    keys, kv_heads, _ = k.shape
+    group = heads // kv_heads
+    grouped = (q * width ** -0.5).view(queries, kv_heads, group, width).permute(1, 2, 0, 3)
+    scores = grouped.reshape(kv_heads, group * queries, width) @ k.permute(1, 2, 0)
+    scores.view(kv_heads, group, queries, keys)[..., keys - mask.shape[1]:] += mask
+    mixed = torch.softmax(scores, -1) @ v.permute(1, 0, 2)
+    return mixed.view(kv_heads, group, queries, width).permute(2, 0, 1, 3).reshape(queries, heads * width)
 
 
-def causal_attention(_layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return scaled_attention(q, k, v, causal=True)
+def causal_mask(count: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.full((count, count), -torch.inf, dtype=dtype).triu(1)
+
+
+def causal_attention(_layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, block: int = 256) -> torch.Tensor:
+    """In blocks of queries: several times faster on AMX, backward above all, than torch's fused CPU kernel."""
+    count = q.shape[0]
+    mask = causal_mask(min(block, count), q.dtype)
+    blocks = []
+    for start in range(0, count, block):
+        end = min(start + block, count)
+        rows = end - start
+        blocks.append(masked_attention(q[start:end], k[:end], v[:end], mask[:rows, :rows]))
+    return torch.cat(blocks)

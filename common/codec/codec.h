@@ -1,0 +1,81 @@
+// The codec interface: a layer of a chunk of tokens -> bytes on the producer, bytes -> that layer's keys and values on
+// the consumer. Pure: no threads, no transport, no model. Servers, calibrator, eval and fuzzers share it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/sha256.h"
+#include "kernels/matrix.h"
+
+namespace scd {
+
+// On the wire and in cache keys for ever.
+enum class CodecId : uint8_t { kRaw = 1, kScd = 2 };
+
+// Ranks sent of those calibrated; 0: all. A cap is a prefix, because codes are ordered by importance.
+struct RankCaps {
+  int32_t key = 0;
+  int32_t value = 0;
+  int32_t hidden = 0;
+  bool operator==(const RankCaps&) const = default;
+};
+
+// Which codes are made for a request; part of the code cache's key.
+struct CodecChoice {
+  CodecId id = CodecId::kRaw;
+  RankCaps rank;
+  bool operator==(const CodecChoice&) const = default;
+};
+
+// What the producer holds of `tokens` consecutive tokens in one layer, [tokens, ...] F32.
+struct LayerChunk {
+  int32_t layer = 0;
+  int64_t first_position = 0;
+  kernels::ConstMatrix keys;             // [tokens, kv_width], after the producer's RoPE
+  kernels::ConstMatrix values;           // [tokens, kv_width]
+  kernels::ConstMatrix attention_input;  // [tokens, hidden] RMS-normalised; only where needs_attention_input(layer)
+};
+
+class Encoder {
+ public:
+  virtual ~Encoder() = default;
+  // SHA-256 that names this encoder on the wire and in cache keys (raw: of the producer's KV shape and RoPE).
+  virtual const Sha256Digest& id() const = 0;
+  virtual bool needs_attention_input(int32_t layer) const = 0;
+  // Appends the payload of one layer chunk to `out`. Deterministic: the same chunk gives the same bytes.
+  virtual void encode(const LayerChunk& chunk, const RankCaps& caps, std::vector<std::byte>& out) const = 0;
+};
+
+// What came out: keys and values for the consumer's cache, or (Patch) the consumer's predicted attention input, from
+// which the rebuild stage computes them with the consumer's own weights.
+struct DecodedLayer {
+  bool is_attention_input = false;
+  int64_t tokens = 0;
+  std::vector<float> keys;             // [tokens, consumer kv_width], after the consumer's RoPE
+  std::vector<float> values;           // [tokens, consumer kv_width]
+  std::vector<float> attention_input;  // [tokens, consumer hidden]
+};
+
+struct PayloadPlace {
+  int32_t layer = 0;
+  int64_t first_position = 0;
+  int64_t tokens = 0;
+};
+
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+  // The encoder whose payloads it reads.
+  virtual const Sha256Digest& encoder_id() const = 0;
+  // Untrusted bytes: everything is bounded and checked. DATA_LOSS names what does not fit. `out` is reused storage.
+  virtual Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const = 0;
+  // No payload of this many tokens is longer (sizes staging slots).
+  virtual size_t max_payload_bytes(int64_t tokens) const = 0;
+};
+
+}  // namespace scd
