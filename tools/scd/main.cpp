@@ -1,0 +1,29 @@
+// scd: the command line of the pair. One file a command; each adds itself to the app.
+#include <CLI/CLI.hpp>
+#include <exception>
+#include <iostream>
+
+#include "common/base/error.h"
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "scd: talk to, calibrate, judge and measure a disaggregated prefill/decode pair.\n"
+      "Each command has its own --help."};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", SCD_VERSION);
+  CLI::App* bench = app.add_subcommand("bench", "Measure a part against its limit");
+  bench->require_subcommand(1);
+
+  try {
+    app.parse(argc, argv);  // runs the chosen command's callback
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  } catch (const scd::Error& error) {
+    std::cerr << "scd: " << scd::to_string(error.code()) << ": " << error.what() << "\n";
+    return 1;
+  } catch (const std::exception& error) {
+    std::cerr << "scd: " << error.what() << "\n";
+    return 1;
+  }
+  return 0;
+}
