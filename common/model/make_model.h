@@ -16,11 +16,13 @@ struct MakeModelOptions {
   double rope_theta = 10000.0;
   double perturb = 0.0;  // > 0: the weights of `seed` plus noise of this relative size: a "fine-tune" of it
   uint64_t perturb_seed = 0;
+  // Written as tokenizer.json where not empty; its vocabulary must fit the shape (this folder knows no tokenizers).
+  std::string tokenizer_json;
 };
 
 std::vector<std::string> model_shapes();  // "tiny", "llama-3.2-1b", "llama-3.1-8b", ...
 
-// Writes config.json, generation_config.json, tokenizer.json (bytes) and model.safetensors (sharded above 4 GiB).
+// Writes config.json, generation_config.json, tokenizer.json where given, and model.safetensors (sharded above 4 GiB).
 void make_model(const MakeModelOptions& options, const std::filesystem::path& directory);
 
 }  // namespace scd

@@ -1,0 +1,43 @@
+// LoRA adapters (Hu et al. 2021, arXiv:2106.09685) in PEFT's format: adapter_config.json, adapter_model.safetensors.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+
+#include "common/model/checkpoint.h"
+#include "kernels/matrix.h"
+
+namespace scd {
+
+// One adapter, read and checked. What PEFT offers beyond plain LoRA on linear layers (DoRA, biases, modules_to_save,
+// embeddings, layer replication, ...) is refused by name.
+class LoraAdapter {
+ public:
+  // Throws Error naming file, field or tensor.
+  explicit LoraAdapter(const std::filesystem::path& directory);
+
+  // weight [out, in] += scale * B A in FP32, for the base module `model.layers.0.self_attn.q_proj`; false when the
+  // adapter leaves the module as it is. A shape mismatch names the tensor.
+  bool merge(const std::string& module, kernels::Matrix weight) const;
+  bool touches(const std::string& module) const { return factors_.contains(module); }
+  std::set<std::string> modules() const;
+
+  const Checkpoint& checkpoint() const { return checkpoint_; }
+  // Scale and rank of every module: what the fingerprint covers beside the tensors.
+  std::string settings() const;
+
+ private:
+  struct Factors {
+    std::string a, b;  // tensor names
+    int64_t rank = 0;
+    float scale = 0.0f;
+  };
+  Checkpoint checkpoint_;
+  bool fan_in_fan_out_ = false;
+  std::map<std::string, Factors> factors_;  // by base module
+};
+
+}  // namespace scd

@@ -1,0 +1,48 @@
+// What every eval and bench prints and writes: one table for people, one JSON file for machines.
+#pragma once
+
+#include <filesystem>
+#include <iosfwd>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace scd {
+
+// {machine, commit, command, rows}: one object per measurement, the same keys everywhere. Times end in `_ms`, rates in
+// `_per_s`, shares of a limit in `_share`.
+class Report {
+ public:
+  void add_row(nlohmann::ordered_json row);
+  nlohmann::ordered_json to_json() const;
+  // Written beside and renamed into place; throws Error naming the path. An empty path writes nothing, so callers pass
+  // their `--json` option as it came.
+  void write(const std::filesystem::path& path) const;
+
+ private:
+  nlohmann::ordered_json rows_ = nlohmann::ordered_json::array();
+};
+
+// {"cpu": model name, "cores": usable ones, "isa": widest vector and matrix extensions, "memory_gib": installed}.
+nlohmann::ordered_json machine_description();
+// The commit this binary was built from, "-dirty" appended where the tree had changes; "unknown" outside a repository.
+std::string build_commit();
+// The command line of this process, arguments quoted where they need it.
+std::string command_line();
+
+// A table with aligned columns: text to the left, numbers to the right.
+class TextTable {
+ public:
+  explicit TextTable(std::vector<std::string> header) : header_(std::move(header)) {}
+  void add_row(std::vector<std::string> cells);  // as many as the header has
+  void print(std::ostream& out) const;
+
+ private:
+  std::vector<std::string> header_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+std::string format_fixed(double value, int decimals);  // "12.34"
+std::string format_percent(double share);              // 0.614 -> "61.4 %"
+
+}  // namespace scd
