@@ -1,0 +1,99 @@
+"""Checks that includes follow the layering of docs/life_of_a_request.md: who may include whom.
+
+Usage: check_layers.py SOURCE_DIR. Exits 1 and names each offending line.
+"""
+
+import pathlib
+import re
+import sys
+
+# A folder may include itself, and what stands here. The longest matching prefix of a file's folder counts.
+ALLOWED = {
+    "kernels": [],
+    "common/base": [],
+    "common/config": ["common/base", "common/transport", "common/log"],
+    "common/log": ["common/base"],
+    "common/threads": ["common/base"],
+    "common/kv": ["common/base", "kernels"],
+    "common/transport": ["common/base", "common/log", "common/threads"],
+    "common/codec": ["common/base", "common/kv", "kernels"],
+    "common/model": ["common/base", "common/kv", "kernels"],
+    "common/tokenizer": ["common/base"],
+    "common/rpc": ["common/base", "common/log", "common/config", "proto"],
+    "prefill_server": ["common", "kernels", "proto"],
+    "decode_server": ["common", "kernels", "proto"],
+    "tools": ["common", "kernels", "proto"],
+    "tests": ["common", "kernels", "proto", "prefill_server", "decode_server", "tools"],
+}
+# Stage folders of a server: siblings never include each other.
+STAGES = {
+    "prefill_server": {"request", "prefill", "encode", "ship"},
+    "decode_server": {"request", "receive", "rebuild", "generate"},
+}
+# Third-party headers and the only places that may name them.
+FOREIGN = {
+    "ucp/": ["common/transport/ucx"],
+    "uct/": ["common/transport/ucx"],
+    "ucs/": ["common/transport/ucx"],
+    "yaml-cpp/": ["common/config"],
+    "spdlog/": ["common/log"],
+    "CLI/": ["tools", "prefill_server", "decode_server", "common/config"],
+    "pcre2.h": ["common/tokenizer"],
+    "oneapi/": ["kernels"],
+    "dnnl": ["kernels"],
+}
+SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+
+
+def rule_of(folder):
+    matches = [prefix for prefix in ALLOWED if folder == prefix or folder.startswith(prefix + "/")]
+    return max(matches, key=len) if matches else None
+
+
+def within(path, prefixes):
+    return any(path == p or path.startswith(p + "/") for p in prefixes)
+
+
+def stage_of(parts):
+    return parts[1] if len(parts) > 2 and parts[1] in STAGES.get(parts[0], ()) else None
+
+
+def faults_of(root, file):
+    relative = file.relative_to(root)
+    folder = relative.parent.as_posix()
+    rule = rule_of(folder)
+    if rule is None:
+        return
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        match = INCLUDE.match(line)
+        if not match:
+            continue
+        bracket, header = match.groups()
+        where = f"{relative}:{number}"
+        for foreign, homes in FOREIGN.items():
+            if bracket == "<" and header.startswith(foreign) and not within(folder, homes) and rule != "tests":
+                yield f"{where}: <{header}> belongs in {' or '.join(homes)} only"
+        if bracket != '"':
+            continue
+        target = pathlib.PurePosixPath(header)
+        if not within(target.parent.as_posix(), [rule] + ALLOWED[rule]):
+            yield f"{where}: {rule} may not include {header}"
+        own, other = stage_of(relative.parts), stage_of(target.parts)
+        if own and other and relative.parts[0] == target.parts[0] and own != other:
+            yield f"{where}: stage {own} includes its sibling {header}"
+
+
+def main():
+    root = pathlib.Path(sys.argv[1]).resolve()
+    folders = sorted({prefix.split("/")[0] for prefix in ALLOWED})
+    files = [f for top in folders for f in sorted((root / top).rglob("*")) if f.suffix in SUFFIXES]
+    if not files:
+        sys.exit(f"no sources below {root}")
+    faults = [fault for file in files for fault in faults_of(root, file)]
+    print("\n".join(faults) or f"{len(files)} files keep the layers")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
