@@ -1,10 +1,10 @@
-// A token of the vocabulary, as every stage passes it on.
+// Ids as types.
 #pragma once
 
 #include <cstdint>
 
 namespace scd {
 
-using TokenId = std::int32_t;
+using TokenId = int32_t;
 
 }  // namespace scd
