@@ -1,0 +1,90 @@
+// What a codec does to a consumer, without servers: both models prefill a prompt, a codec turns the producer's cache
+// into a consumer's cache chunk by chunk, and the consumer continues natively over it. Eval and the calibrator share it;
+// engine and codec code are the servers' own.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/base/token.h"
+#include "common/codec/codec.h"
+#include "common/model/model.h"
+
+namespace scd {
+
+struct CacheExperimentOptions {
+  int64_t chunk_tokens = 128;  // a codec's block
+  bool exact_layer0 = true;    // layer 0 depends on the token ids alone: the consumer computes it
+  int64_t sinks = 16;          // first tokens the consumer computes itself; 0: none
+  int64_t suffix = 64;         // at least this many last tokens run natively; 0 still leaves one
+};
+
+// The hand-over ends at the largest multiple of 16 <= tokens - suffix; 0 when the prompt is too short for one.
+int64_t handover_tokens(int64_t prompt_tokens, int64_t suffix);
+
+// What one rebuild sent and cost. Bytes are payload bytes; one payload is one layer of one chunk.
+struct RebuildAccount {
+  int64_t tokens = 0;  // handed over, sinks excluded: those the bytes are for
+  int64_t payloads = 0;
+  int64_t payload_bytes = 0;
+  double encode_ms = 0;
+  double decode_ms = 0;  // projection of Patch layers included
+  double bytes_per_token() const {
+    return tokens > 0 ? static_cast<double>(payload_bytes) / static_cast<double>(tokens) : 0.0;
+  }
+};
+
+// Logits of consecutive positions: row i is the distribution of the token at first_position + i + 1.
+struct Continuation {
+  int64_t first_position = 0;
+  int64_t rows = 0;
+  int64_t vocab = 0;
+  std::vector<float> logits;  // [rows, vocab]
+
+  std::span<const float> row(int64_t index) const {
+    return std::span(logits).subspan(static_cast<size_t>(index * vocab), static_cast<size_t>(vocab));
+  }
+};
+
+// KL(truth || other) of each row's next-token distribution, nats; double inside. Same rows and vocabulary.
+std::vector<double> kl_divergence(const Continuation& truth, const Continuation& other);
+
+// KL(softmax(truth) || softmax(other)) of one row of logits, nats.
+double kl_divergence(std::span<const float> truth, std::span<const float> other);
+
+// One producer, one consumer, one prompt at a time. Not thread-safe. Holds three caches of max_tokens positions.
+class CacheExperiment {
+ public:
+  // The models must outlive it and may be one and the same. Throws Error when their KV shapes differ.
+  CacheExperiment(const Model& producer, const Model& consumer, int64_t max_tokens, CacheExperimentOptions options = {});
+  ~CacheExperiment();
+  CacheExperiment(const CacheExperiment&) = delete;
+  CacheExperiment& operator=(const CacheExperiment&) = delete;
+
+  // Prefills both models over the prompt's hand-over. `encoders`: those that rebuild() will be called with (what Patch
+  // layers need is kept). Throws Error kOutOfRange for a prompt beyond max_tokens, kInvalidArgument for an empty one.
+  void set_prompt(std::span<const TokenId> prompt, std::span<const Encoder* const> encoders);
+
+  int64_t prompt_tokens() const;
+  int64_t handover() const;  // positions [0, handover) come from the cache under test
+
+  // Choose the cache that the next runs stand on.
+  void use_oracle();  // the consumer's own
+  // The codec's, with the exact parts of the options. Throws Error with the decoder's failure.
+  RebuildAccount rebuild(const Encoder& encoder, const Decoder& decoder, const RankCaps& caps);
+
+  // The suffix [handover, prompt) and then `forced`, natively over the chosen cache: a distribution for every one of
+  // these tokens. May be called again and again.
+  Continuation run(std::span<const TokenId> forced);
+
+  // The same, then greedily up to max_tokens ids, ending before an end-of-sequence id of the consumer.
+  std::vector<TokenId> generate(int32_t max_tokens);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace scd
