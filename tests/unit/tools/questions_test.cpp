@@ -1,0 +1,78 @@
+#include "tools/scd/questions.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "common/base/error.h"
+#include "tests/support/test_data.h"
+
+namespace scd {
+namespace {
+
+class QuestionsFile : public ::testing::Test {
+ protected:
+  std::filesystem::path write(const std::string& text) {
+    std::ofstream(file_, std::ios::binary) << text;
+    return file_;
+  }
+  ~QuestionsFile() override { std::filesystem::remove(file_); }
+
+ private:
+  std::filesystem::path file_ = std::filesystem::path(::testing::TempDir()) /
+                                (std::string("scd_questions_") +
+                                 ::testing::UnitTest::GetInstance()->current_test_info()->name());
+};
+
+TEST_F(QuestionsFile, json_lines_are_read_line_by_line) {
+  const auto questions = read_questions(write(
+      "{\"context\": \"c\", \"question\": \"q\", \"answers\": [\"a\", \"b\"]}\n\n{\"context\": \"d\", \"question\": "
+      "\"r\", \"answers\": [\"e\"]}\n"));
+  ASSERT_EQ(questions.size(), 2u);
+  EXPECT_EQ(questions[0].answers, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(make_prompt(questions[1]), "d\n\nQuestion: r\nAnswer:");
+}
+
+TEST_F(QuestionsFile, a_broken_line_is_named) {
+  const auto file = write("{\"context\": \"c\", \"question\": \"q\", \"answers\": [\"a\"]}\n{\"context\": 3}\n");
+  try {
+    read_questions(file);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("line 2"));
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+  }
+}
+
+TEST_F(QuestionsFile, prose_an_empty_file_and_a_missing_file_are_refused) {
+  EXPECT_THROW(read_questions(write("Once upon a time")), Error);
+  EXPECT_THROW(read_questions(write("")), Error);
+  EXPECT_THROW(read_questions("/nonexistent/questions.json"), Error);
+}
+
+TEST_F(QuestionsFile, babi_questions_see_the_story_so_far) {
+  const auto questions = read_questions(
+      write("1 Mary moved.\n2 John went.\n3 Where is Mary? \tbathroom\t1\n1 Ann sat.\n2 Where is Ann? \thall\t1\n"));
+  ASSERT_EQ(questions.size(), 2u);
+  EXPECT_EQ(questions[0].context, "Mary moved. John went.");
+  EXPECT_EQ(questions[0].question, "Where is Mary?");
+  EXPECT_EQ(questions[1].context, "Ann sat.");
+  EXPECT_EQ(questions[1].answers, std::vector<std::string>{"hall"});
+}
+
+TEST(Questions, the_published_sets_are_read) {
+  const auto squad = scd::testing::test_data("qa/squad");
+  const auto hotpot = scd::testing::test_data("qa/hotpotqa/hotpot_dev_distractor_v1.json");
+  if (!squad || !hotpot) GTEST_SKIP() << "no SQuAD and HotpotQA data at hand (set SCD_TEST_DATA)";
+  auto questions = read_questions(*squad / "xquad.en.json");
+  EXPECT_EQ(questions.size(), 1190u);
+  EXPECT_EQ(read_questions(*hotpot).size(), 100u);
+  const std::string own = questions[7].context;
+  widen_contexts(questions, 4, 1);
+  EXPECT_THAT(questions[7].context, ::testing::HasSubstr(own));
+  EXPECT_GT(questions[7].context.size(), own.size() + 300);
+}
+
+}  // namespace
+}  // namespace scd

@@ -1,0 +1,32 @@
+// How an answer is scored: exact match and token F1 as the SQuAD evaluation defines them (Rajpurkar et al. 2016,
+// arXiv:1606.05250): lower case, no punctuation, no articles, white space joined.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace scd {
+
+struct AnswerScore {
+  double f1 = 0;           // in [0, 1]
+  double exact_match = 0;  // 0 or 1
+};
+
+// The best score over the acceptable answers.
+AnswerScore score_answer(std::string_view given, std::span<const std::string> acceptable);
+
+// Mean with a percentile bootstrap interval (Efron 1979), seeded: the same values give the same interval.
+struct Interval {
+  double mean = 0;
+  double low = 0;   // 2.5 %
+  double high = 0;  // 97.5 %
+};
+Interval bootstrap_mean(std::span<const double> values, int32_t resamples = 1000);
+
+// The value below which `share` of the values lie (nearest rank); 0 for none.
+double percentile(std::vector<double> values, double share);
+
+}  // namespace scd
