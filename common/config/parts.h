@@ -1,0 +1,62 @@
+// Settings that both servers share, and their keys.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "common/config/visitor.h"
+#include "common/log/options.h"
+#include "common/rpc/options.h"
+#include "common/transport/options.h"
+
+namespace scd {
+
+enum class Precision : uint8_t { kAuto, kBF16, kFP32 };  // kAuto: BF16
+enum class DeviceKind : uint8_t { kCpu };
+
+struct ModelOptions {
+  std::filesystem::path directory;  // a Hugging Face checkpoint
+  std::filesystem::path adapter;    // a PEFT LoRA adapter; empty: none
+  std::string name;                 // what clients call it; empty: the directory's name
+  Precision precision = Precision::kAuto;
+};
+
+enum class CodecMode : uint8_t { kRaw, kScd, kOracle };
+
+struct RankOptions {  // 0: as calibrated
+  int32_t key = 0;
+  int32_t value = 0;
+  int32_t hidden = 0;
+};
+
+// What a consumer asks for.
+struct CodecOptions {
+  CodecMode mode = CodecMode::kRaw;
+  std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed for scd
+  RankOptions rank;
+  bool exact_layer0 = true;  // compute layer 0 from the token ids instead of having it sent
+  int32_t sinks = 4;          // first tokens computed here
+  int32_t suffix_tokens = 32;  // last tokens computed here, at least
+  double max_kl = 0;  // artifacts whose held-out KL on answers is larger are refused; 0: any
+};
+
+struct KvCacheOptions {
+  int32_t pages = 4096;  // of 16 tokens each
+};
+
+void describe(ConfigVisitor& at, ModelOptions& model);
+void describe(ConfigVisitor& at, RankOptions& rank);
+void describe(ConfigVisitor& at, CodecOptions& codec);
+void describe(ConfigVisitor& at, KvCacheOptions& cache);
+void describe(ConfigVisitor& at, TlsOptions& tls);
+void describe(ConfigVisitor& at, GrpcOptions& grpc);
+void describe(ConfigVisitor& at, LogOptions& log);
+void describe(ConfigVisitor& at, TransportOptions& transport);
+// `link`: the part of TransportOptions that users look for at the top.
+void describe_link(ConfigVisitor& at, TransportOptions& transport);
+void describe_device(ConfigVisitor& at, DeviceKind& device);
+// `threads`: of the compute executor; 0: as many as the process may use cores.
+void describe_threads(ConfigVisitor& at, int32_t& threads);
+
+}  // namespace scd

@@ -1,0 +1,13 @@
+// The one place where the project's errors become gRPC statuses and come back.
+#pragma once
+
+#include <grpcpp/support/status.h>
+
+#include "common/base/error.h"
+
+namespace scd {
+
+grpc::Status to_status(const Failure& failure);
+Failure to_failure(const grpc::Status& status);  // of a status that is not OK
+
+}  // namespace scd
