@@ -17,6 +17,7 @@ struct PagedKv {
   int64_t head_dim = 0;
   DType dtype = DType::kF32;  // F32 or BF16
   Device device = Device::kCpu;
+  int64_t pages = 0;  // of the pool, for the range check of page ids; 0: not known, the caller answers for them
 };
 
 // One sequence of a ragged batch. Its rows in the batch are [first_row, first_row + rows); the row i is the token at

@@ -1,0 +1,29 @@
+// What stands behind the ops on the CPU: the same contracts, arguments checked already.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/paged_kv.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+
+namespace scd::kernels::cpu {
+
+void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
+void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
+void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon);
+
+void rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const RopeTable& table,
+          RopeDirection direction);
+
+void embedding(ConstMatrix table, std::span<const int32_t> ids, Matrix out);
+void silu_mul(ConstMatrix gate_up, Matrix out);
+void convert(ConstMatrix in, Matrix out);
+void add(Matrix residual, ConstMatrix delta);
+
+void write_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstMatrix keys, ConstMatrix values);
+void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
+
+void paged_attention(const AttentionArgs& args);
+
+}  // namespace scd::kernels::cpu

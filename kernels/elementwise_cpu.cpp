@@ -1,0 +1,81 @@
+// Memory-bound loops; the compiler vectorises them.
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cpu_kernels.h"
+#include "kernels/number.h"
+
+namespace scd::kernels::cpu {
+namespace {
+
+constexpr int64_t kParallelElements = 16384;  // below, waking the team costs more than it saves
+
+void expand_row(const ConstMatrix& in, int64_t r, float* out) {
+  switch (in.dtype) {
+    case DType::kF32: std::memcpy(out, in.row<float>(r), static_cast<size_t>(in.columns) * sizeof(float)); break;
+    case DType::kBF16:
+      for (int64_t i = 0; i < in.columns; ++i) out[i] = bf16_to_float(in.row<uint16_t>(r)[i]);
+      break;
+    case DType::kF16:
+      for (int64_t i = 0; i < in.columns; ++i) out[i] = f16_to_float(in.row<uint16_t>(r)[i]);
+      break;
+  }
+}
+
+void round_row(const ConstMatrix& in, int64_t r, uint16_t* out) {
+  switch (in.dtype) {
+    case DType::kF32:
+      for (int64_t i = 0; i < in.columns; ++i) out[i] = float_to_bf16(in.row<float>(r)[i]);
+      break;
+    case DType::kBF16: std::memcpy(out, in.row<uint16_t>(r), static_cast<size_t>(in.columns) * 2); break;
+    case DType::kF16:
+      for (int64_t i = 0; i < in.columns; ++i) out[i] = float_to_bf16(f16_to_float(in.row<uint16_t>(r)[i]));
+      break;
+  }
+}
+
+template <class Out>
+void silu_row(const float* gate, const float* up, int64_t n, Out* out) {
+  for (int64_t i = 0; i < n; ++i) store_float(gate[i] / (1.0f + std::exp(-gate[i])) * up[i], out[i]);
+}
+
+}  // namespace
+
+void embedding(ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
+  for (int64_t r = 0; r < out.rows; ++r) expand_row(table, ids[static_cast<size_t>(r)], out.row<float>(r));
+}
+
+void silu_mul(ConstMatrix gate_up, Matrix out) {
+  const int64_t n = out.columns;
+#pragma omp parallel for schedule(static) if (out.rows * n > kParallelElements)
+  for (int64_t r = 0; r < out.rows; ++r) {
+    const float* gate = gate_up.row<float>(r);
+    if (out.dtype == DType::kBF16) {
+      silu_row(gate, gate + n, n, out.row<BFloat16>(r));
+    } else {
+      silu_row(gate, gate + n, n, out.row<float>(r));
+    }
+  }
+}
+
+void convert(ConstMatrix in, Matrix out) {
+#pragma omp parallel for schedule(static) if (in.rows * in.columns > kParallelElements)
+  for (int64_t r = 0; r < in.rows; ++r) {
+    if (out.dtype == DType::kF32) {
+      expand_row(in, r, out.row<float>(r));
+    } else {
+      round_row(in, r, out.row<uint16_t>(r));
+    }
+  }
+}
+
+void add(Matrix residual, ConstMatrix delta) {
+#pragma omp parallel for schedule(static) if (residual.rows * residual.columns > kParallelElements)
+  for (int64_t r = 0; r < residual.rows; ++r) {
+    float* to = residual.row<float>(r);
+    const float* from = delta.row<float>(r);
+    for (int64_t i = 0; i < residual.columns; ++i) to[i] += from[i];
+  }
+}
+
+}  // namespace scd::kernels::cpu

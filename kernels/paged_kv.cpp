@@ -1,0 +1,64 @@
+#include "kernels/paged_kv.h"
+
+#include "kernels/check_sequences.h"
+#include "kernels/cpu_kernels.h"
+#include "kernels/require.h"
+
+namespace scd::kernels {
+namespace {
+
+void check_rows(const PagedKv& kv, const ConstMatrix& m, const char* name) {
+  require_cpu(m, name);
+  require(m.dtype == DType::kF32, name, " ", m, " of the cache must be F32");
+  require(m.columns == kv.kv_heads * kv.head_dim, name, " ", m, " must have ", kv.kv_heads, " heads of ", kv.head_dim);
+}
+
+void check_sequence(const PagedKv& kv, const SequenceRows& sequence, int64_t total_rows, const char* op) {
+  require(sequence.rows >= 0 && sequence.first_row >= 0 && sequence.first_row + sequence.rows <= total_rows, op,
+          ": rows [", sequence.first_row, ", ", sequence.first_row + sequence.rows, ") of a sequence are outside the ",
+          total_rows, " rows of the batch");
+  require(sequence.first_position >= 0, op, ": position ", sequence.first_position, " is negative");
+  const int64_t tokens = sequence.rows == 0 ? 0 : sequence.first_position + sequence.rows;
+  const int64_t pages = (tokens + kv.page_tokens - 1) / kv.page_tokens;
+  require(static_cast<int64_t>(sequence.page_ids.size()) >= pages, op, ": ",
+          static_cast<int64_t>(sequence.page_ids.size()), " pages do not hold ", tokens, " tokens");
+  for (int32_t page : sequence.page_ids.first(static_cast<size_t>(pages))) {
+    require(page >= 0 && (kv.pages == 0 || page < kv.pages), op, ": page ", static_cast<int64_t>(page),
+            " is outside the pool of ", kv.pages);
+  }
+}
+
+}  // namespace
+
+void check_paged_kv(const PagedKv& kv, const char* op) {
+  require(kv.device == Device::kCpu, op, ": the cache is not on the CPU and this build has no kernel for its device");
+  require(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16, op, ": the cache must be F32 or BF16");
+  require(kv.kv_heads > 0 && kv.page_tokens > 0 && kv.head_dim > 0, op, ": a cache of ", kv.kv_heads, " heads of ",
+          kv.head_dim, " in pages of ", kv.page_tokens, " tokens");
+  require(kv.keys != nullptr && kv.values != nullptr, op, ": the cache has no memory");
+}
+
+void check_sequences(const PagedKv& kv, std::span<const SequenceRows> sequences, int64_t total_rows, const char* op) {
+  for (const SequenceRows& sequence : sequences) check_sequence(kv, sequence, total_rows, op);
+}
+
+void write_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstMatrix keys, ConstMatrix values) {
+  check_paged_kv(kv, "write_kv");
+  check_rows(kv, keys, "keys");
+  check_rows(kv, values, "values");
+  require(keys.rows == values.rows, "write_kv: keys ", keys, " and values ", values, " differ in rows");
+  check_sequences(kv, sequences, keys.rows, "write_kv");
+  cpu::write_kv(kv, sequences, keys, values);
+}
+
+void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values) {
+  check_paged_kv(kv, "read_kv");
+  check_rows(kv, keys, "keys");
+  check_rows(kv, values, "values");
+  require(keys.rows == sequence.rows && values.rows == sequence.rows, "read_kv: keys ", keys, " and values ", values,
+          " for ", sequence.rows, " rows");
+  check_sequences(kv, {&sequence, 1}, sequence.first_row + sequence.rows, "read_kv");
+  cpu::read_kv(kv, sequence, keys, values);
+}
+
+}  // namespace scd::kernels

@@ -1,0 +1,69 @@
+// Memory-bound: one read of the row for the sum of squares, one (from cache) for the output.
+#include <cmath>
+
+#include "kernels/cpu_kernels.h"
+#include "kernels/number.h"
+
+namespace scd::kernels::cpu {
+namespace {
+
+// Sixteen partial sums: short chains for the rounding error, and a vector register for the compiler.
+float sum_of_squares(const float* x, int64_t n) {
+  constexpr int64_t kLanes = 16;
+  float partial[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) partial[lane] += x[i + lane] * x[i + lane];
+  }
+  double sum = 0.0;
+  for (float value : partial) sum += value;
+  for (; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
+  return static_cast<float>(sum);
+}
+
+float inverse_rms(const float* x, int64_t n, float epsilon) {
+  return 1.0f / std::sqrt(sum_of_squares(x, n) / static_cast<float>(n) + epsilon);
+}
+
+template <class Out>
+void norm_row(const float* x, const float* weight, int64_t n, float epsilon, Out* y) {
+  const float scale = inverse_rms(x, n, epsilon);
+  for (int64_t i = 0; i < n; ++i) store_float(x[i] * scale * weight[i], y[i]);
+}
+
+void norm_row(const float* x, const float* weight, float epsilon, const Matrix& y, int64_t r) {
+  if (y.dtype == DType::kBF16) {
+    norm_row(x, weight, y.columns, epsilon, y.row<BFloat16>(r));
+  } else {
+    norm_row(x, weight, y.columns, epsilon, y.row<float>(r));
+  }
+}
+
+}  // namespace
+
+void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y) {
+#pragma omp parallel for schedule(static) if (x.rows > 8)
+  for (int64_t r = 0; r < x.rows; ++r) norm_row(x.row<float>(r), weight.data(), epsilon, y, r);
+}
+
+void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y) {
+#pragma omp parallel for schedule(static) if (residual.rows > 8)
+  for (int64_t r = 0; r < residual.rows; ++r) {
+    float* x = residual.row<float>(r);
+    const float* d = delta.row<float>(r);
+    for (int64_t i = 0; i < residual.columns; ++i) x[i] += d[i];
+    norm_row(x, weight.data(), epsilon, y, r);
+  }
+}
+
+void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon) {
+#pragma omp parallel for schedule(static) if (x.rows > 8)
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int64_t first = 0; first < x.columns; first += head_dim) {
+      float* head = x.row<float>(r) + first;
+      norm_row(head, weight.data(), head_dim, epsilon, head);
+    }
+  }
+}
+
+}  // namespace scd::kernels::cpu
