@@ -42,6 +42,15 @@ FOREIGN = {
     "oneapi/": ["kernels"],
     "dnnl": ["kernels"],
 }
+# Generated protocol headers stay at the edges of the servers.
+GENERATED = re.compile(r"scd/v1/.*\.pb\.h$")
+GENERATED_HOMES = [
+    "common/rpc",
+    "prefill_server/request",
+    "prefill_server/ship",
+    "decode_server/request",
+    "decode_server/receive",
+]
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
@@ -75,6 +84,10 @@ def faults_of(root, file):
             if bracket == "<" and header.startswith(foreign) and not within(folder, homes) and rule != "tests":
                 yield f"{where}: <{header}> belongs in {' or '.join(homes)} only"
         if bracket != '"':
+            continue
+        if GENERATED.match(header):
+            if rule not in ("tools", "tests") and not within(folder, GENERATED_HOMES):
+                yield f"{where}: {header} belongs in {', '.join(GENERATED_HOMES)} only"
             continue
         target = pathlib.PurePosixPath(header)
         if not within(target.parent.as_posix(), [rule] + ALLOWED[rule]):

@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "common/base/error.h"
+#include "tools/scd/complete.h"
 
 int main(int argc, char** argv) {
   CLI::App app{
@@ -11,6 +12,7 @@ int main(int argc, char** argv) {
       "Each command has its own --help."};
   app.require_subcommand(1);
   app.set_version_flag("--version", SCD_VERSION);
+  scd::add_complete_command(app);
   CLI::App* bench = app.add_subcommand("bench", "Measure a part against its limit");
   bench->require_subcommand(1);
 
