@@ -11,8 +11,9 @@
 namespace scd {
 
 struct ConfigSource {
-  std::filesystem::path file;          // empty: the defaults
-  std::vector<std::string> overrides;  // "transport.listen_host=10.0.0.1", "prefill.endpoints=[a:1, b:2]"; the last wins
+  std::filesystem::path file;  // empty: the defaults
+  std::vector<std::string>
+      overrides;  // "transport.listen_host=10.0.0.1", "prefill.endpoints=[a:1, b:2]"; the last wins
 };
 
 using DescribeConfig = std::function<void(ConfigVisitor&)>;

@@ -35,10 +35,10 @@ struct CodecOptions {
   CodecMode mode = CodecMode::kRaw;
   std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed for scd
   RankOptions rank;
-  bool exact_layer0 = true;  // compute layer 0 from the token ids instead of having it sent
-  int32_t sinks = 4;          // first tokens computed here
+  bool exact_layer0 = true;    // compute layer 0 from the token ids instead of having it sent
+  int32_t sinks = 4;           // first tokens computed here
   int32_t suffix_tokens = 32;  // last tokens computed here, at least
-  double max_kl = 0;  // artifacts whose held-out KL on answers is larger are refused; 0: any
+  double max_kl = 0;           // artifacts whose held-out KL on answers is larger are refused; 0: any
 };
 
 struct KvCacheOptions {

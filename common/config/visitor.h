@@ -51,7 +51,8 @@ class ConfigVisitor {
   void texts(std::string_view key, std::vector<std::string>& value, std::string_view help);
   // An empty path means "none". Relative paths are relative to the working directory.
   void path(std::string_view key, std::filesystem::path& value, std::string_view help);
-  void milliseconds(std::string_view key, std::chrono::milliseconds& value, Range<int64_t> range, std::string_view help);
+  void milliseconds(std::string_view key, std::chrono::milliseconds& value, Range<int64_t> range,
+                    std::string_view help);
   void number(std::string_view key, double& value, Range<double> range, std::string_view help);
 
   template <std::integral T>

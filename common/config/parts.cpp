@@ -1,0 +1,102 @@
+#include "common/config/parts.h"
+
+namespace scd {
+
+void describe(ConfigVisitor& at, ModelOptions& model) {
+  at.path("directory", model.directory,
+          "Hugging Face directory: config.json, tokenizer.json, *.safetensors. Must be set.");
+  at.path("adapter", model.adapter, "PEFT LoRA adapter merged at load; empty: none.");
+  at.text("name", model.name, "What clients call the model; empty: the directory's name.");
+  at.choice("precision", model.precision,
+            {{"auto", Precision::kAuto}, {"bf16", Precision::kBF16}, {"fp32", Precision::kFP32}},
+            "Of weights and KV cache; auto: bf16.");
+}
+
+void describe(ConfigVisitor& at, RankOptions& rank) {
+  constexpr Range<int32_t> kRange{0, 65536};
+  at.number("key", rank.key, kRange, "Components of keys; 0: as calibrated.");
+  at.number("value", rank.value, kRange, "Components of values; 0: as calibrated.");
+  at.number("hidden", rank.hidden, kRange, "Components of the attention input in Patch layers; 0: as calibrated.");
+}
+
+void describe(ConfigVisitor& at, CodecOptions& codec) {
+  at.choice("mode", codec.mode, {{"raw", CodecMode::kRaw}, {"scd", CodecMode::kScd}, {"oracle", CodecMode::kOracle}},
+            "How the prompt's state crosses: raw (BF16 keys and values), scd (semantic codes), or not at all (oracle: "
+            "the decode server computes the prompt).");
+  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd.");
+  at.section("rank", codec.rank, "Caps on what is sent of the calibrated components.");
+  at.number("max_kl", codec.max_kl, {0, 100},
+            "Refuse an artifact whose measured KL on answer tokens is larger, nats; 0: take any.");
+  at.flag("exact_layer0", codec.exact_layer0, "Compute layer 0 from the token ids instead of having it sent.");
+  at.number("sinks", codec.sinks, {0, 1024}, "First tokens of the prompt that are computed here, not sent.");
+  at.number("suffix_tokens", codec.suffix_tokens, {1, 4096},
+            "Last tokens of the prompt that are computed here over the rebuilt prefix, at least.");
+}
+
+void describe(ConfigVisitor& at, KvCacheOptions& cache) {
+  at.number("pages", cache.pages, {8, 1 << 24}, "Pages of 16 tokens, shared by all requests.");
+}
+
+void describe(ConfigVisitor& at, TlsOptions& tls) {
+  at.path("certificate", tls.certificate, "PEM file; with a key it switches TLS on. Empty: no TLS.");
+  at.path("key", tls.key, "PEM file.");
+  at.path("ca", tls.ca, "PEM file; peers must show a certificate signed by it.");
+}
+
+void describe(ConfigVisitor& at, GrpcOptions& grpc) {
+  at.text("listen", grpc.listen,
+          "host:port of the gRPC service; port 0: the kernel chooses (see the log line "
+          "'listening', or --port-file).");
+  at.milliseconds("keepalive_ms", grpc.keepalive, {100, 7200000}, "Ping idle connections this often.");
+  at.milliseconds("keepalive_timeout_ms", grpc.keepalive_timeout, {100, 600000},
+                  "Connections without an answer for this long are closed.");
+  at.number("max_message_bytes", grpc.max_message_bytes, {1024, 1 << 30}, "Longest message accepted.");
+  at.section("tls", grpc.tls, "TLS of the gRPC connections.");
+}
+
+void describe(ConfigVisitor& at, LogOptions& log) {
+  at.choice("level", log.level,
+            {{"trace", LogLevel::kTrace},
+             {"debug", LogLevel::kDebug},
+             {"info", LogLevel::kInfo},
+             {"warning", LogLevel::kWarning},
+             {"error", LogLevel::kError}},
+            "Least important events shown.");
+  at.choice("format", log.format, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, "Of a line.");
+}
+
+void describe_link(ConfigVisitor& at, TransportOptions& transport) {
+  at.number("bandwidth_gbps", transport.bandwidth_gbps, {0, 10000},
+            "Cap on what this side sends, Gbit/s, to emulate or protect a slow link; 0: none.");
+}
+
+void describe(ConfigVisitor& at, TransportOptions& transport) {
+  at.choice("kind", transport.kind, {{"ucx", TransportKind::kUcx}, {"loopback", TransportKind::kLoopback}},
+            "ucx between processes; loopback works within one process only (tests).");
+  at.text("listen_host", transport.listen_host, "Address the data plane listens on.");
+  at.number("port_first", transport.port_first, {0, 65535}, "First port to try; 0: the kernel chooses.");
+  at.number("port_last", transport.port_last, {0, 65535}, "Last port to try; 0: port_first only.");
+  at.text("advertise", transport.advertise,
+          "What peers are told to connect to, host or host:port; empty: the bound address.");
+  at.text("transports", transport.transports,
+          "UCX transports to choose from, as in UCX_TLS (\"tcp\", \"rc,ud,self\"); empty: UCX chooses.");
+  at.choice("require", transport.require, {{"any", TransportRequirement::kAny}, {"rdma", TransportRequirement::kRdma}},
+            "Refuse peers that are reached over anything less.");
+  at.milliseconds("peer_timeout_ms", transport.peer_timeout, {100, 600000},
+                  "A peer without progress for this long is failed.");
+  at.number("slot_bytes", transport.slot_bytes, {4096, int64_t{1} << 30}, "Largest payload received.");
+  at.number("slots", transport.slots, {1, 1 << 20}, "Staging slots, shared by all requests.");
+  at.number("send_queue", transport.send_queue, {1, 1 << 20}, "Messages that may wait to be sent.");
+  at.number("sends_in_flight", transport.sends_in_flight, {1, 4096},
+            "Messages handed to the network at once, per peer.");
+}
+
+void describe_device(ConfigVisitor& at, DeviceKind& device) {
+  at.choice("device", device, {{"cpu", DeviceKind::kCpu}}, "Where the model runs.");
+}
+
+void describe_threads(ConfigVisitor& at, int32_t& threads) {
+  at.number("threads", threads, {0, 1024}, "Threads that compute; 0: as many as the process may use cores.");
+}
+
+}  // namespace scd
