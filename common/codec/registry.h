@@ -1,0 +1,25 @@
+// From a codec's id to its encoder and decoder. A new codec: its id in codec.h, its two classes beside scd_codec.h, its
+// case here.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string_view>
+
+#include "common/codec/artifact.h"
+#include "common/codec/codec.h"
+#include "common/codec/codec_model.h"
+
+namespace scd {
+
+std::string_view to_string(CodecId id);                      // "raw", "scd": as in YAML and tables
+std::optional<CodecId> codec_from_name(std::string_view name);
+std::optional<CodecId> codec_from_number(uint8_t id);        // as on the wire
+bool needs_artifact(CodecId id);
+
+// artifact: null for codecs that need none. Throws Error kFailedPrecondition when it is missing or does not fit.
+std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact);
+std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
+                                      const ArtifactDecoder* artifact);
+
+}  // namespace scd
