@@ -14,7 +14,7 @@ namespace scd {
 class Checkpoint {
  public:
   struct Entry {
-    const SafetensorsFile* file = nullptr;
+    size_t file = 0;  // index in files()
     const StoredTensor* tensor = nullptr;
   };
 
@@ -26,6 +26,7 @@ class Checkpoint {
   const std::filesystem::path& directory() const { return directory_; }
   const std::map<std::string, Entry>& tensors() const { return tensors_; }
   const std::vector<SafetensorsFile>& files() const { return files_; }
+  const std::filesystem::path& file_of(const Entry& entry) const { return files_[entry.file].path(); }
   bool has(const std::string& name) const { return tensors_.contains(name); }
 
   // The tensor, checked to be F32, F16 or BF16 and of this shape. Errors name file and tensor: missing (NOT_FOUND),

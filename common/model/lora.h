@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/model/checkpoint.h"
+#include "common/model/json_file.h"
 #include "kernels/matrix.h"
 
 namespace scd {
@@ -23,7 +24,9 @@ class LoraAdapter {
   // adapter leaves the module as it is. A shape mismatch names the tensor.
   bool merge(const std::string& module, kernels::Matrix weight) const;
   bool touches(const std::string& module) const { return factors_.contains(module); }
-  std::set<std::string> modules() const;
+  // The linear modules of the base: throws Error naming an adapter module that is not among them, or a module that
+  // target_modules asks for and that has no tensors.
+  void check_modules(const std::set<std::string>& linear_modules) const;
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   // Scale and rank of every module: what the fingerprint covers beside the tensors.
@@ -36,7 +39,7 @@ class LoraAdapter {
     float scale = 0.0f;
   };
   Checkpoint checkpoint_;
-  bool fan_in_fan_out_ = false;
+  JsonFile config_;
   std::map<std::string, Factors> factors_;  // by base module
 };
 
