@@ -14,11 +14,16 @@
 
 namespace scd {
 
+struct RpcService {
+  std::string name;  // as health knows it: Service::service_full_name()
+  grpc::Service* service = nullptr;
+};
+
 class RpcServer {
  public:
   // Listens at once; health says NOT_SERVING until set_serving(true). The services must outlive the server.
   // Throws Error: UNAVAILABLE (address in use or not ours), NOT_FOUND or INVALID_ARGUMENT (TLS files).
-  RpcServer(const GrpcOptions& options, const std::vector<grpc::Service*>& services);
+  RpcServer(const GrpcOptions& options, const std::vector<RpcService>& services);
   ~RpcServer();  // as shutdown(0)
   RpcServer(const RpcServer&) = delete;
   RpcServer& operator=(const RpcServer&) = delete;
@@ -34,6 +39,7 @@ class RpcServer {
 
  private:
   std::unique_ptr<grpc::Server> server_;
+  std::vector<std::string> service_names_;
   std::string address_;
   int port_ = 0;
 };
