@@ -1,0 +1,173 @@
+#include "tools/scd/eval.h"
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <numeric>
+
+#include "common/base/error.h"
+#include "tools/scd/answer_score.h"
+#include "tools/scd/eval_task.h"
+#include "tools/scd/report.h"
+
+namespace scd {
+namespace {
+
+struct EvalOptions {
+  ModelPairOptions pair;
+  CacheExperimentOptions experiment;
+  EvalTaskOptions task;
+  std::vector<std::filesystem::path> tasks;
+  std::vector<std::filesystem::path> prose;
+  std::vector<std::string> codecs{"oracle", "raw", "scd"};
+  size_t limit = 0;
+  int32_t passages = 1;
+  uint64_t seed = 1;
+  int64_t context = 4096;
+  bool no_exact_layer0 = false;
+  std::filesystem::path json;
+};
+
+double mean(const std::vector<double>& values) {
+  return values.empty() ? 0 : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double bytes_per_token(const CodecResult& result) {
+  return result.coded_tokens > 0 ? static_cast<double>(result.wire_bytes) / static_cast<double>(result.coded_tokens) : 0;
+}
+
+double ratio_to_bf16(const CodecResult& result, const ModelPair& pair) {
+  const double bytes = bytes_per_token(result);
+  const auto raw = pair.consumer().config().kv_shape(kernels::DType::kBF16).bf16_bytes_per_token();
+  return bytes > 0 ? static_cast<double>(raw) / bytes : 0;
+}
+
+nlohmann::ordered_json row_of(const CodecResult& result, const std::string& task, const ModelPair& pair) {
+  nlohmann::ordered_json row = {{"codec", result.codec}, {"level", 0}, {"task", task}};
+  std::vector<double> kl = result.kl_question;
+  kl.insert(kl.end(), result.kl_answer.begin(), result.kl_answer.end());
+  if (!result.f1.empty()) {
+    const Interval f1 = bootstrap_mean(result.f1);
+    row.update({{"questions", result.f1.size()},
+                {"f1", f1.mean},
+                {"f1_low", f1.low},
+                {"f1_high", f1.high},
+                {"exact_match", mean(result.exact_match)},
+                {"same_answer", mean(result.same_answer)},
+                {"kl_question", mean(result.kl_question)},
+                {"kl_answer", mean(result.kl_answer)}});
+  } else {
+    row["kl_text"] = mean(result.kl_question);
+    row["perplexity"] = std::exp(-result.log_likelihood / static_cast<double>(result.scored_tokens));
+  }
+  row["kl_p99"] = percentile(kl, 0.99);
+  row["bytes_per_token"] = bytes_per_token(result);
+  row["ratio_to_bf16"] = ratio_to_bf16(result, pair);
+  row["encode_ms"] = result.encode_ms;
+  row["rebuild_ms"] = result.decode_ms;
+  return row;
+}
+
+std::string cell(const nlohmann::ordered_json& row, const char* key, double scale, int decimals) {
+  return row.contains(key) ? format_fixed(row.at(key).get<double>() * scale, decimals) : "-";
+}
+
+void print_rows(const std::vector<nlohmann::ordered_json>& rows) {
+  TextTable table({"task", "codec", "bytes/token", "vs BF16", "F1", "95 % interval", "exact", "same answer",
+                   "KL question", "KL answer", "KL p99", "perplexity"});
+  for (const auto& row : rows) {
+    const bool sent = row.at("bytes_per_token").get<double>() > 0;
+    table.add_row({row.at("task"), row.at("codec"), cell(row, "bytes_per_token", 1, 0),
+                   sent ? cell(row, "ratio_to_bf16", 1, 2) + "x" : "-", cell(row, "f1", 100, 1),
+                   row.contains("f1_low") ? cell(row, "f1_low", 100, 1) + " - " + cell(row, "f1_high", 100, 1) : "-",
+                   cell(row, "exact_match", 100, 1), cell(row, "same_answer", 100, 1),
+                   row.contains("kl_text") ? cell(row, "kl_text", 1, 4) : cell(row, "kl_question", 1, 4),
+                   cell(row, "kl_answer", 1, 4), cell(row, "kl_p99", 1, 3), cell(row, "perplexity", 1, 2)});
+  }
+  table.print(std::cout);
+}
+
+std::vector<TokenId> read_prose(const ModelPair& pair, const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
+  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  return pair.tokenizer().encode(text, {.add_special_tokens = false, .parse_special = false});
+}
+
+std::vector<Question> read_task(const EvalOptions& options, const std::filesystem::path& file) {
+  std::vector<Question> questions = read_questions(file);
+  if (options.passages > 1) widen_contexts(questions, options.passages, options.seed);
+  if (options.limit > 0 && questions.size() > options.limit) questions.resize(options.limit);
+  return questions;
+}
+
+void run(EvalOptions options) {
+  if (options.tasks.empty() && options.prose.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "nothing to evaluate: name question files with --tasks or text with --prose");
+  }
+  options.experiment.exact_layer0 = !options.no_exact_layer0;
+  const ModelPair pair(options.pair);
+  std::vector<NamedCodec> codecs;
+  for (const std::string& name : options.codecs) codecs.push_back(pair.make_codec(name));
+  CacheExperiment experiment(pair.producer(), pair.consumer(), options.context, options.experiment);
+  Report report;
+  std::vector<nlohmann::ordered_json> rows;
+  const auto add = [&](const std::string& task, const std::vector<CodecResult>& results) {
+    for (const CodecResult& result : results) {
+      rows.push_back(row_of(result, task, pair));
+      report.add_row(rows.back());
+    }
+  };
+  for (const auto& file : options.tasks) {
+    add(file.stem().string(),
+        evaluate_questions(pair, experiment, codecs, read_task(options, file), options.task));
+  }
+  for (const auto& file : options.prose) {
+    add(file.stem().string(), evaluate_prose(pair, experiment, codecs, read_prose(pair, file),
+                                             static_cast<int64_t>(options.limit), options.task));
+  }
+  print_rows(rows);
+  report.write(options.json);
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app) {
+  const auto options = std::make_shared<EvalOptions>();
+  CLI::App* command = app.add_subcommand(
+      "eval",
+      "Judge codecs on questions and prose: F1, exact match, share of answers identical to the oracle's, KL to the\n"
+      "oracle on the question's and on the oracle's answer tokens, perplexity, bytes per token. Oracle: the consumer's\n"
+      "own prefill. Question files: SQuAD JSON, HotpotQA JSON, bAbI text, JSON lines {context, question, answers}.\n"
+      "  scd eval --producer BASE --consumer BASE --consumer-adapter ADAPTER --artifact DIR \\\n"
+      "           --tasks held_out.jsonl --prose wikitext.txt --codecs oracle,raw,scd --limit 100");
+  command->add_option("--producer", options->pair.producer, "Checkpoint of the prefill side")->required();
+  command->add_option("--producer-adapter", options->pair.producer_adapter, "LoRA adapter merged into it");
+  command->add_option("--consumer", options->pair.consumer, "Checkpoint of the decode side")->required();
+  command->add_option("--consumer-adapter", options->pair.consumer_adapter, "LoRA adapter merged into it");
+  command->add_option("--artifact", options->pair.artifact, "Codec artifact of the pair (scd calibrate makes it)");
+  command->add_option("--precision", options->pair.precision, "auto, bf16 or fp32")->capture_default_str();
+  command->add_option("--tasks", options->tasks, "Question files, comma-separated")->delimiter(',');
+  command->add_option("--prose", options->prose, "Text files for perplexity and KL, comma-separated")->delimiter(',');
+  command->add_option("--codecs", options->codecs, "Of oracle, raw, scd")->delimiter(',')->capture_default_str();
+  command->add_option("--limit", options->limit, "At most so many questions (windows of prose) a file; 0: all");
+  command->add_option("--passages", options->passages, "Join each context with others of its file to so many")
+      ->check(CLI::Range(1, 64));
+  command->add_option("--seed", options->seed, "Of the joined passages")->capture_default_str();
+  command->add_option("--max-tokens", options->task.max_tokens, "Longest answer, tokens")->capture_default_str();
+  command->add_option("--rank-key", options->task.rank.key, "Cap of the key rank; 0: as calibrated");
+  command->add_option("--rank-value", options->task.rank.value, "Cap of the value rank; 0: as calibrated");
+  command->add_option("--rank-hidden", options->task.rank.hidden, "Cap of the hidden rank; 0: as calibrated");
+  command->add_option("--context", options->context, "Longest prompt and answer, tokens")->capture_default_str();
+  command->add_option("--sinks", options->experiment.sinks, "First tokens the consumer computes")->capture_default_str();
+  command->add_option("--suffix", options->experiment.suffix, "Last tokens the consumer computes, at least")
+      ->capture_default_str();
+  command->add_flag("--no-exact-layer0", options->no_exact_layer0, "Have layer 0 sent instead of computed");
+  command->add_option("--json", options->json, "Write the rows to this file");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace scd

@@ -1,0 +1,85 @@
+#include "tools/scd/model_pair.h"
+
+#include <optional>
+
+#include "common/base/error.h"
+#include "common/codec/registry.h"
+#include "common/log/progress.h"
+#include "common/model/fingerprint.h"
+#include "kernels/linear.h"
+
+namespace scd {
+namespace {
+
+std::optional<std::filesystem::path> optional_path(const std::filesystem::path& path) {
+  return path.empty() ? std::nullopt : std::optional(path);
+}
+
+std::shared_ptr<const Model> load(const std::filesystem::path& directory, const std::filesystem::path& adapter,
+                                  kernels::DType precision) {
+  Progress progress("loading " + directory.filename().string());
+  return std::make_shared<const Model>(Model::load({.directory = directory,
+                                                    .adapter = optional_path(adapter),
+                                                    .precision = precision,
+                                                    .progress = [&](double share) { progress.update(share); }}));
+}
+
+ModelIdentity identity_of(const std::filesystem::path& directory, const std::filesystem::path& adapter) {
+  const ModelFingerprint fingerprint = fingerprint_model(directory, optional_path(adapter));
+  return {fingerprint.weights, fingerprint.tokenizer, fingerprint.rope};
+}
+
+CodecModel codec_model_of(const Model& model) {
+  const ModelConfig& config = model.config();
+  return {config.layers, config.kv_heads, config.head_dim, config.hidden, config.rope};
+}
+
+}  // namespace
+
+kernels::DType parse_precision(const std::string& name) {
+  if (name == "auto") return kernels::bf16_is_native() ? kernels::DType::kBF16 : kernels::DType::kF32;
+  if (name == "bf16") return kernels::DType::kBF16;
+  if (name == "fp32") return kernels::DType::kF32;
+  throw Error(ErrorCode::kInvalidArgument, "precision '" + name + "': expected auto, bf16 or fp32");
+}
+
+ModelPair::ModelPair(const ModelPairOptions& options)
+    : options_(options), tokenizer_(Tokenizer::from_file(options.consumer / "tokenizer.json")) {
+  const kernels::DType precision = parse_precision(options.precision);
+  producer_ = load(options.producer, options.producer_adapter, precision);
+  const bool same = options.producer == options.consumer && options.producer_adapter == options.consumer_adapter;
+  consumer_ = same ? producer_ : load(options.consumer, options.consumer_adapter, precision);
+  const ModelIdentity producer = identity_of(options.producer, options.producer_adapter);
+  const ModelIdentity consumer = identity_of(options.consumer, options.consumer_adapter);
+  if (producer.tokenizer != consumer.tokenizer) {
+    throw Error(ErrorCode::kFailedPrecondition, "producer and consumer have different tokenizers: " +
+                                                    producer.tokenizer + " and " + consumer.tokenizer);
+  }
+}
+
+NamedCodec ModelPair::make_codec(const std::string& name) const {
+  NamedCodec codec{name, nullptr, nullptr};
+  if (name == "oracle") return codec;
+  const auto id = codec_from_name(name);
+  if (!id) throw Error(ErrorCode::kInvalidArgument, "codec '" + name + "': expected oracle, raw or scd");
+  std::optional<ArtifactEncoder> encoder;
+  std::optional<ArtifactDecoder> decoder;
+  if (needs_artifact(*id)) {
+    if (options_.artifact.empty()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "codec '" + name + "' needs --artifact DIR; make one with: scd calibrate --help");
+    }
+    const ModelIdentity producer = identity_of(options_.producer, options_.producer_adapter);
+    const ModelIdentity consumer = identity_of(options_.consumer, options_.consumer_adapter);
+    encoder = load_encoder(options_.artifact);
+    (void)check_compatible(*encoder, producer).value_or_throw();
+    decoder = load_decoder(options_.artifact, consumer.weights);
+    (void)check_compatible(*decoder, producer, consumer).value_or_throw();
+  }
+  const CodecModel producer = codec_model_of(*producer_), consumer = codec_model_of(*consumer_);
+  codec.encoder = make_encoder(*id, producer, encoder ? &*encoder : nullptr);
+  codec.decoder = make_decoder(*id, producer, consumer, decoder ? &*decoder : nullptr);
+  return codec;
+}
+
+}  // namespace scd

@@ -1,0 +1,53 @@
+// The two models of a pair in one process, with the codecs between them: what eval stands on.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/codec/artifact.h"
+#include "common/codec/codec.h"
+#include "common/model/model.h"
+#include "common/tokenizer/tokenizer.h"
+
+namespace scd {
+
+struct ModelPairOptions {
+  std::filesystem::path producer;
+  std::filesystem::path producer_adapter;  // empty: none
+  std::filesystem::path consumer;
+  std::filesystem::path consumer_adapter;  // empty: none
+  std::filesystem::path artifact;          // needed by codecs that were calibrated
+  std::string precision = "auto";          // auto, bf16 or fp32
+};
+
+// One way to hand the cache over. Without encoder and decoder: the oracle, the consumer's own prefill.
+struct NamedCodec {
+  std::string name;
+  std::unique_ptr<Encoder> encoder;
+  std::unique_ptr<Decoder> decoder;
+  bool is_oracle() const { return encoder == nullptr; }
+};
+
+// Throws Error: what a checkpoint, an adapter or an artifact lacks, or what differs between artifact and models.
+class ModelPair {
+ public:
+  explicit ModelPair(const ModelPairOptions& options);
+
+  const Model& producer() const { return *producer_; }
+  const Model& consumer() const { return *consumer_; }
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  NamedCodec make_codec(const std::string& name) const;
+
+ private:
+  ModelPairOptions options_;
+  std::shared_ptr<const Model> producer_;  // shared: one and the same where both sides are the same checkpoint
+  std::shared_ptr<const Model> consumer_;
+  Tokenizer tokenizer_;
+};
+
+// "auto" is BF16 where the CPU multiplies it, else FP32.
+kernels::DType parse_precision(const std::string& name);
+
+}  // namespace scd
