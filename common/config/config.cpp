@@ -161,7 +161,7 @@ class Dumper : public ConfigVisitor {
 
 }  // namespace
 
-void load_config(const DescribeConfig& describe_all, const ConfigSource& source) {
+void load_described(const DescribeConfig& describe_all, const ConfigSource& source) {
   ConfigNode root;
   if (!source.file.empty()) root = read_config_file(source.file);
   for (const std::string& assignment : source.overrides) apply_override(root, assignment);
@@ -172,7 +172,7 @@ void load_config(const DescribeConfig& describe_all, const ConfigSource& source)
   loader.refuse_unknown();
 }
 
-std::string dump_config(const DescribeConfig& describe_all) {
+std::string dump_described(const DescribeConfig& describe_all) {
   Dumper dumper;
   describe_all(dumper);
   return dumper.text();

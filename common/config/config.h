@@ -20,19 +20,19 @@ using DescribeConfig = std::function<void(ConfigVisitor&)>;
 
 // Throws Error: NOT_FOUND (no such file), INVALID_ARGUMENT (not YAML, unknown key with the nearest known one, wrong
 // kind or range: with file:line and what would be right).
-void load_config(const DescribeConfig& describe_all, const ConfigSource& source);
-std::string dump_config(const DescribeConfig& describe_all);
+void load_described(const DescribeConfig& describe_all, const ConfigSource& source);
+std::string dump_described(const DescribeConfig& describe_all);
 
 // Reads the source over what is in `config`.
 template <class Config>
 void load_config(Config& config, const ConfigSource& source) {
-  load_config([&config](ConfigVisitor& at) { describe(at, config); }, source);
+  load_described([&config](ConfigVisitor& at) { describe(at, config); }, source);
 }
 
 // YAML that loads to the same `config`.
 template <class Config>
 std::string dump_config(Config config) {
-  return dump_config([&config](ConfigVisitor& at) { describe(at, config); });
+  return dump_described([&config](ConfigVisitor& at) { describe(at, config); });
 }
 
 }  // namespace scd
