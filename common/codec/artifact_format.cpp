@@ -1,0 +1,235 @@
+#include "common/codec/artifact_format.h"
+
+#include "common/codec/json_fields.h"
+#include "common/codec/registry.h"
+#include "common/codec/tensor_file.h"
+
+namespace scd {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kFormat = "scd-codec-artifact";
+constexpr int64_t kMaxExtent = 1 << 20;
+
+json to_json(const ModelIdentity& identity) {
+  return {{"weights", identity.weights}, {"tokenizer", identity.tokenizer}, {"rope", identity.rope}};
+}
+
+json to_json(const CodecModel& model) {
+  return {{"layers", model.layers},
+          {"kv_heads", model.kv_heads},
+          {"head_dim", model.head_dim},
+          {"hidden", model.hidden},
+          {"rope_attention_scale", model.rope.attention_scale},
+          {"rope_inverse_frequencies", model.rope.inverse_frequencies}};
+}
+
+json to_json(const CalibrationRecord& record) {
+  return {{"text_sha256", record.text_sha256},
+          {"tokens", record.tokens},
+          {"held_out_tokens", record.held_out_tokens},
+          {"seed", record.seed},
+          {"ridge", record.ridge}};
+}
+
+ModelIdentity read_identity(const JsonFields& fields) {
+  return {fields.hex_digest("weights"), fields.hex_digest_or_empty("tokenizer"), fields.text("rope")};
+}
+
+CodecModel read_model(const JsonFields& fields) {
+  CodecModel model;
+  model.layers = static_cast<int32_t>(fields.integer("layers", 1, 4096));
+  model.kv_heads = static_cast<int32_t>(fields.integer("kv_heads", 1, 4096));
+  model.head_dim = static_cast<int32_t>(fields.integer("head_dim", 2, 4096));
+  model.hidden = static_cast<int32_t>(fields.integer("hidden", 1, kMaxExtent));
+  model.rope.attention_scale = static_cast<float>(fields.number("rope_attention_scale"));
+  model.rope.inverse_frequencies = fields.floats("rope_inverse_frequencies", 2048);
+  return model;
+}
+
+CalibrationRecord read_calibration(const JsonFields& fields) {
+  return {fields.texts("text_sha256", 4096), fields.integer("tokens", 0, INT64_MAX),
+          fields.integer("held_out_tokens", 0, INT64_MAX), fields.natural("seed"), fields.number("ridge")};
+}
+
+json common_header(const char* part) {
+  return {{"format", kFormat}, {"version", kArtifactVersion}, {"part", part}, {"codec", to_string(CodecId::kScd)}};
+}
+
+void check_header(const JsonFields& fields, const char* part, const std::filesystem::path& file) {
+  const auto expect = [&](const char* field, std::string_view wanted) {
+    const std::string found = fields.text(field);
+    if (found == wanted) return;
+    throw Error(ErrorCode::kDataLoss,
+                file.string() + ": field " + field + " is \"" + found + "\", not \"" + std::string(wanted) + "\"");
+  };
+  expect("format", kFormat);
+  const int64_t version = fields.integer("version", 0, INT32_MAX);
+  if (version != kArtifactVersion) {
+    throw Error(ErrorCode::kUnimplemented, file.string() + ": artifact version " + std::to_string(version) +
+                                               "; this build reads version " + std::to_string(kArtifactVersion));
+  }
+  expect("part", part);
+  expect("codec", to_string(CodecId::kScd));
+}
+
+std::string tensor_name(size_t layer, const char* what) { return "layers." + std::to_string(layer) + "." + what; }
+
+std::vector<float> take_row(TensorMap& tensors, const std::string& name) {
+  const auto node = tensors.extract(name);
+  return node.empty() ? std::vector<float>{} : std::move(node.mapped().values);
+}
+
+DenseMatrix take(TensorMap& tensors, const std::string& name) {
+  auto node = tensors.extract(name);
+  return node.empty() ? DenseMatrix{} : std::move(node.mapped());
+}
+
+void put(TensorMap& tensors, const std::string& name, const DenseMatrix& matrix) {
+  if (!matrix.empty()) tensors.emplace(name, matrix);
+}
+
+void put(TensorMap& tensors, const std::string& name, const std::vector<float>& row) {
+  if (row.empty()) return;
+  DenseMatrix matrix(1, static_cast<int64_t>(row.size()));
+  matrix.values = row;
+  tensors.emplace(name, std::move(matrix));
+}
+
+void put_layer(TensorMap& tensors, size_t layer, const ScdLayerEncoder& maps) {
+  put(tensors, tensor_name(layer, "key"), maps.key);
+  put(tensors, tensor_name(layer, "value"), maps.value);
+  put(tensors, tensor_name(layer, "hidden"), maps.hidden);
+}
+
+void put_layer(TensorMap& tensors, size_t layer, const ScdLayerDecoder& maps) {
+  put(tensors, tensor_name(layer, "key"), maps.key);
+  put(tensors, tensor_name(layer, "value"), maps.value);
+  put(tensors, tensor_name(layer, "predictor.linear"), maps.predictor.linear);
+  put(tensors, tensor_name(layer, "predictor.bias"), maps.predictor.bias);
+  put(tensors, tensor_name(layer, "predictor.input"), maps.predictor.input);
+  put(tensors, tensor_name(layer, "predictor.input_bias"), maps.predictor.input_bias);
+  put(tensors, tensor_name(layer, "predictor.output"), maps.predictor.output);
+}
+
+void take_layer(TensorMap& tensors, size_t layer, ScdLayerEncoder& maps) {
+  maps.key = take(tensors, tensor_name(layer, "key"));
+  maps.value = take(tensors, tensor_name(layer, "value"));
+  maps.hidden = take(tensors, tensor_name(layer, "hidden"));
+}
+
+void take_layer(TensorMap& tensors, size_t layer, ScdLayerDecoder& maps) {
+  maps.key = take(tensors, tensor_name(layer, "key"));
+  maps.value = take(tensors, tensor_name(layer, "value"));
+  maps.predictor.linear = take(tensors, tensor_name(layer, "predictor.linear"));
+  maps.predictor.bias = take_row(tensors, tensor_name(layer, "predictor.bias"));
+  maps.predictor.input = take(tensors, tensor_name(layer, "predictor.input"));
+  maps.predictor.input_bias = take_row(tensors, tensor_name(layer, "predictor.input_bias"));
+  maps.predictor.output = take(tensors, tensor_name(layer, "predictor.output"));
+}
+
+template <class LayerMaps>
+std::string serialize_layers(const std::vector<LayerMaps>& layers) {
+  TensorMap tensors;
+  for (size_t layer = 0; layer < layers.size(); ++layer) put_layer(tensors, layer, layers[layer]);
+  return serialize_tensors(tensors);
+}
+
+// Every layer has its maps, and nothing is left over. That shapes fit the model is checked where the codec is made.
+template <class LayerMaps>
+std::vector<LayerMaps> parse_layers(const std::string& bytes, int32_t count, const std::filesystem::path& file) {
+  TensorMap tensors = parse_tensors(std::as_bytes(std::span(bytes)), file);
+  std::vector<LayerMaps> layers(static_cast<size_t>(count));
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    take_layer(tensors, layer, layers[layer]);
+    const bool has_reuse = !layers[layer].key.empty() && !layers[layer].value.empty();
+    const bool has_some_reuse = !layers[layer].key.empty() || !layers[layer].value.empty();
+    if (layers[layer].is_patch() ? has_some_reuse : !has_reuse) {
+      throw Error(ErrorCode::kDataLoss, file.string() + ": layer " + std::to_string(layer) +
+                                            " has neither the tensors of Reuse (key, value) nor those of Patch alone");
+    }
+  }
+  if (!tensors.empty()) throw Error(ErrorCode::kDataLoss, file.string() + ": unknown tensor " + tensors.begin()->first);
+  return layers;
+}
+
+}  // namespace
+
+Sha256Digest digest_of(const ArtifactFiles& files) {
+  Sha256 hash;
+  for (const std::string* file : {&files.header, &files.tensors}) {
+    const uint64_t length = file->size();
+    hash.update(std::as_bytes(std::span(&length, 1)));
+    hash.update(*file);
+  }
+  return hash.finish();
+}
+
+ArtifactFiles serialize(const ArtifactEncoder& encoder) {
+  json header = common_header("encoder");
+  header["producer"] = to_json(encoder.producer);
+  header["model"] = to_json(encoder.model);
+  header["calibration"] = to_json(encoder.calibration);
+  header["fitted_with"] = encoder.fitted_with;
+  header["patch_layers"] = encoder.patch_layers();
+  return {header.dump(1) + "\n", serialize_layers(encoder.layers)};
+}
+
+ArtifactFiles serialize(const ArtifactDecoder& decoder) {
+  json header = common_header("decoder");
+  header["encoder_id"] = to_hex(decoder.encoder_id);
+  header["producer"] = to_json(decoder.producer);
+  header["consumer"] = to_json(decoder.consumer);
+  header["producer_model"] = to_json(decoder.producer_model);
+  header["model"] = to_json(decoder.model);
+  header["calibration"] = to_json(decoder.calibration);
+  header["prediction"] = {{"bytes_per_token", decoder.prediction.bytes_per_token},
+                          {"ratio_to_bf16", decoder.prediction.ratio_to_bf16},
+                          {"kl", decoder.prediction.kl}};
+  return {header.dump(1) + "\n", serialize_layers(decoder.layers)};
+}
+
+ArtifactEncoder parse_encoder(const ArtifactFiles& files, const std::filesystem::path& directory) {
+  const std::filesystem::path file = directory / "codec.json";
+  const json parsed = parse_json_object(files.header, file);
+  const JsonFields fields(parsed, file);
+  check_header(fields, "encoder", file);
+  ArtifactEncoder encoder;
+  encoder.id = digest_of(files);
+  encoder.producer = read_identity(fields.child("producer"));
+  encoder.model = read_model(fields.child("model"));
+  encoder.calibration = read_calibration(fields.child("calibration"));
+  encoder.fitted_with = fields.hex_digest("fitted_with");
+  const std::filesystem::path tensors = directory / "tensors.safetensors";
+  encoder.layers = parse_layers<ScdLayerEncoder>(files.tensors, encoder.model.layers, tensors);
+  if (fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
+    throw Error(ErrorCode::kDataLoss, file.string() + ": field patch_layers is not what " + tensors.string() + " holds");
+  }
+  return encoder;
+}
+
+ArtifactDecoder parse_decoder(const ArtifactFiles& files, const std::filesystem::path& directory) {
+  const std::filesystem::path file = directory / "codec.json";
+  const json parsed = parse_json_object(files.header, file);
+  const JsonFields fields(parsed, file);
+  check_header(fields, "decoder", file);
+  ArtifactDecoder decoder;
+  const std::string id = fields.hex_digest("encoder_id");
+  for (size_t i = 0; i < decoder.encoder_id.size(); ++i) {
+    decoder.encoder_id[i] = static_cast<uint8_t>(std::stoi(id.substr(2 * i, 2), nullptr, 16));
+  }
+  decoder.producer = read_identity(fields.child("producer"));
+  decoder.consumer = read_identity(fields.child("consumer"));
+  decoder.producer_model = read_model(fields.child("producer_model"));
+  decoder.model = read_model(fields.child("model"));
+  decoder.calibration = read_calibration(fields.child("calibration"));
+  const JsonFields prediction = fields.child("prediction");
+  decoder.prediction = {prediction.number("bytes_per_token"), prediction.number("ratio_to_bf16"),
+                        prediction.number("kl")};
+  decoder.layers =
+      parse_layers<ScdLayerDecoder>(files.tensors, decoder.model.layers, directory / "tensors.safetensors");
+  return decoder;
+}
+
+}  // namespace scd

@@ -1,0 +1,154 @@
+#include "common/codec/tensor_file.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "common/base/error.h"
+#include "common/codec/payload.h"
+
+namespace scd {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kMaxHeaderBytes = 16U << 20;
+constexpr int64_t kMaxValues = int64_t{1} << 31;
+
+bool exact_in_bf16(const DenseMatrix& matrix) {
+  return std::all_of(matrix.values.begin(), matrix.values.end(),
+                     [](float value) { return (std::bit_cast<uint32_t>(value) & 0xFFFFU) == 0; });
+}
+
+[[noreturn]] void refuse(const std::filesystem::path& file, const std::string& what) {
+  throw Error(ErrorCode::kDataLoss, file.string() + ": " + what);
+}
+
+std::span<const std::byte> as_bytes_of(const DenseMatrix& matrix) { return std::as_bytes(std::span(matrix.values)); }
+
+struct StoredShape {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  bool bf16 = false;
+  size_t bytes() const { return static_cast<size_t>(rows * columns) * (bf16 ? 2 : 4); }
+};
+
+StoredShape read_shape(const json& entry, const std::filesystem::path& file, const std::string& name) {
+  const auto dtype = entry.find("dtype");
+  const auto shape = entry.find("shape");
+  if (dtype == entry.end() || !dtype->is_string()) refuse(file, "tensor " + name + ": no dtype");
+  if (shape == entry.end() || !shape->is_array() || shape->size() != 2) {
+    refuse(file, "tensor " + name + ": shape is not [rows, columns]");
+  }
+  StoredShape stored;
+  const std::string type = dtype->get<std::string>();
+  if (type != "F32" && type != "BF16") refuse(file, "tensor " + name + ": dtype " + type + "; F32 or BF16 wanted");
+  stored.bf16 = type == "BF16";
+  for (const json& extent : *shape) {
+    if (!extent.is_number_unsigned() || extent.get<uint64_t>() < 1 || extent.get<uint64_t>() > (uint64_t{1} << 24)) {
+      refuse(file, "tensor " + name + ": an extent is not between 1 and 2^24");
+    }
+  }
+  stored.rows = (*shape)[0].get<int64_t>();
+  stored.columns = (*shape)[1].get<int64_t>();
+  if (stored.rows * stored.columns > kMaxValues) refuse(file, "tensor " + name + ": more than 2^31 values");
+  return stored;
+}
+
+DenseMatrix read_tensor(const StoredShape& stored, std::span<const std::byte> bytes) {
+  DenseMatrix matrix(stored.rows, stored.columns);
+  if (stored.bf16) {
+    for (size_t i = 0; i < matrix.values.size(); ++i) {
+      uint16_t half;
+      std::memcpy(&half, bytes.data() + 2 * i, sizeof half);
+      matrix.values[i] = std::bit_cast<float>(static_cast<uint32_t>(half) << 16);
+    }
+  } else {
+    std::memcpy(matrix.values.data(), bytes.data(), bytes.size());
+  }
+  return matrix;
+}
+
+}  // namespace
+
+std::string serialize_tensors(const TensorMap& tensors) {
+  json header = json::object();
+  std::string body;
+  std::vector<std::byte> halves;
+  for (const auto& [name, matrix] : tensors) {
+    const bool bf16 = exact_in_bf16(matrix);
+    const size_t begin = body.size();
+    std::span<const std::byte> bytes = as_bytes_of(matrix);
+    if (bf16) {
+      halves.clear();
+      append_bf16(matrix.values, halves);
+      bytes = halves;
+    }
+    body.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    header[name] = {{"dtype", bf16 ? "BF16" : "F32"},
+                    {"shape", {matrix.rows, matrix.columns}},
+                    {"data_offsets", {begin, body.size()}}};
+  }
+  std::string head = header.dump();
+  head.resize((head.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = head.size();
+  std::string file(sizeof length, '\0');
+  std::memcpy(file.data(), &length, sizeof length);
+  return file + head + body;
+}
+
+TensorMap parse_tensors(std::span<const std::byte> bytes, const std::filesystem::path& file) {
+  uint64_t length = 0;
+  if (bytes.size() < sizeof length) refuse(file, "shorter than its header");
+  std::memcpy(&length, bytes.data(), sizeof length);
+  if (length > kMaxHeaderBytes || length > bytes.size() - sizeof length) refuse(file, "header length out of range");
+  const auto* text = reinterpret_cast<const char*>(bytes.data()) + sizeof length;
+  const json header = json::parse(text, text + length, nullptr, false);
+  if (!header.is_object()) refuse(file, "header is not a JSON object");
+
+  const auto body = bytes.subspan(sizeof length + length);
+  TensorMap tensors;
+  size_t covered = 0;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__") continue;
+    if (!entry.is_object()) refuse(file, "tensor " + name + ": not an object");
+    const StoredShape stored = read_shape(entry, file, name);
+    const auto offsets = entry.find("data_offsets");
+    if (offsets == entry.end() || !offsets->is_array() || offsets->size() != 2 ||
+        !(*offsets)[0].is_number_unsigned() || !(*offsets)[1].is_number_unsigned()) {
+      refuse(file, "tensor " + name + ": no data_offsets");
+    }
+    const auto begin = (*offsets)[0].get<uint64_t>();
+    const auto end = (*offsets)[1].get<uint64_t>();
+    if (begin > end || end > body.size() || end - begin != stored.bytes()) {
+      refuse(file, "tensor " + name + ": data_offsets do not fit its shape or the file");
+    }
+    covered += end - begin;
+    DenseMatrix matrix = read_tensor(stored, body.subspan(begin, end - begin));
+    if (!std::all_of(matrix.values.begin(), matrix.values.end(), [](float v) { return std::isfinite(v); })) {
+      refuse(file, "tensor " + name + ": a value is not finite");
+    }
+    tensors.emplace(name, std::move(matrix));
+  }
+  // Offsets may not overlap: with every byte covered exactly once the sum is the body.
+  if (covered != body.size()) refuse(file, "its tensors do not cover its bytes");
+  return tensors;
+}
+
+std::string read_bounded_file(const std::filesystem::path& file, size_t limit) {
+  std::ifstream stream(file, std::ios::binary | std::ios::ate);
+  if (!stream) throw Error(ErrorCode::kNotFound, file.string() + ": cannot be opened");
+  const std::streamoff size = stream.tellg();
+  if (size < 0 || static_cast<uint64_t>(size) > limit) {
+    refuse(file, std::to_string(size) + " bytes; at most " + std::to_string(limit) + " are read");
+  }
+  std::string text(static_cast<size_t>(size), '\0');
+  stream.seekg(0);
+  if (!stream.read(text.data(), size)) refuse(file, "cannot be read to its end");
+  return text;
+}
+
+}  // namespace scd
