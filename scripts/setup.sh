@@ -10,7 +10,7 @@ debian_packages=(
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libucx-dev ucx-utils libdnnl-dev libeigen3-dev libssl-dev
   libspdlog-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev
-  libgtest-dev libgmock-dev python3 python3-venv clang-format
+  libgtest-dev libgmock-dev python3 python3-venv python3-grpcio clang-format
 )
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }

@@ -1,0 +1,136 @@
+"""Starts the real binaries for the end-to-end tests: port 0, files in a temporary folder, SIGTERM at the end."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+BINARIES = pathlib.Path(os.environ.get("SCD_BIN", SOURCE / "build/release/bin"))
+START_SECONDS = 120
+STOP_SECONDS = 60
+
+
+def run(*arguments, check=True, timeout=300, **options):
+    """Runs one of our binaries to its end; its output is in the failure's message."""
+    command = [str(BINARIES / arguments[0]), *map(str, arguments[1:])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+class Daemon:
+    """One server process. `address` is host:port of its gRPC service."""
+
+    def __init__(self, name, folder, settings, environment=None, wait=True):
+        self.name = name
+        self.log_file = pathlib.Path(folder) / f"{name}-{time.monotonic_ns()}.log"
+        self.port_file = self.log_file.with_suffix(".port")
+        config = SOURCE / "configs/one_box" / f"{name.split('_')[0]}.yaml"
+        command = [str(BINARIES / name), "--config", str(config), "--port-file", str(self.port_file)]
+        for key, value in settings.items():
+            command += ["--set", f"{key}={value}"]
+        variables = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})}
+        self.log_handle = open(self.log_file, "w", encoding="utf-8")
+        self.process = subprocess.Popen(command, stdout=self.log_handle, stderr=subprocess.STDOUT, env=variables)
+        if wait:
+            self.wait_until_listening()
+
+    def wait_until_listening(self):
+        deadline = time.monotonic() + START_SECONDS
+        while not (self.port_file.exists() and self.port_file.read_text().strip()):
+            if self.process.poll() is not None:
+                raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.log()}")
+            if time.monotonic() > deadline:
+                self.process.kill()
+                raise AssertionError(f"{self.name} does not listen after {START_SECONDS} s:\n{self.log()}")
+            time.sleep(0.05)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port_file.read_text().strip()}"
+
+    def log(self):
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(STOP_SECONDS)
+
+    def stop(self):
+        """SIGTERM; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(STOP_SECONDS)
+        self.log_handle.close()
+        return status
+
+
+class Pair:
+    """A prefill server and a decode server, as a context manager."""
+
+    def __init__(self, model, *, consumer=None, adapter=None, transports="tcp", prefill=None, decode=None):
+        self.folder = tempfile.TemporaryDirectory(prefix="scd-e2e-")
+        common = {
+            "grpc.listen": "127.0.0.1:0",
+            "transport.listen_host": "127.0.0.1",
+            "transport.port_first": 0,
+            "transport.port_last": 0,
+            "transport.transports": transports,
+            "link.bandwidth_gbps": 0,
+        }
+        # Shared memory is off by default in UCX 1.13 when peers may fail; the servers ask for it themselves.
+        self.prefill = Daemon(
+            "prefill_server", self.folder.name, {**common, "model.directory": model, **(prefill or {})}
+        )
+        decode_settings = {
+            **common,
+            "model.directory": consumer or model,
+            "model.adapter": adapter or "",
+            "prefill.endpoints": f"[{self.prefill.address}]",
+            "codec.mode": "raw",
+            "codec.artifact": "",
+            **(decode or {}),
+        }
+        try:
+            self.decode = Daemon("decode_server", self.folder.name, decode_settings)
+        except BaseException:
+            self.prefill.kill()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for daemon in (self.decode, self.prefill):
+            if daemon.process.poll() is None:
+                daemon.kill()
+        self.folder.cleanup()
+
+    def complete(self, prompt=None, *options, check=True, **more):
+        """`scd complete --json`: the parsed object, or the finished process when check is off."""
+        arguments = ["complete", "--json", "--server", self.decode.address, *options]
+        done = run("scd", *arguments, check=check, input=prompt, **more)
+        return json.loads(done.stdout) if check else done
+
+
+def tiny_model(folder, name="tiny", *options):
+    path = pathlib.Path(folder) / name
+    run("scd", "make-model", "--shape", "tiny", "--seed", "1", "--out", path, *options)
+    return path
+
+
+def demo_model():
+    """The converted SmolLM2 checkpoint, or None where it was never fetched."""
+    cache = pathlib.Path(os.environ.get("SCD_CACHE", pathlib.Path.home() / ".cache/scd"))
+    path = cache / "models/SmolLM2-135M-Instruct"
+    return path if (path / "model.safetensors").exists() else None
+
+
+def test_data(relative):
+    root = pathlib.Path(os.environ.get("SCD_TEST_DATA", SOURCE / "../shared/data"))
+    return root / relative if (root / relative).exists() else None
