@@ -30,7 +30,8 @@ function(scd_executable)
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPENDS})
 endfunction()
 
-# scd_test(NAME name LABEL unit|pair|e2e|golden|lint|fuzz SOURCES ... DEPENDS ...): one GoogleTest binary, one ctest entry a test.
+# scd_test(NAME name LABEL unit|pair|e2e|golden|lint|fuzz SOURCES ... DEPENDS ...): one GoogleTest binary, one
+# ctest entry a test. All binaries of a label are built by the target tests_<label>.
 function(scd_test)
   cmake_parse_arguments(ARG "" "NAME;LABEL;TIMEOUT" "SOURCES;DEPENDS" ${ARGN})
   if(NOT ARG_TIMEOUT)
@@ -40,6 +41,10 @@ function(scd_test)
   scd_compile_settings(${ARG_NAME})
   target_compile_definitions(${ARG_NAME} PRIVATE SCD_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
+  if(NOT TARGET tests_${ARG_LABEL})
+    add_custom_target(tests_${ARG_LABEL})
+  endif()
+  add_dependencies(tests_${ARG_LABEL} ${ARG_NAME})
   gtest_discover_tests(${ARG_NAME} DISCOVERY_TIMEOUT 120
     WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
     PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT} SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
