@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "tools/scd/complete.h"
+#include "tools/scd/tokenize.h"
 
 int main(int argc, char** argv) {
   CLI::App app{
@@ -13,6 +14,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", SCD_VERSION);
   scd::add_complete_command(app);
+  scd::add_tokenize_command(app);
   CLI::App* bench = app.add_subcommand("bench", "Measure a part against its limit");
   bench->require_subcommand(1);
 
