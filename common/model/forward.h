@@ -1,5 +1,5 @@
-// One forward pass over a ragged batch, one layer at a time: the caller decides when each layer runs, so that a producer
-// can encode a layer while the next computes, and a consumer can run its suffix as rebuilt layers arrive.
+// One forward pass over a ragged batch, one layer at a time: the caller decides when each layer runs, so that a
+// producer can encode a layer while the next computes, and a consumer can run its suffix as rebuilt layers arrive.
 #pragma once
 
 #include <cstdint>

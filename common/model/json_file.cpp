@@ -11,15 +11,10 @@ namespace {
 // Far above any real one; keeps a mistaken path from filling the memory.
 constexpr std::uintmax_t kMaxBytes = 64u << 20;
 
-nlohmann::ordered_json parse(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::error_code ignored;
-  if (!in) throw Error(ErrorCode::kNotFound, path.string() + ": no such file, or not readable");
-  if (std::filesystem::file_size(path, ignored) > kMaxBytes) {
-    throw Error(ErrorCode::kInvalidArgument, path.string() + ": larger than 64 MiB; expected a small JSON file");
-  }
+template <class Source>
+nlohmann::ordered_json parse_object(const std::filesystem::path& path, Source&& source) {
   try {
-    auto root = nlohmann::ordered_json::parse(in);
+    auto root = nlohmann::ordered_json::parse(source);
     if (root.is_object()) return root;
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorCode::kInvalidArgument, path.string() + ": not valid JSON: " + error.what());
@@ -27,9 +22,22 @@ nlohmann::ordered_json parse(const std::filesystem::path& path) {
   throw Error(ErrorCode::kInvalidArgument, path.string() + ": expected a JSON object at the top");
 }
 
+nlohmann::ordered_json parse(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::error_code ignored;
+  if (!in) throw Error(ErrorCode::kNotFound, path.string() + ": no such file, or not readable");
+  if (std::filesystem::file_size(path, ignored) > kMaxBytes) {
+    throw Error(ErrorCode::kInvalidArgument, path.string() + ": larger than 64 MiB; expected a small JSON file");
+  }
+  return parse_object(path, in);
+}
+
 }  // namespace
 
 JsonFile::JsonFile(const std::filesystem::path& path) : path_(path), root_(parse(path)) {}
+
+JsonFile::JsonFile(const std::filesystem::path& path, const std::string& text)
+    : path_(path), root_(parse_object(path, text)) {}
 
 bool JsonFile::has(const std::string& field) const { return root_.contains(field) && !root_[field].is_null(); }
 

@@ -13,6 +13,8 @@ class JsonFile {
  public:
   // Throws Error: NOT_FOUND, or INVALID_ARGUMENT naming the file where it is no JSON object.
   explicit JsonFile(const std::filesystem::path& path);
+  // Text that came from elsewhere, named `path` in errors.
+  JsonFile(const std::filesystem::path& path, const std::string& text);
 
   const std::filesystem::path& path() const { return path_; }
   const nlohmann::ordered_json& root() const { return root_; }

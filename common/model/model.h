@@ -14,21 +14,21 @@
 namespace scd {
 
 struct LayerWeights {
-  std::vector<float> attention_norm;   // [hidden]
-  kernels::PackedLinear qkv;           // [hidden] -> [(query_heads + 2 kv_heads) * head_dim]: q, then k, then v
-  std::vector<float> query_norm;       // [head_dim], empty without qk_norm
-  std::vector<float> key_norm;         // [head_dim], empty without qk_norm
-  kernels::PackedLinear output;        // [query_heads * head_dim] -> [hidden]
+  std::vector<float> attention_norm;     // [hidden]
+  kernels::PackedLinear qkv;             // [hidden] -> [(query_heads + 2 kv_heads) * head_dim]: q, then k, then v
+  std::vector<float> query_norm;         // [head_dim], empty without qk_norm
+  std::vector<float> key_norm;           // [head_dim], empty without qk_norm
+  kernels::PackedLinear output;          // [query_heads * head_dim] -> [hidden]
   std::vector<float> feed_forward_norm;  // [hidden]
-  kernels::PackedLinear gate_up;       // [hidden] -> [2 intermediate]: gate, then up
-  kernels::PackedLinear down;          // [intermediate] -> [hidden]
+  kernels::PackedLinear gate_up;         // [hidden] -> [2 intermediate]: gate, then up
+  kernels::PackedLinear down;            // [intermediate] -> [hidden]
 };
 
 struct LoadOptions {
   std::filesystem::path directory;               // a Hugging Face checkpoint
   std::optional<std::filesystem::path> adapter;  // a PEFT LoRA adapter, merged in FP32 and rounded once
   kernels::DType precision = kernels::DType::kBF16;
-  std::function<void(double)> progress;          // called with the share loaded, in [0, 1]; may be empty
+  std::function<void(double)> progress;  // called with the share loaded, in [0, 1]; may be empty
 };
 
 class Model {

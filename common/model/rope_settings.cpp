@@ -116,4 +116,11 @@ RopeSettings read_rope_settings(const JsonFile& config, int32_t head_dim) {
   return settings;
 }
 
+RopeSettings parse_rope_settings(const std::string& canonical, int32_t head_dim) {
+  if (head_dim < 2 || head_dim % 2 != 0 || head_dim > 4096) {
+    throw Error(ErrorCode::kInvalidArgument, "head_dim of RoPE settings is " + std::to_string(head_dim));
+  }
+  return read_rope_settings(JsonFile("RoPE settings", "{\"rope_parameters\":" + canonical + "}"), head_dim);
+}
+
 }  // namespace scd

@@ -16,4 +16,7 @@ struct RopeSettings {
 // Types `default`, `linear` and `llama3`; others are refused by name.
 RopeSettings read_rope_settings(const JsonFile& config, int32_t head_dim);
 
+// The settings whose canonical form a peer sent. INVALID_ARGUMENT where it is none.
+RopeSettings parse_rope_settings(const std::string& canonical, int32_t head_dim);
+
 }  // namespace scd
