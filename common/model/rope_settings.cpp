@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "common/base/error.h"
+
 namespace scd {
 namespace {
 
