@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "common/transport/transport.h"
@@ -19,13 +20,14 @@ namespace scd {
 struct LoopbackFault {
   bool drop = false;  // the sender sees success, as with UCX
   std::chrono::microseconds delay{0};
-  std::optional<size_t> flip_header_bit;
+  std::optional<size_t> flip_header_bit;   // modulo the header's size
   std::optional<size_t> flip_payload_bit;  // modulo the payload's size
 };
 
 class LoopbackTransport;
+struct LoopbackFrame;
 
-// The wire that connects the endpoints of a process; must outlive them.
+// The wire that connects the endpoints of a process; must outlive them. Thread-safe.
 class LoopbackNetwork {
  public:
   using FaultPlan = std::function<LoopbackFault(const MessageHeader&)>;
@@ -38,17 +40,19 @@ class LoopbackNetwork {
 
  private:
   friend class LoopbackTransport;
-  std::string attach(LoopbackTransport* transport);
+
+  std::string attach(LoopbackTransport& transport);
   void detach(const std::string& address);
   LoopbackFault fault_for(const MessageHeader& header) const;
-  // UNAVAILABLE when either end is cut or gone.
-  Result<Done> carry(const std::string& from, const SendJob& job, const LoopbackFault& fault);
+  // UNAVAILABLE when either end is cut or not there.
+  Result<Done> carry(const std::string& to, LoopbackFrame frame);
+  void tell_lost(const std::string& address);
 
-  // Held while a message is handed to its receiver, so that detaching waits for it.
   mutable std::mutex mutex_;
   std::map<std::string, LoopbackTransport*> endpoints_;
-  std::map<std::string, bool> cut_;
-  FaultPlan plan_;
+  std::set<std::string> cut_;
+  // Shared: replaced while another thread may be asking the old one.
+  std::shared_ptr<const FaultPlan> plan_;
   int next_port_ = 1;
 };
 

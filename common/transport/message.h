@@ -47,7 +47,7 @@ struct MessageHeader {
   bool operator==(const MessageHeader&) const = default;
 };
 
-// Why an arriving message was not accepted. kReasons counts them.
+// Why an arriving message was not accepted. StagingCounters counts them by reason.
 enum class RejectReason : uint8_t {
   kNone,
   kTruncatedHeader,

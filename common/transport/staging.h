@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "common/base/error.h"
 #include "common/transport/message.h"
@@ -111,6 +112,10 @@ struct Landing {
   std::span<std::byte> target() const { return slot.bytes().first(header.payload_bytes); }
 };
 
+// What a lease's on_failure says when its sender broke a rule.
+Failure credit_failure(const MessageHeader& header);
+Failure protocol_failure(const std::string& peer, RejectReason reason);
+
 struct StagingCounters {
   size_t slots = 0;
   size_t slots_in_use = 0;
@@ -133,9 +138,11 @@ class StagingPool {
   Result<Lease> open_lease(LeaseRequest request);
 
   // Checks a header against its lease and takes a slot. payload_bytes: what the network announces. Counts refusals.
+  // landing.header is filled whenever the header itself was sound.
   RejectReason admit(std::span<const std::byte> header, uint64_t payload_bytes, Landing& landing);
   // Whether the header's token is that of a live or lately closed lease: such a peer is ours, even when late.
   bool is_authentic(const MessageHeader& header) const;
+  bool is_live(LeaseKey key) const;
   // All bytes are in place: hands the message over, or drops it when its lease has gone meanwhile.
   void deliver(Landing landing);
   // Tells a live lease that its sender is lost; nothing when it is gone or has been told.

@@ -1,0 +1,167 @@
+#include "common/transport/ucx/ucx_connector.h"
+
+#include <optional>
+#include <utility>
+
+#include "common/transport/ucx/lanes.h"
+#include "common/transport/ucx/socket_address.h"
+#include "common/transport/ucx/ucx_check.h"
+#include "common/transport/ucx/ucx_handles.h"
+#include "common/transport/ucx/ucx_receiver.h"
+
+namespace scd {
+
+struct UcxConnector::Connection {
+  UcxConnector* owner;
+  std::string peer;
+  ucp_ep_h endpoint = nullptr;
+  size_t on_wire = 0;
+  bool lanes_known = false;
+  std::optional<Failure> failure;  // to be closed by poll(): not possible from within UCX's callbacks
+};
+
+struct UcxConnector::WireSend {
+  Connection* connection;
+  OutgoingMessage* message;
+};
+
+UcxConnector::UcxConnector(ucp_worker_h worker, Sender& sender, EndpointReaper& reaper, const TransportOptions& options)
+    : worker_(worker),
+      sender_(sender),
+      reaper_(reaper),
+      require_(options.require),
+      peer_timeout_(options.peer_timeout) {}
+
+UcxConnector::~UcxConnector() = default;
+
+void UcxConnector::poll(Clock::time_point now) {
+  close_failed();
+  while (OutgoingMessage* message = sender_.next(now)) start(message);
+  for (const std::string& peer : sender_.stalled_peers(now)) {
+    if (const auto it = connections_.find(peer); it != connections_.end()) {
+      fail(*it->second, {ErrorCode::kUnavailable, "peer " + peer + " has taken nothing for " +
+                                                      std::to_string(peer_timeout_.count()) + " ms"});
+    }
+  }
+  close_failed();
+  std::erase_if(closing_, [](const auto& connection) { return connection->on_wire == 0; });
+}
+
+Result<UcxConnector::Connection*> UcxConnector::connect(const std::string& peer) {
+  if (const auto it = connections_.find(peer); it != connections_.end()) return it->second.get();
+  const Result<SocketAddress> address = parse_numeric_address(peer);
+  if (!address.ok()) return address.failure();
+  auto connection = std::make_unique<Connection>(Connection{.owner = this, .peer = peer, .failure = {}});
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                      UCP_EP_PARAM_FIELD_ERR_HANDLER;
+  params.flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER;
+  params.sockaddr.addr = reinterpret_cast<const sockaddr*>(&address.value().storage);
+  params.sockaddr.addrlen = address.value().length;
+  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+  params.err_handler = {on_error, connection.get()};
+  const ucs_status_t status = ucp_ep_create(worker_, &params, &connection->endpoint);
+  if (status != UCS_OK) {
+    return Failure{ErrorCode::kUnavailable, "connecting to peer " + peer + ": " + ucs_status_string(status)};
+  }
+  Connection* made = connection.get();
+  connections_[peer] = std::move(connection);
+  return made;
+}
+
+void UcxConnector::start(OutgoingMessage* message) {
+  const std::string peer = message->job.peer;
+  const Result<Connection*> found = connect(peer);
+  if (!found.ok()) {
+    sender_.fail_peer(peer, found.failure());
+    sender_.finish(message, found.failure());
+    return;
+  }
+  Connection& connection = *found.value();
+  if (connection.failure) return sender_.finish(message, *connection.failure);
+  auto* send = new WireSend{&connection, message};  // owned by UCX until on_sent
+  ucp_request_param_t param{};
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS |
+                       UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
+  param.flags = UCP_AM_SEND_FLAG_REPLY;  // names the connection to the receiver
+  param.cb.send = on_sent;
+  param.user_data = send;
+  param.memory_type = UCS_MEMORY_TYPE_HOST;
+  const auto payload = message->job.payload.bytes;
+  ++connection.on_wire;
+  ++on_wire_;
+  const ucs_status_ptr_t request = ucp_am_send_nbx(connection.endpoint, kMessageAmId, message->header.data(),
+                                                   message->header.size(), payload.data(), payload.size(), &param);
+  if (!UCS_PTR_IS_ERR(request)) return;
+  delete send;
+  finish(connection, message, UCS_PTR_STATUS(request));
+}
+
+void UcxConnector::on_sent(void* request, ucs_status_t status, void* wire_send) {
+  const std::unique_ptr<WireSend> send(static_cast<WireSend*>(wire_send));
+  send->connection->owner->finish(*send->connection, send->message, status);
+  ucp_request_free(request);
+}
+
+void UcxConnector::finish(Connection& connection, OutgoingMessage* message, ucs_status_t status) {
+  --connection.on_wire;
+  --on_wire_;
+  if (status == UCS_OK) {
+    if (!connection.lanes_known && !connection.failure) learn_lanes(connection);
+    return sender_.finish(message, Done{});
+  }
+  if (!connection.failure) {
+    fail(connection, {ErrorCode::kUnavailable, "peer " + connection.peer + " is lost: " + ucs_status_string(status)});
+  }
+  sender_.finish(message, *connection.failure);
+}
+
+void UcxConnector::learn_lanes(Connection& connection) {
+  const Lanes lanes = endpoint_lanes(connection.endpoint);
+  connection.lanes_known = true;
+  sender_.set_lanes(connection.peer, lanes.text, lanes.rdma);
+  if (require_ == TransportRequirement::kRdma && !lanes.rdma) {
+    fail(connection, {ErrorCode::kFailedPrecondition,
+                      "transport.require: rdma, but peer " + connection.peer + " is reached over " + lanes.text});
+  }
+}
+
+void UcxConnector::on_error(void* connection, ucp_ep_h, ucs_status_t status) {
+  auto& failed = *static_cast<Connection*>(connection);
+  failed.owner->fail(failed,
+                     {ErrorCode::kUnavailable, "peer " + failed.peer + " is lost: " + ucs_status_string(status)});
+}
+
+void UcxConnector::fail(Connection& connection, Failure failure) {
+  if (connection.failure) return;
+  connection.failure = std::move(failure);
+  any_failed_ = true;
+}
+
+void UcxConnector::close_failed() {
+  if (!std::exchange(any_failed_, false)) return;
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    if (!it->second->failure) {
+      ++it;
+      continue;
+    }
+    Connection& connection = *it->second;
+    closing_.push_back(std::move(it->second));
+    it = connections_.erase(it);
+    sender_.fail_peer(connection.peer, *connection.failure);
+    reaper_.close(connection.endpoint);
+  }
+}
+
+void UcxConnector::flush() {
+  for (const auto& [peer, connection] : connections_) reaper_.flush(connection->endpoint);
+}
+
+void UcxConnector::close() {
+  for (const auto& [peer, connection] : connections_) {
+    fail(*connection, {ErrorCode::kCancelled, "the transport is ending"});
+  }
+  close_failed();
+}
+
+}  // namespace scd
