@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -66,6 +67,17 @@ void append_composed(std::string_view text, std::string& out) {
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(composed, &std::free);
   if (size < 0) throw Error(ErrorCode::kInternal, std::string("NFC normalisation: ") + utf8proc_errmsg(size));
   out.append(reinterpret_cast<const char*>(composed), static_cast<size_t>(size));
+}
+
+// utf8proc (2.8) takes U+11A7, just below the trailing jamo, for one of them and drops it. It composes with nothing
+// before it, so the text may be cut there.
+void compose_stretch(std::string_view text, std::string& out) {
+  static constexpr std::string_view kBelowTrailingJamo = "\xE1\x86\xA7";
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(kBelowTrailingJamo, 1), text.size());
+    append_composed(text.substr(0, end), out);
+    text.remove_prefix(end);
+  }
 }
 
 }  // namespace
@@ -166,7 +178,7 @@ std::string compose(std::string_view text) {
     if (character < kFirstThatMayCompose) continue;
     while (at < text.size() && static_cast<uint8_t>(text[at]) >= 0x80) ++at;
     out.append(text.substr(copied, cut - copied));
-    append_composed(text.substr(cut, at - cut), out);
+    compose_stretch(text.substr(cut, at - cut), out);
     copied = cut = at;
   }
   out.append(text.substr(copied));
