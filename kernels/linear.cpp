@@ -2,6 +2,7 @@
 
 #include "kernels/cpu_level.h"
 #include "kernels/linear_cpu.h"
+#include "kernels/linear_rows.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
@@ -63,6 +64,7 @@ void gemm_f32(const GemmArgs& args) {
   require(k == k_of_b && args.c.rows == m && args.c.columns == n, "gemm_f32: op(a) [", m, ", ", k, "], op(b) [",
           k_of_b, ", ", n, "] and c ", args.c, " do not fit");
   if (m == 0 || n == 0) return;
+  require(k > 0, "gemm_f32: an empty sum for c ", args.c);
   cpu::gemm_f32(args);
 }
 

@@ -1,49 +1,47 @@
-// GEMMs by oneDNN.
+// Which copy of the weights a CPU gets, and which kernel multiplies them.
 #include "kernels/linear_cpu.h"
 
 #include <algorithm>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <vector>
 
 #include "kernels/cpu_kernels.h"
 #include "kernels/cpu_level.h"
+#include "kernels/linear_panels.h"
+#include "kernels/linear_rows.h"
 #include "kernels/number.h"
+#include "kernels/scratch.h"
 
 namespace scd::kernels::cpu {
 namespace {
 
-using Tag = dnnl::memory::format_tag;
-using Type = dnnl::memory::data_type;
-using Desc = dnnl::memory::desc;
-
-dnnl::engine& engine() {
-  static dnnl::engine instance(dnnl::engine::kind::cpu, 0);
-  return instance;
+// Inputs [first, first + count) of one weight row as BF16, whatever it is stored in.
+void round_inputs(const ConstMatrix& weight, int64_t row, int64_t first, int64_t count, uint16_t* to) {
+  switch (weight.dtype) {
+    case DType::kF32:
+      for (int64_t i = 0; i < count; ++i) to[i] = float_to_bf16(weight.row<float>(row)[first + i]);
+      break;
+    case DType::kBF16: std::copy_n(weight.row<uint16_t>(row) + first, count, to); break;
+    case DType::kF16:
+      for (int64_t i = 0; i < count; ++i) to[i] = float_to_bf16(f16_to_float(weight.row<uint16_t>(row)[first + i]));
+      break;
+  }
 }
 
-dnnl::stream& stream() {
-  static dnnl::stream instance(engine());
-  return instance;
-}
-
-Type type_of(DType dtype) { return dtype == DType::kF32 ? Type::f32 : Type::bf16; }
-
-Desc desc_of(const ConstMatrix& m, bool transpose = false) {
-  const dnnl::memory::dim stride = std::max<int64_t>(m.row_stride, m.columns);
-  return transpose ? Desc({m.columns, m.rows}, type_of(m.dtype), dnnl::memory::dims{1, stride})
-                   : Desc({m.rows, m.columns}, type_of(m.dtype), dnnl::memory::dims{stride, 1});
-}
-
-dnnl::memory memory_of(const Desc& desc, const void* data) {
-  return dnnl::memory(desc, engine(), const_cast<void*>(data));
-}
-
-dnnl::primitive_attr sum_into_output(float beta) {
-  dnnl::primitive_attr attr;
-  dnnl::post_ops ops;
-  if (beta != 0.0f) ops.append_sum(beta);
-  attr.set_post_ops(ops);
-  return attr;
+void pack_panel(const ConstMatrix& weight, const PanelWeights& shape, int64_t panel, uint16_t* packed) {
+  const int64_t columns = std::min(kPanelColumns, weight.rows - panel * kPanelColumns);
+  for (int64_t first = 0; first < weight.columns; first += kInputBlock) {
+    const int64_t count = std::min(kInputBlock, weight.columns - first);
+    uint16_t* block = packed + panel * shape.panel_elements() + first * kPanelColumns;
+    for (int64_t column = 0; column < columns; ++column) {
+      uint16_t inputs[kInputBlock] = {};
+      round_inputs(weight, panel * kPanelColumns + column, first, count, inputs);
+      for (int64_t pair = 0; pair < kInputBlock / 2; ++pair) {
+        uint16_t* to = block + (pair * kPanelColumns + column) * 2;
+        to[0] = inputs[2 * pair];
+        to[1] = inputs[2 * pair + 1];
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -52,9 +50,15 @@ struct LinearWeights::State {
   int64_t in = 0;
   int64_t out = 0;
   DType precision = DType::kF32;
-  DType stored = DType::kF32;
+  bool in_panels = false;  // else [out, in] row-major
   std::vector<float> bias;
-  std::vector<std::byte> bytes;
+  AlignedBuffer memory;
+
+  const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
+  PanelWeights panels() const {
+    return {reinterpret_cast<const uint16_t*>(memory.data()), bias_or_null(), in, out};
+  }
+  ConstMatrix rows() const { return {memory.data(), out, in, in, precision}; }
 };
 
 LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision)
@@ -63,17 +67,18 @@ LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DT
   s.in = weight.columns;
   s.out = weight.rows;
   s.precision = precision;
-  s.stored = precision == DType::kBF16 && bf16_is_native() ? DType::kBF16 : DType::kF32;
+  s.in_panels = precision == DType::kBF16 && bf16_is_native();
   s.bias.assign(bias.begin(), bias.end());
-  s.bytes.resize(static_cast<size_t>(s.in * s.out) * size_of(s.stored));
-  const Matrix packed{s.bytes.data(), s.out, s.in, s.in, s.stored};
-  cpu::convert(weight, packed);
-  if (precision == DType::kBF16 && s.stored == DType::kF32) {
-    for (int64_t i = 0; i < s.in * s.out; ++i) {
-      float& value = packed.row<float>(0)[i];
-      value = bf16_to_float(float_to_bf16(value));
-    }
+  if (!s.in_panels) {
+    s.memory = AlignedBuffer(static_cast<size_t>(s.in * s.out) * size_of(precision));
+    cpu::convert(weight, Matrix{s.memory.data(), s.out, s.in, s.in, precision});
+    return;
   }
+  const PanelWeights shape = s.panels();
+  s.memory = AlignedBuffer(static_cast<size_t>(shape.panels() * shape.panel_elements()) * sizeof(uint16_t));
+  auto* packed = reinterpret_cast<uint16_t*>(s.memory.data());
+#pragma omp parallel for schedule(static)
+  for (int64_t panel = 0; panel < shape.panels(); ++panel) pack_panel(weight, shape, panel, packed);
 }
 
 LinearWeights::LinearWeights(LinearWeights&&) noexcept = default;
@@ -83,40 +88,33 @@ LinearWeights::~LinearWeights() = default;
 int64_t LinearWeights::in_features() const { return state_->in; }
 int64_t LinearWeights::out_features() const { return state_->out; }
 DType LinearWeights::precision() const { return state_->precision; }
-size_t LinearWeights::bytes() const { return state_->bytes.size() + state_->bias.size() * sizeof(float); }
+size_t LinearWeights::bytes() const { return state_->memory.size() + state_->bias.size() * sizeof(float); }
 
 void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
   const State& s = *state_;
-  std::vector<std::byte> converted;
-  if (x.dtype != s.stored) {
-    converted.resize(static_cast<size_t>(x.rows * x.columns) * size_of(s.stored));
-    const Matrix to{converted.data(), x.rows, x.columns, x.columns, s.stored};
-    cpu::convert(x, to);
-    x = to;
+  if (s.in_panels) {
+    const PanelProduct product{.weights = s.panels(), .x = x, .y = y, .accumulate = accumulate};
+    if (x.rows > kMatrixVectorRows && cpu_level() >= CpuLevel::kAmx) {
+      multiply_amx(product);
+    } else {
+      multiply_avx512_bf16(product);
+    }
+    return;
   }
-  const ConstMatrix weight{s.bytes.data(), s.out, s.in, s.in, s.stored};
-  const Desc bias({1, s.out}, Type::f32, Tag::ab);
-  const auto description = s.bias.empty()
-                               ? dnnl::matmul::desc(desc_of(x), desc_of(weight, true), desc_of(y))
-                               : dnnl::matmul::desc(desc_of(x), desc_of(weight, true), bias, desc_of(y));
-  const dnnl::matmul::primitive_desc primitive(description, sum_into_output(accumulate ? 1.0f : 0.0f), engine());
-  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, memory_of(desc_of(x), x.data)},
-                                                  {DNNL_ARG_WEIGHTS, memory_of(desc_of(weight, true), weight.data)},
-                                                  {DNNL_ARG_DST, memory_of(desc_of(y), y.data)}};
-  if (!s.bias.empty()) arguments.emplace(DNNL_ARG_BIAS, memory_of(bias, s.bias.data()));
-  dnnl::matmul(primitive).execute(stream(), arguments);
-  stream().wait();
-}
-
-void gemm_f32(const GemmArgs& args) {
-  const dnnl::matmul::primitive_desc primitive(
-      dnnl::matmul::desc(desc_of(args.a, args.transpose_a), desc_of(args.b, args.transpose_b), desc_of(args.c)),
-      sum_into_output(args.beta), engine());
-  dnnl::matmul(primitive).execute(stream(),
-                                  {{DNNL_ARG_SRC, memory_of(desc_of(args.a, args.transpose_a), args.a.data)},
-                                   {DNNL_ARG_WEIGHTS, memory_of(desc_of(args.b, args.transpose_b), args.b.data)},
-                                   {DNNL_ARG_DST, memory_of(desc_of(args.c), args.c.data)}});
-  stream().wait();
+  if (x.dtype != DType::kF32) {
+    auto* expanded = reinterpret_cast<float*>(
+        scratch(ScratchSlot::kLinearInput, static_cast<size_t>(x.rows * x.columns) * sizeof(float)));
+    cpu::convert(x, matrix(expanded, x.rows, x.columns));
+    x = matrix(expanded, x.rows, x.columns);
+  }
+  Matrix sums = y;
+  if (y.dtype != DType::kF32) {
+    sums = matrix(reinterpret_cast<float*>(scratch(ScratchSlot::kLinearOutput,
+                                                   static_cast<size_t>(y.rows * y.columns) * sizeof(float))),
+                  y.rows, y.columns);
+  }
+  multiply_rows({.weight = s.rows(), .bias = s.bias_or_null(), .x = x, .y = sums, .accumulate = accumulate});
+  if (y.dtype != DType::kF32) cpu::convert(sums, y);
 }
 
 }  // namespace scd::kernels::cpu

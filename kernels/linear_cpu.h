@@ -26,6 +26,4 @@ class LinearWeights {
   std::unique_ptr<State> state_;
 };
 
-void gemm_f32(const GemmArgs& args);
-
 }  // namespace scd::kernels::cpu
