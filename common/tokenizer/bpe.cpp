@@ -136,10 +136,15 @@ void Bpe::encode(std::string_view word, Session& session, std::vector<TokenId>& 
 
 void Bpe::split_to_symbols(std::string_view word, std::vector<Session::Symbol>& symbols) const {
   symbols.clear();
-  bool after_unknown = false;
   const auto add = [&](TokenId id) {
     const auto place = static_cast<int32_t>(symbols.size());
     symbols.push_back({id, place - 1, place + 1});
+  };
+  // As in the reference, an unknown character is written when the next known one comes, behind byte tokens in between.
+  bool unknown_waits = false;
+  const auto write_unknown = [&] {
+    if (unknown_waits) add(*unknown_);
+    unknown_waits = false;
   };
   size_t at = 0;
   while (at < word.size()) {
@@ -147,20 +152,18 @@ void Bpe::split_to_symbols(std::string_view word, std::vector<Session::Symbol>& 
     const char32_t character = next_character(word, at);
     const std::string_view text = word.substr(start, at - start);
     const TokenId id = character < kDirectCharacters ? direct_[character] : vocabulary_.find(text).value_or(-1);
-    if (id >= 0) {
-      add(id);
-      after_unknown = false;
-      continue;
-    }
     const auto token_of = [&](char byte) { return (*byte_tokens_)[static_cast<uint8_t>(byte)]; };
-    if (byte_tokens_ && std::all_of(text.begin(), text.end(), [&](char byte) { return token_of(byte) >= 0; })) {
+    if (id >= 0) {
+      write_unknown();
+      add(id);
+    } else if (byte_tokens_ && std::all_of(text.begin(), text.end(), [&](char byte) { return token_of(byte) >= 0; })) {
       for (const char byte : text) add(token_of(byte));
-      after_unknown = false;
     } else if (unknown_) {
-      if (!(fuse_unknown_ && after_unknown)) add(*unknown_);
-      after_unknown = true;
+      if (!fuse_unknown_) write_unknown();
+      unknown_waits = true;
     }
   }
+  write_unknown();
   if (!symbols.empty()) symbols.back().next = -1;
 }
 
