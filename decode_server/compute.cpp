@@ -1,0 +1,257 @@
+#include "decode_server/compute.h"
+
+#include <omp.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <future>
+#include <utility>
+#include <vector>
+
+#include "common/base/check.h"
+#include "common/log/log.h"
+
+namespace scd {
+namespace {
+
+template <class... Handlers>
+struct Overloaded : Handlers... {
+  using Handlers::operator()...;
+};
+
+// Events of one job between two pieces of work, generously: more of them means that a bound elsewhere is broken.
+constexpr size_t kEventsPerJob = 16;
+
+}  // namespace
+
+ComputeThread::ComputeThread(const Args& args)
+    : args_(args),
+      inbox_(args.config.transport.slots + kEventsPerJob * static_cast<size_t>(args.config.limits.max_running) + 64) {}
+
+ComputeThread::~ComputeThread() { stop(); }
+
+void ComputeThread::start(TransferStage& transfers) {
+  std::promise<void> warm;
+  std::future<void> is_warm = warm.get_future();
+  thread_ = std::jthread([this, &transfers, &warm] {
+    pthread_setname_np(pthread_self(), "compute");
+    if (args_.config.threads > 0) omp_set_num_threads(args_.config.threads);
+    try {
+      warm_up();
+    } catch (...) {
+      warm.set_exception(std::current_exception());
+      return;
+    }
+    warm.set_value();
+    run(transfers);
+  });
+  is_warm.get();
+}
+
+void ComputeThread::stop() {
+  request_stop();
+  if (thread_.joinable()) thread_.join();
+}
+
+void ComputeThread::post(Event event) {
+  // Never blocks, for the sake of the transport's thread; its capacity follows from slots and admitted jobs.
+  SCD_CHECK(inbox_.try_push(std::move(event)) || inbox_.closed(), "the compute inbox overflowed");
+}
+
+void ComputeThread::admit(std::shared_ptr<DecodeJob> job) { post(Admitted{std::move(job)}); }
+
+void ComputeThread::wake() {
+  if (!wake_posted_.exchange(true, std::memory_order_acq_rel)) post(Wake{});
+}
+
+void ComputeThread::transfer_accepted(TransferKey key, TransferPlan plan) { post(Accepted{key, std::move(plan)}); }
+void ComputeThread::message_arrived(TransferKey key, ReceivedMessage message) {
+  post(Arrived{key, std::move(message)});
+}
+void ComputeThread::transfer_finished(TransferKey key) { post(Finished{key}); }
+void ComputeThread::transfer_failed(TransferKey key, Failure failure) { post(Failed{key, std::move(failure)}); }
+
+ComputeCounters ComputeThread::counters() const {
+  return {.sequences = sequence_count_.load(std::memory_order_relaxed),
+          .completed = completed_.load(std::memory_order_relaxed),
+          .failed = failed_.load(std::memory_order_relaxed),
+          .cancelled = cancelled_.load(std::memory_order_relaxed),
+          .local_fallbacks = local_fallbacks_.load(std::memory_order_relaxed)};
+}
+
+void ComputeThread::warm_up() {
+  const std::vector<TokenId> tokens(static_cast<size_t>(2 * args_.cache.pool().page_tokens()), 0);
+  PageTable pages = args_.cache.pool().make_table();
+  if (auto reserved = pages.reserve(std::ssize(tokens)); !reserved) throw Error(reserved.failure());
+  const SequenceChunk chunk{.pages = &pages, .first_position = 0, .tokens = tokens};
+  forward_last_logits(args_.model, args_.cache, std::span(&chunk, 1));
+}
+
+void ComputeThread::run(TransferStage& transfers) {
+  while (true) {
+    while (auto event = inbox_.try_pop()) handle(std::move(*event), transfers);
+    if (inbox_.closed()) break;
+    end_what_is_over();
+    if (work_once()) continue;
+    if (auto event = inbox_.pop_until(next_deadline())) handle(std::move(*event), transfers);
+  }
+  while (!sequences_.empty()) {
+    fail(sequences_.begin(), {ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"});
+  }
+  while (inbox_.try_pop()) {
+  }
+}
+
+void ComputeThread::handle(Event event, TransferStage& transfers) {
+  const auto visitor = Overloaded{
+      [&](Admitted& admitted) {
+        const SequenceContext context{args_.config, args_.model, args_.cache, args_.tokenizer, transfers};
+        sequences_.push_back(std::make_unique<Sequence>(context, std::move(admitted.job)));
+        sequence_count_.fetch_add(1, std::memory_order_relaxed);
+      },
+      [&](Accepted& accepted) {
+        Sequence* sequence = find(accepted.key.request_id);
+        if (sequence != nullptr) sequence->transfer_accepted(accepted.key, std::move(accepted.plan));
+      },
+      [&](Arrived& arrived) {
+        Sequence* sequence = find(arrived.key.request_id);
+        if (sequence != nullptr) sequence->message_arrived(arrived.key, std::move(arrived.message));
+      },
+      [&](Finished& finished) {
+        Sequence* sequence = find(finished.key.request_id);
+        if (sequence != nullptr) sequence->transfer_finished(finished.key);
+      },
+      [&](Failed& failed) {
+        const auto at = std::find_if(sequences_.begin(), sequences_.end(),
+                                     [&](const auto& sequence) { return sequence->job().id == failed.key.request_id; });
+        if (at == sequences_.end()) return;
+        const auto outcome = (*at)->transfer_failed(failed.failure);
+        if (!outcome) return fail(at, outcome.failure());
+        if ((*at)->fell_back()) local_fallbacks_.fetch_add(1, std::memory_order_relaxed);
+      },
+      [&](Wake&) { wake_posted_.store(false, std::memory_order_release); },
+  };
+  std::visit(visitor, event);
+}
+
+void ComputeThread::end_what_is_over() {
+  const auto now = ServingClock::now();
+  for (auto next = sequences_.begin(); next != sequences_.end();) {
+    const auto at = next++;
+    if ((*at)->job().cancelled()) {
+      cancelled_.fetch_add(1, std::memory_order_relaxed);
+      fail(at, {ErrorCode::kCancelled, "the client cancelled the request"});
+    } else if ((*at)->ready_to_end(now)) {
+      succeed(at);
+    } else if (now >= (*at)->job().deadline && !(*at)->finished()) {
+      fail(at, {ErrorCode::kDeadlineExceeded, "the request's deadline passed"});
+    }
+  }
+}
+
+// In both endings the pages are back and the transfer is over before the client hears of it.
+void ComputeThread::fail(Sequences::iterator at, const Failure& failure) {
+  const std::shared_ptr<DecodeJob> job = (*at)->share_job();
+  erase(at);
+  failed_.fetch_add(1, std::memory_order_relaxed);
+  log_info("request_failed", {{"request", job->id}, {"code", to_string(failure.code)}, {"reason", failure.message}});
+  job->fail(failure);
+}
+
+void ComputeThread::succeed(Sequences::iterator at) {
+  const std::shared_ptr<DecodeJob> job = (*at)->share_job();
+  CompletionEnd end = (*at)->take_end();
+  erase(at);
+  completed_.fetch_add(1, std::memory_order_relaxed);
+  log_info("request_done", {{"request", job->id},
+                            {"prompt_tokens", end.prompt_tokens},
+                            {"completion_tokens", end.completion_tokens},
+                            {"ttft_ms", end.account.times.total_ms},
+                            {"orchestration_ms", end.account.times.orchestration_ms},
+                            {"wire_bytes", end.account.wire_bytes},
+                            {"cached_tokens", end.account.cached_tokens}});
+  job->end(std::move(end));
+}
+
+void ComputeThread::erase(Sequences::iterator at) {
+  sequences_.erase(at);
+  sequence_count_.fetch_sub(1, std::memory_order_relaxed);
+  args_.admission.release();
+}
+
+Sequence* ComputeThread::find(uint64_t request_id) {
+  for (const auto& sequence : sequences_) {
+    if (sequence->job().id == request_id) return sequence.get();
+  }
+  return nullptr;
+}
+
+ServingClock::time_point ComputeThread::next_deadline() const {
+  auto deadline = ServingClock::time_point::max();
+  for (const auto& sequence : sequences_) {
+    deadline = std::min(deadline, sequence->finished() ? sequence->account_deadline() : sequence->job().deadline);
+  }
+  return deadline;
+}
+
+bool ComputeThread::work_once() {
+  Sequence* urgent = most_urgent();
+  const PromptStep step = urgent == nullptr ? PromptStep::kWait : urgent->next();
+  const bool decoding = std::any_of(sequences_.begin(), sequences_.end(), [](const auto& s) { return s->decoding(); });
+  const bool prefill_waits = step == PromptStep::kLocalPrefill;
+  if (step == PromptStep::kWait && !decoding) return false;
+
+  const auto begin = ServingClock::now();
+  if (step > PromptStep::kLocalPrefill || (prefill_waits && (!decoding || prefill_owed_.count() > 0))) {
+    urgent->run_prompt_step();
+    if (prefill_waits) prefill_owed_ -= ServingClock::now() - begin;
+    charge_waiters(urgent, begin, ServingClock::now());
+    return true;
+  }
+  decode_step();
+  prefill_owed_ = prefill_waits ? ServingClock::now() - begin : ServingClock::duration::zero();
+  charge_waiters(nullptr, begin, ServingClock::now());
+  return true;
+}
+
+Sequence* ComputeThread::most_urgent() const {
+  Sequence* best = nullptr;
+  for (const auto& sequence : sequences_) {
+    if (sequence->next() == PromptStep::kWait) continue;
+    if (best == nullptr || sequence->next() > best->next() ||
+        (sequence->next() == best->next() && sequence->job().request.priority > best->job().request.priority)) {
+      best = sequence.get();
+    }
+  }
+  return best;
+}
+
+void ComputeThread::decode_step() {
+  std::vector<Sequence*> batch;
+  std::vector<SequenceChunk> chunks;
+  std::vector<int64_t> rows;
+  for (const auto& sequence : sequences_) {
+    if (!sequence->decoding()) continue;
+    rows.push_back(std::ssize(batch));
+    batch.push_back(sequence.get());
+    chunks.push_back(sequence->decode_chunk());
+  }
+  ForwardPass pass(args_.model, args_.cache, chunks);
+  while (pass.next_layer() < args_.model.config().layers) pass.run_layer();
+  const kernels::ConstMatrix logits = pass.logits(rows);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    batch[i]->accept_logits({logits.row<float>(static_cast<int64_t>(i)), static_cast<size_t>(logits.columns)});
+  }
+}
+
+// A prompt that waits while the thread works for others is queueing.
+void ComputeThread::charge_waiters(const Sequence* worked_for, ServingClock::time_point begin,
+                                   ServingClock::time_point end) {
+  for (const auto& sequence : sequences_) {
+    if (sequence.get() != worked_for && sequence->prompt_pending()) {
+      sequence->job().timeline.add(TransferPart::kQueue, begin, end);
+    }
+  }
+}
+
+}  // namespace scd

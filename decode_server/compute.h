@@ -1,0 +1,109 @@
+// The compute thread: everything that multiplies matrices happens on it. Between two pieces of work it looks at what
+// arrived and takes the most urgent piece: first tokens, suffix layers, rebuilding, one decode step of all running
+// sequences, local prefill. New sequences join between steps.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <thread>
+#include <variant>
+
+#include "common/threads/bounded_queue.h"
+#include "decode_server/sequence.h"
+#include "decode_server/stages.h"
+
+namespace scd {
+
+struct ComputeCounters {
+  int32_t sequences = 0;
+  uint64_t completed = 0;
+  uint64_t failed = 0;  // with an error status, cancelled ones included
+  uint64_t cancelled = 0;
+  uint64_t local_fallbacks = 0;
+};
+
+class ComputeThread : public ComputeStage {
+ public:
+  struct Args {
+    const DecodeConfig& config;
+    const Model& model;
+    KvCache& cache;
+    const Tokenizer& tokenizer;
+    AdmissionStage& admission;
+  };
+  explicit ComputeThread(const Args& args);
+  ~ComputeThread() override;  // as stop()
+
+  // Runs a small forward pass, then takes jobs until it is stopped. Throws RESOURCE_EXHAUSTED where the cache is too
+  // small for that.
+  void start(TransferStage& transfers);
+  // Ends all jobs soon. Any thread.
+  void request_stop() { inbox_.close(); }
+  // Waits until it has: afterwards no other stage is called.
+  void stop();
+
+  void admit(std::shared_ptr<DecodeJob> job) override;
+  void wake() override;
+  void transfer_accepted(TransferKey key, TransferPlan plan) override;
+  void message_arrived(TransferKey key, ReceivedMessage message) override;
+  void transfer_finished(TransferKey key) override;
+  void transfer_failed(TransferKey key, Failure failure) override;
+
+  ComputeCounters counters() const;
+
+ private:
+  struct Admitted {
+    std::shared_ptr<DecodeJob> job;
+  };
+  struct Accepted {
+    TransferKey key;
+    TransferPlan plan;
+  };
+  struct Arrived {
+    TransferKey key;
+    ReceivedMessage message;
+  };
+  struct Finished {
+    TransferKey key;
+  };
+  struct Failed {
+    TransferKey key;
+    Failure failure;
+  };
+  struct Wake {};
+  using Event = std::variant<Admitted, Accepted, Arrived, Finished, Failed, Wake>;
+  using Sequences = std::list<std::unique_ptr<Sequence>>;
+
+  void post(Event event);
+  void run(TransferStage& transfers);
+  void warm_up();
+  void handle(Event event, TransferStage& transfers);
+  void end_what_is_over();
+  void fail(Sequences::iterator at, const Failure& failure);
+  void succeed(Sequences::iterator at);
+  void erase(Sequences::iterator at);
+  Sequence* find(uint64_t request_id);
+  ServingClock::time_point next_deadline() const;
+
+  bool work_once();
+  Sequence* most_urgent() const;
+  void decode_step();
+  void charge_waiters(const Sequence* worked_for, ServingClock::time_point begin, ServingClock::time_point end);
+
+  const Args args_;
+  BoundedQueue<Event> inbox_;
+  std::atomic<bool> wake_posted_{false};  // exchange acq_rel: at most one Wake is in the inbox
+  Sequences sequences_;
+  // Local prefill gets as much time as the decode steps it delays.
+  ServingClock::duration prefill_owed_{0};
+  std::atomic<int32_t> sequence_count_{0};  // the counters are read by other threads, relaxed: they order nothing
+  std::atomic<uint64_t> completed_{0};
+  std::atomic<uint64_t> failed_{0};
+  std::atomic<uint64_t> cancelled_{0};
+  std::atomic<uint64_t> local_fallbacks_{0};
+  std::jthread thread_;
+};
+
+}  // namespace scd

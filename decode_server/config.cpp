@@ -1,0 +1,77 @@
+#include "decode_server/config.h"
+
+#include "common/base/error.h"
+
+namespace scd {
+
+DecodeConfig::DecodeConfig() {
+  prefill.endpoints = {"127.0.0.1:7100"};
+  grpc.listen = "127.0.0.1:7200";
+}
+
+void describe(ConfigVisitor& at, PrefillOptions& prefill) {
+  at.texts("endpoints", prefill.endpoints, "host:port of each prefill server; none: this server prefills by itself.");
+  at.milliseconds("silence_timeout_ms", prefill.silence_timeout, {10, 3600000},
+                  "A prefill server that sends nothing for so long is given up.");
+  at.milliseconds("retry_after_ms", prefill.retry_after, {0, 3600000},
+                  "A prefill server that failed is avoided for so long while there are others.");
+  at.number("credit_messages", prefill.credit_messages, {1, 4096},
+            "Messages of one request under way at once: staging slots leased to it.");
+}
+
+void describe(ConfigVisitor& at, FallbackOptions& fallback) {
+  at.flag("other_endpoint", fallback.other_endpoint, "Ask another prefill server when one fails.");
+  at.flag("local_prefill", fallback.local_prefill, "Compute the prompt here when no prefill server delivers.");
+  at.number("local_prefill_max_tokens", fallback.local_prefill_max_tokens, {0, 1 << 30},
+            "Longest prompt computed here as a fallback, tokens.");
+}
+
+void describe(ConfigVisitor& at, LimitOptions& limits) {
+  at.number("max_running", limits.max_running, {1, 65536}, "Requests served at once.");
+  at.number("max_waiting", limits.max_waiting, {1, 1 << 20}, "Requests that may wait; more get RESOURCE_EXHAUSTED.");
+  at.milliseconds("request_timeout_ms", limits.request_timeout, {1, 86400000},
+                  "A request's deadline where the client gives none or a later one.");
+  at.milliseconds("drain_timeout_ms", limits.drain_timeout, {0, 86400000},
+                  "After SIGTERM running requests get so long to finish.");
+  at.number("prefill_chunk_tokens", limits.prefill_chunk_tokens, {16, 65536},
+            "Tokens of a prompt that are computed together when it is computed here.");
+}
+
+void describe(ConfigVisitor& at, DecodeConfig& config) {
+  at.section_of("link", "The link to the prefill servers.",
+                [&config](ConfigVisitor& link) { describe_link(link, config.transport); });
+  at.section("codec", config.codec, "How the prompt's state crosses the link.");
+  at.section("prefill", config.prefill, "The prefill servers.");
+  at.section("fallback", config.fallback, "When a prefill server does not deliver.");
+  at.section("model", config.model, "The consumer: the model that answers.");
+  describe_device(at, config.device);
+  describe_threads(at, config.threads);
+  at.section("kv_cache", config.kv_cache, "Memory for keys and values.");
+  at.section("limits", config.limits, "What one server takes on.");
+  at.section("grpc", config.grpc, "The control plane.");
+  at.section("transport", config.transport, "The data plane.");
+  at.section("log", config.log, "Logging.");
+}
+
+void check_config(const DecodeConfig& config) {
+  if (config.model.directory.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "model.directory is not set; it must name a Hugging Face checkpoint");
+  }
+  if (config.codec.mode == CodecMode::kScd && config.codec.artifact.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "codec.mode is scd but codec.artifact names no directory made by scd calibrate");
+  }
+  if (static_cast<size_t>(config.prefill.credit_messages) > config.transport.slots) {
+    throw Error(ErrorCode::kInvalidArgument, "prefill.credit_messages is " +
+                                                 std::to_string(config.prefill.credit_messages) +
+                                                 " but transport.slots only " + std::to_string(config.transport.slots));
+  }
+  if (config.prefill.endpoints.empty() && config.codec.mode != CodecMode::kOracle && !config.fallback.local_prefill) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "prefill.endpoints is empty, codec.mode is not oracle and fallback.local_prefill is off: no prompt "
+                "could be served");
+  }
+  check_options(config.transport);
+}
+
+}  // namespace scd

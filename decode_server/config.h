@@ -1,0 +1,60 @@
+// What a user sets about a decode server; configs/decode.yaml is the dump of the defaults.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/config/parts.h"
+#include "common/config/visitor.h"
+
+namespace scd {
+
+struct PrefillOptions {
+  std::vector<std::string> endpoints;                // host:port of prefill servers' gRPC
+  std::chrono::milliseconds silence_timeout{10000};  // neither an event nor a message for so long: the peer is lost
+  std::chrono::milliseconds retry_after{1000};  // a failed endpoint is not chosen for so long while others are left
+  int32_t credit_messages = 8;                  // staging slots of one request
+};
+
+// What happens when a prefill server does not deliver; rungs from top to bottom.
+struct FallbackOptions {
+  bool other_endpoint = true;
+  bool local_prefill = true;
+  int32_t local_prefill_max_tokens = 8192;
+};
+
+struct LimitOptions {
+  int32_t max_running = 64;
+  int32_t max_waiting = 256;
+  std::chrono::milliseconds request_timeout{120000};
+  std::chrono::milliseconds drain_timeout{60000};
+  int32_t prefill_chunk_tokens = 256;
+};
+
+struct DecodeConfig {
+  CodecOptions codec;
+  PrefillOptions prefill;
+  FallbackOptions fallback;
+  ModelOptions model;
+  DeviceKind device = DeviceKind::kCpu;
+  int32_t threads = 0;
+  KvCacheOptions kv_cache;
+  LimitOptions limits;
+  GrpcOptions grpc;
+  TransportOptions transport;
+  LogOptions log;
+
+  DecodeConfig();
+};
+
+void describe(ConfigVisitor& at, PrefillOptions& prefill);
+void describe(ConfigVisitor& at, FallbackOptions& fallback);
+void describe(ConfigVisitor& at, LimitOptions& limits);
+void describe(ConfigVisitor& at, DecodeConfig& config);
+
+// What no single key can say. Throws Error INVALID_ARGUMENT naming the keys that do not go together.
+void check_config(const DecodeConfig& config);
+
+}  // namespace scd

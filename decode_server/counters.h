@@ -1,0 +1,45 @@
+// What a decode server is doing, as numbers: for GetServerInfo, the log and tests, which assert that all of the present
+// ones return to zero.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace scd {
+
+struct ServerCounters {
+  // At present.
+  int32_t waiting = 0;  // admitted requests not included
+  int32_t running = 0;
+  int32_t sequences = 0;  // of the running ones, those the compute thread has taken up
+  int32_t transfers = 0;
+  int32_t prefill_streams = 0;
+  int32_t pages_in_use = 0;
+  size_t live_leases = 0;
+  size_t slots_in_use = 0;
+  // Since the start.
+  uint64_t completed = 0;
+  uint64_t failed = 0;
+  uint64_t cancelled = 0;
+  uint64_t refused = 0;  // queue full or draining
+  uint64_t transfers_started = 0;
+  uint64_t transfers_failed = 0;
+  uint64_t other_endpoints = 0;
+  uint64_t local_fallbacks = 0;
+
+  bool idle() const {
+    return waiting == 0 && running == 0 && sequences == 0 && transfers == 0 && prefill_streams == 0 &&
+           pages_in_use == 0 && live_leases == 0 && slots_in_use == 0;
+  }
+};
+
+struct EndpointFacts {
+  std::string address;
+  bool healthy = false;
+  std::string reason;  // the last error; empty when healthy
+  std::string lanes;   // what the data plane uses to it; empty until known
+};
+
+}  // namespace scd

@@ -1,0 +1,40 @@
+// The next token of one request from one row of logits. Everything random comes from the request's seed and the token's
+// number, so the same seed gives the same text whatever else the server does.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/token.h"
+#include "decode_server/completion.h"
+
+namespace scd {
+
+// Uniform in [0, 1), a pure function of its arguments: SplitMix64 (Steele, Lea, Flood 2014) read as a counter-based
+// generator, keyed by the mixed seed.
+double uniform_of(uint64_t seed, uint64_t counter);
+
+class Sampler {
+ public:
+  // `prompt` counts for the repetition penalty. `end_ids`: ids that may not be sampled before min_tokens.
+  Sampler(const SamplingRequest& request, std::span<const TokenId> prompt, std::vector<TokenId> end_ids);
+
+  // logits [vocab]; the token is remembered for the penalties of the next one. Log probabilities are those of the model
+  // before any penalty, bias or temperature.
+  SampledToken next(std::span<const float> logits);
+
+ private:
+  bool changes_logits() const;
+  std::span<const float> adjusted(std::span<const float> logits);
+
+  const SamplingRequest request_;
+  const std::vector<TokenId> end_ids_;
+  std::unordered_map<TokenId, int32_t> output_counts_;
+  std::vector<TokenId> seen_;  // sorted distinct ids of prompt and output; kept for the repetition penalty
+  std::vector<float> scratch_;
+  int64_t sampled_ = 0;
+};
+
+}  // namespace scd

@@ -1,0 +1,47 @@
+// Codes of a prompt's prefix become keys and values in the consumer's paged cache. Everything that arrives is checked
+// against the plan: checksum, place, encoder; what does not fit is refused and nothing of it is written.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/codec/codec.h"
+#include "common/model/forward.h"
+#include "common/transport/staging.h"
+#include "decode_server/job.h"
+#include "decode_server/stages.h"
+
+namespace scd {
+
+class PrefixRebuild {
+ public:
+  struct Args {
+    const Model& model;
+    KvCache& cache;
+    const DecodeJob& job;
+    TransferPlan plan;
+    int64_t native_tokens = 0;  // tokens [0, native_tokens) are computed natively: codes for them are not written
+  };
+  // Args are references to what must outlive this.
+  explicit PrefixRebuild(Args args);
+
+  // DATA_LOSS names the message and what is wrong with it.
+  Result<Done> apply(const ReceivedMessage& message);
+  // All codes of the layer are in the cache.
+  bool layer_ready(int32_t layer) const;
+  const TransferPlan& plan() const { return args_.plan; }
+
+ private:
+  Result<Done> check_place(const MessageHeader& header) const;
+  void write(int32_t layer, int64_t first_position);
+  int64_t chunk_index(int64_t token) const { return token / args_.plan.chunk_tokens - first_chunk_; }
+
+  const Args args_;
+  const int64_t first_chunk_;
+  const int64_t chunks_;
+  std::vector<bool> arrived_;          // [layers, chunks]
+  std::vector<int64_t> chunks_ready_;  // [layers]
+  DecodedLayer decoded_;               // reused storage
+};
+
+}  // namespace scd

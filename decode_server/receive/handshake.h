@@ -1,0 +1,32 @@
+// Whether a prefill server's model and codec suit this server, and the decoder for what it will send.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/base/error.h"
+#include "common/codec/artifact.h"
+#include "common/codec/codec.h"
+#include "common/codec/codec_model.h"
+#include "common/model/fingerprint.h"
+#include "common/model/model_config.h"
+#include "decode_server/completion.h"
+#include "scd/v1/prefill.pb.h"
+
+namespace scd {
+
+// The consumer's side of every handshake.
+struct ConsumerIdentity {
+  ModelFingerprint fingerprint;
+  CodecModel model;
+  std::optional<ArtifactDecoder> artifact;  // with codec scd
+};
+
+CodecModel codec_model_of(const ModelConfig& config);
+
+// FAILED_PRECONDITION names everything that differs; `endpoint` only for the message.
+Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,
+                                                             bool exact, const v1::GetProducerInfoResponse& producer);
+
+}  // namespace scd

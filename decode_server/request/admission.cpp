@@ -1,0 +1,158 @@
+#include "decode_server/request/admission.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace scd {
+
+Admission::Admission(const Args& args)
+    : args_(args), thread_([this] {
+        pthread_setname_np(pthread_self(), "request");
+        run();
+      }) {}
+
+void Admission::stop() {
+  {
+    std::scoped_lock lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+}
+
+Result<Done> Admission::submit(std::shared_ptr<DecodeJob> job, v1::CompleteRequest request) {
+  {
+    std::scoped_lock lock(mutex_);
+    if (stopping_)
+      return Failure{ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"};
+    if (waiting_count_ >= args_.validation.config.limits.max_waiting) {
+      ++refused_;
+      return Failure{ErrorCode::kResourceExhausted,
+                     std::to_string(waiting_count_) + " requests are waiting (limits.max_waiting); try again later"};
+    }
+    ++waiting_count_;
+    arrivals_.push_back({std::move(job), std::move(request)});
+  }
+  changed_.notify_one();
+  return Done{};
+}
+
+void Admission::release() {
+  {
+    std::scoped_lock lock(mutex_);
+    --running_;
+    look_ = true;
+  }
+  changed_.notify_one();
+}
+
+void Admission::wake() {
+  {
+    std::scoped_lock lock(mutex_);
+    look_ = true;
+  }
+  changed_.notify_one();
+}
+
+int32_t Admission::waiting() const {
+  std::scoped_lock lock(mutex_);
+  return waiting_count_;
+}
+
+int32_t Admission::running() const {
+  std::scoped_lock lock(mutex_);
+  return running_;
+}
+
+uint64_t Admission::refused() const {
+  std::scoped_lock lock(mutex_);
+  return refused_;
+}
+
+void Admission::run() {
+  while (true) {
+    std::deque<Arrival> arrivals;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait_until(lock, next_deadline(), [this] { return stopping_ || look_ || !arrivals_.empty(); });
+      if (stopping_) break;
+      look_ = false;
+      arrivals.swap(arrivals_);
+    }
+    for (Arrival& arrival : arrivals) {
+      enqueue(std::move(arrival));
+      while (admit_first()) {
+      }
+    }
+    drop_ended();
+    while (admit_first()) {
+    }
+  }
+  waiting_.clear();
+  std::deque<Arrival> unserved;
+  std::scoped_lock lock(mutex_);
+  unserved.swap(arrivals_);
+  waiting_count_ = 0;
+}
+
+void Admission::enqueue(Arrival arrival) {
+  CompletionRequest& checked = arrival.job->request;
+  if (auto added = add_prompt(args_.validation, arrival.request, checked); !added) {
+    {
+      std::scoped_lock lock(mutex_);
+      --waiting_count_;
+    }
+    arrival.job->fail(added.failure());
+    return;
+  }
+  const auto place = std::find_if(waiting_.begin(), waiting_.end(),
+                                  [&](const auto& waiting) { return waiting->request.priority < checked.priority; });
+  waiting_.insert(place, std::move(arrival.job));
+}
+
+void Admission::drop_ended() {
+  const auto now = ServingClock::now();
+  for (auto next = waiting_.begin(); next != waiting_.end();) {
+    const auto at = next++;
+    const bool cancelled = (*at)->cancelled();
+    if (!cancelled && now < (*at)->deadline) continue;
+    const std::shared_ptr<DecodeJob> job = std::move(*at);
+    waiting_.erase(at);
+    {
+      std::scoped_lock lock(mutex_);
+      --waiting_count_;
+    }
+    job->fail(cancelled ? Failure{ErrorCode::kCancelled, "the client cancelled the request"}
+                        : Failure{ErrorCode::kDeadlineExceeded, "the request's deadline passed while it waited"});
+  }
+}
+
+bool Admission::admit_first() {
+  if (waiting_.empty()) return false;
+  DecodeJob& job = *waiting_.front();
+  {
+    std::scoped_lock lock(mutex_);
+    if (running_ >= args_.validation.config.limits.max_running) return false;
+  }
+  PageTable pages = args_.pages.make_table();
+  if (!pages.reserve(std::ssize(job.request.prompt) + job.request.stop.max_tokens)) return false;
+  job.pages = std::move(pages);
+  job.timeline.add(TransferPart::kQueue, job.received_at, ServingClock::now());
+  {
+    std::scoped_lock lock(mutex_);
+    ++running_;
+    --waiting_count_;
+  }
+  args_.compute.admit(std::move(waiting_.front()));
+  waiting_.pop_front();
+  return true;
+}
+
+ServingClock::time_point Admission::next_deadline() const {
+  auto deadline = ServingClock::time_point::max();
+  for (const auto& job : waiting_) deadline = std::min(deadline, job->deadline);
+  return deadline;
+}
+
+}  // namespace scd

@@ -1,0 +1,140 @@
+#include "decode_server/request/completion_service.h"
+
+#include <grpcpp/impl/codegen/proto_utils.h>
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "decode_server/request/replies.h"
+#include "decode_server/request/to_proto.h"
+
+namespace scd {
+namespace {
+
+// Ids of two runs of a server differ, so that logs and prefill servers never mix them up.
+uint64_t first_id() { return uint64_t{std::random_device{}()} << 32; }
+
+Result<v1::CompleteRequest> parse(const grpc::ByteBuffer* bytes) {
+  grpc::ByteBuffer copy(*bytes);
+  v1::CompleteRequest request;
+  if (grpc::SerializationTraits<v1::CompleteRequest>::Deserialize(&copy, &request).ok()) return request;
+  return Failure{
+      ErrorCode::kInvalidArgument,
+      "the request is no CompleteRequest, or one of its strings (text, model, stop, cache_salt, user) is not "
+      "valid UTF-8"};
+}
+
+}  // namespace
+
+CompletionService::CompletionService(Args args) : args_(std::move(args)), next_id_(first_id()) {}
+
+// A reply exists from the start, so that every way to fail ends the call in one place.
+template <class MakeReply>
+auto CompletionService::serve(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+                              MakeReply make_reply) {
+  const auto now = ServingClock::now();
+  const uint64_t id = next_id_.fetch_add(1, std::memory_order_relaxed);
+  Result<v1::CompleteRequest> request = parse(bytes);
+  auto handle = std::make_shared<std::weak_ptr<DecodeJob>>();
+  auto reply = make_reply(ReplyContext{.request_id = id,
+                                       .model = args_.validation.model_name,
+                                       .echo = request ? echo_of(request.value()) : "",
+                                       .on_cancel = [this, handle] {
+                                         if (const auto job = handle->lock()) job->cancel();
+                                         args_.admission.wake();
+                                         args_.compute.wake();
+                                       }});
+  auto job = std::make_shared<DecodeJob>(id, now, reply);
+  *handle = job;
+  if (const auto submitted = submit(context, std::move(request), job); !submitted) job->fail(submitted.failure());
+  return reply.get();
+}
+
+Result<Done> CompletionService::submit(grpc::CallbackServerContext* context, Result<v1::CompleteRequest> request,
+                                       const std::shared_ptr<DecodeJob>& job) {
+  if (!request) return request.failure();
+  if (draining_.load(std::memory_order_acquire)) {
+    return Failure{ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"};
+  }
+  auto checked = check_request(args_.validation, request.value());
+  if (!checked) return checked.failure();
+  job->request = std::move(checked).value();
+  job->deadline = deadline_of(context, job->received_at);
+  return args_.admission.submit(job, std::move(request).value());
+}
+
+ServingClock::time_point CompletionService::deadline_of(grpc::CallbackServerContext* context,
+                                                        ServingClock::time_point now) const {
+  const auto longest = now + args_.validation.config.limits.request_timeout;
+  const auto wanted = context->deadline();
+  if (wanted == std::chrono::system_clock::time_point::max()) return longest;
+  const auto left = wanted - std::chrono::system_clock::now();
+  if (left > args_.validation.config.limits.request_timeout) return longest;
+  return now + std::chrono::duration_cast<ServingClock::duration>(left);
+}
+
+std::string CompletionService::echo_of(const v1::CompleteRequest& request) const {
+  if (!request.echo()) return {};
+  if (request.has_text()) return request.text();
+  return args_.validation.tokenizer.decode(request.token_ids().ids(), /*skip_special=*/true);
+}
+
+grpc::ServerUnaryReactor* CompletionService::Complete(grpc::CallbackServerContext* context,
+                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return serve(context, request,
+               [response](ReplyContext reply) { return UnaryReply::make(std::move(reply), response); });
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* CompletionService::CompleteStream(grpc::CallbackServerContext* context,
+                                                                              const grpc::ByteBuffer* request) {
+  return serve(context, request, [](ReplyContext reply) { return StreamReply::make(std::move(reply)); });
+}
+
+grpc::ServerUnaryReactor* CompletionService::ListModels(grpc::CallbackServerContext* context,
+                                                        const v1::ListModelsRequest*,
+                                                        v1::ListModelsResponse* response) {
+  v1::ModelCard& card = *response->add_models();
+  card.set_name(args_.validation.model_name);
+  card.set_context_length(static_cast<uint32_t>(args_.validation.model.max_positions));
+  card.set_vocabulary_size(static_cast<uint32_t>(args_.validation.model.vocab));
+  card.mutable_fingerprint()->set_weights(args_.facts.fingerprint.weights);
+  card.mutable_fingerprint()->set_tokenizer(args_.facts.fingerprint.tokenizer);
+  card.mutable_fingerprint()->set_rope(args_.facts.fingerprint.rope);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* CompletionService::GetServerInfo(grpc::CallbackServerContext* context,
+                                                           const v1::GetServerInfoRequest*,
+                                                           v1::GetServerInfoResponse* response) {
+  const ServerCounters counters = args_.facts.counters();
+  const CodecOptions& codec = args_.validation.config.codec;
+  std::optional<CodecChoice> configured;
+  if (codec.mode != CodecMode::kOracle) {
+    configured = CodecChoice{codec.mode == CodecMode::kRaw ? CodecId::kRaw : CodecId::kScd,
+                             {codec.rank.key, codec.rank.value, codec.rank.hidden}};
+  }
+  response->set_version(SCD_VERSION);
+  response->set_model(args_.validation.model_name);
+  response->set_device("cpu");
+  response->set_precision(args_.facts.precision);
+  *response->mutable_codec() = to_proto(configured);
+  for (const EndpointFacts& facts : args_.facts.endpoints()) {
+    v1::PrefillEndpoint& endpoint = *response->add_prefill_endpoints();
+    endpoint.set_address(facts.address);
+    endpoint.set_healthy(facts.healthy);
+    endpoint.set_reason(facts.reason);
+    endpoint.set_lanes(facts.lanes);
+  }
+  response->set_running_requests(static_cast<uint32_t>(counters.running));
+  response->set_waiting_requests(static_cast<uint32_t>(counters.waiting));
+  response->set_kv_pages(static_cast<uint32_t>(args_.facts.kv_pages));
+  response->set_kv_pages_in_use(static_cast<uint32_t>(counters.pages_in_use));
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+}  // namespace scd

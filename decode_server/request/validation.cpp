@@ -1,0 +1,230 @@
+#include "decode_server/request/validation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+
+namespace scd {
+namespace {
+
+constexpr uint32_t kDefaultMaxTokens = 16;
+constexpr int kMaxStopStrings = 16;
+constexpr size_t kMaxTextBytes = 256;  // of a stop string, a salt, a user tag
+constexpr uint32_t kMaxLogprobs = 20;
+
+Failure wrong(const std::string& field, const std::string& what) {
+  return {ErrorCode::kInvalidArgument, field + ": " + what};
+}
+
+std::string plain(double value) {
+  std::string text = std::to_string(value);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.ends_with('.')) text.pop_back();
+  return text;
+}
+
+// Collects the first failure, so that checks read as a list.
+class Checker {
+ public:
+  void range(const char* field, double value, double lowest, double highest) {
+    if (!(value >= lowest && value <= highest)) {
+      fail(field, plain(value) + " is out of range; expected a number from " + plain(lowest) + " to " + plain(highest));
+    }
+  }
+  void length(const char* field, const std::string& value, size_t highest) {
+    if (value.size() > highest) {
+      fail(field, std::to_string(value.size()) + " bytes; expected at most " + std::to_string(highest));
+    }
+  }
+  void token(const char* field, int64_t id, int32_t vocab) {
+    if (id < 0 || id >= vocab) {
+      fail(field,
+           "token id " + std::to_string(id) + " is not in the vocabulary; expected [0, " + std::to_string(vocab) + ")");
+    }
+  }
+  void fail(const char* field, const std::string& what) {
+    if (!failure_) failure_ = wrong(field, what);
+  }
+  void fail(const Failure& failure) {
+    if (!failure_) failure_ = failure;
+  }
+  Result<Done> outcome() const { return failure_ ? Result<Done>(*failure_) : Result<Done>(Done{}); }
+
+ private:
+  std::optional<Failure> failure_;
+};
+
+uint64_t random_seed() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+SamplingRequest sampling_of(const v1::CompleteRequest& request, int32_t vocab, Checker& check) {
+  SamplingRequest sampling;
+  sampling.options.temperature = request.has_temperature() ? request.temperature() : 1.0f;
+  sampling.options.top_p = request.has_top_p() ? request.top_p() : 1.0f;
+  sampling.options.top_k = static_cast<int32_t>(std::min<uint32_t>(request.top_k(), static_cast<uint32_t>(vocab)));
+  sampling.options.min_p = request.min_p();
+  sampling.presence_penalty = request.presence_penalty();
+  sampling.frequency_penalty = request.frequency_penalty();
+  sampling.repetition_penalty = request.has_repetition_penalty() ? request.repetition_penalty() : 1.0f;
+  sampling.seed = request.has_seed() ? request.seed() : random_seed();
+  sampling.min_tokens =
+      static_cast<int32_t>(std::min<uint32_t>(request.min_tokens(), std::numeric_limits<int32_t>::max()));
+  sampling.logprobs = request.has_logprobs() ? static_cast<int32_t>(request.logprobs()) : -1;
+  check.range("temperature", sampling.options.temperature, 0, 100);
+  if (!(sampling.options.top_p > 0)) check.fail("top_p", "expected a number above 0, at most 1");
+  check.range("top_p", sampling.options.top_p, 0, 1);
+  check.range("min_p", sampling.options.min_p, 0, 1);
+  check.range("presence_penalty", sampling.presence_penalty, -2, 2);
+  check.range("frequency_penalty", sampling.frequency_penalty, -2, 2);
+  if (!(sampling.repetition_penalty > 0) || !std::isfinite(sampling.repetition_penalty)) {
+    check.fail("repetition_penalty", "expected a number above 0");
+  }
+  if (request.has_logprobs() && request.logprobs() > kMaxLogprobs) {
+    check.fail("logprobs", std::to_string(request.logprobs()) + " is out of range; expected at most " +
+                               std::to_string(kMaxLogprobs));
+  }
+  for (const auto& [id, bias] : request.logit_bias()) {
+    check.token("logit_bias", id, vocab);
+    check.range("logit_bias", bias, -100, 100);
+    sampling.logit_bias.emplace_back(id, bias);
+  }
+  return sampling;
+}
+
+StopRequest stop_of(const v1::CompleteRequest& request, int32_t vocab, Checker& check) {
+  StopRequest stop;
+  const uint32_t max_tokens = request.has_max_tokens() ? request.max_tokens() : kDefaultMaxTokens;
+  if (max_tokens == 0) check.fail("max_tokens", "0; expected at least 1");
+  if (request.min_tokens() > max_tokens) {
+    check.fail("min_tokens",
+               std::to_string(request.min_tokens()) + " is more than max_tokens, " + std::to_string(max_tokens));
+  }
+  stop.max_tokens = static_cast<int32_t>(std::min<uint32_t>(max_tokens, std::numeric_limits<int32_t>::max()));
+  stop.ignore_end_of_sequence = request.ignore_eos();
+  if (request.stop_size() > kMaxStopStrings) {
+    check.fail("stop",
+               std::to_string(request.stop_size()) + " strings; expected at most " + std::to_string(kMaxStopStrings));
+  }
+  for (const std::string& text : request.stop()) {
+    if (text.empty()) check.fail("stop", "an empty string; expected 1 to 256 bytes");
+    check.length("stop", text, kMaxTextBytes);
+    stop.strings.push_back(text);
+  }
+  for (const int32_t id : request.stop_token_ids()) {
+    check.token("stop_token_ids", id, vocab);
+    stop.ids.push_back(id);
+  }
+  return stop;
+}
+
+void set_codec(const CodecOptions& options, CodecMode mode, const RankCaps& rank, CompletionRequest& checked,
+               Checker& check) {
+  if (mode == CodecMode::kOracle) {
+    checked.mode = TransferMode::kOracle;
+    return;
+  }
+  checked.mode = TransferMode::kCodec;
+  checked.codec = {.id = mode == CodecMode::kRaw ? CodecId::kRaw : CodecId::kScd, .rank = rank};
+  if (checked.codec.id == CodecId::kRaw) checked.codec.rank = {};
+  if (mode == CodecMode::kScd && options.artifact.empty()) {
+    check.fail({ErrorCode::kFailedPrecondition, "codec: this server has no artifact for scd; set codec.artifact"});
+  }
+}
+
+void codec_of(const CodecOptions& options, const v1::CodecOverride& codec, CompletionRequest& checked, Checker& check) {
+  const RankCaps configured{options.rank.key, options.rank.value, options.rank.hidden};
+  if (codec.override_case() == v1::CodecOverride::kExact && codec.exact()) {
+    checked.mode = TransferMode::kExact;
+    checked.codec = {.id = CodecId::kRaw, .rank = {}};
+    return;
+  }
+  if (codec.override_case() != v1::CodecOverride::kChoice) {
+    set_codec(options, options.mode, configured, checked, check);
+    return;
+  }
+  const v1::CodecChoice& choice = codec.choice();
+  if (choice.level() != 0)
+    check.fail("codec.choice.level", std::to_string(choice.level()) + "; this codec has level 0 only");
+  for (const uint32_t rank : {choice.rank().key(), choice.rank().value(), choice.rank().hidden()}) {
+    if (rank > std::numeric_limits<uint16_t>::max())
+      check.fail("codec.choice.rank", "expected at most 65535 components");
+  }
+  const RankCaps rank{static_cast<int32_t>(choice.rank().key()), static_cast<int32_t>(choice.rank().value()),
+                      static_cast<int32_t>(choice.rank().hidden())};
+  switch (choice.codec()) {
+    case v1::CODEC_RAW: return set_codec(options, CodecMode::kRaw, rank, checked, check);
+    case v1::CODEC_SCD:
+      return set_codec(options, CodecMode::kScd, choice.has_rank() ? rank : configured, checked, check);
+    case v1::CODEC_ORACLE: return set_codec(options, CodecMode::kOracle, rank, checked, check);
+    default:
+      check.fail("codec.choice.codec", std::to_string(static_cast<int>(choice.codec())) +
+                                           " is unknown; expected CODEC_RAW, CODEC_SCD or CODEC_ORACLE");
+  }
+}
+
+}  // namespace
+
+Result<CompletionRequest> check_request(const ValidationContext& context, const v1::CompleteRequest& request) {
+  if (!request.model().empty() && request.model() != context.model_name) {
+    return Failure{ErrorCode::kNotFound,
+                   "model: '" + request.model() + "' is not served here; this server has '" + context.model_name + "'"};
+  }
+  if (request.n() > 1) {
+    return Failure{ErrorCode::kUnimplemented, "n: " + std::to_string(request.n()) + " completions; expected 1"};
+  }
+  Checker check;
+  if (request.prompt_case() == v1::CompleteRequest::PROMPT_NOT_SET)
+    check.fail("prompt", "missing; set text or token_ids");
+  if (request.has_text() && request.text().empty()) check.fail("text", "empty; expected at least one character");
+  if (request.has_token_ids() && request.token_ids().ids().empty())
+    check.fail("token_ids", "empty; expected at least one id");
+  CompletionRequest checked;
+  checked.sampling = sampling_of(request, context.model.vocab, check);
+  checked.stop = stop_of(request, context.model.vocab, check);
+  codec_of(context.config.codec, request.codec(), checked, check);
+  check.length("cache_salt", request.cache_salt(), kMaxTextBytes);
+  check.length("user", request.user(), kMaxTextBytes);
+  checked.priority = request.priority();
+  checked.cache_salt = request.cache_salt();
+  checked.user_tag = request.user();
+  if (auto outcome = check.outcome(); !outcome) return outcome.failure();
+  return checked;
+}
+
+Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequest& request,
+                        CompletionRequest& checked) {
+  if (request.has_token_ids()) {
+    Checker check;
+    for (const int32_t id : request.token_ids().ids()) check.token("token_ids", id, context.model.vocab);
+    if (auto outcome = check.outcome(); !outcome) return outcome;
+    checked.prompt.assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
+  } else {
+    try {
+      checked.prompt = context.tokenizer.encode(request.text());
+    } catch (const Error& error) {
+      return Failure{error.code(), std::string("text: ") + error.what()};
+    }
+    if (checked.prompt.empty()) return wrong("text", "it has no token; expected at least one");
+  }
+  const int64_t tokens = std::ssize(checked.prompt);
+  const int64_t context_length = context.model.max_positions;
+  if (tokens >= context_length) {
+    return wrong(request.has_text() ? "text" : "token_ids",
+                 std::to_string(tokens) + " tokens; the model's context of " + std::to_string(context_length) +
+                     " tokens must hold the prompt and at least one more");
+  }
+  checked.stop.max_tokens = static_cast<int32_t>(std::min<int64_t>(checked.stop.max_tokens, context_length - tokens));
+  const int64_t capacity = int64_t{context.config.kv_cache.pages} * kPageTokens;
+  if (tokens + checked.stop.max_tokens > capacity) {
+    return Failure{ErrorCode::kResourceExhausted,
+                   "prompt and max_tokens need " + std::to_string(tokens + checked.stop.max_tokens) +
+                       " tokens of KV cache; this server has " + std::to_string(capacity) + " (kv_cache.pages)"};
+  }
+  return Done{};
+}
+
+}  // namespace scd

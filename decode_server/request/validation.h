@@ -1,0 +1,29 @@
+// A request as it came from outside becomes one that every stage may rely on, or an error that names the field.
+#pragma once
+
+#include "common/base/error.h"
+#include "common/model/model_config.h"
+#include "common/tokenizer/tokenizer.h"
+#include "decode_server/completion.h"
+#include "decode_server/config.h"
+#include "scd/v1/completion.pb.h"
+
+namespace scd {
+
+// What requests are checked against; all outlive the checks.
+struct ValidationContext {
+  const DecodeConfig& config;
+  const ModelConfig& model;
+  const Tokenizer& tokenizer;
+  std::string model_name;
+};
+
+// Fills everything but the prompt. INVALID_ARGUMENT says field, value and what would be right; NOT_FOUND for another
+// model; UNIMPLEMENTED for n > 1; FAILED_PRECONDITION for a codec this server is not set up for. Cheap: no tokenising.
+Result<CompletionRequest> check_request(const ValidationContext& context, const v1::CompleteRequest& request);
+
+// Tokenises, checks the prompt's length against the context, and cuts max_tokens to what is left of it.
+Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequest& request,
+                        CompletionRequest& checked);
+
+}  // namespace scd

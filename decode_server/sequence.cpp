@@ -1,0 +1,198 @@
+#include "decode_server/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/log/log.h"
+#include "decode_server/rebuild/local_prefill.h"
+
+namespace scd {
+namespace {
+
+constexpr int64_t kBlockTokens = 16;  // hand-over and skipped tokens are counted in these (proto/scd/v1/prefill.proto)
+// How long the last message of an answer may wait for the prefill server's account of its own work.
+constexpr std::chrono::milliseconds kAccountPatience{100};
+
+// Errors that no fallback may hide: the request or the installation is wrong.
+bool is_decisive(ErrorCode code) {
+  return code == ErrorCode::kInvalidArgument || code == ErrorCode::kFailedPrecondition ||
+         code == ErrorCode::kNotFound || code == ErrorCode::kUnimplemented || code == ErrorCode::kPermissionDenied;
+}
+
+}  // namespace
+
+std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const CompletionRequest& request) {
+  if (request.mode == TransferMode::kOracle || config.prefill.endpoints.empty()) return std::nullopt;
+  const int64_t tokens = std::ssize(request.prompt);
+  const int64_t suffix = std::max<int64_t>(config.codec.suffix_tokens, 1);
+  TransferWish wish;
+  wish.handover_tokens = (tokens - std::min(suffix, tokens)) / kBlockTokens * kBlockTokens;
+  wish.skip_tokens = config.codec.sinks / kBlockTokens * kBlockTokens;
+  wish.first_layer = config.codec.exact_layer0 ? 1 : 0;
+  if (wish.handover_tokens <= config.codec.sinks) return std::nullopt;
+  return wish;
+}
+
+Sequence::Sequence(const SequenceContext& context, std::shared_ptr<DecodeJob> job)
+    : context_(context),
+      job_(std::move(job)),
+      generation_(job_->request, context.tokenizer, context.model.config().end_of_sequence) {
+  account_.arrival = job_->received_at;
+  if (const auto wish = plan_transfer(context_.config, job_->request)) {
+    start_coded(*wish);
+  } else {
+    start_local();
+  }
+}
+
+Sequence::~Sequence() {
+  prompt_.reset();
+  job_->pages.release();
+  context_.transfers.end(job_->id);
+}
+
+void Sequence::start_coded(TransferWish wish) {
+  auto coded = std::make_unique<CodedPrompt>(
+      CodedPrompt::Args{.model = context_.model,
+                        .cache = context_.cache,
+                        .job = *job_,
+                        .wish = wish,
+                        .sinks = context_.config.codec.sinks,
+                        .chunk_tokens = context_.config.limits.prefill_chunk_tokens,
+                        .on_chunk_done = [this](uint32_t sequence) {
+                          context_.transfers.chunk_done({job_->id, generation_number_}, sequence);
+                        }});
+  coded_ = coded.get();
+  prompt_ = std::move(coded);
+  context_.transfers.start(job_, wish);
+}
+
+void Sequence::start_local() {
+  coded_ = nullptr;
+  transferring_ = false;
+  prompt_ = std::make_unique<LocalPrefill>(context_.model, context_.cache, *job_,
+                                           context_.config.limits.prefill_chunk_tokens);
+  tell_prompt(std::nullopt, 0);
+}
+
+void Sequence::tell_prompt(const std::optional<CodecChoice>& codec, int64_t cached_tokens) {
+  if (std::exchange(prompt_told_, true)) return;
+  job_->sink().on_prompt({std::ssize(job_->request.prompt), cached_tokens, codec});
+}
+
+void Sequence::enter(TransferKey key) {
+  if (key.generation == generation_number_) return;
+  generation_number_ = key.generation;
+  coded_->forget_messages();
+}
+
+void Sequence::transfer_accepted(TransferKey key, TransferPlan plan) {
+  if (coded_ == nullptr || key.generation < generation_number_) return;
+  enter(key);
+  transferring_ = true;
+  account_.codec = plan.codec;
+  account_.cached_tokens = plan.cached_tokens;
+  account_.handover_tokens = plan.handover_tokens;
+  account_.prefill_endpoint = plan.endpoint;
+  tell_prompt(plan.codec, plan.cached_tokens);
+  coded_->begin(std::move(plan));
+}
+
+void Sequence::message_arrived(TransferKey key, ReceivedMessage message) {
+  if (coded_ == nullptr || key.generation < generation_number_) return;
+  enter(key);
+  coded_->push(std::move(message));
+}
+
+void Sequence::transfer_finished(TransferKey key) {
+  if (key.generation == generation_number_) transferring_ = false;
+}
+
+Result<Done> Sequence::transfer_failed(const Failure& failure) {
+  transferring_ = false;
+  if (coded_ == nullptr) return Done{};  // the prompt is complete, or computed here already
+  const bool exact = job_->request.mode == TransferMode::kExact;
+  const bool differs = exact && failure.code == ErrorCode::kFailedPrecondition;
+  if (!differs && is_decisive(failure.code)) return failure;
+  const FallbackOptions& fallback = context_.config.fallback;
+  if (!differs && !fallback.local_prefill) return failure;
+  const int64_t tokens = std::ssize(job_->request.prompt);
+  if (!differs && tokens > fallback.local_prefill_max_tokens) {
+    return Failure{failure.code, failure.message + "; the prompt's " + std::to_string(tokens) +
+                                     " tokens exceed fallback.local_prefill_max_tokens (" +
+                                     std::to_string(fallback.local_prefill_max_tokens) + ")"};
+  }
+  account_ = {};
+  account_.arrival = job_->received_at;
+  if (!differs) {
+    account_.fallback_reason = failure.message;
+    log_warning("fallback_local_prefill", {{"request", job_->id}, {"tokens", tokens}, {"reason", failure.message}});
+  }
+  start_local();
+  return Done{};
+}
+
+void Sequence::run_prompt_step() {
+  if (prompt_->next() == PromptStep::kFirstToken) return first_token();
+  const auto done = prompt_->run();
+  if (done) return;
+  coded_->forget_messages();
+  context_.transfers.reject({job_->id, generation_number_}, done.failure());
+}
+
+void Sequence::first_token() {
+  const auto begin = ServingClock::now();
+  if (coded_ != nullptr) {
+    account_.wire_bytes = coded_->wire_bytes();
+    account_.wire_messages = coded_->wire_messages();
+  }
+  step(prompt_->logits());
+  first_token_at_ = ServingClock::now();
+  job_->timeline.add(TransferPart::kFirstStep, begin, first_token_at_);
+  prompt_.reset();
+  coded_ = nullptr;
+}
+
+void Sequence::accept_logits(std::span<const float> logits) { step(logits); }
+
+SequenceChunk Sequence::decode_chunk() const {
+  return {.pages = &job_->pages,
+          .first_position = std::ssize(job_->request.prompt) + generation_.tokens() - 1,
+          .tokens = std::span(last_token_)};
+}
+
+void Sequence::step(std::span<const float> logits) {
+  Generation::Step step = generation_.accept(logits);
+  last_token_[0] = generation_.last_token();
+  job_->sink().on_delta(std::move(step.delta));
+  if (!step.finish) return;
+  finished_ = std::move(step);
+  account_deadline_ = ServingClock::now() + (transferring_ ? kAccountPatience : std::chrono::milliseconds(0));
+}
+
+bool Sequence::ready_to_end(ServingClock::time_point now) const {
+  return finished_ && (!transferring_ || now >= account_deadline_);
+}
+
+void Sequence::close_account() {
+  account_.timeline = job_->timeline.spans();
+  std::erase_if(account_.timeline, [this](const TransferSpan& span) { return span.begin >= first_token_at_; });
+  std::sort(account_.timeline.begin(), account_.timeline.end(),
+            [](const TransferSpan& a, const TransferSpan& b) { return a.begin < b.begin; });
+  account_.times = attribute_time(job_->received_at, first_token_at_, account_.timeline);
+  if (account_.wire_bytes > 0) {
+    const int64_t bf16_bytes = account_.handover_tokens * context_.cache.shape().bf16_bytes_per_token();
+    account_.ratio_to_bf16 = static_cast<double>(bf16_bytes) / static_cast<double>(account_.wire_bytes);
+  }
+}
+
+CompletionEnd Sequence::take_end() {
+  close_account();
+  return {.reason = *finished_->finish,
+          .stopped_by = std::move(finished_->stopped_by),
+          .prompt_tokens = std::ssize(job_->request.prompt),
+          .completion_tokens = generation_.tokens(),
+          .account = std::move(account_)};
+}
+
+}  // namespace scd

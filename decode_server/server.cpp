@@ -1,0 +1,178 @@
+#include "decode_server/server.h"
+
+#include <utility>
+#include <vector>
+
+#include "common/codec/artifact.h"
+#include "common/kv/kv_cache.h"
+#include "common/log/log.h"
+#include "common/log/progress.h"
+#include "common/model/fingerprint.h"
+#include "common/model/model.h"
+#include "common/rpc/server.h"
+#include "common/tokenizer/tokenizer.h"
+#include "decode_server/compute.h"
+#include "decode_server/receive/receiver.h"
+#include "decode_server/request/admission.h"
+#include "decode_server/request/completion_service.h"
+
+namespace scd {
+namespace {
+
+Model load_model(const ModelOptions& options) {
+  LoadOptions load;
+  load.directory = options.directory;
+  if (!options.adapter.empty()) load.adapter = options.adapter;
+  load.precision = options.precision == Precision::kFP32 ? kernels::DType::kF32 : kernels::DType::kBF16;
+  Progress progress("loading " + options.directory.string());
+  load.progress = [&progress](double share) { progress.update(share); };
+  return Model::load(load);
+}
+
+std::string name_of(const ModelOptions& options) {
+  if (!options.name.empty()) return options.name;
+  const auto directory = options.directory.has_filename() ? options.directory : options.directory.parent_path();
+  return directory.filename().string();
+}
+
+ConsumerIdentity identify(const DecodeConfig& config, const Model& model) {
+  ConsumerIdentity identity;
+  identity.fingerprint = fingerprint_model(
+      config.model.directory, config.model.adapter.empty() ? std::nullopt : std::optional(config.model.adapter));
+  identity.model = codec_model_of(model.config());
+  if (config.codec.artifact.empty()) return identity;
+  identity.artifact = load_decoder(config.codec.artifact, identity.fingerprint.weights);
+  const double kl = identity.artifact->prediction.kl;
+  if (config.codec.max_kl > 0 && kl > config.codec.max_kl) {
+    throw Error(ErrorCode::kFailedPrecondition, config.codec.artifact.string() + ": its KL on held-out text is " +
+                                                    std::to_string(kl) + ", more than codec.max_kl " +
+                                                    std::to_string(config.codec.max_kl));
+  }
+  return identity;
+}
+
+}  // namespace
+
+// Declared in the order requests flow backwards: destruction ends the intake first, and what it hands to last.
+struct DecodeServer::Parts {
+  Parts(const DecodeConfig& configuration, LoopbackNetwork* network);
+  ~Parts();
+  ServerFacts facts() const;
+  std::vector<EndpointFacts> endpoints() const;
+  ServerCounters counters() const;
+
+  const DecodeConfig config;
+  const Model model;
+  const Tokenizer tokenizer;
+  const ConsumerIdentity identity;
+  const ValidationContext validation;
+  KvCache cache;
+  std::unique_ptr<Transport> transport;
+
+  // The compute thread learns of room it made; admission is built after it.
+  struct Release : AdmissionStage {
+    Admission* target = nullptr;
+    void release() override { target->release(); }
+  } release;
+  ComputeThread compute;
+  Receiver receiver;
+  Admission admission;
+  CompletionService service;
+  RpcServer rpc;
+};
+
+DecodeServer::Parts::Parts(const DecodeConfig& configuration, LoopbackNetwork* network)
+    : config(configuration),
+      model(load_model(config.model)),
+      tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
+      identity(identify(config, model)),
+      validation{config, model.config(), tokenizer, name_of(config.model)},
+      cache(model.config().kv_shape(model.precision()), config.kv_cache.pages),
+      transport(make_transport(config.transport, network)),
+      compute({config, model, cache, tokenizer, release}),
+      receiver({config, identity, *transport, compute}),
+      admission({validation, cache.pool(), compute}),
+      service({validation, admission, compute, facts()}),
+      rpc(config.grpc, {{v1::CompletionService::service_full_name(), &service}}) {
+  release.target = &admission;
+  compute.start(receiver);
+}
+
+// Threads that call other stages end before those stages do.
+DecodeServer::Parts::~Parts() {
+  service.drain();
+  admission.stop();
+  compute.stop();
+  rpc.shutdown(ServingClock::now());
+}
+
+ServerFacts DecodeServer::Parts::facts() const {
+  return {.fingerprint = identity.fingerprint,
+          .precision = model.precision() == kernels::DType::kF32 ? "fp32" : "bf16",
+          .kv_pages = config.kv_cache.pages,
+          .counters = [this] { return counters(); },
+          .endpoints = [this] { return endpoints(); }};
+}
+
+std::vector<EndpointFacts> DecodeServer::Parts::endpoints() const {
+  std::vector<EndpointFacts> facts;
+  for (EndpointReport& report : receiver.endpoints()) {
+    facts.push_back({std::move(report.address), report.healthy, std::move(report.reason), {}});
+  }
+  return facts;
+}
+
+ServerCounters DecodeServer::Parts::counters() const {
+  const ComputeCounters computed = compute.counters();
+  const ReceiverCounters received = receiver.counters();
+  const StagingCounters staging = transport->counters().staging;
+  return {.waiting = admission.waiting(),
+          .running = admission.running(),
+          .sequences = computed.sequences,
+          .transfers = received.transfers,
+          .prefill_streams = received.streams,
+          .pages_in_use = cache.pool().pages_in_use(),
+          .live_leases = staging.live_leases,
+          .slots_in_use = staging.slots_in_use,
+          .completed = computed.completed,
+          .failed = computed.failed,
+          .cancelled = computed.cancelled,
+          .refused = admission.refused(),
+          .transfers_started = received.started,
+          .transfers_failed = received.failed,
+          .other_endpoints = received.other_endpoints,
+          .local_fallbacks = computed.local_fallbacks};
+}
+
+DecodeServer::DecodeServer(const DecodeConfig& config, LoopbackNetwork* network) {
+  check_config(config);
+  parts_ = std::make_unique<Parts>(config, network);
+  parts_->rpc.set_serving(true);
+  log_info("decode_server_ready", {{"address", parts_->rpc.address()},
+                                   {"model", parts_->validation.model_name},
+                                   {"weights", parts_->identity.fingerprint.weights},
+                                   {"data_plane", parts_->transport->description()},
+                                   {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});
+}
+
+DecodeServer::~DecodeServer() = default;
+
+const std::string& DecodeServer::address() const { return parts_->rpc.address(); }
+int DecodeServer::port() const { return parts_->rpc.port(); }
+
+void DecodeServer::drain() {
+  parts_->service.drain();
+  parts_->rpc.shutdown(ServingClock::now() + parts_->config.limits.drain_timeout);
+  const ServerCounters counters = parts_->counters();
+  log_info("drained", {{"completed", counters.completed}, {"failed", counters.failed}});
+}
+
+void DecodeServer::hurry() {
+  parts_->service.drain();
+  parts_->admission.stop();
+  parts_->compute.request_stop();
+}
+
+ServerCounters DecodeServer::counters() const { return parts_->counters(); }
+
+}  // namespace scd

@@ -1,0 +1,41 @@
+// A decode server as an object: the daemon's main holds one, tests hold several in one process.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/transport/loopback.h"
+#include "common/transport/transport.h"
+#include "decode_server/config.h"
+#include "decode_server/counters.h"
+
+namespace scd {
+
+class DecodeServer {
+ public:
+  // Loads the model, listens, warms up; health says SERVING when this returns. `network` is for transport.kind loopback
+  // and must outlive the server. Throws Error: what is wrong with configuration, model, artifact or address.
+  explicit DecodeServer(const DecodeConfig& config, LoopbackNetwork* network = nullptr);
+  ~DecodeServer();  // requests that still run end with UNAVAILABLE
+  DecodeServer(const DecodeServer&) = delete;
+  DecodeServer& operator=(const DecodeServer&) = delete;
+
+  const std::string& address() const;  // host:port of the gRPC API
+  int port() const;
+
+  // NOT_SERVING, no new requests; returns when all running ones have ended, at the latest after
+  // limits.drain_timeout_ms.
+  void drain();
+  // Ends every request with UNAVAILABLE, so that drain() returns soon. Any thread.
+  void hurry();
+
+  ServerCounters counters() const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace scd

@@ -1,0 +1,80 @@
+// What the stages say to each other. A stage knows its neighbours by these interfaces only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/sha256.h"
+#include "common/codec/codec.h"
+#include "common/transport/staging.h"
+#include "decode_server/job.h"
+
+namespace scd {
+
+// One try of one request's transfer: request id and generation.
+using TransferKey = LeaseKey;
+
+// What the prefill server said it will send: one message for each chunk and each layer in [first_layer, layers).
+struct TransferPlan {
+  std::string endpoint;
+  CodecChoice codec;
+  Sha256Digest encoder_id{};
+  // Shared: one decoder serves every transfer from its endpoint, also those that outlive the endpoint's entry.
+  std::shared_ptr<const Decoder> decoder;
+  int64_t first_token = 0;
+  int64_t handover_tokens = 0;  // codes cover [first_token, handover_tokens)
+  int64_t chunk_tokens = 0;     // chunks end at its multiples and at handover_tokens
+  int64_t cached_tokens = 0;
+  int32_t first_layer = 0;
+  int32_t layers = 0;
+};
+
+// What the request stage wants of the prefill server.
+struct TransferWish {
+  int64_t handover_tokens = 0;  // a multiple of 16, > 0
+  int64_t skip_tokens = 0;      // a multiple of 16
+  int32_t first_layer = 0;
+};
+
+// Requests in, transfers and answers out: the compute thread. Thread-safe; message_arrived and wake never block.
+class ComputeStage {
+ public:
+  virtual ~ComputeStage() = default;
+  // The job holds its pages.
+  virtual void admit(std::shared_ptr<DecodeJob> job) = 0;
+  // A job was cancelled: look soon.
+  virtual void wake() = 0;
+
+  virtual void transfer_accepted(TransferKey key, TransferPlan plan) = 0;
+  virtual void message_arrived(TransferKey key, ReceivedMessage message) = 0;
+  // Everything has left the prefill server and its spans are in the job's timeline.
+  virtual void transfer_finished(TransferKey key) = 0;
+  // No prefill server is left to ask.
+  virtual void transfer_failed(TransferKey key, Failure failure) = 0;
+};
+
+// Asks prefill servers for codes. Thread-safe.
+class TransferStage {
+ public:
+  virtual ~TransferStage() = default;
+  virtual void start(std::shared_ptr<DecodeJob> job, TransferWish wish) = 0;
+  // A message was rebuilt and its slot is free.
+  virtual void chunk_done(TransferKey key, uint32_t sequence) = 0;
+  // What arrived cannot be used: try elsewhere.
+  virtual void reject(TransferKey key, Failure failure) = 0;
+  // The request needs nothing more: frees the lease and the prefill server.
+  virtual void end(uint64_t request_id) = 0;
+};
+
+// Who lets requests in. Thread-safe.
+class AdmissionStage {
+ public:
+  virtual ~AdmissionStage() = default;
+  // A running request ended and its pages are free.
+  virtual void release() = 0;
+};
+
+}  // namespace scd

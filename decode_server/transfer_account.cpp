@@ -1,0 +1,71 @@
+#include "decode_server/transfer_account.h"
+
+#include <algorithm>
+
+namespace scd {
+namespace {
+
+struct Edge {
+  ServingClock::time_point at;
+  size_t part;
+  int change;  // +1 where a span begins, -1 where it ends
+};
+
+std::vector<Edge> edges_within(ServingClock::time_point begin, ServingClock::time_point end,
+                               std::span<const TransferSpan> spans) {
+  std::vector<Edge> edges;
+  edges.reserve(2 * spans.size());
+  for (const TransferSpan& span : spans) {
+    const auto from = std::max(span.begin, begin);
+    const auto to = std::min(span.end, end);
+    if (from >= to) continue;
+    const auto part = static_cast<size_t>(span.part);
+    edges.push_back({from, part, +1});
+    edges.push_back({to, part, -1});
+  }
+  std::sort(edges.begin(), edges.end(), [](const Edge& a, const Edge& b) { return a.at < b.at; });
+  return edges;
+}
+
+double milliseconds(ServingClock::duration duration) {
+  return std::chrono::duration<double, std::milli>(duration).count();
+}
+
+}  // namespace
+
+PartTimes attribute_time(ServingClock::time_point begin, ServingClock::time_point end,
+                         std::span<const TransferSpan> spans) {
+  PartTimes times;
+  if (end <= begin) return times;
+  times.total_ms = milliseconds(end - begin);
+  std::array<int, kTransferParts> running{};
+  auto owner_of_instant = [&]() -> double& {
+    for (size_t part = kTransferParts; part-- > 0;) {
+      if (running[part] > 0) return times.part_ms[part];
+    }
+    return times.orchestration_ms;
+  };
+  auto at = begin;
+  for (const Edge& edge : edges_within(begin, end, spans)) {
+    owner_of_instant() += milliseconds(edge.at - at);
+    running[edge.part] += edge.change;
+    at = edge.at;
+  }
+  owner_of_instant() += milliseconds(end - at);
+  return times;
+}
+
+RemoteClock::RemoteClock(ServingClock::time_point start_sent, ServingClock::time_point accepted_received)
+    : origin_(start_sent + std::max(accepted_received - start_sent, ServingClock::duration::zero()) / 2) {}
+
+void Timeline::add(TransferPart part, ServingClock::time_point begin, ServingClock::time_point end) {
+  std::scoped_lock lock(mutex_);
+  spans_.push_back({part, begin, end});
+}
+
+std::vector<TransferSpan> Timeline::spans() const {
+  std::scoped_lock lock(mutex_);
+  return spans_;
+}
+
+}  // namespace scd

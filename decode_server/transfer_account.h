@@ -1,0 +1,64 @@
+// Where the time until the first token went. Work of several kinds overlaps (that is the point of the system), so each
+// instant is given to exactly one part: the running one closest to the first token. What nobody was working on is
+// orchestration: the hand-over's own cost.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <span>
+#include <vector>
+
+namespace scd {
+
+using ServingClock = std::chrono::steady_clock;
+
+// By rising priority: of two parts that run at one instant, the later enumerator owns it.
+enum class TransferPart : uint8_t { kQueue, kPrefill, kEncode, kWire, kRebuild, kSuffix, kFirstStep };
+inline constexpr size_t kTransferParts = 7;
+
+struct TransferSpan {
+  TransferPart part = TransferPart::kQueue;
+  ServingClock::time_point begin;
+  ServingClock::time_point end;
+};
+
+struct PartTimes {
+  std::array<double, kTransferParts> part_ms{};  // by TransferPart
+  double orchestration_ms = 0;
+  double total_ms = 0;  // the sum of all the others
+
+  double of(TransferPart part) const { return part_ms[static_cast<size_t>(part)]; }
+};
+
+// Splits [begin, end) among the parts. Spans may overlap, nest, repeat and stick out; empty and reversed ones count
+// nothing.
+PartTimes attribute_time(ServingClock::time_point begin, ServingClock::time_point end,
+                         std::span<const TransferSpan> spans);
+
+// Puts instants of the prefill server, which counts from the moment it received Start, on this server's clock. The
+// prefill server answers Start with Accepted at once and both ways are taken to be equally long, so Start was received
+// in the middle of the round trip.
+class RemoteClock {
+ public:
+  RemoteClock(ServingClock::time_point start_sent, ServingClock::time_point accepted_received);
+  ServingClock::time_point place(std::chrono::nanoseconds since_start) const { return origin_ + since_start; }
+
+ private:
+  ServingClock::time_point origin_;
+};
+
+// The spans of one request, added by whichever thread did the work.
+class Timeline {
+ public:
+  void add(TransferPart part, ServingClock::time_point begin, ServingClock::time_point end);
+  std::vector<TransferSpan> spans() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<TransferSpan> spans_;
+};
+
+}  // namespace scd
