@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
+#include "common/model/half.h"
 #include "common/model/model_shapes.h"
 
 namespace scd {
@@ -31,15 +31,17 @@ DType dtype_named(const std::string& name) {
   throw Error(ErrorCode::kInvalidArgument, "dtype `" + name + "`: expected bfloat16, float16 or float32");
 }
 
-ModelShape chosen_shape(const MakeModelOptions& options) {
+const ModelShape& shape_named(const std::string& name) {
   const auto& shapes = known_shapes();
-  const auto found = std::ranges::find(shapes, options.shape, &ModelShape::name);
-  if (found == shapes.end()) {
-    std::string names;
-    for (const auto& shape : shapes) names += (names.empty() ? "" : ", ") + shape.name;
-    throw Error(ErrorCode::kInvalidArgument, "shape `" + options.shape + "`: expected one of " + names);
-  }
-  ModelShape shape = *found;
+  const auto found = std::ranges::find(shapes, name, &ModelShape::name);
+  if (found != shapes.end()) return *found;
+  std::string names;
+  for (const auto& shape : shapes) names += (names.empty() ? "" : ", ") + shape.name;
+  throw Error(ErrorCode::kInvalidArgument, "shape `" + name + "`: expected one of " + names);
+}
+
+ModelShape chosen_shape(const MakeModelOptions& options) {
+  ModelShape shape = shape_named(options.shape);
   if (shape.name != "tiny" && shape.name != "small") return shape;
   constexpr std::array families{"llama", "mistral", "qwen2", "qwen3"};
   if (std::ranges::find(families, options.family) == families.end()) {
@@ -67,19 +69,6 @@ float normal(uint64_t stream, uint64_t index) {
   constexpr float kMean = 2.0f * 65535.0f;
   constexpr float kDeviation = 37836.5f;  // sqrt(4 / 12) of 65536
   return (sum - kMean) / kDeviation;
-}
-
-// IEEE binary16, round to nearest even; values too large become infinity.
-uint16_t to_half(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
-  const float magnitude = std::fabs(value);
-  if (!(magnitude < 65520.0f)) return static_cast<uint16_t>(sign | 0x7C00u);
-  if (magnitude < 6.103515625e-5f) {  // subnormal: units of 2^-24
-    return static_cast<uint16_t>(sign | static_cast<uint16_t>(std::nearbyint(magnitude * 16777216.0f)));
-  }
-  const uint32_t rebased = (bits & 0x7FFFFFFFu) - (uint32_t{112} << 23);
-  return static_cast<uint16_t>(sign | ((rebased + 0xFFFu + ((rebased >> 13) & 1u)) >> 13));
 }
 
 void store(float value, DType dtype, std::byte* to) {
@@ -214,6 +203,8 @@ std::vector<std::string> model_shapes() {
   for (const auto& shape : known_shapes()) names.push_back(shape.name);
   return names;
 }
+
+int32_t model_shape_vocab(const std::string& shape) { return shape_named(shape).vocab; }
 
 void make_model(const MakeModelOptions& options, const std::filesystem::path& directory) {
   const ModelShape shape = chosen_shape(options);

@@ -22,6 +22,8 @@ struct MakeModelOptions {
 
 std::vector<std::string> model_shapes();  // "tiny", "llama-3.2-1b", "llama-3.1-8b", ...
 
+int32_t model_shape_vocab(const std::string& shape);  // throws Error for an unknown shape
+
 // Writes config.json, generation_config.json, tokenizer.json where given, and model.safetensors (sharded above 4 GiB).
 void make_model(const MakeModelOptions& options, const std::filesystem::path& directory);
 

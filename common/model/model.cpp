@@ -10,8 +10,10 @@
 #include "common/base/error.h"
 #include "common/model/checkpoint.h"
 #include "common/model/grow_buffer.h"
+#include "common/model/half.h"
 #include "common/model/lora.h"
 #include "kernels/elementwise.h"
+#include "kernels/number.h"
 
 namespace scd {
 namespace {
@@ -50,6 +52,13 @@ void place(kernels::ConstMatrix part, const kernels::Matrix& whole, int64_t firs
   kernels::convert(part, {to, part.rows, whole.columns, whole.columns, whole.dtype});
 }
 
+void round_frequencies(std::vector<float>& frequencies, kernels::DType dtype) {
+  for (float& frequency : frequencies) {
+    if (dtype == kernels::DType::kBF16) frequency = kernels::to_float(kernels::to_bfloat16(frequency));
+    if (dtype == kernels::DType::kF16) frequency = kernels::f16_to_float(to_half(frequency));
+  }
+}
+
 }  // namespace
 
 class ModelLoader {
@@ -63,6 +72,7 @@ class ModelLoader {
     Model model;
     model.config_ = ModelConfig::from_directory(options_.directory);
     model.precision_ = options_.precision;
+    round_frequencies(model.config_.rope.inverse_frequencies, options_.rope_frequencies);
     if (adapter_) adapter_->check_modules(linear_modules(model.config_));
     load_embeddings(model);
     for (int32_t layer = 0; layer < model.config_.layers; ++layer) {

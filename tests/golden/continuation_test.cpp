@@ -19,8 +19,7 @@ constexpr double kDecidedMargin = 0.1;
 TEST(TinyStories, ContinuesItsStoryInBothPrecisions) {
   const auto directory = test_data("models/tinystories_656K");
   if (!directory) GTEST_SKIP() << "no models/tinystories_656K in the test data";
-  const std::string expected =
-      ", a little girl named Lily lived in a small house with her mom, dad, and her dog, Spot";
+  const std::string expected = ", a little girl named Lily lived in a small house with her mom, dad, and her dog, Spot";
   const auto tokenizer = Tokenizer::from_file(*directory / "tokenizer.json");
   const std::vector<TokenId> prompt{1, 80, 147, 201, 282, 57};
   for (const auto precision : {kernels::DType::kF32, kernels::DType::kBF16}) {
@@ -59,7 +58,8 @@ TEST_P(SmolLM2, ContinuesItsGoldenPrompts) {
     const auto prompt = row["prompt_ids"].get<std::vector<TokenId>>();
     const auto expected = row["greedy"].get<std::vector<TokenId>>();
     const auto margins = row["margins"].get<std::vector<double>>();
-    const auto found = Sequence(model, static_cast<int64_t>(prompt.size() + expected.size())).greedy(prompt, expected.size());
+    const auto found =
+        Sequence(model, static_cast<int64_t>(prompt.size() + expected.size())).greedy(prompt, expected.size());
     for (size_t step = 0; step < expected.size(); ++step) {
       if (GetParam() == kernels::DType::kBF16 && margins[step] < kDecidedMargin) break;
       ASSERT_EQ(found[step], expected[step]) << "step " << step << " of: " << row["prompt"].get<std::string>();

@@ -19,6 +19,13 @@ std::optional<GoldenCase> golden_case(const std::string& name) {
     golden.load.directory = folder->parent_path() / file.text("base", "");
     golden.load.adapter = *folder;
   }
+  // The logits of half-precision checkpoints come from a module converted to the stored type and back, RoPE's frequency
+  // buffer with it; those of the adapters from one loaded in FP32.
+  const JsonFile config(golden.load.directory / "config.json");
+  const std::string stored = config.text("dtype", config.text("torch_dtype", "float32"));
+  const bool converted = !golden.load.adapter.has_value();
+  if (converted && stored == "bfloat16") golden.load.rope_frequencies = kernels::DType::kBF16;
+  if (converted && stored == "float16") golden.load.rope_frequencies = kernels::DType::kF16;
   golden.input_ids = file.root()["input_ids"].get<std::vector<TokenId>>();
   golden.greedy = file.root()["greedy"].get<std::vector<TokenId>>();
   golden.vocab = file.integer("vocab", ModelConfig::from_directory(golden.load.directory).vocab);

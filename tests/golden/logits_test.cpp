@@ -34,6 +34,13 @@ class Golden : public ::testing::TestWithParam<const char*> {
     for (size_t i = 0; i < logits.size(); ++i) largest = std::max(largest, std::abs(logits[i] - golden_->logits[i]));
     return largest;
   }
+  void expect_agreement(const std::vector<float>& logits) const {
+    for (size_t row = 0; row < golden_->input_ids.size(); ++row) {
+      const auto expected = row_of(golden_->logits, golden_->vocab, row);
+      if (margin(expected) <= kDecidedMargin) continue;
+      EXPECT_EQ(most_probable(row_of(logits, golden_->vocab, row)), most_probable(expected)) << "position " << row;
+    }
+  }
   std::optional<testing::GoldenCase> golden_;
 };
 
@@ -49,14 +56,16 @@ TEST_P(Golden, Fp32GreedyIdsMatch) {
   EXPECT_EQ(Sequence(model, room()).greedy(golden_->input_ids, golden_->greedy.size()), golden_->greedy);
 }
 
+// With frequencies as checkpoints are trained with, the same ids lead.
+TEST_P(Golden, ExactRopeFrequenciesAgreeWhereTheMarginDecides) {
+  golden_->load.rope_frequencies = kernels::DType::kF32;
+  const Model model = load(kernels::DType::kF32);
+  expect_agreement(Sequence(model, room()).run(golden_->input_ids));
+}
+
 TEST_P(Golden, Bf16AgreesWhereTheMarginDecides) {
   const Model model = load(kernels::DType::kBF16);
-  const auto logits = Sequence(model, room()).run(golden_->input_ids);
-  for (size_t row = 0; row < golden_->input_ids.size(); ++row) {
-    const auto expected = row_of(golden_->logits, golden_->vocab, row);
-    if (margin(expected) <= kDecidedMargin) continue;
-    EXPECT_EQ(most_probable(row_of(logits, golden_->vocab, row)), most_probable(expected)) << "position " << row;
-  }
+  expect_agreement(Sequence(model, room()).run(golden_->input_ids));
 }
 
 TEST_P(Golden, ChunkedPrefillEqualsTheWhole) {
@@ -90,7 +99,8 @@ TEST_P(Golden, RaggedBatchEqualsOneByOne) {
     for (size_t i = 0; i < lengths.size(); ++i) {
       const auto expected = row_of(golden_->logits, golden_->vocab, lengths[i] - 1 + offset);
       const auto found = row_of(logits, golden_->vocab, i);
-      for (size_t id = 0; id < expected.size(); ++id) ASSERT_NEAR(found[id], expected[id], kTolerance) << "sequence " << i;
+      for (size_t id = 0; id < expected.size(); ++id)
+        ASSERT_NEAR(found[id], expected[id], kTolerance) << "sequence " << i;
     }
   };
   check(0);

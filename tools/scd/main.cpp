@@ -5,6 +5,9 @@
 
 #include "common/base/error.h"
 #include "tools/scd/complete.h"
+#include "tools/scd/inspect.h"
+#include "tools/scd/logits.h"
+#include "tools/scd/make_model.h"
 #include "tools/scd/tokenize.h"
 
 int main(int argc, char** argv) {
@@ -15,6 +18,9 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", SCD_VERSION);
   scd::add_complete_command(app);
   scd::add_tokenize_command(app);
+  scd::add_logits_command(app);
+  scd::add_inspect_command(app);
+  scd::add_make_model_command(app);
   CLI::App* bench = app.add_subcommand("bench", "Measure a part against its limit");
   bench->require_subcommand(1);
 

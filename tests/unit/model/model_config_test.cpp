@@ -70,8 +70,10 @@ TEST_F(Config, FamiliesDifferInBiasesAndNorms) {
 }
 
 TEST_F(Config, BothRopeSpellingsMeanTheSame) {
-  const Json llama3{{"rope_type", "llama3"},      {"factor", 8.0},
-                    {"low_freq_factor", 1.0},     {"high_freq_factor", 4.0},
+  const Json llama3{{"rope_type", "llama3"},
+                    {"factor", 8.0},
+                    {"low_freq_factor", 1.0},
+                    {"high_freq_factor", 4.0},
                     {"original_max_position_embeddings", 64}};
   write({{"rope_theta", 500000.0}, {"rope_scaling", llama3}});
   const ModelConfig old_spelling = read();

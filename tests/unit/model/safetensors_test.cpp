@@ -9,8 +9,8 @@ namespace scd {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::HasSubstr;
 using testing::error_of;
+using ::testing::HasSubstr;
 using testing::TemporaryFolder;
 using testing::write_text;
 
@@ -29,15 +29,17 @@ class Safetensors : public ::testing::Test {
 };
 
 TEST_F(Safetensors, ReadsWhatTheWriterWrote) {
-  testing::write_tensors(path(), std::vector{testing::tensor_f32("b", {2, 1}, {1.0f, 2.0f}),
-                                             testing::tensor_f32("a", {}, {3.0f})});
+  testing::write_tensors(
+      path(), std::vector{testing::tensor_f32("b", {2, 1}, {1.0f, 2.0f}), testing::tensor_f32("a", {}, {3.0f})});
   const SafetensorsFile file(path());
   ASSERT_EQ(file.tensors().size(), 2u);
   EXPECT_EQ(file.tensors().at("b").shape, (std::vector<int64_t>{2, 1}));
   EXPECT_EQ(file.tensors().at("a").bytes.size(), 4u);
 }
 
-TEST_F(Safetensors, MissingFileIsNotFound) { EXPECT_THAT(error(), AllOf(HasSubstr("NOT_FOUND"), HasSubstr("model.safetensors"))); }
+TEST_F(Safetensors, MissingFileIsNotFound) {
+  EXPECT_THAT(error(), AllOf(HasSubstr("NOT_FOUND"), HasSubstr("model.safetensors")));
+}
 
 TEST_F(Safetensors, EmptyFileIsTruncated) {
   write_text(path(), "");
@@ -66,9 +68,11 @@ TEST_F(Safetensors, ShapeThatDoesNotFillItsBytesIsRefused) {
 }
 
 TEST_F(Safetensors, OverlapGapAndTailAreRefused) {
-  write(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[8],"data_offsets":[4,12]}})", 12);
+  write(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[8],"data_offsets":[4,12]}})",
+        12);
   EXPECT_THAT(error(), HasSubstr("tensor `b` begins at byte 4 of the data, inside another tensor"));
-  write(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[8,12]}})", 12);
+  write(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[8,12]}})",
+        12);
   EXPECT_THAT(error(), HasSubstr("leaving a gap"));
   write(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 6);
   EXPECT_THAT(error(), HasSubstr("2 bytes follow the last tensor"));
@@ -90,14 +94,16 @@ TEST_F(Safetensors, UnknownDtypeNamesTheTensor) {
 }
 
 TEST_F(Safetensors, NameListedTwiceIsRefused) {
-  write(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 4);
+  write(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+        4);
   EXPECT_THAT(error(), HasSubstr("`a` is listed twice"));
 }
 
 TEST_F(Safetensors, BrokenHeadersAreRefused) {
-  for (const char* header : {"", "{", "[]", "\xff\xfe", R"({"a":3})", R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})",
-                             R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})",
-                             R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})"}) {
+  for (const char* header :
+       {"", "{", "[]", "\xff\xfe", R"({"a":3})", R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})",
+        R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})",
+        R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})"}) {
     write(header, 4);
     EXPECT_THAT(error(), HasSubstr("DATA_LOSS")) << header;
   }

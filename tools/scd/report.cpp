@@ -1,0 +1,130 @@
+#include "tools/scd/report.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <ostream>
+#include <thread>
+
+#include "common/base/error.h"
+#include "kernels/linear.h"
+#include "scd_commit.h"
+
+namespace scd {
+namespace {
+
+std::string field_of(const char* file, const std::string& field) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (!line.starts_with(field)) continue;
+    const size_t colon = line.find(':');
+    const size_t value = colon == std::string::npos ? std::string::npos : line.find_first_not_of(" \t", colon + 1);
+    if (value != std::string::npos) return line.substr(value);
+  }
+  return "unknown";
+}
+
+std::string shell_quoted(const std::string& argument) {
+  if (!argument.empty() && argument.find_first_of(" \t\n'\"\\$`*?[](){}<>|&;#~!") == std::string::npos) return argument;
+  std::string text = "'";
+  for (const char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+// Numbers with an optional unit stand to the right.
+bool looks_numeric(const std::string& cell) {
+  return cell.empty() || cell == "-" ||
+         (cell.find_first_of("0123456789") <= 1 &&
+          cell.find_first_not_of("+-0123456789.eE %x~<>") == std::string::npos);
+}
+
+size_t display_width(const std::string& cell) {
+  return static_cast<size_t>(std::ranges::count_if(cell, [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+}  // namespace
+
+nlohmann::ordered_json machine_description() {
+  const auto pages = static_cast<double>(::sysconf(_SC_PHYS_PAGES));
+  const auto page_bytes = static_cast<double>(::sysconf(_SC_PAGE_SIZE));
+  constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+  return {{"cpu", field_of("/proc/cpuinfo", "model name")},
+          {"cores", std::thread::hardware_concurrency()},
+          {"isa", kernels::linear_backend()},
+          {"memory_gib", static_cast<int64_t>(pages * page_bytes / kGiB + 0.5)}};
+}
+
+std::string build_commit() { return kCommit; }
+
+std::string command_line() {
+  std::ifstream in("/proc/self/cmdline", std::ios::binary);
+  std::string line;
+  for (std::string argument; std::getline(in, argument, '\0');) line += (line.empty() ? "" : " ") + shell_quoted(argument);
+  return line;
+}
+
+void Report::add_row(nlohmann::ordered_json row) { rows_.push_back(std::move(row)); }
+
+nlohmann::ordered_json Report::to_json() const {
+  return {{"machine", machine_description()}, {"commit", build_commit()}, {"command", command_line()}, {"rows", rows_}};
+}
+
+void Report::write(const std::filesystem::path& path) const {
+  if (path.empty()) return;
+  const std::filesystem::path partial = path.string() + ".partial";
+  {
+    std::ofstream out(partial, std::ios::trunc);
+    out << to_json().dump(2) << "\n";
+    if (!out.flush()) throw Error(ErrorCode::kUnavailable, path.string() + ": cannot write the report");
+  }
+  std::error_code failed;
+  std::filesystem::rename(partial, path, failed);
+  if (failed) throw Error(ErrorCode::kUnavailable, path.string() + ": cannot write the report: " + failed.message());
+}
+
+void TextTable::add_row(std::vector<std::string> cells) {
+  SCD_CHECK(cells.size() == header_.size(), "as many cells as the header has");
+  rows_.push_back(std::move(cells));
+}
+
+void TextTable::print(std::ostream& out) const {
+  std::vector<size_t> widths;
+  std::vector<bool> to_the_right;
+  for (size_t column = 0; column < header_.size(); ++column) {
+    size_t width = display_width(header_[column]);
+    bool numeric = !rows_.empty();
+    for (const auto& row : rows_) {
+      width = std::max(width, display_width(row[column]));
+      numeric = numeric && looks_numeric(row[column]);
+    }
+    widths.push_back(width);
+    to_the_right.push_back(numeric);
+  }
+  const auto print_row = [&](const std::vector<std::string>& row) {
+    std::string line;
+    for (size_t column = 0; column < row.size(); ++column) {
+      const std::string padding(widths[column] - display_width(row[column]), ' ');
+      line += (column == 0 ? "" : "  ") + (to_the_right[column] ? padding + row[column] : row[column] + padding);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out << line << "\n";
+  };
+  print_row(header_);
+  std::vector<std::string> rule;
+  for (const size_t width : widths) rule.emplace_back(width, '-');
+  print_row(rule);
+  for (const auto& row : rows_) print_row(row);
+}
+
+std::string format_fixed(double value, int decimals) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%.*f", decimals, value);
+  return text;
+}
+
+std::string format_percent(double share) { return format_fixed(100.0 * share, 1) + " %"; }
+
+}  // namespace scd
