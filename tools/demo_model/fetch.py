@@ -113,7 +113,7 @@ def write_sums(directory: Path) -> None:
 def install(staging: Path, out: Path) -> None:
     """Renames the finished directory into place; an incomplete one that stands there goes first."""
     if out.exists():
-        if any(path.name not in (*MODEL_FILES, "SHA256SUMS") for path in out.iterdir()):
+        if any(path.name not in (*MODEL_FILES, "SHA256SUMS") and path.name[0] != "." for path in out.iterdir()):
             raise FetchError(f"{out} holds files that this script did not write; name another directory with --out")
         shutil.rmtree(out)
     staging.rename(out)

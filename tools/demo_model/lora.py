@@ -47,12 +47,24 @@ class Adapter:
     def low_rank(self, layer: int, group: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         return self.cast[layer, group]
 
+    def load(self, directory: Path) -> None:
+        """Takes over a stored adapter of the same rank and alpha."""
+        config = json.loads((directory / "adapter_config.json").read_text())
+        if (config["r"], config["lora_alpha"]) != (self.rank, self.alpha):
+            raise ValueError(f"{directory}: r {config['r']} and lora_alpha {config['lora_alpha']}, "
+                             f"expected {self.rank} and {self.alpha}")
+        stored = load_file(directory / "adapter_model.safetensors")
+        with torch.no_grad():
+            for name, tensor in self.parameters.items():
+                tensor.copy_(stored[name])
+
     def save(self, directory: Path) -> None:
         """BF16 weights and adapter_config.json, each renamed into place."""
         directory.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().to(torch.bfloat16) for name, tensor in self.parameters.items()}
         partial = directory / "adapter_model.safetensors.partial"
         save_file(weights, partial, metadata={"format": "pt"})
+        partial.chmod(0o644)
         os.replace(partial, directory / "adapter_model.safetensors")
         partial = directory / "adapter_config.json.partial"
         partial.write_text(json.dumps(peft_config(self.rank, self.alpha), indent=2) + "\n")

@@ -83,6 +83,8 @@ class Run:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
         self.step = self.packs = self.tokens = 0
         self.elapsed_before = 0.0
+        if arguments.start_from:
+            self.adapter.load(arguments.start_from)
         if arguments.resume:
             self.load_state()
         self.started = time.monotonic()
@@ -176,6 +178,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60, help="wall time of the whole run, resumed parts included")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--model", type=Path, default=default_directory(), help="default: %(default)s")
+    parser.add_argument("--start-from", type=Path, help="an adapter of the same rank to begin with, instead of zero")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/state.pt")
     arguments = parser.parse_args()
     if not (arguments.model / "model.safetensors").is_file():
