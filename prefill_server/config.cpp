@@ -1,0 +1,79 @@
+#include "prefill_server/config.h"
+
+#include <string>
+
+#include "common/base/error.h"
+
+namespace scd {
+
+PrefillConfig::PrefillConfig() {
+  grpc.listen = "127.0.0.1:7100";
+  // Nothing is received here: staging would be memory for nobody.
+  transport.slots = 1;
+}
+
+void describe(ConfigVisitor& at, PrefillCodecOptions& codec) {
+  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; empty: only raw codes are offered.");
+  at.number("chunk_tokens", codec.chunk_tokens, {16, 256},
+            "Tokens encoded, stored and sent together; a multiple of 16. Smaller overlaps better, larger costs fewer "
+            "messages.");
+}
+
+void describe(ConfigVisitor& at, CodeCacheOptions& cache) {
+  at.number("memory_mib", cache.memory_mib, {0, 1 << 20},
+            "Memory for codes of prompts seen before, MiB; what was used longest ago goes first. 0: keep none.");
+  at.number("max_uncached_tail_tokens", cache.max_uncached_tail_tokens, {0, 4096},
+            "When no more than this is missing behind stored codes, the consumer computes it instead.");
+}
+
+void describe(ConfigVisitor& at, PrefillLimitOptions& limits) {
+  at.number("max_requests", limits.max_requests, {1, 65536},
+            "Requests waiting, computing and sending; more get RESOURCE_EXHAUSTED.");
+  at.number("max_computing", limits.max_computing, {1, 1024},
+            "Requests whose batches take turns in the model; others wait.");
+  at.number("batch_tokens", limits.batch_tokens, {16, 65536},
+            "Tokens of a prompt computed together, rounded down to whole chunks.");
+  at.number("max_unsent_mib", limits.max_unsent_mib, {1, 1 << 20},
+            "A request with more codes waiting for its consumer is not computed further, MiB.");
+  at.number("max_credit_messages", limits.max_credit_messages, {1, 4096},
+            "Unacknowledged messages of one request, however many the consumer allows.");
+  at.milliseconds("request_timeout_ms", limits.request_timeout, {1, 86400000},
+                  "A request's deadline where the consumer gives none or a later one.");
+  at.milliseconds("drain_timeout_ms", limits.drain_timeout, {0, 86400000},
+                  "After SIGTERM running requests get so long to finish.");
+}
+
+void describe(ConfigVisitor& at, PrefillConfig& config) {
+  at.section_of("link", "The link to the decode servers.",
+                [&config](ConfigVisitor& link) { describe_link(link, config.transport); });
+  at.section("codec", config.codec, "What is offered to decode servers; they choose codec and ranks.");
+  at.section("code_cache", config.code_cache, "Codes kept for prompts that begin alike.");
+  at.section("model", config.model, "The producer: the model that reads prompts.");
+  describe_device(at, config.device);
+  describe_threads(at, config.threads);
+  at.section("kv_cache", config.kv_cache, "Memory for keys and values of prompts being computed.");
+  at.section("limits", config.limits, "What one server takes on.");
+  at.section("grpc", config.grpc, "The control plane.");
+  at.section("transport", config.transport, "The data plane.");
+  at.section("log", config.log, "Logging.");
+}
+
+void check_config(const PrefillConfig& config) {
+  if (config.model.directory.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "model.directory is not set; it must name a Hugging Face checkpoint");
+  }
+  if (config.codec.chunk_tokens % 16 != 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "codec.chunk_tokens is " + std::to_string(config.codec.chunk_tokens) + "; it must be a multiple of 16");
+  }
+  // Then a send never finds the transport's queue full.
+  const int64_t messages = int64_t{config.limits.max_requests} * config.limits.max_credit_messages;
+  if (messages > static_cast<int64_t>(config.transport.send_queue)) {
+    throw Error(ErrorCode::kInvalidArgument, "limits.max_requests x limits.max_credit_messages is " +
+                                                 std::to_string(messages) + " but transport.send_queue only " +
+                                                 std::to_string(config.transport.send_queue));
+  }
+  check_options(config.transport);
+}
+
+}  // namespace scd

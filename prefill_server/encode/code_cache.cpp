@@ -1,0 +1,87 @@
+#include "prefill_server/encode/code_cache.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace scd {
+namespace {
+
+// What an entry costs besides its payloads: nodes, names, one small allocation a layer.
+constexpr uint64_t kEntryBytes = 256;
+constexpr uint64_t kUnitBytes = 128;
+
+uint64_t cost_of(const StoredChunk& chunk) { return chunk.bytes() + kEntryBytes + kUnitBytes * chunk.units.size(); }
+
+}  // namespace
+
+CodeCache::CodeCache(uint64_t capacity_bytes, int64_t chunk_tokens)
+    : capacity_(capacity_bytes), chunk_tokens_(chunk_tokens) {
+  SCD_CHECK(chunk_tokens > 0 && chunk_tokens % kHandoverMultiple == 0, "chunks are multiples of 16 tokens");
+}
+
+size_t CodeCache::NameHash::operator()(const Sha256Digest& name) const {
+  size_t head = 0;
+  std::memcpy(&head, name.data(), sizeof head);
+  return head;
+}
+
+CodeCache::Chunk CodeCache::take(const Sha256Digest& name) {
+  const auto found = index_.find(name);
+  if (found == index_.end()) return nullptr;
+  entries_.splice(entries_.begin(), entries_, found->second);
+  return found->second->chunk;
+}
+
+CodeCache::Found CodeCache::find(const PrefixNames& names, int64_t skip_tokens) {
+  std::scoped_lock lock(mutex_);
+  Found found;
+  const int64_t limit = names.tokens();
+  while (found.end < limit) {
+    Chunk chunk;
+    int64_t end = std::min(found.end + chunk_tokens_, limit);
+    if (end <= skip_tokens) {  // nothing of it is ever sent
+      found.end = end;
+      continue;
+    }
+    // A whole chunk, else the longest tail that was the end of another prompt's hand-over.
+    for (; end > std::max(found.end, skip_tokens); end -= kHandoverMultiple) {
+      if ((chunk = take(names.of(end))) != nullptr) break;
+    }
+    if (chunk == nullptr) break;
+    found.chunks.push_back(std::move(chunk));
+    const bool whole = end == found.end + chunk_tokens_;
+    found.end = end;
+    if (!whole) break;
+  }
+  // A chunk is of no use without those before it, so these shall go later.
+  for (auto chunk = found.chunks.rbegin(); chunk != found.chunks.rend(); ++chunk)
+    take(names.of((*chunk)->tokens.end()));
+  counters_.hits += found.chunks.size();
+  if (found.end < limit) ++counters_.misses;
+  if (found.chunks.empty()) found.end = 0;
+  return found;
+}
+
+void CodeCache::insert(const Sha256Digest& name, Chunk chunk) {
+  std::scoped_lock lock(mutex_);
+  if (take(name) != nullptr || cost_of(*chunk) > capacity_) return;
+  counters_.bytes += cost_of(*chunk);
+  entries_.push_front({name, std::move(chunk)});
+  index_[name] = entries_.begin();
+  while (counters_.bytes > capacity_) {
+    const Entry& last = entries_.back();
+    counters_.bytes -= cost_of(*last.chunk);
+    ++counters_.evictions;
+    index_.erase(last.name);
+    entries_.pop_back();
+  }
+  counters_.chunks = entries_.size();
+}
+
+CodeCacheCounters CodeCache::counters() const {
+  std::scoped_lock lock(mutex_);
+  return counters_;
+}
+
+}  // namespace scd

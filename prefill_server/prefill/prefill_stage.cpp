@@ -1,0 +1,157 @@
+#include "prefill_server/prefill/prefill_stage.h"
+
+#include <omp.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "common/model/forward.h"
+
+namespace scd {
+
+PrefillStage::PrefillStage(Args args)
+    : args_(std::move(args)), warm_(warmed_.get_future()), thread_([this](const std::stop_token& stop) {
+        pthread_setname_np(pthread_self(), "scd-compute");
+        run(stop);
+      }) {}
+
+PrefillStage::~PrefillStage() {
+  thread_.request_stop();
+  wake();
+  thread_.join();
+}
+
+void PrefillStage::submit(Job job) {
+  {
+    std::scoped_lock lock(mutex_);
+    waiting_.push_back(std::move(job));
+    woken_ = true;
+  }
+  changed_.notify_one();
+}
+
+void PrefillStage::wake() {
+  {
+    std::scoped_lock lock(mutex_);
+    woken_ = true;
+  }
+  changed_.notify_one();
+}
+
+size_t PrefillStage::waiting() const {
+  std::scoped_lock lock(mutex_);
+  return waiting_.size();
+}
+
+size_t PrefillStage::computing() const { return computing_.load(std::memory_order_relaxed); }
+
+void PrefillStage::run(const std::stop_token& stop) {
+  if (args_.threads > 0) omp_set_num_threads(args_.threads);
+  try {
+    warm_up();
+    warmed_.set_value();
+  } catch (...) {
+    warmed_.set_exception(std::current_exception());
+    return;
+  }
+  while (!stop.stop_requested()) {
+    begin_waiting();
+    active_.remove_if([](const Work& work) { return work.job->ended(); });
+    computing_.store(active_.size(), std::memory_order_relaxed);
+    const auto work = next_runnable();
+    if (work == active_.end()) {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return woken_; });
+      woken_ = false;
+      continue;
+    }
+    run_batch(*work);
+    if (work->done_tokens >= work->job->plan.handover_tokens) {
+      active_.erase(work);
+    } else {
+      active_.splice(active_.end(), active_, work);
+    }
+  }
+}
+
+// The first pass pays for memory, primitives and threads, so that the first request does not.
+void PrefillStage::warm_up() {
+  const int64_t room = int64_t{args_.cache.pool().pages()} * args_.cache.pool().page_tokens();
+  const int64_t tokens = std::min({args_.batch_tokens, room, int64_t{args_.model.config().max_positions}});
+  PageTable pages = args_.cache.pool().make_table();
+  if (const auto reserved = pages.reserve(tokens); !reserved) throw Error(reserved.failure());
+  const std::vector<TokenId> ids(static_cast<size_t>(tokens), 0);
+  const SequenceChunk chunk{&pages, 0, ids};
+  ForwardPass pass(args_.model, args_.cache, std::span(&chunk, 1));
+  while (pass.next_layer() < args_.model.config().layers) pass.run_layer();
+}
+
+// Waiting jobs begin in the order they came, while there are places and pages.
+void PrefillStage::begin_waiting() {
+  while (active_.size() < static_cast<size_t>(args_.max_computing)) {
+    Work work;
+    {
+      std::scoped_lock lock(mutex_);
+      while (!waiting_.empty() && waiting_.front()->ended()) waiting_.pop_front();
+      if (waiting_.empty()) return;
+      work.job = waiting_.front();
+    }
+    const bool needed = args_.before(work.job);
+    if (needed) {
+      work.pages = args_.cache.pool().make_table();
+      // Pages come back when another job ends; without another one, they all are here.
+      if (!work.pages.reserve(work.job->plan.handover_tokens)) return;
+      work.job->spans.add({PrefillPart::kQueue, work.job->request.received_at, PrefillClock::now()});
+    }
+    {
+      std::scoped_lock lock(mutex_);
+      waiting_.pop_front();
+    }
+    if (needed) active_.push_back(std::move(work));
+  }
+}
+
+std::list<PrefillStage::Work>::iterator PrefillStage::next_runnable() {
+  return std::find_if(active_.begin(), active_.end(), [this](const Work& work) { return has_room(*work.job); });
+}
+
+bool PrefillStage::has_room(PrefillJob& job) const {
+  std::scoped_lock lock(job.outbox.mutex);
+  return job.outbox.unsent_bytes <= args_.max_unsent_bytes;
+}
+
+void PrefillStage::run_batch(Work& work) {
+  PrefillJob& job = *work.job;
+  const int64_t first = work.done_tokens;
+  const int64_t count = std::min(args_.batch_tokens, job.plan.handover_tokens - first);
+  const SequenceChunk chunk{
+      &work.pages, first,
+      std::span(job.request.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count))};
+  const int32_t layers = args_.model.config().layers;
+  auto started = PrefillClock::now();
+  ForwardPass pass(args_.model, args_.cache, std::span(&chunk, 1));
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    if (job.ended()) break;  // the consumer's wish is heard between layers
+    const bool keep = layer >= job.request.first_layer && job.encoder.needs_attention_input(layer);
+    pass.keep_attention_input(keep);
+    // Nobody reads what the last layer passes on: its keys and values are all that is asked for.
+    if (layer + 1 < layers) {
+      pass.run_layer();
+    } else {
+      pass.run_keys_values_only();
+    }
+    const auto computed = PrefillClock::now();
+    job.spans.add({PrefillPart::kPrefill, started, computed});
+    args_.on_layer(work.job, {.layer = layer,
+                              .tokens = {first, count},
+                              .kv = args_.cache.layer(layer),
+                              .page_ids = work.pages.page_ids(),
+                              .attention_input = keep ? pass.attention_input() : kernels::ConstMatrix{}});
+    started = PrefillClock::now();
+  }
+  work.done_tokens += count;
+}
+
+}  // namespace scd

@@ -1,0 +1,81 @@
+// The compute thread: runs prompts through the producer, batch by batch and layer by layer, and shows every finished
+// layer to the encode stage before the next one runs. Prompts take turns after each batch, so that a long one does not
+// hold up the others. The only thread that calls the model (its kernels run on one OpenMP pool).
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <future>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "common/kv/kv_cache.h"
+#include "common/model/model.h"
+#include "prefill_server/computed_layer.h"
+#include "prefill_server/job.h"
+
+namespace scd {
+
+class PrefillStage {
+ public:
+  using Job = std::shared_ptr<PrefillJob>;  // shared as PrefillJob says
+
+  struct Args {
+    const Model& model;
+    KvCache& cache;
+    int64_t batch_tokens = 256;  // a multiple of the codec's chunk
+    int32_t max_computing = 4;
+    uint64_t max_unsent_bytes = 0;
+    int32_t threads = 0;  // of OpenMP; 0: its default
+    // On the compute thread. before: whether anything is left to compute.
+    std::function<bool(const Job&)> before;
+    std::function<void(const Job&, const ComputedLayer&)> on_layer;
+  };
+
+  // Runs a warm-up pass at once; wait for it with warm().
+  explicit PrefillStage(Args args);
+  ~PrefillStage();  // jobs that are not done are dropped
+  PrefillStage(const PrefillStage&) = delete;
+  PrefillStage& operator=(const PrefillStage&) = delete;
+
+  void warm() { warm_.get(); }  // throws what the warm-up threw; once
+  void submit(Job job);
+  // A job ended, or has room to send again: look at once.
+  void wake();
+
+  size_t waiting() const;    // not yet begun
+  size_t computing() const;  // begun
+
+ private:
+  struct Work {
+    Job job;
+    PageTable pages;
+    int64_t done_tokens = 0;
+  };
+
+  void run(const std::stop_token& stop);
+  void warm_up();
+  void begin_waiting();
+  std::list<Work>::iterator next_runnable();
+  void run_batch(Work& work);
+  bool has_room(PrefillJob& job) const;
+
+  Args args_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Job> waiting_;
+  bool woken_ = false;
+  std::atomic<size_t> computing_{0};
+
+  std::list<Work> active_;  // the thread's own; the front is next
+  std::promise<void> warmed_;
+  std::future<void> warm_;
+  std::jthread thread_;
+};
+
+}  // namespace scd

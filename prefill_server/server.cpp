@@ -1,0 +1,160 @@
+#include "prefill_server/server.h"
+
+#include <optional>
+#include <utility>
+
+#include "common/codec/artifact.h"
+#include "common/codec/registry.h"
+#include "common/log/log.h"
+#include "common/log/progress.h"
+#include "common/model/model.h"
+#include "common/rpc/server.h"
+#include "kernels/cpu_level.h"
+#include "prefill_server/pipeline.h"
+#include "prefill_server/producer.h"
+#include "prefill_server/request/prefill_service.h"
+
+namespace scd {
+namespace {
+
+kernels::DType precision_of(Precision wanted) {
+  const bool fast_bf16 = kernels::cpu_level() >= kernels::CpuLevel::kAvx512Bf16;
+  if (wanted == Precision::kAuto) return fast_bf16 ? kernels::DType::kBF16 : kernels::DType::kF32;
+  return wanted == Precision::kBF16 ? kernels::DType::kBF16 : kernels::DType::kF32;
+}
+
+std::optional<std::filesystem::path> adapter_of(const ModelOptions& options) {
+  if (options.adapter.empty()) return std::nullopt;
+  return options.adapter;
+}
+
+std::string name_of(const ModelOptions& options) {
+  if (!options.name.empty()) return options.name;
+  const auto directory = std::filesystem::weakly_canonical(options.directory);
+  return directory.filename().string();
+}
+
+Model load_model(const ModelOptions& options) {
+  Progress progress("loading " + options.directory.string());
+  const auto started = std::chrono::steady_clock::now();
+  Model model = Model::load({.directory = options.directory,
+                             .adapter = adapter_of(options),
+                             .precision = precision_of(options.precision),
+                             .progress = [&progress](double share) { progress.update(share); }});
+  progress.finish();
+  log_info("model_loaded",
+           {{"directory", options.directory.string()},
+            {"family", model.config().family},
+            {"layers", model.config().layers},
+            {"precision", model.precision() == kernels::DType::kBF16 ? "bf16" : "fp32"},
+            {"weight_mib", model.weight_bytes() >> 20},
+            {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count()}});
+  return model;
+}
+
+void add_encoders(Producer& producer, const ModelConfig& model, const std::filesystem::path& artifact) {
+  const CodecModel shape{.layers = model.layers,
+                         .kv_heads = model.kv_heads,
+                         .head_dim = model.head_dim,
+                         .hidden = model.hidden,
+                         .rope = model.rope};
+  producer.encoders.emplace_back(CodecId::kRaw, make_encoder(CodecId::kRaw, shape, nullptr));
+  if (artifact.empty()) return;
+  const ArtifactEncoder fitted = load_encoder(artifact);
+  const auto fits = check_compatible(
+      fitted, {producer.fingerprint.weights, producer.fingerprint.tokenizer, producer.fingerprint.rope});
+  if (!fits) {
+    throw Error(fits.failure().code, "codec.artifact " + artifact.string() + ": " + fits.failure().message);
+  }
+  producer.encoders.emplace_back(CodecId::kScd, make_encoder(CodecId::kScd, shape, &fitted));
+}
+
+Producer make_producer(const PrefillConfig& config, const Model& model, const Transport& transport) {
+  Producer producer{.name = name_of(config.model),
+                    .fingerprint = fingerprint_model(config.model.directory, adapter_of(config.model)),
+                    .layers = model.config().layers,
+                    .kv_heads = model.config().kv_heads,
+                    .head_dim = model.config().head_dim,
+                    .hidden = model.config().hidden,
+                    .vocabulary = model.config().vocab,
+                    .context_tokens = model.config().max_positions,
+                    .precision = model.precision() == kernels::DType::kBF16 ? "bf16" : "fp32",
+                    .chunk_tokens = config.codec.chunk_tokens,
+                    .data_plane = transport.address(),
+                    .encoders = {}};
+  add_encoders(producer, model.config(), config.codec.artifact);
+  return producer;
+}
+
+const PrefillConfig& checked(const PrefillConfig& config) {
+  check_config(config);
+  return config;
+}
+
+}  // namespace
+
+// In the order they are built; taken down in ~PrefillServer().
+struct PrefillServer::Parts {
+  Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
+      : config(checked(settings)),
+        model(load_model(config.model)),
+        kv_cache(model.config().kv_shape(model.precision()), config.kv_cache.pages),
+        transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
+        producer(make_producer(config, model, *transport)),
+        pipeline({config, producer, model, kv_cache, *transport}),
+        service({producer, pipeline, config.limits.request_timeout}),
+        rpc(config.grpc, {{v1::PrefillService::service_full_name(), &service}}) {}
+
+  const PrefillConfig config;
+  const Model model;
+  KvCache kv_cache;
+  std::unique_ptr<Transport> transport;
+  const Producer producer;
+  Pipeline pipeline;
+  PrefillService service;
+  RpcServer rpc;
+};
+
+PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transport> transport)
+    : parts_(std::make_unique<Parts>(config, std::move(transport))) {
+  log_info("data_plane", {{"address", parts_->producer.data_plane}, {"uses", parts_->transport->description()}});
+  parts_->pipeline.warm();
+  parts_->rpc.set_serving(true);
+  log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});
+}
+
+PrefillServer::~PrefillServer() {
+  parts_->pipeline.end_all({ErrorCode::kUnavailable, "the prefill server is shutting down"});
+  parts_->rpc.shutdown(std::chrono::steady_clock::now());
+  // Sends that are still under way tell the pipeline how they ended, so it must outlive them.
+  parts_->transport.reset();
+}
+
+const std::string& PrefillServer::address() const { return parts_->rpc.address(); }
+
+int PrefillServer::port() const { return parts_->rpc.port(); }
+
+std::string PrefillServer::data_plane_address() const { return parts_->producer.data_plane; }
+
+size_t PrefillServer::drain(std::chrono::milliseconds timeout) {
+  constexpr std::chrono::seconds kLastWords{2};  // for the status of calls that are done
+  parts_->rpc.set_serving(false);
+  const size_t ended = parts_->pipeline.drain(std::chrono::steady_clock::now() + timeout);
+  parts_->rpc.shutdown(std::chrono::steady_clock::now() + kLastWords);
+  return ended;
+}
+
+void PrefillServer::hurry() {
+  parts_->pipeline.end_all({ErrorCode::kUnavailable, "the prefill server is shutting down"});
+}
+
+PrefillCounters PrefillServer::counters() const {
+  return {.requests = parts_->pipeline.outcomes(),
+          .live_requests = parts_->pipeline.load().live_requests,
+          .computing = parts_->pipeline.computing(),
+          .pages_in_use = parts_->kv_cache.pool().pages_in_use(),
+          .code_cache = parts_->pipeline.code_cache(),
+          .transport = parts_->transport->counters()};
+}
+
+}  // namespace scd

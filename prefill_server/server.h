@@ -1,0 +1,51 @@
+// A prefill server: the producer's model behind a PrefillService and a data plane.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "common/transport/transport.h"
+#include "prefill_server/config.h"
+#include "prefill_server/encode/code_cache.h"
+#include "prefill_server/job_ledger.h"
+
+namespace scd {
+
+struct PrefillCounters {
+  OutcomeCounts requests{};  // ended; index 0: well, else by ErrorCode
+  size_t live_requests = 0;
+  size_t computing = 0;  // waiting for the model or in it
+  int32_t pages_in_use = 0;
+  CodeCacheCounters code_cache;
+  TransportCounters transport;
+};
+
+class PrefillServer {
+ public:
+  // Loads the model, listens, warms up, then serves. transport: null makes the one the configuration asks for.
+  // Throws Error saying what is wrong with configuration, checkpoint, artifact or addresses.
+  explicit PrefillServer(const PrefillConfig& config, std::unique_ptr<Transport> transport = nullptr);
+  ~PrefillServer();  // quick but clean: live requests end with UNAVAILABLE
+  PrefillServer(const PrefillServer&) = delete;
+  PrefillServer& operator=(const PrefillServer&) = delete;
+
+  const std::string& address() const;  // of the gRPC service, host:port
+  int port() const;
+  std::string data_plane_address() const;
+
+  // NOT_SERVING; refuses new requests, waits for running ones up to the timeout, then stops listening. Returns how many
+  // requests had to be ended.
+  size_t drain(std::chrono::milliseconds timeout);
+  // A drain that waits does so no longer.
+  void hurry();
+
+  PrefillCounters counters() const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace scd
