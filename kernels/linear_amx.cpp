@@ -13,7 +13,7 @@ constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileElements = kTileRows * kInputBlock;  // of BF16: 1 KiB
 constexpr int64_t kStripTiles = 2;                          // row tiles of one 32 x 32 block of sums
 constexpr int64_t kBlockRows = 256;                         // x kept in the second-level cache
-constexpr int64_t kPieceBlocks = 16;                        // input blocks of the panel kept in the first-level cache
+constexpr int64_t kPieceBlocks = 18;                        // input blocks of the panel kept in the first-level cache
 constexpr int64_t kPartBlocks = 64;                         // input blocks of x that fit beside the panel
 constexpr int64_t kPassRows = 2048;                         // bounds the scratch for x
 constexpr int64_t kPanelBlockElements = kInputBlock * kPanelColumns;
@@ -102,12 +102,14 @@ void multiply_panel(const Pass& pass, int64_t first_tile, int64_t last_tile, int
   alignas(64) float sums[kBlockRows / kTileRows * 2 * kSumFloats];
   const uint16_t* weights = pass.product.weights.panel(panel);
   const int64_t strips = (last_tile - first_tile + 1) / kStripTiles;
-  for (int64_t first = pass.first_block; first < pass.last_block; first += kPieceBlocks) {
-    const int64_t blocks = std::min(kPieceBlocks, pass.last_block - first);
+  const int64_t pieces = (pass.last_block - pass.first_block + kPieceBlocks - 1) / kPieceBlocks;
+  const int64_t piece_blocks = (pass.last_block - pass.first_block + pieces - 1) / pieces;
+  for (int64_t first = pass.first_block; first < pass.last_block; first += piece_blocks) {
+    const int64_t blocks = std::min(piece_blocks, pass.last_block - first);
     const bool last_piece = first + blocks == pass.last_block;
     const int64_t next_block = last_piece ? pass.all_blocks() + pass.first_block : first + blocks;
     const auto* next = reinterpret_cast<const char*>(weights + next_block * kPanelBlockElements);
-    const int64_t lines = (kPieceBlocks * kPanelBlockElements * 2 / 64 + strips * blocks - 1) / (strips * blocks);
+    const int64_t lines = (piece_blocks * kPanelBlockElements * 2 / 64 + strips * blocks - 1) / (strips * blocks);
     for (int64_t strip = 0; strip < strips; ++strip) {
       const int64_t tile = first_tile + strip * kStripTiles;
       const Operands operands{.x = pass.packed_x + (tile * pass.all_blocks() + first) * kTileElements,
@@ -125,13 +127,13 @@ void multiply_panel(const Pass& pass, int64_t first_tile, int64_t last_tile, int
     }
   }
   tile_fence();
-  for (int64_t row = first_tile * kTileRows; row < std::min(pass.rows, last_tile * kTileRows); ++row) {
-    const int64_t tile = row / kTileRows - first_tile;
-    const float* from = sums + tile * 2 * kSumFloats + row % kTileRows * kTileRows;
-    const int64_t column = panel * kPanelColumns;
-    const bool first_part = pass.first_block == 0;
-    store_sums(pass.product, first_part, pass.first_row + row, column, _mm512_load_ps(from));
-    store_sums(pass.product, first_part, pass.first_row + row, column + 16, _mm512_load_ps(from + kSumFloats));
+  const SumWriter writer(pass.product, pass.first_block == 0);
+  for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+    const float* from = sums + (tile - first_tile) * 2 * kSumFloats;
+    const int64_t rows = std::min(kTileRows, pass.rows - tile * kTileRows);
+    const int64_t row = pass.first_row + tile * kTileRows;
+    write_tile(writer, row, rows, panel * kPanelColumns, from);
+    write_tile(writer, row, rows, panel * kPanelColumns + 16, from + kSumFloats);
   }
 }
 
@@ -141,7 +143,7 @@ void multiply_pass(const Pass& pass) {
   const int64_t panels = pass.product.weights.panels();
   constexpr int64_t kPanelsAtOnce = 8;
   const int64_t groups = (panels + kPanelsAtOnce - 1) / kPanelsAtOnce;
-#pragma omp parallel
+#pragma omp parallel if (pass.product.worth_threads())
   {
     const AmxTiles tiles;
 #pragma omp for schedule(dynamic, 1)
@@ -172,7 +174,7 @@ void multiply_amx(const PanelProduct& product) {
               .rows = std::min(kPassRows, product.x.rows - first_row),
               .first_block = 0,
               .last_block = 0};
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (product.worth_threads() && pass.row_tiles() > 1)
     for (int64_t tile = 0; tile < pass.row_tiles(); ++tile) pack_tile_row(product.x, first_row, tile, packed);
     for (; pass.first_block < blocks; pass.first_block = pass.last_block) {
       pass.last_block = std::min(blocks, pass.first_block + part_blocks);

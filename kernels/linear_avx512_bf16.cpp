@@ -45,11 +45,13 @@ void multiply_panel(const PanelProduct& product, const uint16_t* packed_x, int64
       }
     }
   }
+  const SumWriter writer(product, true);
   for (int row = 0; row < Rows; ++row) {
     for (int half = 0; half < 2; ++half) {
       __m512 sum = sums[0][row][half];
       if constexpr (kChains == 2) sum = _mm512_add_ps(sum, sums[1][row][half]);
-      store_sums(product, true, first_row + row, panel * kPanelColumns + half * 16, sum);
+      const int64_t column = panel * kPanelColumns + half * 16;
+      if (column < writer.columns) writer.write(first_row + row, column, sum);
     }
   }
 }
@@ -69,7 +71,7 @@ void multiply_avx512_bf16(const PanelProduct& product) {
   const int64_t padded_in = product.weights.padded_in();
   const size_t bytes = static_cast<size_t>(rows * padded_in) * 2;
   auto* x = reinterpret_cast<uint16_t*>(scratch(ScratchSlot::kLinearInput, bytes));
-#pragma omp parallel for schedule(static) if (rows > 16)
+#pragma omp parallel for schedule(static) if (rows > 16 && product.worth_threads())
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t column = 0; column < padded_in; column += 32) {
       _mm512_storeu_si512(x + row * padded_in + column, load_bf16(product.x, row, column));
@@ -78,7 +80,7 @@ void multiply_avx512_bf16(const PanelProduct& product) {
   const int64_t chunk = std::max<int64_t>(1, kChunkBytes / (product.weights.panel_elements() * 2));
   for (int64_t first = 0; first < rows; first += kBlockRows) {
     const int64_t last = std::min(rows, first + kBlockRows);
-#pragma omp parallel for schedule(dynamic, chunk) if (panels > chunk)
+#pragma omp parallel for schedule(dynamic, chunk) if (product.worth_threads())
     for (int64_t panel = 0; panel < panels; ++panel) {
       for (int64_t row = first; row < last; row += kStepRows) {
         kPanelKernels[static_cast<size_t>(std::min(kStepRows, last - row) - 1)](product, x, row, panel);

@@ -24,12 +24,17 @@ struct PanelWeights {
   const uint16_t* panel(int64_t index) const { return data + index * panel_elements(); }
 };
 
+// Multiplications below which one thread is faster than waking the others.
+inline constexpr int64_t kSerialMultiplications = int64_t{1} << 18;
+
 // y = x W^T + bias, or y += with accumulate. x F32 or BF16, y F32 or BF16.
 struct PanelProduct {
   PanelWeights weights;
   ConstMatrix x;
   Matrix y;
   bool accumulate = false;
+
+  bool worth_threads() const { return x.rows * weights.in * weights.out > kSerialMultiplications; }
 };
 
 // Up to this many rows the product is bounded by memory and AVX512-BF16 does better than tiles.

@@ -1,0 +1,29 @@
+// What this machine can do, measured the moment it is asked: the denominators of `scd bench engine`. Compare shares
+// only within one run, on the threads that the kernels use.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace scd::kernels {
+
+// x [m, k] times W^T with W [n, k].
+struct GemmShape {
+  int64_t m = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+  double flops() const { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
+};
+
+// FLOP/s of oneDNN's matmul, BF16 in, F32 out, weights in the layout it prefers, over all shapes one after the other
+// (primitives made and warmed before); the best of `repetitions`. A CPU without AVX512-BF16 is measured in F32.
+double measure_gemm_rate_onednn(std::span<const GemmShape> shapes, int threads, int repetitions = 3);
+
+// Bytes a second of reading a buffer of `bytes` front to back, each thread its part; the best of `repetitions`.
+double measure_read_bandwidth(size_t bytes, int threads, int repetitions = 3);
+
+// OpenMP threads that kernels called from this thread use.
+int kernel_threads();
+
+}  // namespace scd::kernels
