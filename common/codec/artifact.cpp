@@ -62,7 +62,8 @@ void write_decoder_part(const fs::path& artifact, const ArtifactDecoder& decoder
 
 std::string abbreviated(const std::string& text) { return text.size() == 64 ? text.substr(0, 12) + "…" : text; }
 
-void compare(const std::string& what, const std::string& artifact, const std::string& serving, std::string& differences) {
+void compare(const std::string& what, const std::string& artifact, const std::string& serving,
+             std::string& differences) {
   if (artifact == serving) return;
   if (!differences.empty()) differences += "; ";
   differences += what + ": artifact " + (artifact.empty() ? "none" : abbreviated(artifact)) + ", serving " +
@@ -131,8 +132,8 @@ ArtifactDecoder load_decoder(const fs::path& directory, const std::string& consu
     std::string known;
     for (const std::string& name : list_decoders(directory)) known += (known.empty() ? "" : ", ") + abbreviated(name);
     throw Error(ErrorCode::kNotFound, directory.string() + ": no decoder for the consumer " +
-                                          abbreviated(consumer_weights) + "; there are: " +
-                                          (known.empty() ? "none" : known));
+                                          abbreviated(consumer_weights) +
+                                          "; there are: " + (known.empty() ? "none" : known));
   }
   return parse_decoder(read_part(part), part);
 }

@@ -204,7 +204,8 @@ ArtifactEncoder parse_encoder(const ArtifactFiles& files, const std::filesystem:
   const std::filesystem::path tensors = directory / "tensors.safetensors";
   encoder.layers = parse_layers<ScdLayerEncoder>(files.tensors, encoder.model.layers, tensors);
   if (fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
-    throw Error(ErrorCode::kDataLoss, file.string() + ": field patch_layers is not what " + tensors.string() + " holds");
+    throw Error(ErrorCode::kDataLoss,
+                file.string() + ": field patch_layers is not what " + tensors.string() + " holds");
   }
   return encoder;
 }

@@ -73,7 +73,8 @@ class Decoder {
   // The encoder whose payloads it reads.
   virtual const Sha256Digest& encoder_id() const = 0;
   // Untrusted bytes: everything is bounded and checked. DATA_LOSS names what does not fit. `out` is reused storage.
-  virtual Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const = 0;
+  virtual Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload,
+                              DecodedLayer& out) const = 0;
   // No payload of this many tokens is longer (sizes staging slots).
   virtual size_t max_payload_bytes(int64_t tokens) const = 0;
 };

@@ -37,8 +37,8 @@ Failure payload_failure(const PayloadPlace& place, const std::string& what) {
 
 Result<PayloadHeader> read_payload_header(const PayloadPlace& place, std::span<const std::byte> payload) {
   if (place.tokens < 1 || place.tokens > kMaxPayloadTokens) {
-    return payload_failure(place, std::to_string(place.tokens) + " tokens; a payload holds 1 to " +
-                                      std::to_string(kMaxPayloadTokens));
+    return payload_failure(
+        place, std::to_string(place.tokens) + " tokens; a payload holds 1 to " + std::to_string(kMaxPayloadTokens));
   }
   if (place.first_position < 0 || place.first_position > std::numeric_limits<int32_t>::max() - place.tokens) {
     return payload_failure(place, "positions out of range");
@@ -49,8 +49,8 @@ Result<PayloadHeader> read_payload_header(const PayloadPlace& place, std::span<c
   const auto kind = static_cast<uint8_t>(payload[0]);
   const auto version = static_cast<uint8_t>(payload[1]);
   if (version != kPayloadVersion) {
-    return payload_failure(place, "version " + std::to_string(version) + "; this build reads version " +
-                                      std::to_string(kPayloadVersion));
+    return payload_failure(
+        place, "version " + std::to_string(version) + "; this build reads version " + std::to_string(kPayloadVersion));
   }
   if (kind < static_cast<uint8_t>(PayloadKind::kRaw) || kind > static_cast<uint8_t>(PayloadKind::kScdPatch)) {
     return payload_failure(place, "unknown kind " + std::to_string(kind));

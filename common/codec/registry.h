@@ -12,9 +12,9 @@
 
 namespace scd {
 
-std::string_view to_string(CodecId id);                      // "raw", "scd": as in YAML and tables
+std::string_view to_string(CodecId id);  // "raw", "scd": as in YAML and tables
 std::optional<CodecId> codec_from_name(std::string_view name);
-std::optional<CodecId> codec_from_number(uint8_t id);        // as on the wire
+std::optional<CodecId> codec_from_number(uint8_t id);  // as on the wire
 bool needs_artifact(CodecId id);
 
 // artifact: null for codecs that need none. Throws Error kFailedPrecondition when it is missing or does not fit.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "common/codec/key_rotation.h"
 #include "common/codec/payload.h"
@@ -38,8 +39,7 @@ bool rank_fits(int64_t rank, int64_t calibrated) { return rank >= 1 && rank <= c
 
 }  // namespace
 
-ScdDecoder::ScdDecoder(const CodecModel& consumer, std::vector<ScdLayerDecoder> layers,
-                       const Sha256Digest& encoder_id)
+ScdDecoder::ScdDecoder(const CodecModel& consumer, std::vector<ScdLayerDecoder> layers, const Sha256Digest& encoder_id)
     : consumer_(consumer), layers_(std::move(layers)), encoder_id_(encoder_id) {
   if (static_cast<int32_t>(layers_.size()) != consumer_.layers) {
     throw Error(ErrorCode::kFailedPrecondition, "codec scd: decoder of " + std::to_string(layers_.size()) +
@@ -62,9 +62,9 @@ ScdDecoder::ScdDecoder(const CodecModel& consumer, std::vector<ScdLayerDecoder> 
 size_t ScdDecoder::max_payload_bytes(int64_t tokens) const {
   int64_t values_per_token = 0;
   for (const ScdLayerDecoder& maps : layers_) {
-    values_per_token = std::max(values_per_token, maps.is_patch() ? maps.predictor.linear.rows
-                                                                  : (maps.key.rows + maps.value.rows) *
-                                                                        consumer_.kv_heads);
+    values_per_token =
+        std::max(values_per_token,
+                 maps.is_patch() ? maps.predictor.linear.rows : (maps.key.rows + maps.value.rows) * consumer_.kv_heads);
   }
   return kPayloadHeaderBytes + static_cast<size_t>(tokens * values_per_token) * 2;
 }
@@ -93,8 +93,8 @@ Result<ScdDecoder::Codes> ScdDecoder::read_codes(const PayloadPlace& place, std:
   const size_t first_bytes = static_cast<size_t>(header.first_rank * samples) * 2;
   const size_t expected_bytes = first_bytes + static_cast<size_t>(header.second_rank * samples) * 2;
   if (body.size() != expected_bytes) {
-    return payload_failure(place, std::to_string(body.size()) + " bytes of codes, not " +
-                                      std::to_string(expected_bytes));
+    return payload_failure(place,
+                           std::to_string(body.size()) + " bytes of codes, not " + std::to_string(expected_bytes));
   }
   Codes codes{DenseMatrix(header.first_rank, samples), DenseMatrix(header.second_rank, samples)};
   const bool first_finite = read_bf16(body.first(first_bytes), codes.first.values);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "common/codec/key_rotation.h"
 #include "common/codec/payload.h"

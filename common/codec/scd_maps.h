@@ -43,7 +43,8 @@ struct ScdLayerDecoder {
   bool operator==(const ScdLayerDecoder&) const = default;
 };
 
-// Applies a predictor to codes. codes [rank, tokens] F32 component-major, rank <= rows of `linear`; out [tokens, hidden].
+// Applies a predictor to codes. codes [rank, tokens] F32 component-major, rank <= rows of `linear`; out [tokens,
+// hidden].
 void predict_attention_input(const ScdPredictor& predictor, kernels::ConstMatrix codes, kernels::Matrix out);
 
 }  // namespace scd

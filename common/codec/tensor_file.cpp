@@ -117,8 +117,8 @@ TensorMap parse_tensors(std::span<const std::byte> bytes, const std::filesystem:
     if (!entry.is_object()) refuse(file, "tensor " + name + ": not an object");
     const StoredShape stored = read_shape(entry, file, name);
     const auto offsets = entry.find("data_offsets");
-    if (offsets == entry.end() || !offsets->is_array() || offsets->size() != 2 ||
-        !(*offsets)[0].is_number_unsigned() || !(*offsets)[1].is_number_unsigned()) {
+    if (offsets == entry.end() || !offsets->is_array() || offsets->size() != 2 || !(*offsets)[0].is_number_unsigned() ||
+        !(*offsets)[1].is_number_unsigned()) {
       refuse(file, "tensor " + name + ": no data_offsets");
     }
     const auto begin = (*offsets)[0].get<uint64_t>();

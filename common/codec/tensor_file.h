@@ -17,8 +17,8 @@ using TensorMap = std::map<std::string, DenseMatrix>;
 // map gives the same bytes.
 std::string serialize_tensors(const TensorMap& tensors);
 
-// Throws Error kDataLoss naming `file` and the tensor or field: truncated, overlapping, wrong shape, unknown dtype, more
-// than 2^31 values, values that are not finite.
+// Throws Error kDataLoss naming `file` and the tensor or field: truncated, overlapping, wrong shape, unknown dtype,
+// more than 2^31 values, values that are not finite.
 TensorMap parse_tensors(std::span<const std::byte> bytes, const std::filesystem::path& file);
 
 // The whole file. Throws Error kNotFound, or kDataLoss above `limit` bytes.

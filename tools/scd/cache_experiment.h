@@ -1,6 +1,6 @@
 // What a codec does to a consumer, without servers: both models prefill a prompt, a codec turns the producer's cache
-// into a consumer's cache chunk by chunk, and the consumer continues natively over it. Eval and the calibrator share it;
-// engine and codec code are the servers' own.
+// into a consumer's cache chunk by chunk, and the consumer continues natively over it. Eval and the calibrator share
+// it; engine and codec code are the servers' own.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,8 @@ double kl_divergence(std::span<const float> truth, std::span<const float> other)
 class CacheExperiment {
  public:
   // The models must outlive it and may be one and the same. Throws Error when their KV shapes differ.
-  CacheExperiment(const Model& producer, const Model& consumer, int64_t max_tokens, CacheExperimentOptions options = {});
+  CacheExperiment(const Model& producer, const Model& consumer, int64_t max_tokens,
+                  CacheExperimentOptions options = {});
   ~CacheExperiment();
   CacheExperiment(const CacheExperiment&) = delete;
   CacheExperiment& operator=(const CacheExperiment&) = delete;

@@ -32,9 +32,8 @@ void spit(const fs::path& file, const std::string& text) { std::ofstream(file, s
 class Artifact : public ::testing::Test {
  protected:
   Artifact() {
-    root_ = fs::temp_directory_path() /
-            ("scd_artifact_" + std::to_string(::getpid()) + "_" +
-             ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    root_ = fs::temp_directory_path() / ("scd_artifact_" + std::to_string(::getpid()) + "_" +
+                                         ::testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(root_);
     fs::create_directories(root_);
     encoder_.producer = identity('a');
@@ -99,7 +98,8 @@ TEST_F(Artifact, ASecondConsumerLeavesTheEncoderAlone) {
   EXPECT_EQ(fs::last_write_time(directory() / "encoder" / "codec.json"), time);
   EXPECT_THAT(list_decoders(directory()), ElementsAre(decoder_.consumer.weights, second.consumer.weights));
   second.encoder_id[0] ^= 1;
-  expect_refused([&] { add_decoder(directory(), second); }, ErrorCode::kFailedPrecondition, HasSubstr("another encoder"));
+  expect_refused([&] { add_decoder(directory(), second); }, ErrorCode::kFailedPrecondition,
+                 HasSubstr("another encoder"));
 }
 
 TEST_F(Artifact, AnotherEncoderIsNotOverwritten) {

@@ -22,9 +22,10 @@ std::vector<std::byte> encode(const ScdEncoder& encoder, const SampleChunk& samp
 TEST(ScdCodec, IdentityMapsGiveTheCacheBackWithinBfloat16) {
   const CodecModel model = small_model();
   const DenseMatrix identity = testing::identity_matrix(model.head_dim);
-  const ScdEncoder encoder(model, std::vector<ScdLayerEncoder>(3, {.key = identity, .value = identity, .hidden = {}}), {});
-  const ScdDecoder decoder(model, std::vector<ScdLayerDecoder>(3, {.key = identity, .value = identity, .predictor = {}}),
+  const ScdEncoder encoder(model, std::vector<ScdLayerEncoder>(3, {.key = identity, .value = identity, .hidden = {}}),
                            {});
+  const ScdDecoder decoder(model,
+                           std::vector<ScdLayerDecoder>(3, {.key = identity, .value = identity, .predictor = {}}), {});
   SampleChunk sample(model, 2, 64, 33, 5);
   DecodedLayer out;
   ASSERT_TRUE(decoder.decode(sample.place(), encode(encoder, sample), out).ok());
@@ -39,8 +40,8 @@ TEST(ScdCodec, ChangesTheRotationFromProducerToConsumer) {
   const CodecModel producer = small_model(10000.0);
   const CodecModel consumer = small_model(1000000.0);
   const DenseMatrix identity = testing::identity_matrix(producer.head_dim);
-  const ScdEncoder encoder(producer, std::vector<ScdLayerEncoder>(3, {.key = identity, .value = identity, .hidden = {}}),
-                           {});
+  const ScdEncoder encoder(producer,
+                           std::vector<ScdLayerEncoder>(3, {.key = identity, .value = identity, .hidden = {}}), {});
   const ScdDecoder decoder(consumer,
                            std::vector<ScdLayerDecoder>(3, {.key = identity, .value = identity, .predictor = {}}), {});
   SampleChunk sample(producer, 0, 100, 7, 5);

@@ -1,0 +1,115 @@
+#include "common/codec/calibration/predictor_fit.h"
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/codec/calibration/network.h"
+#include "common/codec/calibration/second_moment.h"
+#include "kernels/linear.h"
+
+namespace scd {
+namespace {
+
+using Eigen::MatrixXd;
+using RowMajorF = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+double energy(const std::vector<float>& values) {
+  double sum = 0;
+  for (const float value : values) sum += double{value} * value;
+  return sum;
+}
+
+// x_B on [z 1]: the bias is not shrunk.
+void fit_regression(const DenseMatrix& codes, const DenseMatrix& targets, double ridge, ScdPredictor& predictor) {
+  const int64_t rank = codes.columns;
+  const int64_t hidden = targets.columns;
+  DenseMatrix inputs(codes.rows, rank + 1);
+  for (int64_t r = 0; r < codes.rows; ++r) {
+    std::copy_n(std::as_const(codes).view().row<float>(r), rank, inputs.view().row<float>(r));
+    inputs.at(r, rank) = 1.0f;
+  }
+  SecondMoment moment(rank + 1 + hidden);
+  moment.add_joined(std::as_const(inputs).view(), targets.view());
+  MatrixXd left = moment.sum().topLeftCorner(rank + 1, rank + 1);
+  const double mean = left.topLeftCorner(rank, rank).trace() / static_cast<double>(rank);
+  left.diagonal().head(rank).array() += ridge * mean + 1e-30;
+  const MatrixXd solved = left.ldlt().solve(moment.sum().topRightCorner(rank + 1, hidden));
+  predictor.linear = DenseMatrix(rank, hidden);
+  Eigen::Map<RowMajorF>(predictor.linear.values.data(), rank, hidden) = solved.topRows(rank).cast<float>();
+  predictor.bias.resize(static_cast<size_t>(hidden));
+  for (int64_t c = 0; c < hidden; ++c) predictor.bias[static_cast<size_t>(c)] = static_cast<float>(solved(rank, c));
+  round_to_bf16(predictor.linear.values);
+  round_to_bf16(predictor.bias);
+}
+
+DenseMatrix transposed(const DenseMatrix& matrix) {
+  DenseMatrix out(matrix.columns, matrix.rows);
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    for (int64_t c = 0; c < matrix.columns; ++c) out.at(c, r) = matrix.at(r, c);
+  }
+  return out;
+}
+
+// targets - prediction, [samples, hidden].
+DenseMatrix residual_of(const ScdPredictor& predictor, const DenseMatrix& codes, const DenseMatrix& targets) {
+  DenseMatrix out(targets.rows, targets.columns);
+  const DenseMatrix component_major = transposed(codes);
+  predict_attention_input(predictor, component_major.view(), out.view());
+  for (size_t i = 0; i < out.values.size(); ++i) out.values[i] = targets.values[i] - out.values[i];
+  return out;
+}
+
+void round_predictor(ScdPredictor& predictor) {
+  round_to_bf16(predictor.input.values);
+  round_to_bf16(predictor.input_bias);
+  round_to_bf16(predictor.output.values);
+  round_to_bf16(predictor.bias);
+}
+
+}  // namespace
+
+void round_to_bf16(std::vector<float>& values) {
+  for (float& value : values) value = kernels::to_float(kernels::to_bfloat16(value));
+}
+
+DenseMatrix codes_of(const DenseMatrix& rows, const DenseMatrix& encoder) {
+  DenseMatrix codes(rows.rows, encoder.rows);
+  kernels::gemm_f32({.a = rows.view(), .b = encoder.view(), .c = codes.view(), .transpose_b = true});
+  round_to_bf16(codes.values);
+  return codes;
+}
+
+PredictorFit fit_predictor(const PredictorSamples& samples, const PredictorOptions& options) {
+  SCD_CHECK(samples.codes.rows > 0 && samples.codes.rows == samples.targets.rows, "samples of a predictor");
+  PredictorFit fit;
+  fit_regression(samples.codes, samples.targets, options.ridge, fit.predictor);
+  const DenseMatrix residual = residual_of(fit.predictor, samples.codes, samples.targets);
+  const DenseMatrix held_out = residual_of(fit.predictor, samples.held_out_codes, samples.held_out_targets);
+  const double scale = std::max(energy(samples.held_out_targets.values), 1e-30);
+  fit.regression_loss = energy(held_out.values) / scale;
+  fit.loss = fit.regression_loss;
+  if (options.width == 0) return fit;
+
+  const NetworkSamples network_samples{samples.codes, residual, samples.held_out_codes, held_out};
+  const TrainedNetwork network = train_network(network_samples, options);
+  ScdPredictor with_network = fit.predictor;
+  with_network.input = network.input;
+  with_network.input_bias = network.input_bias;
+  with_network.output = network.output;
+  for (size_t i = 0; i < with_network.bias.size(); ++i) with_network.bias[i] += network.output_bias[i];
+  round_predictor(with_network);
+  const double loss =
+      energy(residual_of(with_network, samples.held_out_codes, samples.held_out_targets).values) / scale;
+  if (loss < fit.regression_loss) {
+    fit.predictor = std::move(with_network);
+    fit.loss = loss;
+    fit.epochs = network.epochs;
+  }
+  return fit;
+}
+
+}  // namespace scd
