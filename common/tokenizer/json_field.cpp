@@ -109,7 +109,7 @@ void JsonField::guard(const std::function<void()>& body) const {
 
 std::string JsonField::where() const { return *file_ + ": " + (path_.empty() ? "the file" : path_); }
 
-JsonFile::JsonFile(std::string_view text, std::string name) : name_(std::move(name)) {
+JsonText::JsonText(std::string_view text, std::string name) : name_(std::move(name)) {
   try {
     value_ = std::make_unique<const nlohmann::json>(nlohmann::json::parse(text));
   } catch (const nlohmann::json::parse_error& error) {
@@ -118,8 +118,8 @@ JsonFile::JsonFile(std::string_view text, std::string name) : name_(std::move(na
   }
 }
 
-JsonFile::~JsonFile() = default;
+JsonText::~JsonText() = default;
 
-JsonField JsonFile::root() const { return JsonField(*value_, "", name_); }
+JsonField JsonText::root() const { return JsonField(*value_, "", name_); }
 
 }  // namespace scd

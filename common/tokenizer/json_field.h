@@ -13,7 +13,7 @@
 
 namespace scd {
 
-// A view of one value and its place in the file; valid while the JsonFile lives.
+// A view of one value and its place in the file; valid while the JsonText lives.
 class JsonField {
  public:
   JsonField(const nlohmann::json& value, std::string path, const std::string& file)
@@ -54,10 +54,10 @@ class JsonField {
 };
 
 // A parsed file. Throws Error kInvalidArgument, with the byte offset, where the text is not JSON.
-class JsonFile {
+class JsonText {
  public:
-  JsonFile(std::string_view text, std::string name);
-  ~JsonFile();
+  JsonText(std::string_view text, std::string name);
+  ~JsonText();
   JsonField root() const;
 
  private:

@@ -86,7 +86,7 @@ void Tokenizer::Parts::encode_raw(std::string_view text, bool at_start, Call& ca
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
   const std::string text = read_file(tokenizer_json);
-  const JsonFile file(text, tokenizer_json.string());
+  const JsonText file(text, tokenizer_json.string());
   return Tokenizer(std::make_unique<const Parts>(file.root(), sha256(text)));
 }
 
