@@ -15,8 +15,8 @@ class BandwidthMeter {
     busy_ += finished_at - std::max(started_at, last_finished_);
     last_finished_ = finished_at;
     bytes_ += bytes;
-    // Small sends end when they are buffered: only together do they say something about the wire.
-    if (bytes_ < kSampleBytes || busy_ <= Clock::duration::zero()) return;
+    // Small sends end when they are buffered, and several may end at once: only together do they say something.
+    if ((busy_ < kSampleTime && bytes_ < kSampleBytes) || busy_ <= Clock::duration::zero()) return;
     const double sample = static_cast<double>(bytes_) * 8 / std::chrono::duration<double, std::nano>(busy_).count();
     gbps_ = gbps_ == 0 ? sample : gbps_ + kWeight * (sample - gbps_);
     bytes_ = 0;
@@ -26,7 +26,8 @@ class BandwidthMeter {
   double gbps() const { return gbps_; }  // 0 until measured
 
  private:
-  static constexpr size_t kSampleBytes = size_t{256} << 10;
+  static constexpr std::chrono::milliseconds kSampleTime{2};
+  static constexpr size_t kSampleBytes = size_t{4} << 20;
   static constexpr double kWeight = 0.2;
 
   double gbps_ = 0;

@@ -20,8 +20,8 @@ namespace scd {
 struct LoopbackFault {
   bool drop = false;  // the sender sees success, as with UCX
   std::chrono::microseconds delay{0};
-  std::optional<size_t> flip_header_bit;   // modulo the header's size
-  std::optional<size_t> flip_payload_bit;  // modulo the payload's size
+  std::optional<size_t> flip_header_bit{};   // modulo the header's size
+  std::optional<size_t> flip_payload_bit{};  // modulo the payload's size
 };
 
 class LoopbackTransport;

@@ -20,6 +20,7 @@ constexpr size_t kGenerationAt = 16;
 constexpr size_t kCodecAt = 20;
 constexpr size_t kLevelAt = 21;
 constexpr size_t kDtypeAt = 22;
+constexpr size_t kReservedAt = 23;
 constexpr size_t kTokenAt = 24;
 constexpr size_t kEncoderAt = 40;
 constexpr size_t kFirstLayerAt = 48;
@@ -124,7 +125,7 @@ RejectReason read_header(std::span<const std::byte> bytes, uint64_t payload_limi
   if (bytes.size() != kMessageHeaderBytes) return RejectReason::kTruncatedHeader;
   if (get<uint32_t>(bytes, kHeaderCrcAt) != crc32c(bytes.first(kHeaderCrcAt))) return RejectReason::kHeaderCrc;
   const MessageHeader fields = read_fields(bytes);
-  if ((fields.flags & ~kKnownFlags) != 0) return RejectReason::kUnknownFlags;
+  if ((fields.flags & ~kKnownFlags) != 0 || bytes[kReservedAt] != std::byte{0}) return RejectReason::kUnknownFlags;
   if (fields.payload_bytes > payload_limit) return RejectReason::kOversizedPayload;
   header = fields;
   return RejectReason::kNone;

@@ -53,7 +53,7 @@ enum class RejectReason : uint8_t {
   kTruncatedHeader,
   kBadMagic,
   kUnknownVersion,
-  kUnknownFlags,
+  kUnknownFlags,  // or a reserved byte that is not zero
   kHeaderCrc,
   kOversizedPayload,     // more than a staging slot holds
   kPayloadSizeMismatch,  // the transport carried another number of bytes than the header says

@@ -47,6 +47,7 @@ void Sender::enqueue(SendInbox::Submission submission) {
     std::scoped_lock lock(mutex_);
     reports_[address].address = address;
   }
+  addressed_.insert(address);
   Queue& waiting = peers_[address].waiting;
   waiting.push_back({.job = std::move(submission.job),
                      .header = {},

@@ -9,8 +9,9 @@
 #include <list>
 #include <map>
 #include <mutex>
-#include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/transport/bandwidth_meter.h"
@@ -48,6 +49,9 @@ class Sender {
 
   // The transport's thread, from here on. Takes in what other threads left and ends what was abandoned or is overdue.
   void poll(Clock::time_point now);
+  // Peers for which sends were queued since the last call: connecting can begin while their first message still waits
+  // or crosses an emulated link.
+  std::set<std::string> take_addressed() { return std::exchange(addressed_, {}); }
   // A message that may go on the wire now, until the peer's window or the link is full. finish() it in any case.
   OutgoingMessage* next(Clock::time_point now);
   void finish(OutgoingMessage* message, const Result<Done>& result);
@@ -88,6 +92,7 @@ class Sender {
   LinkShaper shaper_;
 
   std::map<std::string, Peer> peers_;
+  std::set<std::string> addressed_;
   std::string last_served_;  // peers take turns
   // The message that crosses the emulated link: at most one.
   Queue crossing_;

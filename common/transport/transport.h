@@ -21,8 +21,8 @@ namespace scd {
 
 // Bytes that stay alive while anyone holds this. Shared: the code cache keeps what several sends read.
 struct SharedBytes {
-  std::span<const std::byte> bytes;
-  std::shared_ptr<const void> owner;
+  std::span<const std::byte> bytes{};
+  std::shared_ptr<const void> owner{};
 
   static SharedBytes from(std::vector<std::byte> bytes);
 };
@@ -36,14 +36,14 @@ struct SendReport {
 };
 
 struct SendJob {
-  std::string peer;      // what the receiver's Transport::address() said
-  MessageHeader header;  // payload_bytes is filled in; payload_crc is the caller's (made at encoding)
-  SharedBytes payload;
+  std::string peer{};      // what the receiver's Transport::address() said
+  MessageHeader header{};  // payload_bytes is filled in; payload_crc is the caller's (made at encoding)
+  SharedBytes payload{};
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   // Called once on the transport's thread, unless send() refused; must not block. Failures: UNAVAILABLE (peer lost or
   // unreachable), DEADLINE_EXCEEDED, CANCELLED (abandoned, or the transport ends), FAILED_PRECONDITION (`require` not
   // met), INVALID_ARGUMENT (an address that cannot be resolved). May be empty.
-  std::function<void(const Result<SendReport>&)> on_sent;
+  std::function<void(const Result<SendReport>&)> on_sent{};
 };
 
 // One peer this side has sent to.

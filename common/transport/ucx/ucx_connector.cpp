@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "common/transport/ucx/lanes.h"
 #include "common/transport/ucx/socket_address.h"
@@ -15,8 +16,9 @@ struct UcxConnector::Connection {
   UcxConnector* owner;
   std::string peer;
   ucp_ep_h endpoint = nullptr;
-  size_t on_wire = 0;
-  bool lanes_known = false;
+  size_t on_wire = 0;  // operations that UCX will call back about
+  bool connected = false;
+  std::vector<OutgoingMessage*> held;  // until connected
   std::optional<Failure> failure;  // to be closed by poll(): not possible from within UCX's callbacks
 };
 
@@ -36,6 +38,8 @@ UcxConnector::~UcxConnector() = default;
 
 void UcxConnector::poll(Clock::time_point now) {
   close_failed();
+  // A peer that cannot be connected to is reported by the send itself.
+  for (const std::string& peer : sender_.take_addressed()) static_cast<void>(connect(peer));
   while (OutgoingMessage* message = sender_.next(now)) start(message);
   for (const std::string& peer : sender_.stalled_peers(now)) {
     if (const auto it = connections_.find(peer); it != connections_.end()) {
@@ -49,9 +53,13 @@ void UcxConnector::poll(Clock::time_point now) {
 
 Result<UcxConnector::Connection*> UcxConnector::connect(const std::string& peer) {
   if (const auto it = connections_.find(peer); it != connections_.end()) return it->second.get();
+  return make_connection(peer);
+}
+
+Result<UcxConnector::Connection*> UcxConnector::make_connection(const std::string& peer) {
   const Result<SocketAddress> address = parse_numeric_address(peer);
   if (!address.ok()) return address.failure();
-  auto connection = std::make_unique<Connection>(Connection{.owner = this, .peer = peer, .failure = {}});
+  auto connection = std::make_unique<Connection>(Connection{.owner = this, .peer = peer, .held = {}, .failure = {}});
   ucp_ep_params_t params{};
   params.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER;
@@ -66,7 +74,32 @@ Result<UcxConnector::Connection*> UcxConnector::connect(const std::string& peer)
   }
   Connection* made = connection.get();
   connections_[peer] = std::move(connection);
+  // The flush ends when the connection stands. UCX 1.13 aborts the process when a rendezvous is begun earlier and the
+  // lanes then change (assertion in ucp_rndv_rts_pack).
+  ucp_request_param_t flush{};
+  flush.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
+  flush.cb.send = on_connected;
+  flush.user_data = made;
+  ++made->on_wire;
+  ++on_wire_;
+  const ucs_status_ptr_t request = ucp_ep_flush_nbx(made->endpoint, &flush);
+  if (UCS_PTR_IS_ERR(request)) on_connected(nullptr, UCS_PTR_STATUS(request), made);
   return made;
+}
+
+void UcxConnector::on_connected(void* request, ucs_status_t status, void* connection) {
+  auto& made = *static_cast<Connection*>(connection);
+  UcxConnector& self = *made.owner;
+  if (request != nullptr) ucp_request_free(request);
+  --made.on_wire;
+  --self.on_wire_;
+  if (status != UCS_OK) {
+    return self.fail(made, {ErrorCode::kUnavailable,
+                            "connecting to peer " + made.peer + ": " + ucs_status_string(status)});
+  }
+  made.connected = true;
+  if (!made.failure) self.learn_lanes(made);
+  for (OutgoingMessage* message : std::exchange(made.held, {})) self.put_on_wire(made, message);
 }
 
 void UcxConnector::start(OutgoingMessage* message) {
@@ -78,6 +111,11 @@ void UcxConnector::start(OutgoingMessage* message) {
     return;
   }
   Connection& connection = *found.value();
+  if (!connection.connected && !connection.failure) return connection.held.push_back(message);
+  put_on_wire(connection, message);
+}
+
+void UcxConnector::put_on_wire(Connection& connection, OutgoingMessage* message) {
   if (connection.failure) return sender_.finish(message, *connection.failure);
   auto* send = new WireSend{&connection, message};  // owned by UCX until on_sent
   ucp_request_param_t param{};
@@ -106,10 +144,7 @@ void UcxConnector::on_sent(void* request, ucs_status_t status, void* wire_send) 
 void UcxConnector::finish(Connection& connection, OutgoingMessage* message, ucs_status_t status) {
   --connection.on_wire;
   --on_wire_;
-  if (status == UCS_OK) {
-    if (!connection.lanes_known && !connection.failure) learn_lanes(connection);
-    return sender_.finish(message, Done{});
-  }
+  if (status == UCS_OK) return sender_.finish(message, Done{});
   if (!connection.failure) {
     fail(connection, {ErrorCode::kUnavailable, "peer " + connection.peer + " is lost: " + ucs_status_string(status)});
   }
@@ -118,7 +153,6 @@ void UcxConnector::finish(Connection& connection, OutgoingMessage* message, ucs_
 
 void UcxConnector::learn_lanes(Connection& connection) {
   const Lanes lanes = endpoint_lanes(connection.endpoint);
-  connection.lanes_known = true;
   sender_.set_lanes(connection.peer, lanes.text, lanes.rdma);
   if (require_ == TransportRequirement::kRdma && !lanes.rdma) {
     fail(connection, {ErrorCode::kFailedPrecondition,
@@ -150,6 +184,7 @@ void UcxConnector::close_failed() {
     it = connections_.erase(it);
     sender_.fail_peer(connection.peer, *connection.failure);
     reaper_.close(connection.endpoint);
+    for (OutgoingMessage* message : std::exchange(connection.held, {})) sender_.finish(message, *connection.failure);
   }
 }
 

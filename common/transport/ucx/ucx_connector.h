@@ -34,11 +34,14 @@ class UcxConnector {
   struct Connection;
   struct WireSend;
 
+  static void on_connected(void* request, ucs_status_t status, void* connection);
   static void on_error(void* connection, ucp_ep_h endpoint, ucs_status_t status);
   static void on_sent(void* request, ucs_status_t status, void* wire_send);
 
   Result<Connection*> connect(const std::string& peer);
+  Result<Connection*> make_connection(const std::string& peer);
   void start(OutgoingMessage* message);
+  void put_on_wire(Connection& connection, OutgoingMessage* message);
   void finish(Connection& connection, OutgoingMessage* message, ucs_status_t status);
   void fail(Connection& connection, Failure failure);
   void close_failed();
