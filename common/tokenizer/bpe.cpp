@@ -93,7 +93,9 @@ void Bpe::read_merges(const JsonField& field) {
       return *id;
     };
     joined.assign(pair.left).append(pair.right);
-    merges_.insert(id_of(pair.left), id_of(pair.right), {rank++, id_of(joined)});
+    const TokenId left = id_of(pair.left);
+    const TokenId right = id_of(pair.right);
+    merges_.insert(left, right, {rank++, id_of(joined)});
   });
 }
 
