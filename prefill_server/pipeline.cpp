@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "common/codec/registry.h"
 #include "common/log/log.h"
 
 namespace scd {
@@ -136,10 +137,13 @@ void Pipeline::ended(PrefillJob& job, const std::optional<Failure>& failure) {
   if (failure) shipper_.abandon(job);
   ledger_.count(failure);
   if (failure) {
-    log_warning("prefill_failed", {{"request", job.request.id},
-                                   {"generation", job.request.generation},
-                                   {"code", to_string(failure->code)},
-                                   {"reason", failure->message}});
+    // A consumer that changes its mind is nothing to warn of.
+    const LogLevel level = failure->code == ErrorCode::kCancelled ? LogLevel::kInfo : LogLevel::kWarning;
+    log_event(level, "prefill_ended",
+              {{"request", job.request.id},
+               {"generation", job.request.generation},
+               {"code", to_string(failure->code)},
+               {"reason", failure->message}});
   } else {
     log_info("prefill_done", {{"request", job.request.id},
                               {"generation", job.request.generation},

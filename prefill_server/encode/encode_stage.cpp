@@ -51,7 +51,8 @@ CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, const ComputedLayer& s
   const kernels::Matrix keys = kernels::matrix(keys_.data(), tokens.count, width);
   const kernels::Matrix values = kernels::matrix(values_.data(), tokens.count, width);
   kernels::read_kv(state.kv, {state.page_ids, 0, tokens.count, tokens.first}, keys, values);
-  LayerChunk chunk{.layer = state.layer, .first_position = tokens.first, .keys = keys, .values = values};
+  LayerChunk chunk{
+      .layer = state.layer, .first_position = tokens.first, .keys = keys, .values = values, .attention_input = {}};
   if (state.attention_input.data != nullptr) {
     const int64_t row = tokens.first - state.tokens.first;
     chunk.attention_input = state.attention_input;
