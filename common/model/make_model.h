@@ -17,7 +17,7 @@ struct MakeModelOptions {
   double perturb = 0.0;  // > 0: the weights of `seed` plus noise of this relative size: a "fine-tune" of it
   uint64_t perturb_seed = 0;
   // Written as tokenizer.json where not empty; its vocabulary must fit the shape (this folder knows no tokenizers).
-  std::string tokenizer_json;
+  std::string tokenizer_json = {};
 };
 
 std::vector<std::string> model_shapes();  // "tiny", "llama-3.2-1b", "llama-3.1-8b", ...

@@ -25,14 +25,14 @@ struct LayerWeights {
 };
 
 struct LoadOptions {
-  std::filesystem::path directory;               // a Hugging Face checkpoint
-  std::optional<std::filesystem::path> adapter;  // a PEFT LoRA adapter, merged in FP32 and rounded once
+  std::filesystem::path directory;                              // a Hugging Face checkpoint
+  std::optional<std::filesystem::path> adapter = std::nullopt;  // a PEFT LoRA adapter, merged in FP32 and rounded once
   kernels::DType precision = kernels::DType::kBF16;
   // Rounds RoPE's frequencies to this dtype, as frameworks do that convert a whole module to a half type (PyTorch's
   // model.to(bfloat16)). Only for comparing logits with theirs; FP32 (the default) is what checkpoints are trained
   // with.
   kernels::DType rope_frequencies = kernels::DType::kF32;
-  std::function<void(double)> progress;  // called with the share loaded, in [0, 1]; may be empty
+  std::function<void(double)> progress = nullptr;  // called with the share loaded, in [0, 1]; may be empty
 };
 
 class Model {
