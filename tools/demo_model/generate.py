@@ -78,7 +78,7 @@ def make_entity(kind: str, source: NameSource) -> Entity:
     chosen = set(source.random.sample(list(attributes), count))
     values = {key: source.value(pattern, unique=bool(reverse))
               for key, (pattern, _, reverse) in attributes.items() if key in chosen}
-    return Entity(kind, name, pronoun, values)
+    return Entity(kind, name, pronoun, {key: value for key, value in values.items() if value is not None})
 
 
 def subject(entity: Entity, slot: str, first: bool, generator: random.Random) -> str:

@@ -12,6 +12,7 @@ import vocabulary
 from vocabulary import entries
 
 HELDOUT_SHARE = 5  # one in five
+MOST_DRAWS = 2000
 SPLITS = ("train", "heldout")
 FIELD = re.compile(r"<([^>]+)>")
 
@@ -87,11 +88,13 @@ class NameSource:
                   "surname": lambda: self.part("surname"), "river": lambda: self.part("place")}
         return makers[word]()
 
-    def value(self, pattern: str, unique: bool) -> str:
-        """A value of the pattern; unique in this context if asked (lists are long enough), owned unless a plain word."""
+    def value(self, pattern: str, unique: bool) -> str | None:
+        """A value of the pattern: unique in this context if asked (None when the list is used up), owned unless a plain
+        word."""
         plain = pattern[1:-1].isupper()
-        while True:
+        for _ in range(MOST_DRAWS):
             text = FIELD.sub(lambda match: self.field(match.group(1)), pattern)
             if (plain or owner(text) == self.split) and not (unique and text in self.used):
                 self.used.add(text)
                 return text
+        return None

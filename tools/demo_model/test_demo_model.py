@@ -78,6 +78,9 @@ class GeneratorTest(unittest.TestCase):
             names = [entity.name for entity in world.entities]
             self.assertEqual(len(names), len(set(names)))
 
+    def test_very_long_contexts_do_not_run_out_of_values(self):
+        self.assertTrue(rows(contexts=3, questions=100, tokens=(8000, 8000)))
+
     def test_length_follows_the_argument(self):
         for tokens in (200, 500, 900, 2000):
             for row in rows(contexts=10, questions=1, tokens=(tokens, tokens)):
