@@ -13,7 +13,7 @@ namespace scd {
 
 struct PrefillOptions {
   std::vector<std::string> endpoints;                // host:port of prefill servers' gRPC
-  std::chrono::milliseconds silence_timeout{10000};  // neither an event nor a message for so long: the peer is lost
+  std::chrono::milliseconds silence_timeout{30000};  // neither an event nor a message for so long: the peer is lost
   std::chrono::milliseconds retry_after{1000};  // a failed endpoint is not chosen for so long while others are left
   int32_t credit_messages = 8;                  // staging slots of one request
 };

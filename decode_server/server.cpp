@@ -55,7 +55,7 @@ ConsumerIdentity identify(const DecodeConfig& config, const Model& model) {
 
 // Declared in the order requests flow backwards: destruction ends the intake first, and what it hands to last.
 struct DecodeServer::Parts {
-  Parts(const DecodeConfig& configuration, LoopbackNetwork* network);
+  Parts(const DecodeConfig& configuration, std::unique_ptr<Transport> given);
   ~Parts();
   ServerFacts facts() const;
   std::vector<EndpointFacts> endpoints() const;
@@ -81,14 +81,14 @@ struct DecodeServer::Parts {
   RpcServer rpc;
 };
 
-DecodeServer::Parts::Parts(const DecodeConfig& configuration, LoopbackNetwork* network)
+DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Transport> given)
     : config(configuration),
       model(load_model(config.model)),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       identity(identify(config, model)),
       validation{config, model.config(), tokenizer, name_of(config.model)},
       cache(model.config().kv_shape(model.precision()), config.kv_cache.pages),
-      transport(make_transport(config.transport, network)),
+      transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
       compute({config, model, cache, tokenizer, release}),
       receiver({config, identity, *transport, compute}),
       admission({validation, cache.pool(), compute}),
@@ -144,9 +144,9 @@ ServerCounters DecodeServer::Parts::counters() const {
           .local_fallbacks = computed.local_fallbacks};
 }
 
-DecodeServer::DecodeServer(const DecodeConfig& config, LoopbackNetwork* network) {
+DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport> transport) {
   check_config(config);
-  parts_ = std::make_unique<Parts>(config, network);
+  parts_ = std::make_unique<Parts>(config, std::move(transport));
   parts_->rpc.set_serving(true);
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->validation.model_name},
@@ -160,11 +160,12 @@ DecodeServer::~DecodeServer() = default;
 const std::string& DecodeServer::address() const { return parts_->rpc.address(); }
 int DecodeServer::port() const { return parts_->rpc.port(); }
 
-void DecodeServer::drain() {
+size_t DecodeServer::drain(std::chrono::milliseconds timeout) {
+  const uint64_t failed_before = parts_->counters().failed;
   parts_->service.drain();
-  parts_->rpc.shutdown(ServingClock::now() + parts_->config.limits.drain_timeout);
-  const ServerCounters counters = parts_->counters();
-  log_info("drained", {{"completed", counters.completed}, {"failed", counters.failed}});
+  parts_->rpc.set_serving(false);
+  parts_->rpc.shutdown(ServingClock::now() + timeout);
+  return parts_->counters().failed - failed_before;
 }
 
 void DecodeServer::hurry() {

@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 
-#include "common/transport/loopback.h"
 #include "common/transport/transport.h"
 #include "decode_server/config.h"
 #include "decode_server/counters.h"
@@ -15,9 +14,9 @@ namespace scd {
 
 class DecodeServer {
  public:
-  // Loads the model, listens, warms up; health says SERVING when this returns. `network` is for transport.kind loopback
-  // and must outlive the server. Throws Error: what is wrong with configuration, model, artifact or address.
-  explicit DecodeServer(const DecodeConfig& config, LoopbackNetwork* network = nullptr);
+  // Loads the model, listens, warms up; health says SERVING when this returns. transport: null makes the one the
+  // configuration asks for. Throws Error saying what is wrong with configuration, checkpoint, artifact or addresses.
+  explicit DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport> transport = nullptr);
   ~DecodeServer();  // requests that still run end with UNAVAILABLE
   DecodeServer(const DecodeServer&) = delete;
   DecodeServer& operator=(const DecodeServer&) = delete;

@@ -25,7 +25,13 @@ Result<Done> LocalPrefill::run() {
                       .subspan(static_cast<size_t>(chunk_begin_), static_cast<size_t>(chunk_end_ - chunk_begin_))};
     pass_ = std::make_unique<ForwardPass>(model_, cache_, std::span(&chunk, 1));
   }
-  pass_->run_layer();
+  const bool last_chunk = chunk_end_ == std::ssize(job_.request.prompt);
+  const bool last_layer = pass_->next_layer() + 1 == model_.config().layers;
+  if (last_layer && !last_chunk) {
+    pass_->run_keys_values_only();
+  } else {
+    pass_->run_layer();
+  }
   job_.timeline.add(TransferPart::kPrefill, begin, ServingClock::now());
   return Done{};
 }

@@ -18,7 +18,8 @@ Failure misplaced(const MessageHeader& header, const std::string& what) {
 PrefixRebuild::PrefixRebuild(Args args)
     : args_(std::move(args)),
       first_chunk_(args_.plan.first_token / args_.plan.chunk_tokens),
-      chunks_((args_.plan.handover_tokens - 1) / args_.plan.chunk_tokens - first_chunk_ + 1),
+      chunks_(args_.plan.first_token == args_.plan.handover_tokens ? 0
+                                                                   : chunk_index(args_.plan.handover_tokens - 1) + 1),
       arrived_(static_cast<size_t>(args_.plan.layers * chunks_)),
       chunks_ready_(static_cast<size_t>(args_.plan.layers)) {}
 

@@ -174,12 +174,18 @@ void Receiver::ask_info(size_t endpoint, TransferKey key) {
       });
 }
 
+// Not when the request ended, or asked for more than two different models can give.
+bool Receiver::is_its_fault(const Transfer& transfer, const Failure& failure) {
+  if (transfer.job->cancelled() || ServingClock::now() >= transfer.job->deadline) return false;
+  return transfer.job->request.mode != TransferMode::kExact || failure.code != ErrorCode::kFailedPrecondition;
+}
+
 void Receiver::fail_try(Transfer& transfer, const Failure& failure) {
   const TransferKey key = transfer.key();
   Failure named = failure;
   if (transfer.endpoint) {
     named.message = "prefill server " + endpoints_.address(*transfer.endpoint) + ": " + failure.message;
-    endpoints_.failed(*transfer.endpoint, failure);
+    if (is_its_fault(transfer, failure)) endpoints_.failed(*transfer.endpoint, failure);
   }
   failed_.fetch_add(1, std::memory_order_relaxed);
   log_warning("transfer_failed", {{"request", key.request_id},

@@ -136,6 +136,7 @@ class Receiver : public TransferStage {
   v1::PrefillCommand start_command(const Transfer& transfer) const;
   void accepted(Transfer& transfer, const EventArrived& arrived);
   void finished(Transfer& transfer, const v1::PrefillFinished& report);
+  static bool is_its_fault(const Transfer& transfer, const Failure& failure);
   void fail_try(Transfer& transfer, const Failure& failure);
   void close_try(Transfer& transfer);
   void serve_waiting();

@@ -35,7 +35,9 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
   if (accepted.handover_tokens() == 0 || accepted.handover_tokens() > wish.handover_tokens) {
     return refuse("a hand-over at token " + std::to_string(accepted.handover_tokens()));
   }
-  if (accepted.first_token() >= accepted.handover_tokens() || accepted.first_token() > wish.skip_tokens) {
+  // Nothing is sent where the hand-over ends within the skipped tokens.
+  const int64_t first_token = std::min<int64_t>(wish.skip_tokens, accepted.handover_tokens());
+  if (accepted.first_token() != first_token) {
     return refuse("codes from token " + std::to_string(accepted.first_token()));
   }
   if (accepted.chunk_tokens() == 0) return refuse("chunks of no token");

@@ -1,0 +1,61 @@
+#include "decode_server/config.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "common/base/error.h"
+#include "common/config/config.h"
+
+namespace scd {
+namespace {
+
+std::string read(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+TEST(DecodeConfig, the_file_in_configs_is_the_dump_of_the_defaults) {
+  EXPECT_EQ(read(std::filesystem::path(SCD_SOURCE_DIR) / "configs/decode.yaml"), dump_config(DecodeConfig()))
+      << "write it again: decode_server --dump-config > configs/decode.yaml";
+}
+
+TEST(DecodeConfig, the_one_box_file_is_read_and_needs_a_model_only) {
+  DecodeConfig config;
+  load_config(config, {.file = std::filesystem::path(SCD_SOURCE_DIR) / "configs/one_box/decode.yaml",
+                       .overrides = {"model.directory=/some/where"}});
+  EXPECT_NO_THROW(check_config(config));
+  EXPECT_DOUBLE_EQ(config.transport.bandwidth_gbps, 0.1);
+}
+
+void expect_refused(const DecodeConfig& config, const std::string& names) {
+  try {
+    check_config(config);
+    FAIL() << "accepted; should name " << names;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(std::string(error.what()).find(names), std::string::npos) << error.what();
+  }
+}
+
+TEST(DecodeConfig, refuses_keys_that_do_not_go_together) {
+  DecodeConfig config;
+  expect_refused(config, "model.directory");
+  config.model.directory = "/some/where";
+  EXPECT_NO_THROW(check_config(config));
+  config.codec.mode = CodecMode::kScd;
+  expect_refused(config, "codec.artifact");
+  config.codec.mode = CodecMode::kRaw;
+  config.prefill.credit_messages = static_cast<int32_t>(config.transport.slots) + 1;
+  expect_refused(config, "prefill.credit_messages");
+  config.prefill.credit_messages = 1;
+  config.prefill.endpoints.clear();
+  config.fallback.local_prefill = false;
+  expect_refused(config, "prefill.endpoints");
+}
+
+}  // namespace
+}  // namespace scd

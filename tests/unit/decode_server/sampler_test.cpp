@@ -1,0 +1,95 @@
+#include "decode_server/generate/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+namespace scd {
+namespace {
+
+TEST(UniformOf, is_a_function_of_seed_and_counter_within_the_unit_interval) {
+  std::set<double> values;
+  double sum = 0;
+  for (uint64_t counter = 0; counter < 4096; ++counter) {
+    const double value = uniform_of(7, counter);
+    EXPECT_EQ(value, uniform_of(7, counter));
+    EXPECT_GE(value, 0.0);
+    EXPECT_LT(value, 1.0);
+    values.insert(value);
+    sum += value;
+  }
+  EXPECT_EQ(values.size(), 4096u);
+  EXPECT_NEAR(sum / 4096, 0.5, 0.02);
+  EXPECT_NE(uniform_of(7, 0), uniform_of(8, 0));
+}
+
+TEST(Sampler, equal_seeds_draw_equal_tokens) {
+  const std::vector<float> logits(100, 0.0f);
+  SamplingRequest request;
+  request.options.temperature = 1.0f;
+  request.seed = 42;
+  Sampler first(request, {}, {}), second(request, {}, {});
+  std::set<TokenId> drawn;
+  for (int i = 0; i < 50; ++i) {
+    const TokenId id = first.next(logits).id;
+    EXPECT_EQ(id, second.next(logits).id);
+    drawn.insert(id);
+  }
+  EXPECT_GT(drawn.size(), 20u);
+}
+
+TEST(Sampler, presence_and_frequency_penalties_count_generated_tokens_only) {
+  const std::vector<float> logits = {1.0f, 1.5f, 0.0f};
+  SamplingRequest request;
+  request.presence_penalty = 0.25f;
+  request.frequency_penalty = 0.5f;
+  const std::vector<TokenId> prompt = {1, 1, 1};
+  Sampler sampler(request, prompt, {});
+  EXPECT_EQ(sampler.next(logits).id, 1);  // 1.5
+  EXPECT_EQ(sampler.next(logits).id, 0);  // token 1 is at 0.75
+  EXPECT_EQ(sampler.next(logits).id, 1);  // token 0 is at 0.25
+}
+
+TEST(Sampler, repetition_penalty_divides_positive_and_multiplies_negative_logits_of_prompt_and_output) {
+  const std::vector<float> logits = {2.0f, 1.5f, -1.0f};
+  SamplingRequest request;
+  request.repetition_penalty = 2.0f;
+  const std::vector<TokenId> prompt = {0};
+  Sampler sampler(request, prompt, {});
+  EXPECT_EQ(sampler.next(logits).id, 1);  // 2.0 became 1.0
+  EXPECT_EQ(sampler.next(logits).id, 0);  // 1.5 became 0.75
+}
+
+TEST(Sampler, logit_bias_is_added) {
+  const std::vector<float> logits = {2.0f, 1.5f};
+  SamplingRequest request;
+  request.logit_bias = {{1, 1.0f}};
+  EXPECT_EQ(Sampler(request, {}, {}).next(logits).id, 1);
+}
+
+TEST(Sampler, ending_tokens_wait_for_min_tokens) {
+  const std::vector<float> logits = {1.0f, 5.0f};
+  SamplingRequest request;
+  request.min_tokens = 2;
+  Sampler sampler(request, {}, {1});
+  EXPECT_EQ(sampler.next(logits).id, 0);
+  EXPECT_EQ(sampler.next(logits).id, 0);
+  EXPECT_EQ(sampler.next(logits).id, 1);
+}
+
+TEST(Sampler, log_probabilities_are_the_models_own) {
+  const std::vector<float> logits = {0.0f, std::log(3.0f)};
+  SamplingRequest request;
+  request.logit_bias = {{0, 50.0f}};
+  request.logprobs = 2;
+  const SampledToken token = Sampler(request, {}, {}).next(logits);
+  EXPECT_EQ(token.id, 0);
+  EXPECT_NEAR(token.logprob, std::log(0.25), 1e-5);
+  ASSERT_EQ(token.most_probable.size(), 2u);
+  EXPECT_EQ(token.most_probable[0].id, 1);
+  EXPECT_NEAR(token.most_probable[0].log_probability, std::log(0.75), 1e-5);
+}
+
+}  // namespace
+}  // namespace scd

@@ -1,0 +1,74 @@
+#include "decode_server/transfer_account.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace scd {
+namespace {
+
+using std::chrono::milliseconds;
+
+const ServingClock::time_point kZero{};
+
+TransferSpan span(TransferPart part, int from_ms, int to_ms) {
+  return {part, kZero + milliseconds(from_ms), kZero + milliseconds(to_ms)};
+}
+
+PartTimes attribute(int end_ms, std::vector<TransferSpan> spans) {
+  return attribute_time(kZero, kZero + milliseconds(end_ms), spans);
+}
+
+TEST(TransferAccount, time_nobody_worked_on_is_orchestration) {
+  const PartTimes times = attribute(10, {span(TransferPart::kPrefill, 2, 5)});
+  EXPECT_DOUBLE_EQ(times.of(TransferPart::kPrefill), 3);
+  EXPECT_DOUBLE_EQ(times.orchestration_ms, 7);
+  EXPECT_DOUBLE_EQ(times.total_ms, 10);
+}
+
+TEST(TransferAccount, an_instant_belongs_to_the_running_part_closest_to_the_first_token) {
+  const PartTimes times = attribute(10, {span(TransferPart::kPrefill, 0, 8), span(TransferPart::kWire, 2, 6),
+                                         span(TransferPart::kRebuild, 5, 7), span(TransferPart::kSuffix, 6, 9)});
+  EXPECT_DOUBLE_EQ(times.of(TransferPart::kPrefill), 2);
+  EXPECT_DOUBLE_EQ(times.of(TransferPart::kWire), 3);
+  EXPECT_DOUBLE_EQ(times.of(TransferPart::kRebuild), 1);
+  EXPECT_DOUBLE_EQ(times.of(TransferPart::kSuffix), 3);
+  EXPECT_DOUBLE_EQ(times.orchestration_ms, 1);
+}
+
+TEST(TransferAccount, spans_of_one_part_that_overlap_count_once) {
+  const PartTimes times = attribute(10, {span(TransferPart::kWire, 0, 6), span(TransferPart::kWire, 2, 10)});
+  EXPECT_DOUBLE_EQ(times.of(TransferPart::kWire), 10);
+  EXPECT_DOUBLE_EQ(times.orchestration_ms, 0);
+}
+
+TEST(TransferAccount, spans_are_cut_to_the_interval_and_empty_or_reversed_ones_ignored) {
+  const PartTimes times = attribute(
+      10, {span(TransferPart::kQueue, -5, 3), span(TransferPart::kFirstStep, 9, 40), span(TransferPart::kWire, 5, 5),
+           span(TransferPart::kEncode, 7, 4), span(TransferPart::kRebuild, 50, 60)});
+  EXPECT_DOUBLE_EQ(times.of(TransferPart::kQueue), 3);
+  EXPECT_DOUBLE_EQ(times.of(TransferPart::kFirstStep), 1);
+  EXPECT_DOUBLE_EQ(times.orchestration_ms, 6);
+}
+
+TEST(TransferAccount, the_parts_and_orchestration_sum_to_the_total) {
+  std::vector<TransferSpan> spans;
+  for (int i = 0; i < 200; ++i) {
+    const int from = (i * 37) % 90;
+    spans.push_back(span(static_cast<TransferPart>(i % kTransferParts), from, from + (i * 13) % 11));
+  }
+  const PartTimes times = attribute(100, spans);
+  const double sum = std::accumulate(times.part_ms.begin(), times.part_ms.end(), times.orchestration_ms);
+  EXPECT_NEAR(sum, times.total_ms, 1e-9);
+}
+
+TEST(TransferAccount, an_empty_interval_has_no_time) { EXPECT_DOUBLE_EQ(attribute(0, {}).total_ms, 0); }
+
+TEST(RemoteClock, places_the_receipt_of_start_in_the_middle_of_the_round_trip) {
+  const RemoteClock clock(kZero + milliseconds(100), kZero + milliseconds(106));
+  EXPECT_EQ(clock.place(milliseconds(0)), kZero + milliseconds(103));
+  EXPECT_EQ(clock.place(milliseconds(20)), kZero + milliseconds(123));
+}
+
+}  // namespace
+}  // namespace scd

@@ -1,0 +1,149 @@
+#include "decode_server/request/validation.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "common/tokenizer/byte_tokenizer.h"
+
+namespace scd {
+namespace {
+
+class ValidationTest : public ::testing::Test {
+ protected:
+  ValidationTest() : tokenizer_(load()) {
+    model_.vocab = 300;
+    model_.max_positions = 32;
+    request_.set_text("hello");
+  }
+
+  static Tokenizer load() {
+    const auto file = std::filesystem::path(::testing::TempDir()) /
+                      (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".json");
+    std::ofstream(file) << make_byte_tokenizer_json(300);
+    return Tokenizer::from_file(file);
+  }
+
+  Result<CompletionRequest> check() const {
+    const ValidationContext context{config_, model_, tokenizer_, "tiny"};
+    auto checked = check_request(context, request_);
+    if (!checked) return checked;
+    if (auto added = add_prompt(context, request_, checked.value()); !added) return added.failure();
+    return checked;
+  }
+  void expect_refused(const std::string& field, ErrorCode code = ErrorCode::kInvalidArgument) const {
+    const auto checked = check();
+    ASSERT_FALSE(checked.ok()) << field;
+    EXPECT_EQ(checked.failure().code, code) << checked.failure().message;
+    EXPECT_TRUE(checked.failure().message.starts_with(field + ":")) << checked.failure().message;
+  }
+
+  DecodeConfig config_;
+  ModelConfig model_;
+  Tokenizer tokenizer_;
+  v1::CompleteRequest request_;
+};
+
+TEST_F(ValidationTest, unset_fields_get_their_documented_defaults) {
+  const auto checked = check();
+  ASSERT_TRUE(checked.ok()) << checked.failure().message;
+  EXPECT_EQ(checked.value().stop.max_tokens, 16);
+  EXPECT_FLOAT_EQ(checked.value().sampling.options.temperature, 1.0f);
+  EXPECT_FLOAT_EQ(checked.value().sampling.repetition_penalty, 1.0f);
+  EXPECT_EQ(checked.value().sampling.logprobs, -1);
+  EXPECT_EQ(checked.value().prompt.size(), 6u);  // <s> and five bytes
+  EXPECT_EQ(checked.value().mode, TransferMode::kCodec);
+}
+
+TEST_F(ValidationTest, refuses_a_missing_or_empty_prompt) {
+  request_.set_text("");
+  expect_refused("text");
+  request_.mutable_token_ids();
+  expect_refused("token_ids");
+  request_.clear_prompt();
+  expect_refused("prompt");
+}
+
+TEST_F(ValidationTest, refuses_ids_outside_of_the_vocabulary) {
+  request_.mutable_token_ids()->add_ids(300);
+  expect_refused("token_ids");
+  request_.mutable_token_ids()->set_ids(0, -1);
+  expect_refused("token_ids");
+}
+
+TEST_F(ValidationTest, refuses_a_prompt_that_leaves_no_room_in_the_context) {
+  request_.set_text(std::string(31, 'a'));
+  expect_refused("text");
+  request_.set_text(std::string(30, 'a'));
+  const auto checked = check();
+  ASSERT_TRUE(checked.ok());
+  EXPECT_EQ(checked.value().stop.max_tokens, 1);
+}
+
+TEST_F(ValidationTest, says_when_the_cache_can_never_hold_the_request) {
+  config_.kv_cache.pages = 1;
+  const auto checked = check();
+  ASSERT_FALSE(checked.ok());
+  EXPECT_EQ(checked.failure().code, ErrorCode::kResourceExhausted);
+}
+
+TEST_F(ValidationTest, refuses_numbers_out_of_range_naming_the_field) {
+  struct Case {
+    std::string field;
+    std::function<void(v1::CompleteRequest&)> set;
+  };
+  const std::vector<Case> cases = {
+      {"max_tokens", [](auto& r) { r.set_max_tokens(0); }},
+      {"min_tokens", [](auto& r) { r.set_min_tokens(17); }},
+      {"temperature", [](auto& r) { r.set_temperature(-1); }},
+      {"temperature", [](auto& r) { r.set_temperature(std::nanf("")); }},
+      {"top_p", [](auto& r) { r.set_top_p(0); }},
+      {"top_p", [](auto& r) { r.set_top_p(1.5f); }},
+      {"min_p", [](auto& r) { r.set_min_p(-0.1f); }},
+      {"presence_penalty", [](auto& r) { r.set_presence_penalty(3); }},
+      {"frequency_penalty", [](auto& r) { r.set_frequency_penalty(-3); }},
+      {"repetition_penalty", [](auto& r) { r.set_repetition_penalty(0); }},
+      {"logprobs", [](auto& r) { r.set_logprobs(21); }},
+      {"logit_bias", [](auto& r) { (*r.mutable_logit_bias())[300] = 1; }},
+      {"logit_bias", [](auto& r) { (*r.mutable_logit_bias())[3] = 101; }},
+      {"stop", [](auto& r) { r.add_stop(""); }},
+      {"stop", [](auto& r) { r.add_stop(std::string(257, 'a')); }},
+      {"stop_token_ids", [](auto& r) { r.add_stop_token_ids(-1); }},
+      {"cache_salt", [](auto& r) { r.set_cache_salt(std::string(257, 'a')); }},
+      {"codec.choice.codec", [](auto& r) { r.mutable_codec()->mutable_choice(); }},
+  };
+  const v1::CompleteRequest sound = request_;
+  for (const Case& each : cases) {
+    request_ = sound;
+    each.set(request_);
+    expect_refused(each.field);
+  }
+}
+
+TEST_F(ValidationTest, refuses_several_completions_and_other_models) {
+  request_.set_n(2);
+  expect_refused("n", ErrorCode::kUnimplemented);
+  request_.set_n(1);
+  request_.set_model("other");
+  expect_refused("model", ErrorCode::kNotFound);
+  request_.set_model("tiny");
+  EXPECT_TRUE(check().ok());
+}
+
+TEST_F(ValidationTest, a_request_may_choose_its_codec) {
+  request_.mutable_codec()->set_exact(true);
+  EXPECT_EQ(check().value().mode, TransferMode::kExact);
+  request_.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_ORACLE);
+  EXPECT_EQ(check().value().mode, TransferMode::kOracle);
+  request_.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_SCD);
+  expect_refused("codec", ErrorCode::kFailedPrecondition);
+  config_.codec.artifact = "/some/where";
+  request_.mutable_codec()->mutable_choice()->mutable_rank()->set_key(8);
+  EXPECT_EQ(check().value().codec.rank.key, 8);
+}
+
+}  // namespace
+}  // namespace scd
