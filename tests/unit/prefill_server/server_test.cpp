@@ -1,0 +1,349 @@
+#include "prefill_server/server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <future>
+#include <thread>
+
+#include "common/codec/registry.h"
+#include "common/model/forward.h"
+#include "common/model/make_model.h"
+#include "tests/unit/prefill_server/consumer.h"
+
+namespace scd {
+namespace {
+
+using testing::Consumer;
+using ::testing::HasSubstr;
+using testing::Received;
+using namespace std::chrono_literals;
+
+const std::filesystem::path& tiny_model() {
+  static const std::filesystem::path directory = [] {
+    auto path = std::filesystem::temp_directory_path() / ("scd_prefill_test_" + std::to_string(getpid()));
+    make_model({.shape = "tiny", .dtype = "float32", .family = "llama"}, path);
+    return path;
+  }();
+  return directory;
+}
+
+std::vector<int32_t> prompt(int32_t tokens, int32_t salt = 0) {
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < tokens; ++i) ids.push_back((i * 7 + salt) % 320);
+  return ids;
+}
+
+class PrefillServerTest : public ::testing::Test {
+ protected:
+  static void TearDownTestSuite() { std::filesystem::remove_all(tiny_model()); }
+
+  // The configuration can be changed before.
+  void serve() {
+    server_ = std::make_unique<PrefillServer>(config_, make_loopback_transport(testing::loopback_options(), network_));
+    consumer_ = std::make_unique<Consumer>(server_->address(), network_);
+  }
+  PrefillServerTest() {
+    config_.model.directory = tiny_model();
+    config_.model.precision = Precision::kFP32;
+    config_.grpc.listen = "127.0.0.1:0";
+    config_.kv_cache.pages = 32;
+    config_.codec.chunk_tokens = 32;
+    config_.limits.batch_tokens = 64;
+    config_.code_cache.max_uncached_tail_tokens = 16;
+  }
+
+  bool becomes_idle(std::chrono::milliseconds within) const {
+    const auto deadline = std::chrono::steady_clock::now() + within;
+    while (std::chrono::steady_clock::now() < deadline) {
+      const PrefillCounters counters = server_->counters();
+      if (counters.live_requests == 0 && counters.pages_in_use == 0 && counters.computing == 0) return true;
+      std::this_thread::yield();
+    }
+    return false;
+  }
+  uint64_t ended_with(ErrorCode code) const { return server_->counters().requests[static_cast<size_t>(code)]; }
+
+  LoopbackNetwork network_;
+  PrefillConfig config_;
+  std::unique_ptr<PrefillServer> server_;
+  std::unique_ptr<Consumer> consumer_;
+};
+
+TEST_F(PrefillServerTest, TheCodesOfAPromptAreTheKeysAndValuesOfTheModel) {
+  serve();
+  const std::vector<int32_t> tokens = prompt(150);
+  v1::StartPrefill start = consumer_->start(tokens, 144);
+  start.set_first_layer(1);
+  start.set_skip_tokens(4);
+  const Received received = consumer_->receive(start);
+  ASSERT_TRUE(received.status.ok()) << received.status.error_message();
+  EXPECT_EQ(received.accepted().handover_tokens(), 144U);
+  EXPECT_EQ(received.accepted().first_token(), 4U);
+  EXPECT_EQ(received.accepted().layers(), 4U);
+  ASSERT_EQ(received.payloads.size(), 3U * 5);
+
+  const Model model = Model::load({.directory = tiny_model(), .adapter = {}, .precision = kernels::DType::kF32});
+  KvCache cache(model.config().kv_shape(kernels::DType::kF32), 16);
+  {
+    PageTable pages = cache.pool().make_table();
+    ASSERT_TRUE(pages.reserve(150).ok());
+    const SequenceChunk all{&pages, 0, tokens};
+    forward_last_logits(model, cache, std::span(&all, 1));
+    const CodecModel shape{4, 2, 16, 64, model.config().rope};
+    const auto decoder = make_decoder(CodecId::kRaw, shape, shape, nullptr);
+    for (const auto& [place, payload] : received.payloads) {
+      const auto [layer, first] = place;
+      const int64_t count = first == 4 ? 28 : (first == 128 ? 16 : 32);
+      DecodedLayer decoded;
+      ASSERT_TRUE(decoder->decode({layer, first, count}, payload, decoded).ok());
+      std::vector<float> keys(static_cast<size_t>(count) * 32), values(keys.size());
+      kernels::read_kv(cache.layer(layer), {pages.page_ids(), 0, count, first}, kernels::matrix(keys.data(), count, 32),
+                       kernels::matrix(values.data(), count, 32));
+      for (size_t i = 0; i < keys.size(); ++i) {
+        ASSERT_NEAR(decoded.keys[i], keys[i], 0.02F + 0.01F * std::abs(keys[i])) << layer << " " << first;
+        ASSERT_NEAR(decoded.values[i], values[i], 0.02F + 0.01F * std::abs(values[i])) << layer << " " << first;
+      }
+    }
+  }
+  EXPECT_TRUE(becomes_idle(5s));
+  EXPECT_EQ(server_->counters().requests[0], 1U);
+  EXPECT_EQ(received.finished().messages(), 15U);
+  EXPECT_GT(received.finished().prefill_us(), 0U);
+  EXPECT_GT(received.finished().spans_size(), 15);
+}
+
+TEST_F(PrefillServerTest, APromptSeenBeforeIsServedFromItsStoredCodesLayerByLayer) {
+  serve();
+  const Received first = consumer_->receive(consumer_->start(prompt(96), 96));
+  const Received second = consumer_->receive(consumer_->start(prompt(96), 96));
+  ASSERT_TRUE(second.status.ok());
+  EXPECT_EQ(first.accepted().cached_tokens(), 0U);
+  EXPECT_EQ(second.accepted().cached_tokens(), 96U);
+  EXPECT_EQ(second.finished().prefill_us(), 0U);
+  EXPECT_EQ(first.payloads, second.payloads);
+  EXPECT_TRUE(std::is_sorted(second.order.begin(), second.order.end()));
+  EXPECT_FALSE(std::is_sorted(first.order.begin(), first.order.end())) << "fresh codes travel chunk by chunk";
+}
+
+TEST_F(PrefillServerTest, AnotherQuestionAboutTheSameTextEndsWhereTheStoredCodesEnd) {
+  serve();
+  consumer_->receive(consumer_->start(prompt(96), 96));
+  std::vector<int32_t> other = prompt(112);
+  other[100] = 1;
+  const Received received = consumer_->receive(consumer_->start(other, 112));
+  EXPECT_EQ(received.accepted().handover_tokens(), 96U);
+  EXPECT_EQ(received.accepted().cached_tokens(), 96U);
+  EXPECT_EQ(received.finished().prefill_us(), 0U);
+  // Much more behind the stored codes is computed, and what is stored is not encoded again.
+  const Received longer = consumer_->receive(consumer_->start(prompt(160), 160));
+  EXPECT_EQ(longer.accepted().handover_tokens(), 160U);
+  EXPECT_EQ(longer.accepted().cached_tokens(), 96U);
+  EXPECT_EQ(longer.payloads.size(), 5U * 4);
+  EXPECT_GT(longer.finished().prefill_us(), 0U);
+}
+
+TEST_F(PrefillServerTest, SaltsDoNotShareCodes) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(64), 64);
+  start.set_cache_salt("one");
+  consumer_->receive(start);
+  start = consumer_->start(prompt(64), 64);
+  start.set_cache_salt("two");
+  EXPECT_EQ(consumer_->receive(start).accepted().cached_tokens(), 0U);
+}
+
+TEST_F(PrefillServerTest, ManyPromptsAtOnceAreAllServedThoughTheyDoNotFitTogether) {
+  serve();  // 32 pages hold 512 tokens, each prompt takes 320
+  std::vector<std::future<Received>> calls;
+  for (int32_t i = 0; i < 4; ++i) {
+    const v1::StartPrefill start = consumer_->start(prompt(320, i), 320);
+    calls.push_back(std::async(std::launch::async, [this, start] { return consumer_->receive(start); }));
+  }
+  for (auto& call : calls) {
+    const Received received = call.get();
+    EXPECT_TRUE(received.status.ok()) << received.status.error_message();
+    EXPECT_EQ(received.payloads.size(), 40U);
+  }
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
+TEST_F(PrefillServerTest, CancellingFreesEverythingSoon) {
+  serve();
+  Consumer::Call call(*consumer_, consumer_->start(prompt(480), 480));
+  ASSERT_TRUE(call.message().has_value());
+  call.cancel();
+  const auto started = std::chrono::steady_clock::now();
+  EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(becomes_idle(5s));
+  RecordProperty("cancel_ms", static_cast<int>((std::chrono::steady_clock::now() - started) / 1ms));
+  EXPECT_EQ(ended_with(ErrorCode::kCancelled), 1U);
+  EXPECT_TRUE(consumer_->receive(consumer_->start(prompt(64), 64)).status.ok()) << "it goes on serving";
+}
+
+TEST_F(PrefillServerTest, AbandonEndsTheRequestUnlessItIsOfALaterGeneration) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(480), 480);
+  start.set_generation(5);
+  Consumer::Call call(*consumer_, start);
+  ASSERT_TRUE(call.message().has_value());
+  v1::PrefillCommand abandon;
+  abandon.mutable_abandon()->set_generation(4);
+  call.write(abandon);
+  call.acknowledge(0);
+  ASSERT_TRUE(call.message().has_value()) << "still alive";
+  abandon.mutable_abandon()->set_generation(5);
+  call.write(abandon);
+  EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
+TEST_F(PrefillServerTest, AConsumerThatAcknowledgesNothingMeetsTheDeadline) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(160), 160);
+  start.set_deadline_ms(300);
+  Consumer::Call call(*consumer_, start);
+  const Received received = call.end();
+  EXPECT_EQ(received.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(received.events.back().has_failed());
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
+TEST_F(PrefillServerTest, ALaterGenerationReplacesTheEarlierOne) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(160), 160);
+  Consumer::Call call(*consumer_, start);
+  ASSERT_TRUE(call.message().has_value());
+  start.set_generation(2);
+  EXPECT_TRUE(consumer_->receive(start).status.ok());
+  EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::ABORTED);
+  start.set_generation(2);
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
+TEST_F(PrefillServerTest, WrongFingerprintsAreRefusedByName) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(64), 64);
+  start.mutable_expected_model()->set_weights("0123");
+  const Received received = consumer_->receive(start);
+  EXPECT_EQ(received.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(received.status.error_message(), HasSubstr("model weights"));
+}
+
+TEST_F(PrefillServerTest, APayloadLargerThanTheConsumersSlotsIsRefusedWithBothSizes) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(64), 64);
+  start.set_slot_bytes(100);
+  const Received received = consumer_->receive(start);
+  EXPECT_EQ(received.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(received.status.error_message(), HasSubstr("slots hold 100"));
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
+TEST_F(PrefillServerTest, MoreThanFitsIsRefusedAtOnce) {
+  config_.limits.max_requests = 1;
+  serve();
+  EXPECT_EQ(consumer_->receive(consumer_->start(prompt(640), 640)).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED)
+      << "pages";
+  Consumer::Call call(*consumer_, consumer_->start(prompt(160), 160));
+  ASSERT_TRUE(call.message().has_value());
+  EXPECT_EQ(consumer_->receive(consumer_->start(prompt(64), 64)).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED)
+      << "requests";
+  call.cancel();
+  EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(PrefillServerTest, ALostConsumerEndsItsRequest) {
+  serve();
+  Consumer::Call call(*consumer_, consumer_->start(prompt(480), 480));
+  ASSERT_TRUE(call.message().has_value());
+  network_.cut(consumer_->transport().address());
+  call.acknowledge(0);
+  EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
+TEST_F(PrefillServerTest, CommandsOutOfOrderAreRefused) {
+  serve();
+  grpc::ClientContext context;
+  auto stream = consumer_->stub().Prefill(&context);
+  v1::PrefillCommand command;
+  command.mutable_credit()->set_messages(1);
+  stream->Write(command);
+  v1::PrefillEvent event;
+  while (stream->Read(&event)) {
+  }
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  Consumer::Call call(*consumer_, consumer_->start(prompt(480), 480));
+  call.acknowledge(400);
+  EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
+TEST_F(PrefillServerTest, SmallerRanksAndMoreCreditMayComeLater) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(64), 64);
+  start.set_credit_messages(8);
+  Consumer::Call call(*consumer_, start);
+  v1::PrefillCommand command;
+  command.mutable_set_level()->mutable_rank()->set_key(4);
+  call.write(command);
+  for (uint32_t i = 0; i < 8; ++i) ASSERT_TRUE(call.message().has_value());
+  EXPECT_TRUE(call.end().status.ok()) << "8 messages fit into the credit";
+}
+
+TEST_F(PrefillServerTest, TellsWhoItIs) {
+  config_.model.name = "base";
+  serve();
+  grpc::ClientContext context;
+  v1::GetProducerInfoResponse info;
+  ASSERT_TRUE(consumer_->stub().GetProducerInfo(&context, {}, &info).ok());
+  EXPECT_EQ(info.model(), "base");
+  EXPECT_EQ(info.layers(), 4U);
+  EXPECT_EQ(info.context_length(), 2048U);
+  EXPECT_EQ(info.fingerprint().weights().size(), 64U);
+  ASSERT_EQ(info.codecs_size(), 1);
+  EXPECT_EQ(info.codecs(0).encoder_id().size(), 32U);
+  EXPECT_EQ(info.chunk_tokens(), 32U);
+}
+
+TEST_F(PrefillServerTest, DrainingLetsRunningRequestsFinishAndRefusesNewOnes) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(160), 160);
+  Consumer::Call call(*consumer_, start);
+  auto message = call.message();
+  ASSERT_TRUE(message.has_value());
+  auto drained = std::async(std::launch::async, [this] { return server_->drain(20s); });
+  grpc::StatusCode refused = grpc::StatusCode::OK;
+  while (refused == grpc::StatusCode::OK) {
+    refused = consumer_->receive(consumer_->start(prompt(32), 32)).status.error_code();
+  }
+  EXPECT_EQ(refused, grpc::StatusCode::UNAVAILABLE);
+  for (int left = 20; message.has_value(); message = --left > 0 ? call.message() : std::nullopt) {
+    const uint32_t sequence = message->header().sequence;
+    message.reset();
+    call.acknowledge(sequence);
+  }
+  EXPECT_TRUE(call.end().status.ok());
+  EXPECT_EQ(drained.get(), 0U);
+}
+
+TEST_F(PrefillServerTest, HurryEndsADrainWithoutLosingPages) {
+  serve();
+  Consumer::Call call(*consumer_, consumer_->start(prompt(480), 480));
+  ASSERT_TRUE(call.message().has_value());
+  auto drained = std::async(std::launch::async, [this] { return server_->drain(60s); });
+  server_->hurry();
+  EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  drained.get();
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
+}  // namespace
+}  // namespace scd
