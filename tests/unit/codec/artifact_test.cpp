@@ -7,9 +7,9 @@
 #include <functional>
 #include <sstream>
 
-#include "codec_samples.h"
 #include "common/codec/registry.h"
 #include "common/codec/tensor_file.h"
+#include "tests/unit/codec/codec_samples.h"
 
 namespace scd {
 namespace {

@@ -4,11 +4,11 @@
 #include <Eigen/SVD>
 #include <cmath>
 
-#include "codec_samples.h"
 #include "common/codec/calibration/latent_fit.h"
 #include "common/codec/calibration/predictor_fit.h"
 #include "common/codec/calibration/reservoir.h"
 #include "common/codec/calibration/second_moment.h"
+#include "tests/unit/codec/codec_samples.h"
 
 namespace scd {
 namespace {

@@ -2,9 +2,9 @@
 
 #include <gmock/gmock.h>
 
-#include "codec_samples.h"
 #include "common/codec/key_rotation.h"
 #include "common/codec/payload.h"
+#include "tests/unit/codec/codec_samples.h"
 
 namespace scd {
 namespace {
