@@ -4,7 +4,10 @@
 #include <iostream>
 
 #include "common/base/error.h"
+#include "tools/scd/bench_engine.h"
+#include "tools/scd/bench_pair.h"
 #include "tools/scd/complete.h"
+#include "tools/scd/eval.h"
 #include "tools/scd/inspect.h"
 #include "tools/scd/logits.h"
 #include "tools/scd/make_model.h"
@@ -17,12 +20,15 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", SCD_VERSION);
   scd::add_complete_command(app);
+  scd::add_eval_command(app);
   scd::add_tokenize_command(app);
   scd::add_logits_command(app);
   scd::add_inspect_command(app);
   scd::add_make_model_command(app);
   CLI::App* bench = app.add_subcommand("bench", "Measure a part against its limit");
   bench->require_subcommand(1);
+  scd::add_bench_engine_command(*bench);
+  scd::add_bench_pair_command(*bench);
 
   try {
     app.parse(argc, argv);  // runs the chosen command's callback

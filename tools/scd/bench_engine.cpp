@@ -1,0 +1,248 @@
+#include "tools/scd/bench_engine.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/model/forward.h"
+#include "kernels/limits.h"
+#include "kernels/linear.h"
+#include "tools/scd/precision.h"
+#include "tools/scd/report.h"
+
+namespace scd {
+namespace {
+
+struct BenchEngineOptions {
+  std::string model;
+  std::string adapter;
+  std::string precision = "auto";
+  std::string json;
+  int threads = 0;
+  std::vector<int64_t> prefill{512, 1024, 2048};
+  std::vector<int64_t> batches{1, 4, 8};
+  int64_t context = 512;
+  int64_t steps = 16;
+  int repetitions = 3;
+};
+
+double seconds_of(const auto& action) {
+  const auto begin = std::chrono::steady_clock::now();
+  action();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// The linear layers of one model layer as GEMMs over `rows` tokens.
+std::vector<kernels::GemmShape> gemm_shapes(const Model& model, int64_t rows) {
+  const LayerWeights& layer = model.layer(0);
+  std::vector<kernels::GemmShape> shapes;
+  for (const auto* linear : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
+    shapes.push_back({rows, linear->out_features(), linear->in_features()});
+  }
+  return shapes;
+}
+
+// FLOPs of the linear layers alone: attention, norms and the rest count as time only.
+double linear_flops(const Model& model, int64_t rows) {
+  double flops = kernels::GemmShape{1, model.lm_head().out_features(), model.lm_head().in_features()}.flops();
+  for (const auto& shape : gemm_shapes(model, rows)) flops += model.config().layers * shape.flops();
+  return flops;
+}
+
+class EngineBench {
+ public:
+  EngineBench(const BenchEngineOptions& options, const Model& model)
+      : options_(options),
+        model_(model),
+        threads_(kernels::kernel_threads()),
+        cache_(model.config().kv_shape(model.precision()), pages_needed(options)) {}
+
+  void measure_prefill(int64_t tokens) {
+    std::vector<PageTable> tables;
+    const auto ids = make_ids(tokens);
+    tables.push_back(reserved(tokens));
+    const SequenceChunk chunk{&tables[0], 0, ids};
+    const auto shapes = gemm_shapes(model_, tokens);
+    // Before and after: what else runs on the machine must not favour either side.
+    double limit = kernels::measure_gemm_rate_onednn(shapes, threads_, 1);
+    double best = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < options_.repetitions; ++i) {
+      best = std::min(best, seconds_of([&] { forward_last_logits(model_, cache_, std::span(&chunk, 1)); }));
+      limit = std::max(limit, kernels::measure_gemm_rate_onednn(shapes, threads_, 1));
+    }
+    const double rate = linear_flops(model_, tokens) / best;
+    report_.add_row({{"phase", "prefill"},
+                     {"tokens", tokens},
+                     {"batch", 1},
+                     {"total_ms", best * 1e3},
+                     {"tokens_per_s", static_cast<double>(tokens) / best},
+                     {"tflop_per_s", rate / 1e12},
+                     {"gemm_tflop_per_s", limit / 1e12},
+                     {"gemm_share", rate / limit}});
+    table_.add_row({"prefill " + std::to_string(tokens), format_fixed(best * 1e3, 1),
+                    format_fixed(static_cast<double>(tokens) / best, 1), format_fixed(rate / 1e12, 3) + " TFLOP/s",
+                    format_fixed(limit / 1e12, 3) + " TFLOP/s", format_percent(rate / limit)});
+  }
+
+  void measure_decode(int64_t batch) {
+    std::vector<PageTable> tables;
+    const auto prompt = make_ids(options_.context);
+    for (int64_t i = 0; i < batch; ++i) {
+      tables.push_back(reserved(options_.context + options_.steps + 1));
+      const SequenceChunk chunk{&tables.back(), 0, prompt};
+      forward_last_logits(model_, cache_, std::span(&chunk, 1));
+    }
+    const size_t bytes = static_cast<size_t>(model_.parameters()) * kernels::size_of(model_.precision());
+    double limit = kernels::measure_read_bandwidth(bytes, threads_, 1);
+    decode_steps(tables, 1);  // warm-up
+    double best = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < options_.repetitions; ++i) {
+      best = std::min(best, decode_steps(tables, options_.steps));
+      limit = std::max(limit, kernels::measure_read_bandwidth(bytes, threads_, 1));
+    }
+    const double rate = static_cast<double>(bytes) / best;
+    report_.add_row({{"phase", "decode"},
+                     {"tokens", options_.context},
+                     {"batch", batch},
+                     {"total_ms", best * 1e3},
+                     {"tokens_per_s", static_cast<double>(batch) / best},
+                     {"read_gbyte_per_s", rate / 1e9},
+                     {"memory_gbyte_per_s", limit / 1e9},
+                     {"read_share", rate / limit}});
+    table_.add_row({"decode, batch " + std::to_string(batch), format_fixed(best * 1e3, 1),
+                    format_fixed(static_cast<double>(batch) / best, 1), format_fixed(rate / 1e9, 2) + " GB/s",
+                    format_fixed(limit / 1e9, 2) + " GB/s", format_percent(rate / limit)});
+  }
+
+  const TextTable& table() const { return table_; }
+  const Report& report() const { return report_; }
+
+ private:
+  static int32_t pages_needed(const BenchEngineOptions& options) {
+    int64_t pages = 1;
+    for (const int64_t tokens : options.prefill) pages = std::max(pages, tokens / kPageTokens + 1);
+    for (const int64_t batch : options.batches) {
+      pages = std::max(pages, batch * ((options.context + options.steps + 1) / kPageTokens + 1));
+    }
+    return static_cast<int32_t>(pages);
+  }
+
+  PageTable reserved(int64_t tokens) {
+    PageTable table = cache_.pool().make_table();
+    std::move(table.reserve(tokens)).value_or_throw();
+    return table;
+  }
+
+  std::vector<TokenId> make_ids(int64_t count) const {
+    std::vector<TokenId> ids(static_cast<size_t>(count));
+    uint64_t state = 1;
+    for (TokenId& id : ids) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      id = static_cast<TokenId>((state >> 33) % static_cast<uint64_t>(model_.config().vocab));
+    }
+    return ids;
+  }
+
+  // Seconds of one step of the whole batch, averaged; every run starts over at the end of the context.
+  double decode_steps(const std::vector<PageTable>& tables, int64_t steps) {
+    const TokenId token = 1;
+    std::vector<SequenceChunk> batch;
+    std::vector<int64_t> rows;
+    for (const PageTable& table : tables) {
+      rows.push_back(static_cast<int64_t>(rows.size()));
+      batch.push_back({&table, options_.context, std::span(&token, 1)});
+    }
+    const double seconds = seconds_of([&] {
+      for (int64_t step = 0; step < steps; ++step) {
+        for (SequenceChunk& chunk : batch) chunk.first_position = options_.context + step;
+        ForwardPass pass(model_, cache_, batch);
+        while (pass.next_layer() < model_.config().layers) pass.run_layer();
+        pass.logits(rows);
+      }
+    });
+    return seconds / static_cast<double>(steps);
+  }
+
+  const BenchEngineOptions& options_;
+  const Model& model_;
+  int threads_;
+  KvCache cache_;
+  Report report_;
+  TextTable table_{{"what", "ms", "tokens/s", "reached", "limit here", "share"}};
+};
+
+void run(const BenchEngineOptions& options) {
+  if (options.threads > 0) omp_set_num_threads(options.threads);
+  LoadOptions load{.directory = options.model, .precision = parse_precision(options.precision)};
+  if (!options.adapter.empty()) load.adapter = options.adapter;
+  std::unique_ptr<const Model> model;
+  const double load_seconds = seconds_of([&] { model = std::make_unique<const Model>(Model::load(load)); });
+  const int64_t longest = std::max(*std::ranges::max_element(options.prefill), options.context + options.steps + 1);
+  if (longest > model->config().max_positions) {
+    throw Error(ErrorCode::kOutOfRange, std::to_string(longest) + " tokens asked for; the model's context holds " +
+                                            std::to_string(model->config().max_positions));
+  }
+  std::cerr << options.model << ": " << format_fixed(static_cast<double>(model->parameters()) / 1e6, 1)
+            << " M parameters a token, " << (model->weight_bytes() >> 20) << " MiB packed in "
+            << format_fixed(load_seconds, 1) << " s; " << kernels::linear_backend() << ", " << kernels::kernel_threads()
+            << " threads\n";
+  EngineBench bench(options, *model);
+  for (const int64_t tokens : options.prefill) {
+    std::cerr << "prefill of " << tokens << " tokens ..." << std::endl;
+    bench.measure_prefill(tokens);
+  }
+  for (const int64_t batch : options.batches) {
+    std::cerr << "decode at batch " << batch << " ..." << std::endl;
+    bench.measure_decode(batch);
+  }
+  bench.table().print(std::cout);
+  std::cout
+      << "limits: prefill against oneDNN's GEMM over the same shapes, decode against a plain read of as many bytes\n"
+         "as the weights take; both on the same threads in this run. ms: a whole prefill, one step of the batch.\n";
+  bench.report().write(options.json);
+}
+
+}  // namespace
+
+void add_bench_engine_command(CLI::App& bench) {
+  auto options = std::make_shared<BenchEngineOptions>();  // the callback outlives this call
+  CLI::App* command = bench.add_subcommand(
+      "engine",
+      "Prefill and decode speed of a checkpoint, each as a share of what this machine can do: oneDNN's GEMM rate and\n"
+      "the memory's read bandwidth, measured in the same run. `scd make-model` makes a checkpoint to try.");
+  command->add_option("--model", options->model, "Hugging Face checkpoint folder")->required();
+  command->add_option("--adapter", options->adapter, "PEFT LoRA adapter folder, merged while loading");
+  command->add_option("--precision", options->precision, "fp32, bf16, or auto: bf16 where the CPU multiplies it")
+      ->capture_default_str();
+  command->add_option("--threads", options->threads, "0: as many as there are cores")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  command->add_option("--prefill", options->prefill, "Prompt lengths")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--batch", options->batches, "Sequences decoded together")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->capture_default_str();
+  command->add_option("--context", options->context, "Tokens before the first decoded one")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--steps", options->steps, "Decode steps of one measurement")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str();
+  command->add_option("--repetitions", options->repetitions, "The best of so many counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--json", options->json, "File for machine, commit, command and rows");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace scd
