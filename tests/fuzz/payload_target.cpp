@@ -1,0 +1,133 @@
+// Input: one byte chooses the reader, then what it reads. A message header, or a payload with the place it claims.
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <span>
+
+#include "common/codec/raw.h"
+#include "common/codec/scd_codec.h"
+#include "common/transport/message.h"
+#include "tests/fuzz/fuzz_target.h"
+#include "tests/unit/codec/codec_samples.h"
+
+namespace scd::fuzz {
+namespace {
+
+enum Reader : uint8_t { kMessageHeader, kRawDecoder, kRotatingRawDecoder, kScdDecoder, kReaders };
+constexpr size_t kPlaceBytes = 10;  // layer u16, first position u32, tokens u32
+constexpr uint64_t kPayloadLimit = uint64_t{1} << 20;
+
+struct Codecs {
+  CodecModel model = testing::small_model();
+  RawEncoder raw_encoder{model};
+  ScdEncoder scd_encoder{model, testing::sample_encoder_layers(model), {}};
+  RawDecoder raw{model, model};
+  RawDecoder rotating{model, testing::small_model(1000000.0)};
+  ScdDecoder scd{model, testing::sample_decoder_layers(model), {}};
+};
+
+const Codecs& codecs() {
+  static const Codecs all;
+  return all;
+}
+
+template <class Integer>
+Integer read_integer(std::span<const std::byte> bytes, size_t at) {
+  Integer value;
+  std::memcpy(&value, bytes.data() + at, sizeof value);
+  return value;
+}
+
+template <class Integer>
+void append(Integer value, std::vector<uint8_t>& out) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&value);
+  out.insert(out.end(), bytes, bytes + sizeof value);
+}
+
+void require(bool condition) {
+  if (!condition) std::abort();
+}
+
+void read_message(std::span<const std::byte> bytes) {
+  MessageHeader header;
+  const RejectReason reason = read_header(bytes, kPayloadLimit, header);
+  const auto parsed = parse(bytes, kPayloadLimit);
+  require(parsed.ok() == (reason == RejectReason::kNone));
+  if (!parsed) return;
+  require(header.payload_bytes <= kPayloadLimit);
+  // What was accepted is written back as it came.
+  const HeaderBytes again = serialize(header);
+  require(std::equal(again.begin(), again.end(), bytes.begin()));
+}
+
+void read_payload(const Decoder& decoder, std::span<const std::byte> bytes) {
+  if (bytes.size() < kPlaceBytes) return;
+  const PayloadPlace place{read_integer<uint16_t>(bytes, 0), read_integer<uint32_t>(bytes, 2),
+                           read_integer<uint32_t>(bytes, 6)};
+  static DecodedLayer out;
+  const auto payload = bytes.subspan(kPlaceBytes);
+  const auto result = decoder.decode(place, payload, out);
+  if (!result) {
+    require(result.failure().code == ErrorCode::kDataLoss);
+    return;
+  }
+  require(payload.size() <= decoder.max_payload_bytes(place.tokens));
+  require(out.tokens == place.tokens);
+  const auto tokens = static_cast<size_t>(place.tokens);
+  if (out.is_attention_input) {
+    require(out.attention_input.size() == tokens * static_cast<size_t>(codecs().model.hidden));
+  } else {
+    require(out.keys.size() == tokens * static_cast<size_t>(codecs().model.kv_width()));
+    require(out.values.size() == out.keys.size());
+  }
+}
+
+std::vector<uint8_t> payload_seed(Reader reader, const Encoder& encoder, int32_t layer, int64_t tokens,
+                                  const RankCaps& caps) {
+  const testing::SampleChunk sample(codecs().model, layer, 32, tokens, 5);
+  std::vector<std::byte> payload;
+  encoder.encode(sample.chunk, caps, payload);
+  std::vector<uint8_t> seed{reader};
+  append(static_cast<uint16_t>(layer), seed);
+  append(uint32_t{32}, seed);
+  append(static_cast<uint32_t>(tokens), seed);
+  for (const std::byte byte : payload) seed.push_back(static_cast<uint8_t>(byte));
+  return seed;
+}
+
+}  // namespace
+
+std::vector<std::vector<uint8_t>> seed_corpus() {
+  const Codecs& all = codecs();
+  std::vector<std::vector<uint8_t>> seeds;
+  for (const Reader reader : {kRawDecoder, kRotatingRawDecoder}) {
+    seeds.push_back(payload_seed(reader, all.raw_encoder, 0, 1, {}));
+    seeds.push_back(payload_seed(reader, all.raw_encoder, 2, 7, {}));
+  }
+  seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 0, 3, {}));
+  seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 2, 5, {.key = 2, .value = 3, .hidden = 0}));
+  seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 1, 4, {}));
+  MessageHeader header{.request_id = 7, .generation = 2, .layer_count = 1, .token_count = 128, .payload_bytes = 4096};
+  for (const uint16_t flags : {uint16_t{0}, kFlagLastOfRequest}) {
+    header.flags = flags;
+    std::vector<uint8_t> seed{kMessageHeader};
+    for (const std::byte byte : serialize(header)) seed.push_back(static_cast<uint8_t>(byte));
+    seeds.push_back(std::move(seed));
+  }
+  return seeds;
+}
+
+}  // namespace scd::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace scd::fuzz;
+  if (size == 0) return 0;
+  const auto bytes = std::as_bytes(std::span(data + 1, size - 1));
+  switch (data[0] % kReaders) {
+    case kMessageHeader: read_message(bytes); break;
+    case kRawDecoder: read_payload(codecs().raw, bytes); break;
+    case kRotatingRawDecoder: read_payload(codecs().rotating, bytes); break;
+    default: read_payload(codecs().scd, bytes); break;
+  }
+  return 0;
+}

@@ -1,0 +1,253 @@
+#include "tools/scd/calibration.h"
+
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <fstream>
+#include <random>
+
+#include "common/codec/registry.h"
+#include "common/model/fingerprint.h"
+#include "common/model/make_model.h"
+
+namespace scd {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+// A tiny random base and a "fine-tune" of it, and text of random ids: what everything here needs.
+class CalibrationPair {
+ public:
+  CalibrationPair() : root_(fs::temp_directory_path() / ("scd_calibration_" + std::to_string(::getpid()))) {
+    make_model({.seed = 3}, base());
+    make_model({.seed = 3, .perturb = 0.1, .perturb_seed = 9}, tuned());
+    producer = std::make_unique<Model>(Model::load({.directory = base(), .adapter = {}, .progress = {}}));
+    consumer = std::make_unique<Model>(Model::load({.directory = tuned(), .adapter = {}, .progress = {}}));
+    std::mt19937 random(5);
+    const auto windows = [&](int count, size_t length) {
+      std::vector<TokenWindow> made(static_cast<size_t>(count), TokenWindow(length));
+      for (TokenWindow& window : made) {
+        for (TokenId& id : window) id = static_cast<TokenId>(random() % 250);
+      }
+      return made;
+    };
+    text = {windows(20, 120), windows(4, 120), windows(4, 120), {std::string(64, '7')}};
+  }
+  ~CalibrationPair() {
+    producer.reset();
+    consumer.reset();
+    fs::remove_all(root_);
+  }
+
+  fs::path base() const { return root_ / "base"; }
+  fs::path tuned() const { return root_ / "tuned"; }
+  fs::path artifact(const std::string& name) const { return root_ / name; }
+
+  CalibrationInput input() const { return {*producer, *consumer, identity(base()), identity(tuned()), text}; }
+
+  std::unique_ptr<Model> producer;
+  std::unique_ptr<Model> consumer;
+  CalibrationText text;
+
+ private:
+  static ModelIdentity identity(const fs::path& directory) {
+    const ModelFingerprint fingerprint = fingerprint_model(directory, std::nullopt);
+    return {fingerprint.weights, fingerprint.tokenizer, fingerprint.rope};
+  }
+  fs::path root_;
+};
+
+class Calibration : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { pair_ = std::make_unique<CalibrationPair>(); }
+  static void TearDownTestSuite() { pair_.reset(); }
+
+  static CalibrationOptions options() {
+    CalibrationOptions options;
+    options.pool = 2;
+    options.predictor.width = 16;
+    options.predictor.max_epochs = 3;
+    options.experiment.suffix = 24;
+    options.reservoir_tokens = 600;
+    return options;
+  }
+
+  static std::unique_ptr<CalibrationPair> pair_;
+};
+std::unique_ptr<CalibrationPair> Calibration::pair_;
+
+TEST_F(Calibration, TheSameInputAndSeedGiveTheSameArtifact) {
+  CalibrationOptions with_patch = options();
+  with_patch.patch_layers = 1;
+  CalibrationResult first = calibrate(pair_->input(), with_patch);
+  CalibrationResult second = calibrate(pair_->input(), with_patch);
+  write_artifact(pair_->artifact("first"), first.encoder, first.decoder);
+  write_artifact(pair_->artifact("second"), second.encoder, second.decoder);
+  EXPECT_EQ(first.encoder.id, second.encoder.id);
+  EXPECT_EQ(first.decoder, second.decoder);
+  EXPECT_EQ(first.encoder.patch_layers().size(), 1U);
+  EXPECT_EQ(load_decoder(pair_->artifact("first"), first.decoder.consumer.weights), first.decoder);
+}
+
+TEST_F(Calibration, FullRankReuseTranslatesBetterThanTheRawCache) {
+  CalibrationOptions full = options();
+  full.rank = {.key = pair_->producer->config().head_dim, .value = pair_->producer->config().head_dim};
+  full.patch_layers = 0;
+  const CalibrationResult result = calibrate(pair_->input(), full);
+  for (const LayerReport& layer : result.layers) {
+    EXPECT_LT(layer.key_loss, 0.5);
+    EXPECT_LT(layer.value_loss, 0.9);
+  }
+  EXPECT_NEAR(result.decoder.prediction.ratio_to_bf16, 1.0, 0.01);
+  EXPECT_GT(result.decoder.prediction.kl, 0.0);
+  EXPECT_TRUE(result.encoder.patch_layers().empty());
+}
+
+TEST_F(Calibration, AModelTranslatedToItselfLosesAlmostNothing) {
+  CalibrationOptions full = options();
+  full.rank = {.key = pair_->producer->config().head_dim, .value = pair_->producer->config().head_dim};
+  full.patch_layers = 0;
+  full.ridge = 1e-9;
+  CalibrationInput input = {*pair_->producer, *pair_->producer, pair_->input().producer_identity,
+                            pair_->input().producer_identity, pair_->text};
+  const CalibrationResult result = calibrate(input, full);
+  for (const LayerReport& layer : result.layers) {
+    EXPECT_LT(layer.key_loss, 1e-4);
+    EXPECT_LT(layer.value_loss, 1e-4);
+  }
+  EXPECT_LT(result.decoder.prediction.kl, 1e-3);
+}
+
+TEST_F(Calibration, TellsWhenTheLossConstraintCannotBeMet) {
+  CalibrationOptions strict = options();
+  strict.rank = {.key = 2, .value = 2};
+  strict.patch_layers = 0;
+  strict.max_kl = 1e-9;
+  EXPECT_FALSE(calibrate(pair_->input(), strict).meets_max_kl);
+  strict.max_kl = 100;
+  EXPECT_TRUE(calibrate(pair_->input(), strict).meets_max_kl);
+}
+
+TEST_F(Calibration, AFurtherConsumerGetsADecoderForTheSameEncoder) {
+  CalibrationOptions with_patch = options();
+  with_patch.patch_layers = 1;
+  CalibrationResult first = calibrate(pair_->input(), with_patch);
+  write_artifact(pair_->artifact("shared"), first.encoder, first.decoder);
+  const CalibrationInput other = {*pair_->producer, *pair_->producer, pair_->input().producer_identity,
+                                  pair_->input().producer_identity, pair_->text};
+  const ArtifactEncoder encoder = load_encoder(pair_->artifact("shared"));
+  const CalibrationResult second = calibrate_consumer(other, encoder, with_patch);
+  add_decoder(pair_->artifact("shared"), second.decoder);
+  EXPECT_EQ(load_encoder(pair_->artifact("shared")).id, first.encoder.id);
+  EXPECT_EQ(list_decoders(pair_->artifact("shared")).size(), 2U);
+  EXPECT_LT(second.decoder.prediction.kl, 1.0);
+}
+
+TEST_F(Calibration, RanksBeyondTheModelAreRefused) {
+  CalibrationOptions wrong = options();
+  wrong.rank.key = pair_->producer->config().head_dim + 1;
+  try {
+    calibrate(pair_->input(), wrong);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("rank of keys"));
+  }
+}
+
+TEST_F(Calibration, AnExperimentWithTheRawCodecOfOneModelIsTheOracle) {
+  CacheExperiment experiment(*pair_->producer, *pair_->producer, 256, {.suffix = 32});
+  const CodecModel model = codec_model_of(pair_->producer->config());
+  const auto encoder = make_encoder(CodecId::kRaw, model, nullptr);
+  const auto decoder = make_decoder(CodecId::kRaw, model, model, nullptr);
+  const Encoder* encoders[] = {encoder.get()};
+  experiment.set_prompt(pair_->text.fit[0], encoders);
+  EXPECT_EQ(experiment.handover(), 80);
+  const std::vector<TokenId> forced = {5, 6, 7};
+  const Continuation oracle = experiment.run(forced);
+  EXPECT_EQ(oracle.rows, 40 + 3);
+  const std::vector<TokenId> answer = experiment.generate(8);
+  const RebuildAccount account = experiment.rebuild(*encoder, *decoder, {});
+  EXPECT_EQ(account.tokens, 64);
+  EXPECT_EQ(account.payloads, model.layers - 1);
+  for (const double kl : kl_divergence(oracle, experiment.run(forced))) EXPECT_LT(kl, 1e-9);
+  EXPECT_EQ(experiment.generate(8), answer);
+}
+
+TEST_F(Calibration, AnExperimentNamesPromptsItHasNoRoomFor) {
+  CacheExperiment experiment(*pair_->producer, *pair_->consumer, 64);
+  EXPECT_THROW(experiment.set_prompt({}, {}), Error);
+  try {
+    experiment.set_prompt(pair_->text.fit[0], {});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("120 tokens"), HasSubstr("64")));
+  }
+}
+
+TEST(KlDivergence, EqualsTheDefinitionInDouble) {
+  const std::vector<float> truth = {1.0f, -2.0f, 0.5f, 3.0f};
+  const std::vector<float> other = {0.5f, -1.0f, 0.0f, 2.0f};
+  double truth_sum = 0, other_sum = 0, expected = 0;
+  for (const float value : truth) truth_sum += std::exp(double{value});
+  for (const float value : other) other_sum += std::exp(double{value});
+  for (size_t i = 0; i < truth.size(); ++i) {
+    const double p = std::exp(double{truth[i]}) / truth_sum;
+    expected += p * (std::log(p) - (other[i] - std::log(other_sum)));
+  }
+  EXPECT_NEAR(kl_divergence(truth, other), expected, 1e-6);
+  EXPECT_EQ(kl_divergence(truth, truth), 0.0);
+}
+
+TEST(PatchBudget, MaximisesTheGainPerCost) {
+  const std::vector<PatchStep> steps = {{4, 0.30, 110}, {7, 0.10, 120}, {9, 0.09, 130}};
+  EXPECT_EQ(choose_budget(steps, 0.40, 100, 0), 2);      // .10/1.1, .30/2.4, .31/3.9
+  EXPECT_EQ(choose_budget(steps, 0.40, 100, 0.095), 3);  // only the third meets it
+  EXPECT_EQ(choose_budget(steps, 0.40, 100, 0.01), 3);   // none does: the lowest KL
+  EXPECT_EQ(choose_budget(steps, 0.40, 100, 0.5), 2);    // all do
+  EXPECT_EQ(choose_budget({}, 0.40, 100, 0), 0);
+}
+
+TEST(HandoverTokens, EndsAtTheLastPageBeforeTheSuffix) {
+  EXPECT_EQ(handover_tokens(1000, 64), 928);
+  EXPECT_EQ(handover_tokens(79, 64), 0);
+  EXPECT_EQ(handover_tokens(80, 64), 16);
+  EXPECT_EQ(handover_tokens(64, 0), 48);
+}
+
+TEST(CalibrationText, SplitsByHashAndKeepsTheQuestionsOfAContextTogether) {
+  const fs::path root = fs::temp_directory_path() / ("scd_calibration_text_" + std::to_string(::getpid()));
+  make_model({.seed = 1}, root / "model");
+  const Tokenizer tokenizer = Tokenizer::from_file(root / "model" / "tokenizer.json");
+  std::ofstream questions(root / "set.jsonl");
+  for (int context = 0; context < 40; ++context) {
+    for (int question = 0; question < 2; ++question) {
+      questions << R"({"context": "Context )" << context << std::string(200, 'x') << R"(", "question": "Q)" << question
+                << R"(?", "answers": ["yes"]})"
+                << "\n";
+    }
+  }
+  questions.close();
+  const CalibrationTextOptions options{.files = {root / "set.jsonl"}, .tokens = 100000, .held_out_windows = 4};
+  const CalibrationText text = read_calibration_text(tokenizer, options);
+  EXPECT_EQ(text.held_out.size(), 4U);
+  EXPECT_EQ(text.validation.size(), 4U);
+  EXPECT_EQ(text.fit.size(), 64U);
+  const auto context_of = [&](const TokenWindow& window) { return tokenizer.decode(window, true).substr(0, 12); };
+  for (const TokenWindow& held_out : text.held_out) {
+    EXPECT_THAT(tokenizer.decode(held_out, true), HasSubstr("Answer: yes"));
+    for (const TokenWindow& window : text.fit) EXPECT_NE(context_of(window), context_of(held_out));
+  }
+  const CalibrationText again = read_calibration_text(tokenizer, options);
+  EXPECT_EQ(again.fit, text.fit);
+  EXPECT_EQ(again.held_out, text.held_out);
+  CalibrationTextOptions missing = options;
+  missing.files = {root / "nothing.txt"};
+  EXPECT_THROW(read_calibration_text(tokenizer, missing), Error);
+  fs::remove_all(root);
+}
+
+}  // namespace
+}  // namespace scd

@@ -1,0 +1,224 @@
+#include "tools/scd/calibrate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+
+#include "common/base/error.h"
+#include "common/model/fingerprint.h"
+#include "tools/scd/calibration.h"
+#include "tools/scd/model_pair.h"
+#include "tools/scd/report.h"
+
+namespace scd {
+namespace {
+
+struct CalibrateOptions {
+  ModelPairOptions pair;
+  CalibrationTextOptions text;
+  CalibrationOptions calibration;
+  std::filesystem::path out;
+  std::filesystem::path json;
+  bool add_consumer = false;
+};
+
+ModelIdentity identity_of(const std::filesystem::path& directory, const std::filesystem::path& adapter) {
+  const ModelFingerprint fingerprint =
+      fingerprint_model(directory, adapter.empty() ? std::nullopt : std::optional(adapter));
+  return {fingerprint.weights, fingerprint.tokenizer, fingerprint.rope};
+}
+
+// As in tables: the share of the signal that is lost.
+std::string loss_cell(double loss) { return loss > 0 ? format_fixed(100 * loss, 3) + " %" : "-"; }
+
+void print_layers(const CalibrationResult& result) {
+  TextTable table({"layer", "sent as", "loss K", "loss V", "KL gain if true", "loss x (Patch)"});
+  for (size_t layer = 0; layer < result.layers.size(); ++layer) {
+    const LayerReport& report = result.layers[layer];
+    table.add_row({std::to_string(layer), report.patched ? "Patch" : "Reuse", loss_cell(report.key_loss),
+                   loss_cell(report.value_loss), report.gain != 0 ? format_fixed(report.gain, 5) : "-",
+                   loss_cell(report.patch_loss)});
+  }
+  table.print(std::cout);
+}
+
+void print_search(const CalibrationResult& result) {
+  if (result.steps.empty()) return;
+  TextTable table({"patched", "added layer", "KL (validation)", "bytes/token", ""});
+  const size_t budget = result.encoder.patch_layers().size();
+  table.add_row({"0", "-", format_fixed(result.reuse_kl, 5), "-", budget == 0 ? "<- chosen" : ""});
+  for (size_t k = 0; k < result.steps.size(); ++k) {
+    const PatchStep& step = result.steps[k];
+    table.add_row({std::to_string(k + 1), std::to_string(step.layer), format_fixed(step.kl, 5),
+                   format_fixed(step.bytes_per_token, 0), k + 1 == budget ? "<- chosen" : ""});
+  }
+  std::cout << "\n";
+  table.print(std::cout);
+}
+
+void print_summary(const CalibrationResult& result, const CalibrateOptions& options, double seconds) {
+  const CodecPrediction& prediction = result.decoder.prediction;
+  const CalibrationRecord& record = result.decoder.calibration;
+  std::cout << "\nfitted on " << record.tokens << " tokens, checked on " << record.held_out_tokens
+            << " held out; exact: layer 0 and the first " << options.calibration.experiment.sinks
+            << " tokens; the last " << options.calibration.experiment.suffix << " run natively\n"
+            << "KL on held-out text " << format_fixed(prediction.kl, 5);
+  if (result.held_out_reuse_kl > 0) std::cout << " (all Reuse " << format_fixed(result.held_out_reuse_kl, 5) << ")";
+  std::cout << ", " << format_fixed(prediction.bytes_per_token, 0) << " bytes/token, "
+            << format_fixed(prediction.ratio_to_bf16, 2) << "x smaller than BF16, " << format_fixed(seconds, 1)
+            << " s\n";
+}
+
+nlohmann::ordered_json summary_row(const CalibrationResult& result, double seconds) {
+  const CodecPrediction& prediction = result.decoder.prediction;
+  nlohmann::ordered_json layers = nlohmann::ordered_json::array();
+  for (const LayerReport& layer : result.layers) {
+    layers.push_back({{"patched", layer.patched},
+                      {"loss_key", layer.key_loss},
+                      {"loss_value", layer.value_loss},
+                      {"loss_patch", layer.patch_loss},
+                      {"kl_gain", layer.gain}});
+  }
+  nlohmann::ordered_json steps = nlohmann::ordered_json::array();
+  for (const PatchStep& step : result.steps) {
+    steps.push_back({{"layer", step.layer}, {"kl", step.kl}, {"bytes_per_token", step.bytes_per_token}});
+  }
+  return {{"codec", "scd"},
+          {"level", 0},
+          {"task", "calibration"},
+          {"kl_text", prediction.kl},
+          {"kl_text_reuse", result.held_out_reuse_kl},
+          {"kl_validation_reuse", result.reuse_kl},
+          {"bytes_per_token", prediction.bytes_per_token},
+          {"ratio_to_bf16", prediction.ratio_to_bf16},
+          {"tokens", result.decoder.calibration.tokens},
+          {"patch_layers", result.encoder.patch_layers()},
+          {"search", std::move(steps)},
+          {"layers", std::move(layers)},
+          {"calibration_ms", seconds * 1000}};
+}
+
+void require_limit(const CalibrationResult& result, const CalibrateOptions& options) {
+  if (result.meets_max_kl) return;
+  throw Error(ErrorCode::kFailedPrecondition,
+              "the loss constraint cannot be met: KL on held-out text is " +
+                  format_fixed(result.decoder.prediction.kl, 5) + ", --max-kl " +
+                  format_fixed(options.calibration.max_kl, 5) +
+                  " (see the table above); nothing was written. Allow higher ranks (--rank-key, --rank-value, "
+                  "--rank-hidden), more --tokens, more --patch-layers, or a higher limit");
+}
+
+void run(CalibrateOptions options) {
+  const auto start = std::chrono::steady_clock::now();
+  const ModelPair pair(options.pair);
+  options.text.seed = options.calibration.seed;
+  options.text.window = std::min<int64_t>(options.text.window, pair.consumer().config().max_positions);
+  const CalibrationText text = read_calibration_text(pair.tokenizer(), options.text);
+  if (count_tokens(text.fit) < options.text.tokens * 9 / 10) {
+    std::cerr << "scd: the text gives " << count_tokens(text.fit) << " tokens to fit on, " << options.text.tokens
+              << " were asked for\n";
+  }
+  const CalibrationInput input{pair.producer(), pair.consumer(),
+                               identity_of(options.pair.producer, options.pair.producer_adapter),
+                               identity_of(options.pair.consumer, options.pair.consumer_adapter), text};
+  CalibrationResult result;
+  if (options.add_consumer) {
+    const ArtifactEncoder encoder = load_encoder(options.out);
+    (void)check_compatible(encoder, input.producer_identity).value_or_throw();
+    result = calibrate_consumer(input, encoder, options.calibration);
+  } else {
+    result = calibrate(input, options.calibration);
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  print_layers(result);
+  print_search(result);
+  print_summary(result, options, seconds);
+  Report report;
+  report.add_row(summary_row(result, seconds));
+  report.write(options.json);
+  require_limit(result, options);
+  if (options.add_consumer) {
+    add_decoder(options.out, result.decoder);
+  } else {
+    write_artifact(options.out, result.encoder, result.decoder);
+  }
+  std::cout << "wrote " << options.out.string() << ": encoder " << to_hex(result.decoder.encoder_id).substr(0, 16)
+            << ", consumer " << result.decoder.consumer.weights.substr(0, 16) << "\n";
+}
+
+void add_pair_options(CLI::App& command, CalibrateOptions& options) {
+  command.add_option("--producer", options.pair.producer, "Checkpoint of the prefill side")->required();
+  command.add_option("--producer-adapter", options.pair.producer_adapter, "LoRA adapter merged into it");
+  command.add_option("--consumer", options.pair.consumer, "Checkpoint of the decode side")->required();
+  command.add_option("--consumer-adapter", options.pair.consumer_adapter, "LoRA adapter merged into it");
+  command.add_option("--precision", options.pair.precision, "auto, bf16 or fp32")->capture_default_str();
+}
+
+void add_text_options(CLI::App& command, CalibrateOptions& options) {
+  command
+      .add_option("--text", options.text.files,
+                  "Text to calibrate on: plain UTF-8, or .json/.jsonl question sets {context, question, answers}")
+      ->required()
+      ->delimiter(',');
+  command.add_option("--tokens", options.text.tokens, "Tokens to fit on")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{256}, int64_t{1} << 32));
+  command.add_option("--window", options.text.window, "Longest window of text, tokens")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{128}, int64_t{1} << 17));
+  command
+      .add_option("--held-out", options.text.held_out_windows,
+                  "Windows kept for the final check, and as many for the search")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  command.add_option("--seed", options.calibration.seed, "Of the split, the samples and the training")
+      ->capture_default_str();
+}
+
+void add_codec_options(CLI::App& command, CalibrateOptions& options) {
+  CalibrationOptions& calibration = options.calibration;
+  command.add_option("--rank-key", calibration.rank.key, "Components of a key, per head; 0: 3/4 of head_dim");
+  command.add_option("--rank-value", calibration.rank.value, "Components of a value, per head; 0: head_dim");
+  command.add_option("--rank-hidden", calibration.rank.hidden, "Components of a Patch layer; 0: 3/4 of hidden");
+  command.add_option("--patch-layers", calibration.patch_layers, "How many layers to patch; -1: as the search chooses")
+      ->capture_default_str()
+      ->check(CLI::Range(-1, 4096));
+  command.add_option("--pool", calibration.pool, "Layers for which Patch is fitted and searched")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096));
+  command.add_option("--max-kl", calibration.max_kl, "Fail when the KL on held-out text is higher; 0: no limit")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--ridge", calibration.ridge, "Ridge strength, relative to the mean variance")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--network-width", calibration.predictor.width, "Of a Patch layer's network; 0: linear only")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 65536));
+}
+
+}  // namespace
+
+void add_calibrate_command(CLI::App& app) {
+  const auto options = std::make_shared<CalibrateOptions>();
+  CLI::App* command =
+      app.add_subcommand("calibrate",
+                         "Fit the scd codec for a pair of models and write its artifact: runs both models over the "
+                         "text, fits the maps of\n"
+                         "every layer, trains predictors for the layers worth patching, searches which to patch, and "
+                         "checks the result on\n"
+                         "text that nothing was fitted on. The same input and seed give the same artifact.\n"
+                         "  scd calibrate --producer BASE --consumer BASE --consumer-adapter ADAPTER \\\n"
+                         "                --text train.jsonl,prose.txt --tokens 32768 --out artifacts/pair");
+  add_pair_options(*command, *options);
+  add_text_options(*command, *options);
+  add_codec_options(*command, *options);
+  command->add_option("--out", options->out, "Directory of the artifact")->required();
+  command->add_flag("--add-consumer", options->add_consumer,
+                    "Keep the encoder that --out holds and fit a decoder for this consumer only");
+  command->add_option("--json", options->json, "Write the report to this file");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace scd

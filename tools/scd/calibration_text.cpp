@@ -1,0 +1,154 @@
+#include "tools/scd/calibration_text.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <string_view>
+
+#include "common/base/error.h"
+#include "common/base/sha256.h"
+#include "tools/scd/questions.h"
+
+namespace scd {
+namespace {
+
+constexpr size_t kBytesPerToken = 4;  // of English prose, about: how much text makes a window
+
+// Texts that must stay on one side of the split: the questions about one context.
+struct Group {
+  Sha256Digest key{};
+  std::vector<std::string> texts;
+};
+
+std::string read_file(const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+bool is_question_file(const std::filesystem::path& file) {
+  return file.extension() == ".json" || file.extension() == ".jsonl";
+}
+
+Sha256Digest key_of(std::string_view text, uint64_t seed) {
+  return Sha256().update(std::as_bytes(std::span(&seed, 1))).update(text).finish();
+}
+
+void add_questions(const std::filesystem::path& file, uint64_t seed, std::map<Sha256Digest, Group>& groups) {
+  for (const Question& question : read_questions(file)) {
+    const Sha256Digest key = key_of(question.context, seed);
+    Group& group = groups[key];
+    group.key = key;
+    group.texts.push_back(make_prompt(question) + (question.answers.empty() ? "" : " " + question.answers.front()));
+  }
+}
+
+// Pieces of about one window, cut where a line ends.
+void add_prose(const std::string& text, const CalibrationTextOptions& options, std::map<Sha256Digest, Group>& groups) {
+  const size_t wanted = static_cast<size_t>(options.window) * kBytesPerToken;
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = std::min(text.size(), begin + wanted);
+    if (end < text.size()) {
+      const size_t newline = text.find('\n', end);
+      // Without a line end near, at a space: never inside a character.
+      const size_t space = text.find(' ', end);
+      end = std::min({newline, space == std::string::npos || newline <= end + wanted ? newline : space, text.size()});
+    }
+    const std::string piece = text.substr(begin, end - begin);
+    const Sha256Digest key = key_of(piece, options.seed);
+    groups[key] = {key, {piece}};
+    begin = end + 1;
+  }
+}
+
+class WindowMaker {
+ public:
+  WindowMaker(const Tokenizer& tokenizer, const CalibrationTextOptions& options)
+      : tokenizer_(tokenizer), options_(options) {}
+
+  // The text's ids, its beginning cut off where it is too long: the question stands at the end.
+  TokenWindow make(const std::string& text) const {
+    TokenWindow ids = tokenizer_.encode(text);
+    const auto limit = static_cast<size_t>(options_.window);
+    if (ids.size() > limit) ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(limit));
+    return ids;
+  }
+
+  bool long_enough(const TokenWindow& window) const { return static_cast<int64_t>(window.size()) >= options_.shortest; }
+
+ private:
+  const Tokenizer& tokenizer_;
+  const CalibrationTextOptions& options_;
+};
+
+// One window of each group, until there are `count`; used groups are removed.
+std::vector<TokenWindow> take_windows(std::vector<Group>& groups, const WindowMaker& maker, int64_t count) {
+  std::vector<TokenWindow> windows;
+  size_t used = 0;
+  for (; used < groups.size() && static_cast<int64_t>(windows.size()) < count; ++used) {
+    TokenWindow window = maker.make(groups[used].texts.front());
+    if (maker.long_enough(window)) windows.push_back(std::move(window));
+  }
+  groups.erase(groups.begin(), groups.begin() + static_cast<std::ptrdiff_t>(used));
+  return windows;
+}
+
+// First texts of all groups, then second texts, ... until there are enough tokens: many contexts before many questions.
+std::vector<TokenWindow> take_tokens(const std::vector<Group>& groups, const WindowMaker& maker, int64_t tokens) {
+  std::vector<TokenWindow> windows;
+  int64_t left = tokens;
+  bool found = true;
+  for (size_t turn = 0; found && left > 0; ++turn) {
+    found = false;
+    for (const Group& group : groups) {
+      if (left <= 0) break;
+      if (turn >= group.texts.size()) continue;
+      found = true;
+      TokenWindow window = maker.make(group.texts[turn]);
+      if (!maker.long_enough(window)) continue;
+      if (static_cast<int64_t>(window.size()) > left) window.resize(static_cast<size_t>(left));
+      left -= static_cast<int64_t>(window.size());
+      if (maker.long_enough(window)) windows.push_back(std::move(window));
+    }
+  }
+  return windows;
+}
+
+}  // namespace
+
+int64_t count_tokens(const std::vector<TokenWindow>& windows) {
+  int64_t tokens = 0;
+  for (const TokenWindow& window : windows) tokens += static_cast<int64_t>(window.size());
+  return tokens;
+}
+
+CalibrationText read_calibration_text(const Tokenizer& tokenizer, const CalibrationTextOptions& options) {
+  CalibrationText text;
+  std::map<Sha256Digest, Group> by_hash;
+  for (const std::filesystem::path& file : options.files) {
+    const std::string content = read_file(file);
+    text.file_sha256.push_back(to_hex(sha256(content)));
+    if (is_question_file(file)) {
+      add_questions(file, options.seed, by_hash);
+    } else {
+      add_prose(content, options, by_hash);
+    }
+  }
+  std::vector<Group> groups;
+  for (auto& [key, group] : by_hash) groups.push_back(std::move(group));  // in the order of their hashes
+  const auto share = std::min<int64_t>(options.held_out_windows, static_cast<int64_t>(groups.size()) / 3);
+  const WindowMaker maker(tokenizer, options);
+  text.held_out = take_windows(groups, maker, share);
+  text.validation = take_windows(groups, maker, share);
+  text.fit = take_tokens(groups, maker, options.tokens);
+  if (text.held_out.empty() || text.validation.empty() || text.fit.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "too little text to calibrate on: it is split into text to fit, to validate and to hold out, each of "
+                "at least one window of " +
+                    std::to_string(options.shortest) + " tokens");
+  }
+  return text;
+}
+
+}  // namespace scd

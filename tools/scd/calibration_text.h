@@ -1,0 +1,41 @@
+// The text a codec is calibrated on: files -> windows of token ids, split by hash so that nothing held out is ever
+// fitted, not even another question about the same context.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/base/token.h"
+#include "common/tokenizer/tokenizer.h"
+
+namespace scd {
+
+struct CalibrationTextOptions {
+  // .json and .jsonl: question sets as tools/scd/questions.h reads them, each prompt followed by its first answer;
+  // anything else: plain UTF-8 text.
+  std::vector<std::filesystem::path> files;
+  int64_t tokens = 32768;  // to fit on
+  int64_t window = 1024;   // longest window, in tokens
+  int64_t shortest = 96;   // shorter windows are left out
+  int64_t held_out_windows = 8;
+  uint64_t seed = 1;
+};
+
+using TokenWindow = std::vector<TokenId>;
+
+struct CalibrationText {
+  std::vector<TokenWindow> fit;
+  std::vector<TokenWindow> validation;  // stops training, ranks layers
+  std::vector<TokenWindow> held_out;    // touched once, at the end
+  std::vector<std::string> file_sha256;
+};
+
+int64_t count_tokens(const std::vector<TokenWindow>& windows);
+
+// The same files, options and tokenizer give the same windows. Throws Error: kNotFound for a missing file,
+// kInvalidArgument for text that is not UTF-8 or too short to be split in three.
+CalibrationText read_calibration_text(const Tokenizer& tokenizer, const CalibrationTextOptions& options);
+
+}  // namespace scd
