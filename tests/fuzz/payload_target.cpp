@@ -40,8 +40,7 @@ Integer read_integer(std::span<const std::byte> bytes, size_t at) {
 
 template <class Integer>
 void append(Integer value, std::vector<uint8_t>& out) {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(&value);
-  out.insert(out.end(), bytes, bytes + sizeof value);
+  for (size_t i = 0; i < sizeof value; ++i) out.push_back(static_cast<uint8_t>(value >> (8 * i)));
 }
 
 void require(bool condition) {
