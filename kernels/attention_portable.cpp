@@ -1,3 +1,4 @@
+#include "kernels/attention_few.h"
 #include "kernels/attention_lanes.h"
 
 namespace scd::kernels::cpu {
@@ -7,6 +8,7 @@ int64_t attention_scratch_floats(int64_t head_dim) {
 }
 
 void attend_portable(const AttentionArgs& args, const AttentionTile& tile, float* scratch) {
+  if (few_fits(args, tile)) return attend_few_queries(args, tile, scratch);
   attend_in_lanes(args, tile, scratch);
 }
 

@@ -1,9 +1,10 @@
 // Memory-bound loops; the compiler vectorises them.
-#include <cmath>
 #include <cstring>
 
 #include "kernels/cpu_kernels.h"
+#include "kernels/cpu_level.h"
 #include "kernels/number.h"
+#include "kernels/silu_row.h"
 
 namespace scd::kernels::cpu {
 namespace {
@@ -35,8 +36,12 @@ void round_row(const ConstMatrix& in, int64_t r, uint16_t* out) {
 }
 
 template <class Out>
-void silu_row(const float* gate, const float* up, int64_t n, Out* out) {
-  for (int64_t i = 0; i < n; ++i) store_float(gate[i] / (1.0f + std::exp(-gate[i])) * up[i], out[i]);
+void silu_row(bool avx512, const float* gate, int64_t n, Out* out) {
+  if (avx512) {
+    silu_mul_row_avx512(gate, gate + n, n, out);
+  } else {
+    silu_mul_row_portable(gate, gate + n, n, out);
+  }
 }
 
 }  // namespace
@@ -47,13 +52,14 @@ void embedding(ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
 
 void silu_mul(ConstMatrix gate_up, Matrix out) {
   const int64_t n = out.columns;
+  const bool avx512 = cpu_level() >= CpuLevel::kAvx512;
 #pragma omp parallel for schedule(static) if (out.rows * n > kParallelElements)
   for (int64_t r = 0; r < out.rows; ++r) {
     const float* gate = gate_up.row<float>(r);
     if (out.dtype == DType::kBF16) {
-      silu_row(gate, gate + n, n, out.row<BFloat16>(r));
+      silu_row(avx512, gate, n, out.row<uint16_t>(r));
     } else {
-      silu_row(gate, gate + n, n, out.row<float>(r));
+      silu_row(avx512, gate, n, out.row<float>(r));
     }
   }
 }

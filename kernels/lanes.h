@@ -5,6 +5,11 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace scd::kernels::cpu {
 namespace {
@@ -33,7 +38,13 @@ SCD_LANES_INLINE Lanes load(const float* from) {
 SCD_LANES_INLINE Lanes load(const uint16_t* bf16) {
   HalfLanes bits;
   std::memcpy(&bits, bf16, sizeof(bits));
-  return (Lanes)(__builtin_convertvector(bits, UintLanes) << 16);
+#ifdef __AVX512F__
+  // GCC 12 would widen in two halves.
+  const auto wide = (UintLanes)_mm512_cvtepu16_epi32((__m256i)bits);
+#else
+  const auto wide = __builtin_convertvector(bits, UintLanes);
+#endif
+  return (Lanes)(wide << 16);
 }
 
 SCD_LANES_INLINE void store(Lanes value, float* to) { std::memcpy(to, &value, sizeof(value)); }
@@ -49,10 +60,44 @@ SCD_LANES_INLINE void store(Lanes value, uint16_t* bf16) {
 
 SCD_LANES_INLINE Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
 
+using LaneIndices = std::make_integer_sequence<int, static_cast<int>(kLanes)>;
+
+// Every lane meets the lane `Distance` away, then the next smaller power of two: all lanes end with the whole.
+template <int Distance, int... Lane>
+SCD_LANES_INLINE Lanes exchanged(Lanes value, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(value, value, (Lane ^ Distance)...);
+}
+
+template <int Distance = static_cast<int>(kLanes) / 2>
 SCD_LANES_INLINE float sum_of(Lanes value) {
-  float sum = 0.0f;
-  for (int64_t lane = 0; lane < kLanes; ++lane) sum += value[lane];
-  return sum;
+  value += exchanged<Distance>(value, LaneIndices());
+  if constexpr (Distance == 1) return value[0];
+  else return sum_of<Distance / 2>(value);
+}
+
+template <int Distance = static_cast<int>(kLanes) / 2>
+SCD_LANES_INLINE float largest_of(Lanes value) {
+  value = larger(value, exchanged<Distance>(value, LaneIndices()));
+  if constexpr (Distance == 1) return value[0];
+  else return largest_of<Distance / 2>(value);
+}
+
+// From vectors a and b, runs of 2 * Width lanes: the `Half` (0 lower, 1 upper) of a's run, then of b's.
+template <int Width, int Half, int... Lane>
+SCD_LANES_INLINE Lanes halves(Lanes a, Lanes b, std::integer_sequence<int, Lane...>) {
+  constexpr int kRun = 2 * Width;
+  return __builtin_shufflevector(
+      a, b, (Lane / kRun * kRun + Lane % Width + Half * Width + (Lane % kRun < Width ? 0 : static_cast<int>(kLanes)))...);
+}
+
+// Lane i of the result is the sum over the lanes of vector i of kLanes vectors, which are overwritten.
+template <int Width = static_cast<int>(kLanes) / 2>
+SCD_LANES_INLINE Lanes sums_of(Lanes (&v)[kLanes]) {
+  for (int i = 0; i < Width; ++i) {
+    v[i] = halves<Width, 0>(v[i], v[i + Width], LaneIndices()) + halves<Width, 1>(v[i], v[i + Width], LaneIndices());
+  }
+  if constexpr (Width == 1) return v[0];
+  else return sums_of<Width / 2>(v);
 }
 
 // e^x with a relative error below 2e-7 for x in [-87.3, 88.7]; 0 below, including minus infinity; e^88.7 above.
