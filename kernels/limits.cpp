@@ -41,7 +41,8 @@ dnnl::memory filled_memory(const dnnl::memory::desc& desc, const dnnl::engine& e
   dnnl::memory memory(desc, engine);
   auto* bytes = static_cast<uint8_t*>(memory.get_data_handle());
   // 0x3c01.. are small positive numbers as BF16 and as F32.
-  for (size_t i = 0; i < desc.get_size(); ++i) bytes[i] = (i & 1) != 0 ? 0x3c : static_cast<uint8_t>(i >> 1);
+  const size_t size = desc.get_size();
+  for (size_t i = 0; i < size; ++i) bytes[i] = (i & 1) != 0 ? 0x3c : static_cast<uint8_t>(i >> 1);
   return memory;
 }
 

@@ -2,14 +2,19 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdlib>
 #include <memory>
 #include <new>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "kernels/matrix.h"
 
 namespace scd {
 
-// Contents are undefined after each call. Cache-line aligned.
+// Contents are undefined after each call. Cache-line aligned; large ones on huge pages where the system gives them.
 class GrowBuffer {
  public:
   kernels::Matrix matrix(int64_t rows, int64_t columns, kernels::DType dtype = kernels::DType::kF32) {
@@ -17,18 +22,25 @@ class GrowBuffer {
   }
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const { ::operator delete[](memory, std::align_val_t{64}); }
-  };
+  static constexpr size_t kCacheLine = 64;
+  static constexpr size_t kHugePage = size_t{2} << 20;
+
   std::byte* reserve(size_t bytes) {
-    if (bytes > capacity_) {
-      memory_.reset();  // before the larger one exists: peaks matter more than the copy that is not needed
-      memory_.reset(new (std::align_val_t{64}) std::byte[bytes]);
-      capacity_ = bytes;
-    }
+    if (bytes <= capacity_) return memory_.get();
+    memory_.reset();  // before the larger one exists: peaks matter more than a copy that is not needed
+    capacity_ = 0;
+    const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kCacheLine;
+    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    memory_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, rounded)));
+    if (memory_ == nullptr) throw std::bad_alloc();
+#ifdef __linux__
+    if (alignment == kHugePage) ::madvise(memory_.get(), rounded, MADV_HUGEPAGE);  // advice: changes speed only
+#endif
+    capacity_ = rounded;
     return memory_.get();
   }
-  std::unique_ptr<std::byte[], Free> memory_;
+
+  std::unique_ptr<std::byte[], void (*)(void*)> memory_{nullptr, std::free};
   size_t capacity_ = 0;
 };
 
