@@ -4,6 +4,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/base/error.h"
@@ -11,6 +12,7 @@
 #include "common/model/fingerprint.h"
 #include "common/model/lora.h"
 #include "common/model/model_config.h"
+#include "tools/scd/inspect_artifact.h"
 #include "tools/scd/report.h"
 
 namespace scd {
