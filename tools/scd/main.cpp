@@ -6,6 +6,7 @@
 #include "common/base/error.h"
 #include "tools/scd/bench_engine.h"
 #include "tools/scd/bench_pair.h"
+#include "tools/scd/calibrate.h"
 #include "tools/scd/complete.h"
 #include "tools/scd/eval.h"
 #include "tools/scd/inspect.h"
@@ -20,6 +21,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", SCD_VERSION);
   scd::add_complete_command(app);
+  scd::add_calibrate_command(app);
   scd::add_eval_command(app);
   scd::add_tokenize_command(app);
   scd::add_logits_command(app);
