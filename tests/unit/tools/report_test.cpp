@@ -1,0 +1,63 @@
+#include "tools/scd/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "common/base/error.h"
+
+namespace scd {
+namespace {
+
+TEST(Report, HoldsMachineCommitCommandAndRows) {
+  Report report;
+  report.add_row({{"phase", "prefill"}, {"total_ms", 1.5}});
+  const auto json = report.to_json();
+  EXPECT_TRUE(json["machine"].contains("cpu") && json["machine"].contains("cores") && json["machine"].contains("isa"));
+  EXPECT_FALSE(json["commit"].get<std::string>().empty());
+  EXPECT_FALSE(json["command"].get<std::string>().empty());
+  ASSERT_EQ(json["rows"].size(), 1u);
+  EXPECT_EQ(json["rows"][0]["total_ms"], 1.5);
+}
+
+TEST(Report, WritesAFileAndNothingForAnEmptyPath) {
+  Report report;
+  report.write({});
+  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "scd_report_test.json";
+  report.write(path);
+  std::ifstream in(path);
+  EXPECT_TRUE(nlohmann::json::parse(in)["rows"].empty());
+  std::filesystem::remove(path);
+}
+
+TEST(Report, UnwritablePathIsNamed) {
+  try {
+    Report().write("/nowhere/at/all.json");
+    FAIL() << "expected an Error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("/nowhere/at/all.json"));
+  }
+}
+
+TEST(TextTable, NumbersStandRightTextLeft) {
+  TextTable table({"codec", "ms", "share"});
+  table.add_row({"raw", "12.5", "99.1 %"});
+  table.add_row({"größer", "3", "-"});
+  std::ostringstream out;
+  table.print(out);
+  EXPECT_EQ(out.str(),
+            "codec     ms   share\n"
+            "------  ----  ------\n"
+            "raw     12.5  99.1 %\n"
+            "größer     3       -\n");
+}
+
+TEST(Format, RoundsAsAsked) {
+  EXPECT_EQ(format_fixed(1.005, 1), "1.0");
+  EXPECT_EQ(format_percent(0.614), "61.4 %");
+}
+
+}  // namespace
+}  // namespace scd
