@@ -37,22 +37,33 @@ void EventWaiter::watch(int descriptor) {
   SCD_CHECK(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &event) == 0, "epoll_ctl of an open descriptor");
 }
 
+// Sequentially consistent on both sides: either the waker sees the sleeper, or the sleeper sees what was left for it.
+void EventWaiter::prepare() { asleep_.store(true, std::memory_order_seq_cst); }
+void EventWaiter::cancel() { asleep_.store(false, std::memory_order_relaxed); }
+
 void EventWaiter::wake() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (!asleep_.load(std::memory_order_seq_cst)) return;
   const uint64_t one = 1;
   // A full counter is as awake as can be.
   [[maybe_unused]] const ssize_t written = write(event_.get(), &one, sizeof one);
 }
 
 void EventWaiter::wait_until(Clock::time_point deadline) {
-  itimerspec when{};  // zero disarms
-  if (deadline != Clock::time_point::max()) {
-    if (deadline <= Clock::now()) return;
-    const auto since_boot = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.time_since_epoch()).count();
-    when.it_value = {.tv_sec = since_boot / 1'000'000'000, .tv_nsec = since_boot % 1'000'000'000};
+  if (deadline <= Clock::now()) return cancel();
+  const bool timed = deadline != Clock::time_point::max();
+  if (timed || timer_armed_) {
+    itimerspec when{};  // zero disarms
+    if (timed) {
+      const auto since_boot = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.time_since_epoch()).count();
+      when.it_value = {.tv_sec = since_boot / 1'000'000'000, .tv_nsec = since_boot % 1'000'000'000};
+    }
+    timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr);
+    timer_armed_ = timed;
   }
-  timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr);
   std::array<epoll_event, 4> events{};
   const int ready = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+  cancel();
   for (int i = 0; i < ready; ++i) {
     const int descriptor = events[static_cast<size_t>(i)].data.fd;
     if (descriptor != event_.get() && descriptor != timer_.get()) continue;

@@ -120,7 +120,8 @@ void UcxConnector::put_on_wire(Connection& connection, OutgoingMessage* message)
   auto* send = new WireSend{&connection, message};  // owned by UCX until on_sent
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS |
-                       UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
+                       UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FLAG_NO_IMM_CMPL |
+                       UCP_OP_ATTR_FLAG_MULTI_SEND;
   param.flags = UCP_AM_SEND_FLAG_REPLY;  // names the connection to the receiver
   param.cb.send = on_sent;
   param.user_data = send;

@@ -1,5 +1,7 @@
 #include "common/transport/ucx/ucx_engine.h"
 
+#include <sched.h>
+
 #include <algorithm>
 
 #include "common/transport/ucx/socket_address.h"
@@ -7,8 +9,8 @@
 namespace scd {
 namespace {
 
-// While transfers are under way the next event is microseconds off: less than falling asleep and waking up costs.
-constexpr std::chrono::microseconds kSpin{20};
+// While messages stream, the next event is microseconds off: less than falling asleep and being woken costs both sides.
+constexpr std::chrono::microseconds kSpin{100};
 constexpr int kProgressBurst = 64;
 constexpr std::chrono::milliseconds kFlushLimit{200};
 constexpr std::chrono::milliseconds kCloseLimit{1000};
@@ -59,22 +61,29 @@ void UcxEngine::poll(Clock::time_point now) {
 }
 
 void UcxEngine::run(const std::stop_token& stop) {
-  auto spin_until = Clock::now();
+  auto last_active = Clock::time_point{};
+  bool streaming = false;  // events follow each other closely
   while (!stop.stop_requested()) {
     const bool active = progress();
     const auto now = Clock::now();
     poll(now);
-    if (active) spin_until = now + kSpin;
-    if (active || (now < spin_until && (connector_->busy() || receiver_->busy()))) continue;
-    sleep();
+    if (active) {
+      streaming = now - last_active < kSpin;
+      last_active = now;
+    } else if (streaming && now - last_active < kSpin) {
+      sched_yield();  // whoever makes or takes the messages may need this core
+    } else {
+      sleep(stop);
+    }
   }
 }
 
-void UcxEngine::sleep() {
-  // Refused while events are waiting, so none is lost between looking and sleeping.
-  if (ucp_worker_arm(worker_->handle()) == UCS_ERR_BUSY) return;
-  const auto wakeup = std::min(shared_.sender.next_wakeup(), receiver_->next_wakeup());
-  shared_.waiter.wait_until(wakeup);
+void UcxEngine::sleep(const std::stop_token& stop) {
+  shared_.waiter.prepare();
+  poll(Clock::now());  // what other threads left before they saw us sleep
+  // Arming is refused while events are waiting, so none is lost between looking and sleeping.
+  if (stop.stop_requested() || ucp_worker_arm(worker_->handle()) == UCS_ERR_BUSY) return shared_.waiter.cancel();
+  shared_.waiter.wait_until(std::min(shared_.sender.next_wakeup(), receiver_->next_wakeup()));
 }
 
 }  // namespace scd

@@ -43,7 +43,7 @@ class UcxEngine {
 
   bool progress();  // whether anything happened
   void poll(Clock::time_point now);
-  void sleep();
+  void sleep(const std::stop_token& stop);
   // Progresses until done() or the time is up.
   template <class IsDone>
   void drain(std::chrono::milliseconds limit, IsDone done);

@@ -1,15 +1,13 @@
 #include "common/transport/ucx/ucx_handles.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <string_view>
-#include <vector>
 
 #include "common/transport/ucx/socket_address.h"
 #include "common/transport/ucx/ucx_check.h"
+#include "common/transport/ucx/ucx_settings.h"
 
 namespace scd {
 namespace {
@@ -27,42 +25,6 @@ std::string printed(Print print) {
   return {text, size};
 }
 
-std::vector<std::string> split_list(std::string_view list) {
-  std::vector<std::string> words;
-  while (!list.empty()) {
-    const size_t comma = std::min(list.find(','), list.size());
-    if (comma > 0) words.emplace_back(list.substr(0, comma));
-    list.remove_prefix(std::min(comma + 1, list.size()));
-  }
-  return words;
-}
-
-bool uses_shared_memory(const std::vector<std::string>& transports) {
-  static constexpr std::array<std::string_view, 6> kNames{"all", "sm", "shm", "mm", "posix", "sysv"};
-  return transports.empty() ||
-         std::ranges::any_of(transports, [](const std::string& name) { return std::ranges::find(kNames, name) != kNames.end(); });
-}
-
-// UCX_TLS for the transports the user named. "rdma" is our word for every InfiniBand or RoCE transport. Shared memory
-// alone cannot connect: UCX 1.13 makes connections over an enabled network device, so tcp comes with it.
-std::vector<std::string> ucx_transports(const TransportOptions& options) {
-  std::vector<std::string> transports = split_list(options.transports);
-  if (options.require == TransportRequirement::kRdma) transports = {"rdma", "self"};
-  std::ranges::replace(transports, std::string("rdma"), std::string("ib"));
-  const bool has_network = std::ranges::any_of(transports, [](const std::string& name) {
-    return name == "all" || name == "tcp" || name == "ib" || name.starts_with("rc") || name.starts_with("dc") ||
-           name.starts_with("ud");
-  });
-  if (!transports.empty() && !has_network) transports.emplace_back("tcp");
-  return transports;
-}
-
-std::string join(const std::vector<std::string>& words) {
-  std::string list;
-  for (const auto& word : words) list += (list.empty() ? "" : ",") + word;
-  return list;
-}
-
 class UcxConfig {
  public:
   UcxConfig() { ucx_check(ucp_config_read(nullptr, nullptr, &handle_), "ucp_config_read"); }
@@ -70,10 +32,10 @@ class UcxConfig {
   UcxConfig& operator=(const UcxConfig&) = delete;
   ~UcxConfig() { ucp_config_release(handle_); }
 
-  // Unless the user set `variable` (UCX_<name> by default). UCX's own key may differ from the variable's name.
-  void set_default(const std::string& name, const std::string& value, const char* variable = nullptr) {
-    if (std::getenv(variable != nullptr ? variable : ("UCX_" + name).c_str()) != nullptr) return;
-    ucx_check(ucp_config_modify(handle_, name.c_str(), value.c_str()), "UCX setting " + name + "=" + value);
+  void apply(const UcxSetting& setting) {
+    if (setting.by_user) return;  // UCX has read it already
+    ucx_check(ucp_config_modify(handle_, setting.key.c_str(), setting.value.c_str()),
+              "UCX setting " + setting.variable + "=" + setting.value);
   }
   const ucp_config_t* handle() const { return handle_; }
 
@@ -81,25 +43,11 @@ class UcxConfig {
   ucp_config_t* handle_ = nullptr;
 };
 
-void set_defaults(UcxConfig& config, const TransportOptions& options) {
-  std::vector<std::string> transports = ucx_transports(options);
-  if (!transports.empty()) config.set_default("TLS", join(transports));
-  if (const char* chosen = std::getenv("UCX_TLS")) transports = split_list(chosen);
-  // Twice per timeout: a peer that vanished without a word is noticed in time.
-  config.set_default("KEEPALIVE_INTERVAL", std::to_string(options.peer_timeout.count() / 2) + "ms");
-  if (uses_shared_memory(transports)) {
-    // Without these, error handling (which we insist on) turns shared memory off. CMA reads the sender's buffer even
-    // when the sender has given up meanwhile; such bytes fail their CRC.
-    config.set_default("MM_ERROR_HANDLING", "y");
-    config.set_default("MEMORY_INVALIDATE", "y", "UCX_CMA_MEMORY_INVALIDATE");
-  }
-}
-
 }  // namespace
 
 UcxContext::UcxContext(const TransportOptions& options) {
   UcxConfig config;
-  set_defaults(config, options);
+  for (const UcxSetting& setting : ucx_settings(options)) config.apply(setting);
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
   params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
