@@ -75,7 +75,7 @@ std::string cached_digest(const std::filesystem::path& place, const Json& files)
   std::ifstream in(place);
   if (!in) return {};
   const Json cache = Json::parse(in, nullptr, /*allow_exceptions=*/false);
-  if (!cache.is_object() || cache.value("version", int64_t{0}) != kCacheVersion) return {};
+  if (!cache.is_object() || !cache.contains("version") || cache["version"] != kCacheVersion) return {};
   if (!cache.contains("files") || cache["files"] != files) return {};
   if (!cache.contains("tensors") || !cache["tensors"].is_string()) return {};
   const auto digest = cache["tensors"].get<std::string>();

@@ -11,7 +11,6 @@
 
 #include "common/base/error.h"
 #include "kernels/linear.h"
-#include "scd_commit.h"
 
 namespace scd {
 namespace {
@@ -57,12 +56,11 @@ nlohmann::ordered_json machine_description() {
           {"memory_gib", static_cast<int64_t>(pages * page_bytes / kGiB + 0.5)}};
 }
 
-std::string build_commit() { return kCommit; }
-
 std::string command_line() {
   std::ifstream in("/proc/self/cmdline", std::ios::binary);
   std::string line;
-  for (std::string argument; std::getline(in, argument, '\0');) line += (line.empty() ? "" : " ") + shell_quoted(argument);
+  for (std::string argument; std::getline(in, argument, '\0');)
+    line += (line.empty() ? "" : " ") + shell_quoted(argument);
   return line;
 }
 

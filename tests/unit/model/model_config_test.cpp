@@ -33,7 +33,7 @@ class Config : public ::testing::Test {
                 {"rms_norm_eps", 1e-5},
                 {"rope_theta", 10000.0},
                 {"eos_token_id", 2}};
-    config.update(changes);
+    if (!changes.is_null()) config.update(changes);
     for (const auto& field : removed) config.erase(field);
     testing::write_text(folder_.path() / "config.json", config.dump());
   }

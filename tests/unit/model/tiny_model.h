@@ -29,17 +29,22 @@ struct OneSequence {
   PageTable pages;
 };
 
+// Runs what is left of a pass; logits of every row, [rows, vocab].
+inline std::vector<float> finish(ForwardPass& pass, const Model& model) {
+  while (pass.next_layer() < model.config().layers) pass.run_layer();
+  std::vector<int64_t> rows(static_cast<size_t>(pass.rows()));
+  std::iota(rows.begin(), rows.end(), 0);
+  const auto logits = pass.logits(rows);
+  const auto* begin = logits.row<float>(0);
+  return {begin, begin + logits.rows * logits.columns};
+}
+
 // Logits of every id, [ids, vocab].
 inline std::vector<float> logits_of(const Model& model, std::span<const TokenId> ids) {
   OneSequence sequence(model, static_cast<int64_t>(ids.size()));
   const SequenceChunk chunk{&sequence.pages, 0, ids};
   ForwardPass pass(model, sequence.cache, std::span(&chunk, 1));
-  while (pass.next_layer() < model.config().layers) pass.run_layer();
-  std::vector<int64_t> rows(ids.size());
-  std::iota(rows.begin(), rows.end(), 0);
-  const auto logits = pass.logits(rows);
-  const auto* begin = logits.row<float>(0);
-  return {begin, begin + logits.rows * logits.columns};
+  return finish(pass, model);
 }
 
 inline float largest_difference(std::span<const float> a, std::span<const float> b) {
