@@ -125,8 +125,10 @@ void run(const InspectOptions& options) {
   const std::filesystem::path directory = options.directory;
   if (std::filesystem::exists(directory / "adapter_config.json")) return inspect_adapter(options);
   if (std::filesystem::exists(directory / "config.json")) return inspect_checkpoint(options);
-  throw Error(ErrorCode::kNotFound,
-              options.directory + ": neither a checkpoint (config.json) nor an adapter (adapter_config.json)");
+  if (looks_like_artifact(directory)) return print_artifact(directory, std::cout);
+  throw Error(ErrorCode::kNotFound, options.directory +
+                                        ": neither a checkpoint (config.json), nor an adapter (adapter_config.json), "
+                                        "nor a codec artifact (encoder/codec.json)");
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "common/codec/registry.h"
 #include "common/model/fingerprint.h"
 #include "common/model/make_model.h"
+#include "common/tokenizer/byte_tokenizer.h"
 
 namespace scd {
 namespace {
@@ -219,7 +220,8 @@ TEST(HandoverTokens, EndsAtTheLastPageBeforeTheSuffix) {
 
 TEST(CalibrationText, SplitsByHashAndKeepsTheQuestionsOfAContextTogether) {
   const fs::path root = fs::temp_directory_path() / ("scd_calibration_text_" + std::to_string(::getpid()));
-  make_model({.seed = 1}, root / "model");
+  fs::create_directories(root / "model");
+  std::ofstream(root / "model" / "tokenizer.json") << make_byte_tokenizer_json(320);
   const Tokenizer tokenizer = Tokenizer::from_file(root / "model" / "tokenizer.json");
   std::ofstream questions(root / "set.jsonl");
   for (int context = 0; context < 40; ++context) {
