@@ -105,7 +105,14 @@ void Sequence::message_arrived(TransferKey key, ReceivedMessage message) {
 }
 
 void Sequence::transfer_finished(TransferKey key) {
-  if (key.generation == generation_number_) transferring_ = false;
+  if (key.generation != generation_number_) return;
+  transferring_ = false;
+  end_transfer_when_done();
+}
+
+// Slots and stream are others' again while this sequence generates.
+void Sequence::end_transfer_when_done() {
+  if (prompt_ == nullptr && !transferring_) context_.transfers.end(job_->id);
 }
 
 Result<Done> Sequence::transfer_failed(const Failure& failure) {
@@ -151,6 +158,7 @@ void Sequence::first_token() {
   job_->timeline.add(TransferPart::kFirstStep, begin, first_token_at_);
   prompt_.reset();
   coded_ = nullptr;
+  end_transfer_when_done();
 }
 
 void Sequence::accept_logits(std::span<const float> logits) { step(logits); }

@@ -76,6 +76,7 @@ class Sequence {
   void enter(TransferKey key);
   void tell_prompt(const std::optional<CodecChoice>& codec, int64_t cached_tokens);
   void first_token();
+  void end_transfer_when_done();
   void step(std::span<const float> logits);
   void close_account();
 

@@ -24,10 +24,10 @@ class DecodeServer {
   const std::string& address() const;  // host:port of the gRPC API
   int port() const;
 
-  // NOT_SERVING, no new requests; returns when all running ones have ended, at the latest after
-  // limits.drain_timeout_ms.
-  void drain();
-  // Ends every request with UNAVAILABLE, so that drain() returns soon. Any thread.
+  // NOT_SERVING; refuses new requests, waits for running ones up to the timeout, then stops listening. Returns how many
+  // requests had to be ended.
+  size_t drain(std::chrono::milliseconds timeout);
+  // Ends every request with UNAVAILABLE; a drain that waits does so no longer. Any thread.
   void hurry();
 
   ServerCounters counters() const;

@@ -77,7 +77,8 @@ ServingClock::time_point CompletionService::deadline_of(grpc::CallbackServerCont
 std::string CompletionService::echo_of(const v1::CompleteRequest& request) const {
   if (!request.echo()) return {};
   if (request.has_text()) return request.text();
-  return args_.validation.tokenizer.decode(request.token_ids().ids(), /*skip_special=*/true);
+  const auto& ids = request.token_ids().ids();
+  return args_.validation.tokenizer.decode({ids.data(), static_cast<size_t>(ids.size())}, /*skip_special=*/true);
 }
 
 grpc::ServerUnaryReactor* CompletionService::Complete(grpc::CallbackServerContext* context,

@@ -3,11 +3,14 @@
 #include <grpcpp/create_channel.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <random>
 #include <thread>
 
 #include "common/log/log.h"
 #include "common/model/make_model.h"
+#include "common/model/model_config.h"
+#include "common/tokenizer/byte_tokenizer.h"
 
 namespace scd::testing {
 namespace {
@@ -53,6 +56,8 @@ std::filesystem::path PairTest::make(const std::string& name, const std::string&
   const auto directory = root_ / name;
   if (!std::filesystem::exists(directory / "config.json")) {
     make_model({.shape = shape, .seed = seed, .perturb = perturb, .perturb_seed = 7}, directory);
+    std::ofstream(directory / "tokenizer.json")
+        << make_byte_tokenizer_json(ModelConfig::from_directory(directory).vocab);
   }
   return directory;
 }

@@ -54,7 +54,7 @@ TEST_F(ValidationTest, unset_fields_get_their_documented_defaults) {
   EXPECT_FLOAT_EQ(checked.value().sampling.options.temperature, 1.0f);
   EXPECT_FLOAT_EQ(checked.value().sampling.repetition_penalty, 1.0f);
   EXPECT_EQ(checked.value().sampling.logprobs, -1);
-  EXPECT_EQ(checked.value().prompt.size(), 6u);  // <s> and five bytes
+  EXPECT_EQ(checked.value().prompt, tokenizer_.encode("hello"));
   EXPECT_EQ(checked.value().mode, TransferMode::kCodec);
 }
 
@@ -75,9 +75,9 @@ TEST_F(ValidationTest, refuses_ids_outside_of_the_vocabulary) {
 }
 
 TEST_F(ValidationTest, refuses_a_prompt_that_leaves_no_room_in_the_context) {
-  request_.set_text(std::string(31, 'a'));
+  request_.set_text(std::string(31, '.'));  // and <s>
   expect_refused("text");
-  request_.set_text(std::string(30, 'a'));
+  request_.set_text(std::string(30, '.'));
   const auto checked = check();
   ASSERT_TRUE(checked.ok());
   EXPECT_EQ(checked.value().stop.max_tokens, 1);
