@@ -22,6 +22,8 @@ struct Variant {
   DType precision;
 };
 
+void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.family; }
+
 class Forward : public ::testing::TestWithParam<Variant> {
  protected:
   void SetUp() override {
