@@ -107,11 +107,13 @@ PrefixNames Pipeline::names_of(const PrefillRequest& request, const Encoder& enc
 // layers first.
 void Pipeline::send_stored(const std::shared_ptr<PrefillJob>& job, const std::vector<CodeCache::Chunk>& chunks) {
   std::vector<CodeCache::Chunk> wanted;
+  const int64_t sent_before = job->stored_tokens;
   for (const CodeCache::Chunk& chunk : chunks) {
     const auto& planned = job->plan.chunks;
     const bool is_planned = std::find(planned.begin(), planned.end(), chunk->tokens) != planned.end();
-    if (is_planned && chunk->tokens.first >= job->stored_tokens) wanted.push_back(chunk);
-    if (is_planned || chunk->tokens.end() <= job->request.held_tokens) job->stored_tokens = chunk->tokens.end();
+    if (is_planned && chunk->tokens.first >= sent_before) wanted.push_back(chunk);
+    const bool is_covered = is_planned || chunk->tokens.end() <= job->request.held_tokens;
+    if (is_covered) job->stored_tokens = std::max(job->stored_tokens, chunk->tokens.end());
   }
   std::vector<CodeUnit> units;
   for (int32_t layer = 0; layer < job->plan.layers; ++layer) {

@@ -238,7 +238,7 @@ TEST_F(PrefillServerTest, APayloadLargerThanTheConsumersSlotsIsRefusedWithBothSi
   serve();
   v1::StartPrefill start = consumer_->start(prompt(64), 64);
   start.set_slot_bytes(100);
-  const Received received = consumer_->receive(start);
+  const Received received = Consumer::Call(*consumer_, start).end();
   EXPECT_EQ(received.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_THAT(received.status.error_message(), HasSubstr("slots hold 100"));
   EXPECT_TRUE(becomes_idle(5s));
