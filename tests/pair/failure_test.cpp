@@ -26,6 +26,11 @@ TEST_F(PairTest, bad_requests_get_a_status_that_says_what_is_wrong) {
       {[](auto& r) { r.set_text(""); }, grpc::StatusCode::INVALID_ARGUMENT, "text"},
       {[](auto& r) { r.set_text("\xff\xfe"); }, grpc::StatusCode::INVALID_ARGUMENT, "UTF-8"},
       {[](auto& r) { r.mutable_token_ids()->add_ids(320); }, grpc::StatusCode::INVALID_ARGUMENT, "320"},
+      {[](auto& r) {
+         r.mutable_token_ids()->add_ids(-5);
+         r.set_echo(true);
+       },
+       grpc::StatusCode::INVALID_ARGUMENT, "-5"},
       {[](auto& r) { r.set_max_tokens(0); }, grpc::StatusCode::INVALID_ARGUMENT, "max_tokens"},
       {[](auto& r) { r.set_text(std::string(6000, 'a')); }, grpc::StatusCode::INVALID_ARGUMENT, "context"},
       {[](auto& r) { r.set_n(2); }, grpc::StatusCode::UNIMPLEMENTED, "n"},

@@ -1,0 +1,155 @@
+#include "decode_server/request/admission.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <future>
+
+#include "common/threads/bounded_queue.h"
+#include "common/tokenizer/byte_tokenizer.h"
+
+namespace scd {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class FakeCompute final : public ComputeStage {
+ public:
+  void admit(std::shared_ptr<DecodeJob> job) override { admitted.push(std::move(job)); }
+  void wake() override {}
+  void transfer_accepted(TransferKey, TransferPlan) override {}
+  void message_arrived(TransferKey, ReceivedMessage) override {}
+  void transfer_finished(TransferKey) override {}
+  void transfer_failed(TransferKey, Failure) override {}
+
+  std::shared_ptr<DecodeJob> next() { return admitted.pop_until(ServingClock::now() + seconds(5)).value_or(nullptr); }
+  BoundedQueue<std::shared_ptr<DecodeJob>> admitted{64};
+};
+
+class FailureSink final : public CompletionSink {
+ public:
+  void on_prompt(const PromptInfo&) override {}
+  void on_delta(CompletionDelta) override {}
+  void on_end(CompletionEnd) override {}
+  void on_failure(const Failure& failure) override { failed.set_value(failure); }
+  std::promise<Failure> failed;
+};
+
+class AdmissionTest : public ::testing::Test {
+ protected:
+  AdmissionTest() : tokenizer_(load()), pages_(8, kPageTokens) {
+    model_.vocab = 300;
+    model_.max_positions = 128;
+    config_.kv_cache.pages = 8;
+    config_.limits.max_running = 1;
+    config_.limits.max_waiting = 3;
+  }
+
+  static Tokenizer load() {
+    const auto file = std::filesystem::path(::testing::TempDir()) /
+                      (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".json");
+    std::ofstream(file) << make_byte_tokenizer_json(300);
+    return Tokenizer::from_file(file);
+  }
+
+  struct Submitted {
+    std::shared_ptr<FailureSink> sink;
+    std::weak_ptr<DecodeJob> job;
+    Result<Done> outcome;
+    ErrorCode failure() {
+      auto future = sink->failed.get_future();
+      return future.wait_for(seconds(5)) == std::future_status::ready ? future.get().code : ErrorCode::kUnknown;
+    }
+  };
+  Submitted submit(Admission& admission, int32_t priority = 0, milliseconds deadline = seconds(60), int ids = 4) {
+    auto sink = std::make_shared<FailureSink>();
+    auto job = std::make_shared<DecodeJob>(next_id_++, ServingClock::now(), sink);
+    job->deadline = ServingClock::now() + deadline;
+    job->request.priority = priority;
+    job->request.stop.max_tokens = 8;
+    v1::CompleteRequest request;
+    for (int i = 0; i < ids; ++i) request.mutable_token_ids()->add_ids(3);
+    std::weak_ptr<DecodeJob> weak = job;
+    auto outcome = admission.submit(std::move(job), std::move(request));
+    return {std::move(sink), std::move(weak), std::move(outcome)};
+  }
+
+  DecodeConfig config_;
+  ModelConfig model_;
+  Tokenizer tokenizer_;
+  ValidationContext validation_{config_, model_, tokenizer_, "tiny"};
+  PagePool pages_;
+  FakeCompute compute_;
+  uint64_t next_id_ = 1;
+};
+
+TEST_F(AdmissionTest, higher_priority_first_then_order_of_arrival) {
+  Admission admission({validation_, pages_, compute_});
+  const auto running = submit(admission);
+  auto first = compute_.next();
+  ASSERT_NE(first, nullptr);
+  EXPECT_EQ(first->id, 1u);
+  const auto low = submit(admission), also_low = submit(admission), high = submit(admission, 5);
+  std::vector<uint64_t> order;
+  for (int i = 0; i < 3; ++i) {
+    first.reset();
+    admission.release();
+    first = compute_.next();
+    ASSERT_NE(first, nullptr);
+    order.push_back(first->id);
+  }
+  EXPECT_EQ(order, (std::vector<uint64_t>{4, 2, 3}));
+}
+
+TEST_F(AdmissionTest, a_full_queue_refuses) {
+  Admission admission({validation_, pages_, compute_});
+  const auto running = submit(admission);
+  const auto job = compute_.next();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(submit(admission).outcome.ok());
+  const auto refused = submit(admission);
+  ASSERT_FALSE(refused.outcome.ok());
+  EXPECT_EQ(refused.outcome.failure().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(admission.refused(), 1u);
+  EXPECT_EQ(admission.waiting(), 3);
+}
+
+TEST_F(AdmissionTest, waits_for_pages_and_holds_them_for_prompt_and_completion) {
+  config_.limits.max_running = 4;
+  Admission admission({validation_, pages_, compute_});
+  const auto big = submit(admission, 0, seconds(60), 100);  // 108 tokens: 7 of 8 pages
+  auto running = compute_.next();
+  EXPECT_EQ(pages_.pages_in_use(), 7);
+  const auto second = submit(admission, 0, seconds(60), 40);
+  EXPECT_FALSE(compute_.admitted.pop_until(ServingClock::now() + milliseconds(50)).has_value());
+  running.reset();
+  admission.release();
+  ASSERT_NE(compute_.next(), nullptr);
+}
+
+TEST_F(AdmissionTest, a_waiting_request_ends_at_its_deadline_or_when_cancelled) {
+  Admission admission({validation_, pages_, compute_});
+  const auto running = submit(admission);
+  const auto job = compute_.next();
+  auto late = submit(admission, 0, milliseconds(30));
+  EXPECT_EQ(late.failure(), ErrorCode::kDeadlineExceeded);
+  auto cancelled = submit(admission);
+  cancelled.job.lock()->cancel();
+  admission.wake();
+  EXPECT_EQ(cancelled.failure(), ErrorCode::kCancelled);
+  EXPECT_EQ(admission.waiting(), 0);
+}
+
+TEST_F(AdmissionTest, stopping_ends_what_waits) {
+  Admission admission({validation_, pages_, compute_});
+  const auto running = submit(admission);
+  const auto job = compute_.next();
+  auto waiting = submit(admission);
+  admission.stop();
+  EXPECT_EQ(waiting.failure(), ErrorCode::kUnavailable);
+  EXPECT_FALSE(submit(admission).outcome.ok());
+}
+
+}  // namespace
+}  // namespace scd

@@ -1,0 +1,191 @@
+#include "decode_server/rebuild/prefix_rebuild.h"
+
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <optional>
+
+#include "common/base/crc32c.h"
+#include "common/model/make_model.h"
+
+namespace scd {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int64_t kChunk = 32;
+constexpr int64_t kHandover = 48;  // a whole chunk and half of one
+
+// A payload is one float; keys and values are filled with it.
+class FillDecoder final : public Decoder {
+ public:
+  explicit FillDecoder(int64_t width) : width_(width) { id_.fill(7); }
+  const Sha256Digest& encoder_id() const override { return id_; }
+  Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override {
+    float value = 0;
+    if (payload.size() != sizeof value) return Failure{ErrorCode::kDataLoss, "not a float"};
+    std::memcpy(&value, payload.data(), sizeof value);
+    out.is_attention_input = false;
+    out.tokens = place.tokens;
+    out.keys.assign(static_cast<size_t>(place.tokens * width_), value);
+    out.values.assign(out.keys.size(), -value);
+    return Done{};
+  }
+  size_t max_payload_bytes(int64_t) const override { return sizeof(float); }
+
+ private:
+  const int64_t width_;
+  Sha256Digest id_{};
+};
+
+class DropSink final : public CompletionSink {
+  void on_prompt(const PromptInfo&) override {}
+  void on_delta(CompletionDelta) override {}
+  void on_end(CompletionEnd) override {}
+  void on_failure(const Failure&) override {}
+};
+
+class PrefixRebuildTest : public ::testing::Test {
+ protected:
+  PrefixRebuildTest()
+      : model_(load()),
+        cache_(model_.config().kv_shape(kernels::DType::kF32), 8),
+        staging_(4096, 8),
+        job_(1, ServingClock::now(), std::make_shared<DropSink>()) {
+    job_.pages = cache_.pool().make_table();
+    EXPECT_TRUE(job_.pages.reserve(64).ok());
+    job_.request.prompt.assign(64, 5);
+    auto lease = staging_.open_lease({.key = {1, 1},
+                                      .token = {},
+                                      .slots = 8,
+                                      .on_message = [this](ReceivedMessage message) { arrived_ = std::move(message); },
+                                      .on_failure = [](const Failure&) {}});
+    lease_ = std::move(lease).value();
+  }
+  ~PrefixRebuildTest() override { job_.pages.release(); }
+
+  static Model load() {
+    const auto directory = std::filesystem::temp_directory_path() / ("scd_rebuild_" + std::to_string(::getpid()));
+    make_model({.shape = "tiny", .seed = 1}, directory);
+    Model model = Model::load({.directory = directory, .precision = kernels::DType::kF32});
+    std::filesystem::remove_all(directory);
+    return model;
+  }
+
+  PrefixRebuild rebuild(int64_t native_tokens = 0, int32_t first_layer = 1) {
+    TransferPlan plan;
+    plan.codec.id = CodecId::kRaw;
+    plan.decoder = std::make_shared<FillDecoder>(cache_.shape().kv_width());
+    plan.encoder_id = plan.decoder->encoder_id();
+    plan.handover_tokens = kHandover;
+    plan.chunk_tokens = kChunk;
+    plan.first_layer = first_layer;
+    plan.layers = model_.config().layers;
+    return PrefixRebuild({model_, cache_, job_, std::move(plan), native_tokens});
+  }
+
+  MessageHeader header(int layer, int64_t first, int64_t count) {
+    MessageHeader header;
+    header.request_id = 1;
+    header.generation = 1;
+    header.encoder_id.fill(7);
+    header.codec_id = static_cast<uint8_t>(CodecId::kRaw);
+    header.first_layer = static_cast<uint16_t>(layer);
+    header.layer_count = 1;
+    header.sequence = sequence_++;
+    header.first_token = static_cast<uint32_t>(first);
+    header.token_count = static_cast<uint32_t>(count);
+    return header;
+  }
+
+  const ReceivedMessage& receive(MessageHeader header, float value) {
+    header.payload_bytes = sizeof value;
+    const auto bytes = std::as_bytes(std::span(&value, 1));
+    if (header.payload_crc == 0) header.payload_crc = crc32c(bytes);
+    Landing landing;
+    EXPECT_EQ(staging_.admit(serialize(header), sizeof value, landing), RejectReason::kNone);
+    std::memcpy(landing.target().data(), bytes.data(), bytes.size());
+    staging_.deliver(std::move(landing));
+    return *arrived_;
+  }
+
+  float key_at(int32_t layer, int64_t position) {
+    const int64_t width = cache_.shape().kv_width();
+    std::vector<float> keys(static_cast<size_t>(width)), values(keys.size());
+    kernels::read_kv(cache_.layer(layer), {job_.pages.page_ids(), 0, 1, position},
+                     kernels::matrix(keys.data(), 1, width), kernels::matrix(values.data(), 1, width));
+    EXPECT_EQ(values[0], -keys[0]);
+    return keys[0];
+  }
+
+  Model model_;
+  KvCache cache_;
+  StagingPool staging_;
+  DecodeJob job_;
+  std::optional<ReceivedMessage> arrived_;
+  Lease lease_;
+  uint32_t sequence_ = 0;
+};
+
+TEST_F(PrefixRebuildTest, a_layer_is_ready_when_all_of_its_chunks_are_written) {
+  PrefixRebuild prefix = rebuild();
+  EXPECT_TRUE(prefix.layer_ready(0));  // not sent
+  EXPECT_FALSE(prefix.layer_ready(1));
+  ASSERT_TRUE(prefix.apply(receive(header(1, kChunk, kHandover - kChunk), 2.0f)).ok());
+  EXPECT_FALSE(prefix.layer_ready(1));
+  ASSERT_TRUE(prefix.apply(receive(header(1, 0, kChunk), 1.0f)).ok());
+  EXPECT_TRUE(prefix.layer_ready(1));
+  EXPECT_FALSE(prefix.layer_ready(2));
+  EXPECT_EQ(key_at(1, 0), 1.0f);
+  EXPECT_EQ(key_at(1, kChunk - 1), 1.0f);
+  EXPECT_EQ(key_at(1, kChunk), 2.0f);
+  EXPECT_EQ(key_at(1, kHandover - 1), 2.0f);
+}
+
+TEST_F(PrefixRebuildTest, what_was_computed_natively_is_not_overwritten) {
+  PrefixRebuild prefix = rebuild(/*native_tokens=*/5);
+  const float before = key_at(1, 4);
+  ASSERT_TRUE(prefix.apply(receive(header(1, 0, kChunk), 3.0f)).ok());
+  EXPECT_EQ(key_at(1, 4), before);
+  EXPECT_EQ(key_at(1, 5), 3.0f);
+}
+
+TEST_F(PrefixRebuildTest, refuses_messages_that_are_not_part_of_the_plan) {
+  PrefixRebuild prefix = rebuild();
+  struct Case {
+    std::string says;
+    std::function<void(MessageHeader&)> change;
+  };
+  const std::vector<Case> cases = {
+      {"codec", [](auto& h) { h.codec_id = 2; }},     {"encoder", [](auto& h) { h.encoder_id[3] = 0; }},
+      {"layer", [](auto& h) { h.first_layer = 0; }},  {"layer", [](auto& h) { h.first_layer = 4; }},
+      {"layer", [](auto& h) { h.layer_count = 2; }},  {"chunk", [](auto& h) { h.first_token = 16; }},
+      {"chunk", [](auto& h) { h.first_token = 64; }}, {"tokens", [](auto& h) { h.token_count = 16; }},
+  };
+  for (const Case& each : cases) {
+    MessageHeader wrong = header(1, 0, kChunk);
+    each.change(wrong);
+    const auto applied = prefix.apply(receive(wrong, 9.0f));
+    ASSERT_FALSE(applied.ok()) << each.says;
+    EXPECT_EQ(applied.failure().code, ErrorCode::kDataLoss);
+    EXPECT_THAT(applied.failure().message, HasSubstr(each.says));
+    arrived_.reset();
+  }
+  EXPECT_NE(key_at(1, 0), 9.0f);
+}
+
+TEST_F(PrefixRebuildTest, refuses_a_wrong_checksum_and_a_second_copy) {
+  PrefixRebuild prefix = rebuild();
+  MessageHeader corrupt = header(1, 0, kChunk);
+  corrupt.payload_crc = 12345;
+  EXPECT_EQ(prefix.apply(receive(corrupt, 9.0f)).failure().code, ErrorCode::kDataLoss);
+  ASSERT_TRUE(prefix.apply(receive(header(1, 0, kChunk), 1.0f)).ok());
+  EXPECT_THAT(prefix.apply(receive(header(1, 0, kChunk), 9.0f)).failure().message, HasSubstr("already"));
+  EXPECT_EQ(key_at(1, 0), 1.0f);
+}
+
+}  // namespace
+}  // namespace scd
