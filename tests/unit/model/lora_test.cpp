@@ -72,29 +72,30 @@ class Lora : public ::testing::Test {
 // B A of the ramps at [0, 0], unscaled: q = (-.06)(-.06) + (-.05)(A[1][0] = ramp[64] = .06); d = (-.06)(-.06).
 constexpr float kQueryProduct = 0.0036f - 0.05f * 0.01f * (64 % 13 - 6);
 constexpr float kDownProduct = 0.0036f;
+constexpr float kRounding = 1e-7f;
 
 TEST_F(Lora, ScaleIsAlphaOverRank) {
-  EXPECT_FLOAT_EQ(first_of(kQuery, 64, 64), 8.0f / 2 * kQueryProduct);
-  EXPECT_FLOAT_EQ(first_of(kDown, 64, 160), 8.0f / 1 * kDownProduct);
+  EXPECT_NEAR(first_of(kQuery, 64, 64), 8.0f / 2 * kQueryProduct, kRounding);
+  EXPECT_NEAR(first_of(kDown, 64, 160), 8.0f / 1 * kDownProduct, kRounding);
 }
 
 TEST_F(Lora, RankStabilisedScaleIsAlphaOverRootOfRank) {
   write({{"use_rslora", true}});
-  EXPECT_FLOAT_EQ(first_of(kQuery, 64, 64), 8.0f / std::sqrt(2.0f) * kQueryProduct);
+  EXPECT_NEAR(first_of(kQuery, 64, 64), 8.0f / std::sqrt(2.0f) * kQueryProduct, kRounding);
 }
 
 TEST_F(Lora, PatternsMatchWholeNamesSuffixesAndExpressionsInFileOrder) {
   write({{"alpha_pattern", {{"proj", 99}, {"q_proj", 4}, {"self_attn.q_proj", 6}}}});
-  EXPECT_FLOAT_EQ(first_of(kQuery, 64, 64), 4.0f / 2 * kQueryProduct);
+  EXPECT_NEAR(first_of(kQuery, 64, 64), 4.0f / 2 * kQueryProduct, kRounding);
   write({{"alpha_pattern", {{"layers\\.[0-9]\\.self_attn\\.[qk]_proj", 6}}}});
-  EXPECT_FLOAT_EQ(first_of(kQuery, 64, 64), 6.0f / 2 * kQueryProduct);
+  EXPECT_NEAR(first_of(kQuery, 64, 64), 6.0f / 2 * kQueryProduct, kRounding);
   write({{"alpha_pattern", {{"^model.layers.0.self_attn.q_proj", 10}}}});
-  EXPECT_FLOAT_EQ(first_of(kQuery, 64, 64), 10.0f / 2 * kQueryProduct);
+  EXPECT_NEAR(first_of(kQuery, 64, 64), 10.0f / 2 * kQueryProduct, kRounding);
 }
 
 TEST_F(Lora, FanInFanOutChangesNothingForLinearLayers) {
   write({{"fan_in_fan_out", true}});
-  EXPECT_FLOAT_EQ(first_of(kQuery, 64, 64), 8.0f / 2 * kQueryProduct);
+  EXPECT_NEAR(first_of(kQuery, 64, 64), 8.0f / 2 * kQueryProduct, kRounding);
 }
 
 TEST_F(Lora, MergedAtLoadEqualsMergedOnDisk) {
