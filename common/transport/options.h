@@ -37,8 +37,10 @@ struct TransportOptions {
 
   // Messages that may wait in the sender; send() refuses beyond.
   size_t send_queue = 4096;
-  // Sends handed to the network at once, per peer.
+  // What is handed to the network at once, per peer: no more messages than this, and beyond two no more bytes. More
+  // than bandwidth times round trip only makes messages wait for each other.
   size_t sends_in_flight = 32;
+  size_t bytes_in_flight = size_t{1} << 20;
 
   // Caps what this side sends, to emulate or protect a slow link. Gigabit/s (1e9 bit/s); 0: no cap.
   double bandwidth_gbps = 0;

@@ -8,7 +8,8 @@
 namespace scd {
 
 Sender::Sender(const TransportOptions& options, std::function<void()> wake)
-    : window_(options.sends_in_flight),
+    : messages_in_flight_(options.sends_in_flight),
+      bytes_in_flight_(options.bytes_in_flight),
       peer_timeout_(options.peer_timeout),
       inbox_(options.send_queue, std::move(wake)),
       shaper_(options.bandwidth_gbps) {}
@@ -118,12 +119,18 @@ void Sender::report(OutgoingMessage& message, const Result<SendReport>& result) 
   if (const auto on_sent = std::exchange(message.job.on_sent, nullptr)) on_sent(result);
 }
 
+bool Sender::may_send(const Peer& peer) const {
+  if (peer.waiting.empty() || peer.on_wire.size() >= messages_in_flight_) return false;
+  // Two, so that one is announced while the other is carried.
+  return peer.on_wire.size() < 2 ||
+         peer.bytes_on_wire + peer.waiting.front().job.payload.bytes.size() <= bytes_in_flight_;
+}
+
 Sender::Peer* Sender::choose_peer() {
-  const auto ready = [&](const Peer& peer) { return !peer.waiting.empty() && peer.on_wire.size() < window_; };
   auto it = peers_.upper_bound(last_served_);
   for (size_t i = 0; i < peers_.size(); ++i, ++it) {
     if (it == peers_.end()) it = peers_.begin();
-    if (!ready(it->second)) continue;
+    if (!may_send(it->second)) continue;
     last_served_ = it->first;
     return &it->second;
   }
@@ -158,6 +165,7 @@ OutgoingMessage* Sender::put_on_wire(Peer& peer, Queue& from, Clock::time_point 
   const auto position = from.begin();
   peer.on_wire.splice(peer.on_wire.end(), from, position);
   position->position = position;
+  peer.bytes_on_wire += position->job.payload.bytes.size();
   return &*position;
 }
 
@@ -177,6 +185,7 @@ void Sender::finish(OutgoingMessage* message, const Result<Done>& result) {
       report(*message, result.failure());
     }
   }
+  peer.bytes_on_wire -= message->job.payload.bytes.size();
   peer.on_wire.erase(message->position);
 }
 

@@ -72,6 +72,7 @@ class Sender {
   struct Peer {
     Queue waiting;
     Queue on_wire;
+    size_t bytes_on_wire = 0;
     BandwidthMeter meter;
     Clock::time_point last_progress{};
   };
@@ -86,7 +87,10 @@ class Sender {
   Peer* choose_peer();
   OutgoingMessage* put_on_wire(Peer& peer, Queue& from, Clock::time_point now);
 
-  const size_t window_;
+  bool may_send(const Peer& peer) const;
+
+  const size_t messages_in_flight_;
+  const size_t bytes_in_flight_;
   const std::chrono::milliseconds peer_timeout_;
   SendInbox inbox_;
   LinkShaper shaper_;

@@ -39,6 +39,7 @@ struct BenchTransferOptions {
   uint64_t megabytes = 512;
   int repeats = 5;
   uint64_t slots = 64;
+  uint64_t bytes_in_flight = TransportOptions{}.bytes_in_flight;
   bool verify = false;
   std::filesystem::path json;
 };
@@ -57,6 +58,7 @@ TransportOptions transport_options(const std::string& transports, const BenchTra
   transport.transports = transports;
   transport.slot_bytes = std::max<size_t>(4096, std::ranges::max(options.sizes));
   transport.slots = options.slots;
+  transport.bytes_in_flight = options.bytes_in_flight;
   return transport;
 }
 
@@ -258,6 +260,9 @@ void add_bench_transfer_command(CLI::App& bench_app) {
       ->capture_default_str();
   command->add_option("--slots", options->slots, "Staging slots of the receiver: messages under way at once")
       ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->add_option("--bytes-in-flight", options->bytes_in_flight, "transport.bytes_in_flight of the sender")
+      ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
   command->add_flag("--verify", options->verify,
                     "Check payload CRCs on another thread of the receiver, which frees the messages, as a decode server does");

@@ -26,6 +26,7 @@ Lanes collect(std::string_view printed, std::string_view marker, bool has_path_i
   Lanes lanes;
   std::vector<std::string_view> seen;
   bool all_rdma = true;
+  bool all_tcp = true;
   while (!printed.empty()) {
     const size_t newline = std::min(printed.find('\n'), printed.size());
     const std::string_view line = printed.substr(0, newline);
@@ -39,10 +40,12 @@ Lanes collect(std::string_view printed, std::string_view marker, bool has_path_i
     if (management_only || std::ranges::find(seen, resource) != seen.end()) continue;
     seen.push_back(resource);
     all_rdma = all_rdma && is_rdma(resource);
+    all_tcp = all_tcp && resource.starts_with("tcp/");
     lanes.rdma = lanes.rdma || is_rdma(resource);
     lanes.text += (lanes.text.empty() ? "" : " ") + std::string(resource);
   }
   if (has_path_index) lanes.rdma = all_rdma && !seen.empty();
+  lanes.tcp = all_tcp && !seen.empty();
   return lanes;
 }
 

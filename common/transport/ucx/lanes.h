@@ -9,6 +9,7 @@ namespace scd {
 struct Lanes {
   std::string text;   // "posix/memory cma/memory": transport/device, each once, in UCX's order
   bool rdma = false;  // payloads travel over InfiniBand or RoCE
+  bool tcp = false;   // over nothing but TCP
 };
 
 // Reads ucp_ep_print_info: the lanes of one connection.

@@ -51,6 +51,7 @@ class UcxConnector {
   Sender& sender_;
   EndpointReaper& reaper_;
   const TransportRequirement require_;
+  const bool user_chose_protocol_;
   const std::chrono::milliseconds peer_timeout_;
 
   std::map<std::string, std::unique_ptr<Connection>> connections_;

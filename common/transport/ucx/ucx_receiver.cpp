@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/log/log.h"
 #include "common/transport/ucx/socket_address.h"
 #include "common/transport/ucx/ucx_check.h"
 
@@ -177,6 +178,9 @@ void UcxReceiver::poll(Clock::time_point now) {
       continue;
     }
     const Failure failure = *connection.doomed;
+    if (failure.code != ErrorCode::kCancelled) {
+      log_info("sender_disconnected", {{"peer", connection.peer}, {"reason", failure.message}});
+    }
     const auto feeding = std::exchange(connection.feeding, {});
     closing_.push_back(std::move(it->second));
     it = connections_.erase(it);

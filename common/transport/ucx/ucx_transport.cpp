@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "common/log/log.h"
 #include "common/transport/ucx/ucx_engine.h"
 
 namespace scd {
@@ -60,6 +61,7 @@ class UcxTransport final : public Transport {
     }
     address_ = engine->address();
     description_ = engine->description();
+    log_info("transport_listening", {{"address", address_}, {"transports", description_}});
     started_.set_value();
     engine->run(stop);
   }

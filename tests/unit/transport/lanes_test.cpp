@@ -15,6 +15,7 @@ TEST(Lanes, reads_the_transports_of_a_connection) {
       "#                 lane[2]:  5:cma/memory.0 md[4]            -> md[4]/cma/sysdev[255] rma_bw#0\n#\n");
   EXPECT_EQ(lanes.text, "sysv/memory cma/memory");
   EXPECT_FALSE(lanes.rdma);
+  EXPECT_FALSE(lanes.tcp);
 }
 
 TEST(Lanes, names_each_device_once) {
@@ -23,6 +24,7 @@ TEST(Lanes, names_each_device_once) {
       "# lane[2]:  1:tcp/eth0.0 md[0] -> md[0]/tcp/sysdev[255] rma_bw#1\n"
       "# lane[3]:  1:tcp/eth0.1 md[0] -> md[0]/tcp/sysdev[255] rma_bw#2\n");
   EXPECT_EQ(lanes.text, "tcp/lo tcp/eth0");
+  EXPECT_TRUE(lanes.tcp);
 }
 
 TEST(Lanes, calls_a_connection_rdma_only_when_nothing_else_carries_it) {
@@ -32,6 +34,7 @@ TEST(Lanes, calls_a_connection_rdma_only_when_nothing_else_carries_it) {
                                     "# lane[1]: 0:tcp/lo.0 md[0] -> md[0]/tcp rma_bw#0\n")
                    .rdma);
   EXPECT_FALSE(parse_endpoint_lanes("").rdma);
+  EXPECT_FALSE(parse_endpoint_lanes("").tcp);
 }
 
 TEST(Lanes, reads_what_this_machine_could_use) {

@@ -74,6 +74,29 @@ TEST(Sender, hands_out_no_more_than_the_window_and_serves_peers_in_turn) {
   EXPECT_TRUE(sends[4].ended.get().ok());
 }
 
+TEST(Sender, keeps_few_bytes_on_the_wire_but_always_two_messages) {
+  TransportOptions options = fast();
+  options.bytes_in_flight = 1000;
+  Sender sender = make_sender(options);
+  std::vector<PendingSend> sends;
+  for (const size_t bytes : {800UL, 800UL, 100UL, 300UL, 300UL, 300UL, 300UL}) {
+    sends.push_back(make_send("a", kKey, static_cast<uint32_t>(sends.size()), bytes));
+    ASSERT_TRUE(sender.submit(std::move(sends.back().job)).ok());
+  }
+  const auto now = Clock::now();
+  sender.poll(now);
+  OutgoingMessage* first = sender.next(now);
+  OutgoingMessage* second = sender.next(now);
+  ASSERT_TRUE(first != nullptr && second != nullptr);
+  EXPECT_EQ(sender.next(now), nullptr);
+  sender.finish(first, Done{});
+  EXPECT_EQ(sender.next(now)->job.header.sequence, 2U);
+  EXPECT_EQ(sender.next(now), nullptr);
+  sender.finish(second, Done{});
+  for (uint32_t sequence : {3U, 4U, 5U}) EXPECT_EQ(sender.next(now)->job.header.sequence, sequence);
+  EXPECT_EQ(sender.next(now), nullptr);
+}
+
 TEST(Sender, refuses_beyond_its_queue_and_after_its_end) {
   TransportOptions options = fast();
   options.send_queue = 1;
