@@ -1,10 +1,14 @@
 #include "common/rpc/server.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
 
+#include <mutex>
+
 #include "common/base/error.h"
+#include "common/log/log.h"
 #include "common/rpc/tls.h"
 
 namespace scd {
@@ -38,10 +42,21 @@ void set_arguments(grpc::ServerBuilder& builder, const GrpcOptions& options) {
   builder.SetMaxSendMessageSize(static_cast<int>(options.max_message_bytes));
 }
 
+// What gRPC writes for its own developers goes where our lines go; what matters of it comes back as statuses.
+void route_grpc_log() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    gpr_set_log_function([](gpr_log_func_args* line) {
+      log_debug("grpc", {{"file", line->file}, {"line", line->line}, {"message", line->message}});
+    });
+  });
+}
+
 }  // namespace
 
 RpcServer::RpcServer(const GrpcOptions& options, const std::vector<RpcService>& services) {
   check_listen(options.listen);
+  route_grpc_log();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
