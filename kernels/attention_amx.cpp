@@ -150,8 +150,9 @@ void mask_block(const AttentionArgs& args, int64_t first_key, int64_t keys, Tile
 
 // Scores to BF16 weights against the running maximum; rescales what was summed before.
 void weigh_block(int64_t head_dim, int64_t keys, TileMemory& memory) {
-  alignas(64) static constexpr uint16_t kInterleave[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                           8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  alignas(64) static constexpr uint16_t kInterleave[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                           21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                           11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   const __m512i interleave = _mm512_load_si512(kInterleave);
   for (int64_t half = 0; half < 2; ++half) {
     const float* scores = &memory.scores[0][half * 16];

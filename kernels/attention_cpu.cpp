@@ -40,6 +40,12 @@ void set_keys(const AttentionArgs& args, AttentionTile& tile) {
   tile.first_key -= tile.first_key % kAmxKeyBlock;
 }
 
+// Elements of the transposed values of one head of a sequence.
+int64_t head_elements(const AttentionArgs& args, const SequenceRows& sequence) {
+  const int64_t keys = sequence.first_position + sequence.rows;
+  return (keys + kAmxKeyBlock - 1) / kAmxKeyBlock * kAmxKeyBlock * args.kv.head_dim;
+}
+
 struct Plan {
   std::vector<AttentionTile> tiles;   // heads outermost, longest first inside a head
   std::vector<int64_t> first_part;    // per tile, into parts; one more at the end
@@ -91,18 +97,11 @@ void make_plan(const AttentionArgs& args, Plan& plan) {
     if (sequence.rows == 0) continue;
     add_tiles(args, sequence, plan);
     if (use_amx(args, sequence)) {
-      const int64_t keys = sequence.first_position + sequence.rows;
       plan.value_offset.back() = plan.value_elements;
-      plan.value_elements += args.kv.kv_heads * args.kv.head_dim * ((keys + kAmxKeyBlock - 1) / kAmxKeyBlock) * kAmxKeyBlock;
+      plan.value_elements += args.kv.kv_heads * head_elements(args, sequence);
     }
   }
   split_tiles(args, plan);
-}
-
-// Elements of the transposed values of one head of a sequence.
-int64_t head_elements(const AttentionArgs& args, const SequenceRows& sequence) {
-  const int64_t keys = sequence.first_position + sequence.rows;
-  return (keys + kAmxKeyBlock - 1) / kAmxKeyBlock * kAmxKeyBlock * args.kv.head_dim;
 }
 
 void transpose_values(const AttentionArgs& args, const Plan& plan, uint16_t* transposed) {
@@ -161,8 +160,8 @@ void attend_part(const AttentionArgs& args, const Plan& plan, const AttentionTil
                transposed + plan.value_offset[sequence] + part.kv_head * head_elements(args, *part.sequence));
     return;
   }
-  auto* memory = reinterpret_cast<float*>(
-      scratch(ScratchSlot::kAttention, static_cast<size_t>(attention_scratch_floats(args.kv.head_dim)) * sizeof(float)));
+  const auto bytes = static_cast<size_t>(attention_scratch_floats(args.kv.head_dim)) * sizeof(float);
+  auto* memory = reinterpret_cast<float*>(scratch(ScratchSlot::kAttention, bytes));
   if (cpu_level() >= CpuLevel::kAvx512) {
     attend_avx512(args, part, memory);
   } else {
@@ -186,7 +185,9 @@ void paged_attention(const AttentionArgs& args) {
     const int64_t floats = (args.kv.head_dim + 2) * kTileQueries;
     auto* partials = reinterpret_cast<float*>(
         scratch(ScratchSlot::kAttentionPartials, static_cast<size_t>(parts * floats) * sizeof(float)));
-    for (int64_t part = 0; part < parts; ++part) plan.parts[static_cast<size_t>(part)].partial = partials + part * floats;
+    for (int64_t part = 0; part < parts; ++part) {
+      plan.parts[static_cast<size_t>(part)].partial = partials + part * floats;
+    }
   }
 #pragma omp parallel for schedule(dynamic, 1) if (parts > 1)
   for (int64_t part = 0; part < parts; ++part) {

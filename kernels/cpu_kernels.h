@@ -24,6 +24,10 @@ void add(Matrix residual, ConstMatrix delta);
 void write_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstMatrix keys, ConstMatrix values);
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
 
+// Sum of e^((x - largest) * factor) over lowest <= x <= largest, NaN left out; single-precision terms, runs of them
+// summed in double.
+double sum_exponentials(std::span<const float> x, float lowest, float largest, float factor);
+
 void paged_attention(const AttentionArgs& args);
 
 }  // namespace scd::kernels::cpu

@@ -86,8 +86,9 @@ SCD_LANES_INLINE float largest_of(Lanes value) {
 template <int Width, int Half, int... Lane>
 SCD_LANES_INLINE Lanes halves(Lanes a, Lanes b, std::integer_sequence<int, Lane...>) {
   constexpr int kRun = 2 * Width;
+  constexpr int kFromB = static_cast<int>(kLanes);
   return __builtin_shufflevector(
-      a, b, (Lane / kRun * kRun + Lane % Width + Half * Width + (Lane % kRun < Width ? 0 : static_cast<int>(kLanes)))...);
+      a, b, (Lane / kRun * kRun + Lane % Width + Half * Width + (Lane % kRun < Width ? 0 : kFromB))...);
 }
 
 // Lane i of the result is the sum over the lanes of vector i of kLanes vectors, which are overwritten.

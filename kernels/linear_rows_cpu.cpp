@@ -77,7 +77,7 @@ float begin_with_bias(const RowProduct& product) {
 #pragma omp parallel for schedule(static) if (product.y.rows * product.y.columns > 16384)
   for (int64_t r = 0; r < product.y.rows; ++r) {
     float* y = product.y.row<float>(r);
-    for (int64_t i = 0; i < product.y.columns; ++i) y[i] = product.accumulate ? y[i] + product.bias[i] : product.bias[i];
+    for (int64_t i = 0; i < product.y.columns; ++i) y[i] = product.bias[i] + (product.accumulate ? y[i] : 0.0f);
   }
   return 1.0f;
 }

@@ -36,7 +36,8 @@ class RotationTable {
     for (int64_t p = 0; p < kBlockPositions; ++p) {
       float* cosines = block.get() + p * 2 * pairs();
       for (int64_t i = 0; i < pairs(); ++i) {
-        const double angle = static_cast<double>(first_position + p) * table_.inverse_frequencies[static_cast<size_t>(i)];
+        const double frequency = table_.inverse_frequencies[static_cast<size_t>(i)];
+        const double angle = static_cast<double>(first_position + p) * frequency;
         cosines[i] = static_cast<float>(std::cos(angle));
         cosines[pairs() + i] = static_cast<float>(std::sin(angle));
       }

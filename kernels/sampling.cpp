@@ -4,10 +4,15 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu_kernels.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
 namespace {
+
+// Tokens this many units below the largest logit, at the temperature, are never drawn without filters: together they
+// weigh less than 1e-13 in any vocabulary of a million.
+constexpr float kNegligible = 44.0f;
 
 struct Candidate {
   float logit;
@@ -30,13 +35,33 @@ int32_t most_probable(std::span<const float> logits) {
   return best;
 }
 
-std::vector<Candidate> all_candidates(std::span<const float> logits) {
-  std::vector<Candidate> candidates(logits.size());
-  for (size_t id = 0; id < logits.size(); ++id) candidates[id] = {ordered(logits[id]), static_cast<int32_t>(id)};
-  return candidates;
+// The tokens whose logit is at least `lowest`.
+void collect(std::span<const float> logits, float lowest, std::vector<Candidate>& candidates) {
+  candidates.clear();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] >= lowest) candidates.push_back({logits[id], static_cast<int32_t>(id)});
+  }
 }
 
-// The first n in order, sorted; the rest are dropped. Linear in the vocabulary for small n.
+// How far down from the largest logit the leading tokens are looked for: step by step, as a pass over the vocabulary is
+// far cheaper than sorting it, and the leading tokens are few. Returns the lowest logit that is `enough`.
+template <class Enough>
+float lowest_leading(float largest, Enough enough) {
+  constexpr float kFirstDistance = 2.0f;
+  constexpr float kLastDistance = 1024.0f;
+  for (float distance = kFirstDistance; distance <= kLastDistance; distance *= 1.5f) {
+    if (enough(largest - distance)) return largest - distance;
+  }
+  return -std::numeric_limits<float>::infinity();
+}
+
+void collect_first(std::span<const float> logits, float largest, size_t n, std::vector<Candidate>& candidates) {
+  collect(logits, lowest_leading(largest, [&](float lowest) {
+            return static_cast<size_t>(std::ranges::count_if(logits, [lowest](float x) { return x >= lowest; })) >= n;
+          }), candidates);
+}
+
+// The first n in order, sorted; the rest are dropped.
 void keep_first(std::vector<Candidate>& candidates, size_t n) {
   if (n < candidates.size()) {
     std::nth_element(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(n), candidates.end(),
@@ -56,32 +81,50 @@ class Weights {
     for (const Candidate& candidate : candidates) sum += of(candidate.logit);
     return sum;
   }
+  double total(std::span<const float> logits, float lowest) const {
+    const auto factor = static_cast<float>(inverse_temperature_);
+    return cpu::sum_exponentials(logits, lowest, static_cast<float>(largest_), factor);
+  }
 
  private:
   double largest_;
   double inverse_temperature_;
 };
 
-// Keeps the shortest leading run of the order whose weights reach top_p of the total. Sorts only as many leading
-// candidates as that needs, in growing slices.
-void keep_top_p(std::vector<Candidate>& candidates, const Weights& weights, double top_p) {
-  const double wanted = top_p * weights.total(candidates);
+// Keeps the shortest run of the order whose weights reach `wanted`, sorting no more of it than that needs.
+void keep_mass(std::vector<Candidate>& candidates, const Weights& weights, double wanted) {
   double sum = 0.0;
   size_t sorted = 0;
   while (sorted < candidates.size()) {
-    const size_t slice_end = std::min(candidates.size(), std::max<size_t>(64, sorted * 8));
+    const size_t slice_end = std::min(candidates.size(), std::max<size_t>(64, sorted * 4));
     const auto first = candidates.begin() + static_cast<std::ptrdiff_t>(sorted);
     const auto last = candidates.begin() + static_cast<std::ptrdiff_t>(slice_end);
     std::nth_element(first, last - 1, candidates.end(), ranks_before);
     std::sort(first, last, ranks_before);
     for (; sorted < slice_end; ++sorted) {
       sum += weights.of(candidates[sorted].logit);
-      if (sum >= wanted) {
-        candidates.resize(sorted + 1);
-        return;
-      }
+      if (sum >= wanted) return candidates.resize(sorted + 1);
     }
   }
+}
+
+// The tokens that top_k and top_p leave, in order.
+void filter(std::span<const float> logits, float largest, const SamplingOptions& options,
+            std::vector<Candidate>& candidates) {
+  const Weights weights(largest, options.temperature);
+  double total = 0.0;
+  if (options.top_k > 0) {
+    collect_first(logits, largest, static_cast<size_t>(options.top_k), candidates);
+    keep_first(candidates, static_cast<size_t>(options.top_k));
+    total = weights.total(candidates);
+  } else {
+    total = weights.total(logits, -std::numeric_limits<float>::infinity());
+    // A little more than asked for, as these sums are in single precision and those of keep_mass are not.
+    const double wanted = std::min(total, total * options.top_p * (1.0 + 1e-5));
+    collect(logits, lowest_leading(largest, [&](float lowest) { return weights.total(logits, lowest) >= wanted; }),
+            candidates);
+  }
+  if (options.top_p < 1.0f) keep_mass(candidates, weights, options.top_p * total);
 }
 
 int32_t draw(std::span<const Candidate> candidates, const Weights& weights, double uniform) {
@@ -122,11 +165,14 @@ int32_t sample(std::span<const float> logits, const SamplingOptions& options, do
   const float largest = ordered(logits[static_cast<size_t>(best)]);
   if (options.temperature == 0.0f || !std::isfinite(largest)) return best;
   const Weights weights(largest, options.temperature);
-  std::vector<Candidate> candidates = all_candidates(logits);
-  if (options.top_k > 0) keep_first(candidates, static_cast<size_t>(options.top_k));
-  if (options.top_p < 1.0f) keep_top_p(candidates, weights, options.top_p);
-  if (options.min_p > 0.0f) {
-    std::erase_if(candidates, [&](const Candidate& candidate) { return weights.of(candidate.logit) < options.min_p; });
+  thread_local std::vector<Candidate> candidates;  // a token a step: keep the memory
+  if (options.top_k == 0 && options.top_p == 1.0f) {
+    // Only min_p, or nothing, limits how far down a token may lie; ids stay in their order, so nothing is sorted.
+    const float reach = options.min_p == 0.0f ? kNegligible : -std::log(options.min_p);
+    collect(logits, largest - options.temperature * reach, candidates);
+  } else {
+    filter(logits, largest, options, candidates);
+    std::erase_if(candidates, [&](const Candidate& c) { return weights.of(c.logit) < options.min_p; });
   }
   return draw(candidates, weights, uniform);
 }
@@ -141,8 +187,12 @@ float log_probability(std::span<const float> logits, int32_t id) {
 std::vector<TokenProbability> top_log_probabilities(std::span<const float> logits, int32_t n) {
   require(n >= 0, "top_log_probabilities: ", static_cast<int64_t>(n), " tokens asked for");
   if (logits.empty() || n == 0) return {};
-  std::vector<Candidate> candidates = all_candidates(logits);
-  keep_first(candidates, static_cast<size_t>(n));
+  const float largest = ordered(logits[static_cast<size_t>(most_probable(logits))]);
+  const auto wanted = std::min(logits.size(), static_cast<size_t>(n));
+  std::vector<Candidate> candidates;
+  collect_first(logits, largest, wanted, candidates);
+  keep_first(candidates, wanted);
+  if (candidates.empty()) return {};
   const double normaliser = log_sum_exp(logits, candidates.front().logit);
   std::vector<TokenProbability> top;
   top.reserve(candidates.size());

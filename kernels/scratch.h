@@ -23,7 +23,15 @@ class AlignedBuffer {
 };
 
 // One slot per purpose, so that an op may call another.
-enum class ScratchSlot { kLinearInput, kLinearWeight, kLinearOutput, kAttention, kAttentionValues, kAttentionPartials, kCount };
+enum class ScratchSlot {
+  kLinearInput,
+  kLinearWeight,
+  kLinearOutput,
+  kAttention,
+  kAttentionValues,
+  kAttentionPartials,
+  kCount
+};
 
 // At least `bytes` of the calling thread's memory, contents undefined, valid until the thread asks for the slot again.
 // It grows and is kept: no allocation once warm.

@@ -28,7 +28,8 @@ struct Chunk {
 // A pool of pages handed out in shuffled order; pages start as NaN, so that reading past a sequence shows.
 class Cache {
  public:
-  Cache(const Shape& shape, DType dtype, int64_t pages) : shape_(shape), dtype_(dtype), free_(static_cast<size_t>(pages)) {
+  Cache(const Shape& shape, DType dtype, int64_t pages)
+      : shape_(shape), dtype_(dtype), free_(static_cast<size_t>(pages)) {
     const size_t elements = static_cast<size_t>(pages * shape.kv_heads * shape.page_tokens * shape.head_dim);
     memory_.assign(2 * elements * size_of(dtype), 0xff);
     std::iota(free_.begin(), free_.end(), 0);

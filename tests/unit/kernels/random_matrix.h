@@ -10,7 +10,7 @@
 
 namespace scd::kernels::testing {
 
-inline constexpr float kCanary = 12345.0f;  // exact in BF16's range of interest: padding must keep it
+inline constexpr float kCanary = 12345.0f;  // fills the padding: ops must leave it alone
 
 class OwnedMatrix {
  public:
@@ -40,9 +40,10 @@ class OwnedMatrix {
     }
   }
   bool padding_is_untouched() const {
+    const double canary = dtype_ == DType::kF32 ? kCanary : to_float(to_bfloat16(kCanary));
     for (int64_t r = 0; r < rows_; ++r) {
       for (int64_t c = columns_; c < stride_; ++c) {
-        if (at(r, c) != static_cast<double>(dtype_ == DType::kF32 ? kCanary : to_float(to_bfloat16(kCanary)))) return false;
+        if (at(r, c) != canary) return false;
       }
     }
     return true;
