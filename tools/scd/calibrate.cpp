@@ -45,7 +45,13 @@ void print_layers(const CalibrationResult& result) {
 }
 
 void print_search(const CalibrationResult& result) {
-  if (result.steps.empty()) return;
+  if (result.steps.empty()) {
+    if (result.reuse_kl > 0) {
+      std::cout << "\nno layer is patched; KL of all Reuse on validation text " << format_fixed(result.reuse_kl, 5)
+                << "\n";
+    }
+    return;
+  }
   TextTable table({"patched", "added layer", "KL (validation)", "bytes/token", ""});
   const size_t budget = result.encoder.patch_layers().size();
   table.add_row({"0", "-", format_fixed(result.reuse_kl, 5), "-", budget == 0 ? "<- chosen" : ""});
