@@ -6,7 +6,7 @@
 #include "common/codec/registry.h"
 #include "common/log/progress.h"
 #include "common/model/fingerprint.h"
-#include "kernels/linear.h"
+#include "tools/scd/precision.h"
 
 namespace scd {
 namespace {
@@ -35,13 +35,6 @@ CodecModel codec_model_of(const Model& model) {
 }
 
 }  // namespace
-
-kernels::DType parse_precision(const std::string& name) {
-  if (name == "auto") return kernels::bf16_is_native() ? kernels::DType::kBF16 : kernels::DType::kF32;
-  if (name == "bf16") return kernels::DType::kBF16;
-  if (name == "fp32") return kernels::DType::kF32;
-  throw Error(ErrorCode::kInvalidArgument, "precision '" + name + "': expected auto, bf16 or fp32");
-}
 
 ModelPair::ModelPair(const ModelPairOptions& options)
     : options_(options), tokenizer_(Tokenizer::from_file(options.consumer / "tokenizer.json")) {

@@ -47,7 +47,4 @@ class ModelPair {
   Tokenizer tokenizer_;
 };
 
-// "auto" is BF16 where the CPU multiplies it, else FP32.
-kernels::DType parse_precision(const std::string& name);
-
 }  // namespace scd
