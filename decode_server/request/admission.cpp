@@ -80,11 +80,7 @@ void Admission::run() {
       look_ = false;
       arrivals.swap(arrivals_);
     }
-    for (Arrival& arrival : arrivals) {
-      enqueue(std::move(arrival));
-      while (admit_first()) {
-      }
-    }
+    for (Arrival& arrival : arrivals) enqueue(std::move(arrival));
     drop_ended();
     while (admit_first()) {
     }
