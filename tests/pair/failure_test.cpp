@@ -109,7 +109,7 @@ TEST_F(PairTest, a_prefill_server_that_dies_in_mid_transfer_costs_time_not_the_a
   v1::CompleteResponse response;
   grpc::Status status;
   std::thread client([&] { status = complete(request, response); });
-  while (decode_server->counters().slots_in_use == 0 && decode_server->counters().completed == 0) {
+  while (decode_server->counters().live_leases == 0) {
     std::this_thread::yield();
   }
   prefill_servers.clear();
