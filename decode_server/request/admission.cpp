@@ -26,10 +26,13 @@ Result<Done> Admission::submit(std::shared_ptr<DecodeJob> job, v1::CompleteReque
     std::scoped_lock lock(mutex_);
     if (stopping_)
       return Failure{ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"};
-    if (waiting_count_ >= args_.validation.config.limits.max_waiting) {
+    // A burst meets an idle server before the thread could admit any of it: free places count as well as the queue's.
+    const auto& limits = args_.validation.config.limits;
+    if (running_ + waiting_count_ >= int64_t{limits.max_running} + limits.max_waiting) {
       ++refused_;
       return Failure{ErrorCode::kResourceExhausted,
-                     std::to_string(waiting_count_) + " requests are waiting (limits.max_waiting); try again later"};
+                     std::to_string(running_) + " requests run and " + std::to_string(waiting_count_) +
+                         " wait (limits.max_running, limits.max_waiting); try again later"};
     }
     ++waiting_count_;
     arrivals_.push_back({std::move(job), std::move(request)});

@@ -30,8 +30,8 @@ class Admission : public AdmissionStage {
   // Waiting jobs end with UNAVAILABLE soon, nothing is admitted any more. Any thread.
   void stop();
 
-  // job.request is checked but for its prompt, which is still in `request`. RESOURCE_EXHAUSTED when the queue is full.
-  // Never blocks.
+  // job.request is checked but for its prompt, which is still in `request`. RESOURCE_EXHAUSTED when max_running
+  // and max_waiting requests are here already. Never blocks.
   Result<Done> submit(std::shared_ptr<DecodeJob> job, v1::CompleteRequest request);
   void release() override;
   // A job was cancelled: look soon.

@@ -267,7 +267,7 @@ TEST_F(PairTest, a_full_queue_refuses_and_serves_on) {
   }
   for (std::thread& client : clients) client.join();
   EXPECT_EQ(served + refused, 8);
-  EXPECT_GE(served, 2);
+  EXPECT_GE(served, 2);  // one runs, one waits
   EXPECT_EQ(decode_server->counters().refused, static_cast<uint64_t>(refused));
   expect_idle();
 }

@@ -55,11 +55,27 @@ def suffix_mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return causal_mask(len(segments), dtype).masked_fill(other, -torch.inf)
 
 
+def question_blocks(segments: torch.Tensor, block: int = 192) -> list[tuple[int, int]]:
+    """Ranges of about `block` suffix tokens that hold whole questions."""
+    starts = [0, *(torch.nonzero(segments[1:] != segments[:-1])[:, 0] + 1).tolist(), len(segments)]
+    bounds = [0]
+    for start, end in zip(starts[:-1], starts[1:]):
+        if start > bounds[-1] and end - bounds[-1] > block:
+            bounds.append(start)
+    return list(zip(bounds, [*bounds[1:], len(segments)]))
+
+
 def pack_attention(pack: Pack, dtype: torch.dtype) -> Attend:
-    count, mask = pack.context_tokens, suffix_mask(pack.segments, dtype)
+    """Questions do not see each other, so a few of them at a time meet the context's keys and their own."""
+    count = pack.context_tokens
+    blocks = [(count + start, count + end, suffix_mask(pack.segments[start:end], dtype))
+              for start, end in question_blocks(pack.segments)]
 
     def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        context = causal_attention(layer, q[:count], k[:count], v[:count])
-        return torch.cat((context, masked_attention(q[count:], k, v, mask)))
+        parts = [causal_attention(layer, q[:count], k[:count], v[:count])]
+        for start, end, mask in blocks:
+            keys, values = (torch.cat((x[:count], x[start:end])) for x in (k, v))
+            parts.append(masked_attention(q[start:end], keys, values, mask))
+        return torch.cat(parts)
 
     return attend

@@ -4,7 +4,9 @@
     OMP_NUM_THREADS=2 python tools/demo_model/train.py --task qa --minutes 60 --out DIR
 
 The learning rate follows the wall clock (warm-up, then cosine to zero at --minutes), so a run on a busy machine ends
-annealed as well (there, one thread is faster than two that wait for each other). DIR gets adapter_model.safetensors, adapter_config.json, train_log.jsonl and, for --resume, state.pt.
+annealed as well (there, one thread is faster than two that wait for each other). DIR gets adapter_model.safetensors,
+adapter_config.json, train_log.jsonl and, for --resume, state.pt. Large tensors come and go at every step: on the CPU,
+GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592 keeps their pages.
 """
 
 import argparse
@@ -35,6 +37,11 @@ LEARNING_RATE, WARM_UP_STEPS, CLIP = 6e-4, 10, 1.0
 TOKENS_PER_STEP = 1300
 CHECKPOINT_SECONDS, EVALUATION_SECONDS = 300, 900
 MAX_ANSWER_TOKENS = {"qa": 32, "records": 120}
+
+
+def native_precision() -> str:
+    """BF16 where the processor multiplies it; elsewhere it would be emulated, several times slower than FP32."""
+    return "bf16" if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
 def context_length(progress: float, generator: random.Random) -> int:
@@ -76,7 +83,7 @@ class Run:
     def __init__(self, arguments: argparse.Namespace):
         self.arguments = arguments
         self.tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
-        self.model = Llama(arguments.model, torch.bfloat16)
+        self.model = Llama(arguments.model, torch.bfloat16 if arguments.precision == "bf16" else torch.float32)
         self.adapter = Adapter(self.model, RANK, ALPHA, arguments.seed)
         self.model.low_rank = self.adapter.low_rank
         self.parameters = self.adapter.require_gradients()
@@ -95,6 +102,10 @@ class Run:
     def progress(self) -> float:
         return min(1.0, self.elapsed() / (60 * self.arguments.minutes))
 
+    def curriculum(self) -> float:
+        """A run that starts from a trained adapter needs no short contexts first."""
+        return 1.0 if self.arguments.start_from else self.progress()
+
     def learning_rate(self) -> float:
         warm_up = min(1.0, (self.step + 1) / WARM_UP_STEPS)
         return LEARNING_RATE * warm_up * 0.5 * (1 + math.cos(math.pi * self.progress()))
@@ -103,7 +114,7 @@ class Run:
         """Returns loss per answer token, tokens and questions of the step."""
         packs, tokens = [], 0
         while tokens < TOKENS_PER_STEP:
-            packs.append(training_pack(self.arguments.task, self.tokenizer, self.arguments.seed, self.packs, self.progress()))
+            packs.append(training_pack(self.arguments.task, self.tokenizer, self.arguments.seed, self.packs, self.curriculum()))
             self.packs += 1
             tokens += len(packs[-1].ids)
         answer_tokens = sum(len(pack.targets) for pack in packs)
@@ -182,6 +193,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--model", type=Path, default=default_directory(), help="default: %(default)s")
     parser.add_argument("--start-from", type=Path, help="an adapter of the same rank to begin with, instead of zero")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default=native_precision(), help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/state.pt")
     arguments = parser.parse_args()
     if not (arguments.model / "model.safetensors").is_file():
