@@ -1,5 +1,6 @@
 // Causal attention over a paged cache, ragged batch, grouped queries: blocked over keys with a running softmax
-// (Dao et al. 2022, arXiv:2205.14135; Milakov and Gimelshein 2018, arXiv:1805.02867); no [tokens, tokens] matrix exists.
+// (Dao et al. 2022, arXiv:2205.14135; Milakov and Gimelshein 2018, arXiv:1805.02867); no [tokens, tokens] matrix
+// exists.
 #pragma once
 
 #include <cstdint>

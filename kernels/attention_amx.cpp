@@ -140,8 +140,8 @@ void mask_block(const AttentionArgs& args, int64_t first_key, int64_t keys, Tile
     const __m512i positions = _mm512_load_si512(memory.positions + half * 16);
     for (int64_t k = 0; k < keys; ++k) {
       const __m512i distance = _mm512_sub_epi32(positions, _mm512_set1_epi32(static_cast<int32_t>(first_key + k)));
-      const __mmask16 visible = _mm512_cmpge_epi32_mask(distance, _mm512_setzero_si512()) &
-                                _mm512_cmplt_epi32_mask(distance, reach);
+      const __mmask16 visible =
+          _mm512_cmpge_epi32_mask(distance, _mm512_setzero_si512()) & _mm512_cmplt_epi32_mask(distance, reach);
       float* scores = &memory.scores[k][half * 16];
       _mm512_store_ps(scores, _mm512_mask_mov_ps(masked, visible, _mm512_load_ps(scores)));
     }

@@ -13,17 +13,16 @@
 namespace scd::kernels::cpu {
 namespace {
 
-constexpr int64_t kFewTiles = 64;     // below, tiles are split over their keys
-constexpr int64_t kSplitKeys = 512;   // keys of a part, at least
-constexpr int64_t kMostParts = 128;   // of all tiles together: bounds the memory of partial results
+constexpr int64_t kFewTiles = 64;    // below, tiles are split over their keys
+constexpr int64_t kSplitKeys = 512;  // keys of a part, at least
+constexpr int64_t kMostParts = 128;  // of all tiles together: bounds the memory of partial results
 
 int64_t group_of(const AttentionArgs& args) { return args.query_heads / args.kv.kv_heads; }
 
 bool use_amx(const AttentionArgs& args, const SequenceRows& sequence) {
   const PagedKv& kv = args.kv;
   return cpu_level() >= CpuLevel::kAmx && kv.dtype == DType::kBF16 && kv.page_tokens % 16 == 0 &&
-         kv.head_dim % 32 == 0 && kv.head_dim <= kAmxHeadDim &&
-         sequence.rows * group_of(args) >= kAmxTileQueries;
+         kv.head_dim % 32 == 0 && kv.head_dim <= kAmxHeadDim && sequence.rows * group_of(args) >= kAmxTileQueries;
 }
 
 int64_t tile_queries(const AttentionArgs& args, const SequenceRows& sequence) {
@@ -59,8 +58,8 @@ void add_tiles(const AttentionArgs& args, const SequenceRows& sequence, Plan& pl
   const int64_t step = tile_queries(args, sequence);
   for (int64_t head = 0; head < args.kv.kv_heads; ++head) {
     for (int64_t first = (queries - 1) / step * step; first >= 0; first -= step) {
-      AttentionTile tile{.sequence = &sequence, .kv_head = head, .first_query = first,
-                         .queries = std::min(step, queries - first)};
+      AttentionTile tile{
+          .sequence = &sequence, .kv_head = head, .first_query = first, .queries = std::min(step, queries - first)};
       set_keys(args, tile);
       plan.tiles.push_back(tile);
     }

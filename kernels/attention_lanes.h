@@ -213,8 +213,8 @@ void attend(const AttentionArgs& args, const AttentionTile& tile, float* scratch
     int64_t k = 0;
     for (; k + kKeysAtOnce <= keys; k += kKeysAtOnce) score_keys<Vectors, kKeysAtOnce>(state, k);
     for (; k < keys; ++k) score_keys<Vectors, 1>(state, k);
-    const bool all_visible = first + keys - 1 <= first_position &&
-                             (args.sliding_window == 0 || first > last_position - args.sliding_window);
+    const bool all_visible =
+        first + keys - 1 <= first_position && (args.sliding_window == 0 || first > last_position - args.sliding_window);
     if (!all_visible) mask_scores(args, state, first, keys);
     weigh(state, keys);
     int64_t d = 0;

@@ -14,14 +14,14 @@ struct AttentionTile {
   int64_t kv_head = 0;
   int64_t first_query = 0;  // query q of the KV head: row q / group, query head kv_head * group + q % group
   int64_t queries = 0;
-  int64_t first_key = 0;    // keys [first_key, last_key) of the sequence
+  int64_t first_key = 0;  // keys [first_key, last_key) of the sequence
   int64_t last_key = 0;
   // Null: the result goes to the output. Else [head_dim + 2][kTileQueries]: sums of values, then the largest score and
   // the sum of weights of every query, to be merged with those of the other key ranges.
   float* partial = nullptr;
 };
 
-inline constexpr int64_t kTileQueries = 64;   // at most, and the row length of a partial
+inline constexpr int64_t kTileQueries = 64;    // at most, and the row length of a partial
 inline constexpr float kMaskedScore = -1e30f;  // finite: a row that saw masked keys only is wiped by its first real one
 
 // Floats of scratch that a tile needs.

@@ -45,8 +45,7 @@ CpuLevel cpu_level() {
 }
 
 ScopedCpuLevelLimit::ScopedCpuLevelLimit(CpuLevel limit)
-    : previous_(static_cast<CpuLevel>(
-          level_limit.exchange(static_cast<int>(limit), std::memory_order_relaxed))) {}
+    : previous_(static_cast<CpuLevel>(level_limit.exchange(static_cast<int>(limit), std::memory_order_relaxed))) {}
 
 ScopedCpuLevelLimit::~ScopedCpuLevelLimit() {
   level_limit.store(static_cast<int>(previous_), std::memory_order_relaxed);

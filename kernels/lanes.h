@@ -71,15 +71,19 @@ SCD_LANES_INLINE Lanes exchanged(Lanes value, std::integer_sequence<int, Lane...
 template <int Distance = static_cast<int>(kLanes) / 2>
 SCD_LANES_INLINE float sum_of(Lanes value) {
   value += exchanged<Distance>(value, LaneIndices());
-  if constexpr (Distance == 1) return value[0];
-  else return sum_of<Distance / 2>(value);
+  if constexpr (Distance == 1)
+    return value[0];
+  else
+    return sum_of<Distance / 2>(value);
 }
 
 template <int Distance = static_cast<int>(kLanes) / 2>
 SCD_LANES_INLINE float largest_of(Lanes value) {
   value = larger(value, exchanged<Distance>(value, LaneIndices()));
-  if constexpr (Distance == 1) return value[0];
-  else return largest_of<Distance / 2>(value);
+  if constexpr (Distance == 1)
+    return value[0];
+  else
+    return largest_of<Distance / 2>(value);
 }
 
 // From vectors a and b, runs of 2 * Width lanes: the `Half` (0 lower, 1 upper) of a's run, then of b's.
@@ -97,8 +101,10 @@ SCD_LANES_INLINE Lanes sums_of(Lanes (&v)[kLanes]) {
   for (int i = 0; i < Width; ++i) {
     v[i] = halves<Width, 0>(v[i], v[i + Width], LaneIndices()) + halves<Width, 1>(v[i], v[i + Width], LaneIndices());
   }
-  if constexpr (Width == 1) return v[0];
-  else return sums_of<Width / 2>(v);
+  if constexpr (Width == 1)
+    return v[0];
+  else
+    return sums_of<Width / 2>(v);
 }
 
 // e^x with a relative error below 2e-7 for x in [-87.3, 88.7]; 0 below, including minus infinity; e^88.7 above.

@@ -15,8 +15,8 @@ PackedLinear::PackedLinear(ConstMatrix weight, std::span<const float> bias, DTyp
   require_cpu(weight, "the weight of a linear layer");
   require(weight.rows > 0 && weight.columns > 0, "linear: the weight ", weight, " is empty");
   require(precision != DType::kF16, "linear: the precision must be F32 or BF16");
-  require(bias.empty() || static_cast<int64_t>(bias.size()) == weight.rows, "linear: ",
-          static_cast<int64_t>(bias.size()), " bias values for the weight ", weight);
+  require(bias.empty() || static_cast<int64_t>(bias.size()) == weight.rows,
+          "linear: ", static_cast<int64_t>(bias.size()), " bias values for the weight ", weight);
   packed_ = std::make_unique<Packed>(Packed{cpu::LinearWeights(weight, bias, precision)});
 }
 
@@ -61,8 +61,8 @@ void gemm_f32(const GemmArgs& args) {
   const int64_t n = args.transpose_b ? args.b.rows : args.b.columns;
   require(args.a.dtype == DType::kF32 && args.b.dtype == DType::kF32 && args.c.dtype == DType::kF32, "gemm_f32: a ",
           args.a, ", b ", args.b, " and c ", args.c, " must be F32");
-  require(k == k_of_b && args.c.rows == m && args.c.columns == n, "gemm_f32: op(a) [", m, ", ", k, "], op(b) [",
-          k_of_b, ", ", n, "] and c ", args.c, " do not fit");
+  require(k == k_of_b && args.c.rows == m && args.c.columns == n, "gemm_f32: op(a) [", m, ", ", k, "], op(b) [", k_of_b,
+          ", ", n, "] and c ", args.c, " do not fit");
   if (m == 0 || n == 0) return;
   require(k > 0, "gemm_f32: an empty sum for c ", args.c);
   cpu::gemm_f32(args);

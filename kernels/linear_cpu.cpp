@@ -55,9 +55,7 @@ struct LinearWeights::State {
   AlignedBuffer memory;
 
   const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
-  PanelWeights panels() const {
-    return {reinterpret_cast<const uint16_t*>(memory.data()), bias_or_null(), in, out};
-  }
+  PanelWeights panels() const { return {reinterpret_cast<const uint16_t*>(memory.data()), bias_or_null(), in, out}; }
   ConstMatrix rows() const { return {memory.data(), out, in, in, precision}; }
 };
 
@@ -109,8 +107,8 @@ void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
   }
   Matrix sums = y;
   if (y.dtype != DType::kF32) {
-    sums = matrix(reinterpret_cast<float*>(scratch(ScratchSlot::kLinearOutput,
-                                                   static_cast<size_t>(y.rows * y.columns) * sizeof(float))),
+    sums = matrix(reinterpret_cast<float*>(
+                      scratch(ScratchSlot::kLinearOutput, static_cast<size_t>(y.rows * y.columns) * sizeof(float))),
                   y.rows, y.columns);
   }
   multiply_rows({.weight = s.rows(), .bias = s.bias_or_null(), .x = x, .y = sums, .accumulate = accumulate});

@@ -25,10 +25,10 @@ void sgemm(const GemmArgs& args) {
   const int64_t n = args.c.columns;
   const int64_t k = args.transpose_a ? args.a.rows : args.a.columns;
   const auto stride = [](const ConstMatrix& matrix) { return std::max(matrix.row_stride, matrix.columns); };
-  onednn_check(dnnl_sgemm(args.transpose_a ? 'T' : 'N', args.transpose_b ? 'T' : 'N', m, n, k, 1.0f,
-                          args.a.row<float>(0), stride(args.a), args.b.row<float>(0), stride(args.b), args.beta,
-                          args.c.row<float>(0), stride(args.c)),
-               "sgemm");
+  onednn_check(
+      dnnl_sgemm(args.transpose_a ? 'T' : 'N', args.transpose_b ? 'T' : 'N', m, n, k, 1.0f, args.a.row<float>(0),
+                 stride(args.a), args.b.row<float>(0), stride(args.b), args.beta, args.c.row<float>(0), stride(args.c)),
+      "sgemm");
 }
 
 template <int Rows, class Stored>
@@ -49,8 +49,8 @@ void dot_rows(const RowProduct& product, int64_t out) {
   for (int row = 0; row < Rows; ++row) {
     float sum = sum_of(sums[row][0] + sums[row][1]);
     for (int64_t j = i; j < n; ++j) {
-      const float w = sizeof(Stored) == 4 ? product.weight.row<float>(out)[j]
-                                          : bf16_to_float(product.weight.row<uint16_t>(out)[j]);
+      const float w =
+          sizeof(Stored) == 4 ? product.weight.row<float>(out)[j] : bf16_to_float(product.weight.row<uint16_t>(out)[j]);
       sum += w * product.x.row<float>(row)[j];
     }
     if (product.bias != nullptr) sum += product.bias[out];

@@ -11,8 +11,8 @@ void rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const 
   require(x.dtype == DType::kF32, "rope: the input ", x, " must be F32");
   require(head_dim > 0 && head_dim % 2 == 0 && x.columns % head_dim == 0, "rope: heads of ", head_dim,
           " must be even and divide the input ", x);
-  require(static_cast<int64_t>(table.inverse_frequencies.size()) * 2 == head_dim, "rope: ",
-          static_cast<int64_t>(table.inverse_frequencies.size()), " frequencies for heads of ", head_dim);
+  require(static_cast<int64_t>(table.inverse_frequencies.size()) * 2 == head_dim,
+          "rope: ", static_cast<int64_t>(table.inverse_frequencies.size()), " frequencies for heads of ", head_dim);
   require(static_cast<int64_t>(positions.size()) == x.rows, "rope: ", static_cast<int64_t>(positions.size()),
           " positions for an input ", x);
   require(table.attention_scale > 0.0f, "rope: the attention scale must be positive");

@@ -56,9 +56,13 @@ float lowest_leading(float largest, Enough enough) {
 }
 
 void collect_first(std::span<const float> logits, float largest, size_t n, std::vector<Candidate>& candidates) {
-  collect(logits, lowest_leading(largest, [&](float lowest) {
-            return static_cast<size_t>(std::ranges::count_if(logits, [lowest](float x) { return x >= lowest; })) >= n;
-          }), candidates);
+  collect(logits,
+          lowest_leading(largest,
+                         [&](float lowest) {
+                           return static_cast<size_t>(
+                                      std::ranges::count_if(logits, [lowest](float x) { return x >= lowest; })) >= n;
+                         }),
+          candidates);
 }
 
 // The first n in order, sorted; the rest are dropped.

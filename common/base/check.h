@@ -10,7 +10,7 @@ namespace scd {
 
 }  // namespace scd
 
-#define SCD_CHECK(condition, message)                                                      \
-  do {                                                                                     \
+#define SCD_CHECK(condition, message)                                                            \
+  do {                                                                                           \
     if (!(condition)) ::scd::check_failed(#condition, message, std::source_location::current()); \
   } while (false)

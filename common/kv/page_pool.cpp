@@ -5,8 +5,7 @@
 
 namespace scd {
 
-PageTable::PageTable(PageTable&& other) noexcept
-    : pool_(other.pool_), page_ids_(std::exchange(other.page_ids_, {})) {}
+PageTable::PageTable(PageTable&& other) noexcept : pool_(other.pool_), page_ids_(std::exchange(other.page_ids_, {})) {}
 
 PageTable& PageTable::operator=(PageTable&& other) noexcept {
   if (this != &other) {

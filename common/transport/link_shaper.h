@@ -21,7 +21,8 @@ class LinkShaper {
   // ready_at: since when the message could have crossed. Counting from there and not from the call keeps the rate
   // exact when the caller wakes up late.
   Clock::time_point carry(Clock::time_point ready_at, size_t bytes) {
-    const auto crossing = std::chrono::nanoseconds(static_cast<int64_t>(nanoseconds_per_byte_ * static_cast<double>(bytes)));
+    const auto crossing =
+        std::chrono::nanoseconds(static_cast<int64_t>(nanoseconds_per_byte_ * static_cast<double>(bytes)));
     busy_until_ = std::max(ready_at, busy_until_) + crossing;
     return busy_until_;
   }

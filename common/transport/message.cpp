@@ -135,10 +135,9 @@ Result<MessageHeader> parse(std::span<const std::byte> bytes, uint64_t payload_l
   MessageHeader header;
   const RejectReason reason = read_header(bytes, payload_limit, header);
   if (reason == RejectReason::kNone) return header;
-  const ErrorCode code =
-      reason == RejectReason::kHeaderCrc ? ErrorCode::kDataLoss : ErrorCode::kInvalidArgument;
-  return Failure{code, "message header of " + std::to_string(bytes.size()) + " bytes refused: " +
-                           std::string(to_string(reason))};
+  const ErrorCode code = reason == RejectReason::kHeaderCrc ? ErrorCode::kDataLoss : ErrorCode::kInvalidArgument;
+  return Failure{
+      code, "message header of " + std::to_string(bytes.size()) + " bytes refused: " + std::string(to_string(reason))};
 }
 
 }  // namespace scd

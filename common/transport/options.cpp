@@ -17,8 +17,8 @@ void check_options(const TransportOptions& options) {
   require(options.port_last == 0 || options.port_last >= options.port_first,
           "transport: last port " + std::to_string(options.port_last) + " lies before the first, " +
               std::to_string(options.port_first));
-  require(options.slot_bytes >= 4096, "transport: slot_bytes is " + std::to_string(options.slot_bytes) +
-                                          "; at least 4096 are needed");
+  require(options.slot_bytes >= 4096,
+          "transport: slot_bytes is " + std::to_string(options.slot_bytes) + "; at least 4096 are needed");
   require(options.slots >= 1 && options.slots <= 65536,
           "transport: slots is " + std::to_string(options.slots) + "; 1 to 65536 are possible");
   require(options.peer_timeout >= std::chrono::milliseconds(50),

@@ -117,16 +117,19 @@ Result<Lease> StagingState::open_lease(LeaseRequest request) {
   if (last != leases_.begin()) {
     const LeaseKey live = std::prev(last)->first;
     if (live.request_id == key.request_id && live.generation >= key.generation) {
-      return Failure{ErrorCode::kAlreadyExists, "lease of " + name_of(live) + " is open; a new one needs a later generation"};
+      return Failure{ErrorCode::kAlreadyExists,
+                     "lease of " + name_of(live) + " is open; a new one needs a later generation"};
     }
   }
   const size_t taken = counters_.slots_reserved + orphaned_slots_;
   if (taken + request.slots > counters_.slots) {
-    return Failure{ErrorCode::kResourceExhausted,
-                   "lease of " + name_of(key) + " asks for " + std::to_string(request.slots) + " staging slots; " +
-                       std::to_string(counters_.slots - taken) + " of " + std::to_string(counters_.slots) + " are left"};
+    return Failure{ErrorCode::kResourceExhausted, "lease of " + name_of(key) + " asks for " +
+                                                      std::to_string(request.slots) + " staging slots; " +
+                                                      std::to_string(counters_.slots - taken) + " of " +
+                                                      std::to_string(counters_.slots) + " are left"};
   }
-  for (auto it = leases_.lower_bound({key.request_id, 0}); it != leases_.end() && it->first.request_id == key.request_id; ++it) {
+  for (auto it = leases_.lower_bound({key.request_id, 0});
+       it != leases_.end() && it->first.request_id == key.request_id; ++it) {
     if (!it->second.dead) retire(it->second);
   }
   counters_.slots_reserved += request.slots;
@@ -274,8 +277,7 @@ Failure credit_failure(const MessageHeader& header) {
 }
 
 Failure protocol_failure(const std::string& peer, RejectReason reason) {
-  return {ErrorCode::kDataLoss,
-          "peer " + peer + " sent a message that was refused: " + std::string(to_string(reason))};
+  return {ErrorCode::kDataLoss, "peer " + peer + " sent a message that was refused: " + std::string(to_string(reason))};
 }
 
 StagingSlot::StagingSlot(std::shared_ptr<StagingState> pool, size_t index, LeaseKey key)

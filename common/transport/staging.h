@@ -123,7 +123,7 @@ struct StagingCounters {
   size_t live_leases = 0;
   uint64_t messages_received = 0;
   uint64_t payload_bytes_received = 0;
-  uint64_t late_messages_dropped = 0;  // of closed leases and dead generations
+  uint64_t late_messages_dropped = 0;               // of closed leases and dead generations
   std::array<uint64_t, kRejectReasons> rejected{};  // by RejectReason
 };
 

@@ -49,7 +49,7 @@ struct SendJob {
 // One peer this side has sent to.
 struct PeerReport {
   std::string address;
-  std::string lanes;          // e.g. "tcp/eth0", "posix/memory cma/memory": what UCX picked; empty until known
+  std::string lanes;  // e.g. "tcp/eth0", "posix/memory cma/memory": what UCX picked; empty until known
   bool rdma = false;
   double bandwidth_gbps = 0;  // moving average of what sends reached; 0 until measured
 };
@@ -60,7 +60,7 @@ struct TransportCounters {
   uint64_t payload_bytes_sent = 0;
   uint64_t sends_failed = 0;
   uint64_t sends_abandoned = 0;
-  size_t sends_pending = 0;       // queued or on the wire
+  size_t sends_pending = 0;  // queued or on the wire
   uint64_t peer_failures = 0;
   uint64_t connections_refused = 0;  // closed for breaking the protocol or lacking a live token
 };

@@ -10,8 +10,8 @@ namespace scd::testing {
 // The path below the data folder, or nothing where it does not exist: the caller must GTEST_SKIP() and say so.
 inline std::optional<std::filesystem::path> test_data(const std::filesystem::path& relative) {
   const char* configured = std::getenv("SCD_TEST_DATA");
-  const std::filesystem::path root =
-      configured != nullptr ? std::filesystem::path(configured) : std::filesystem::path(SCD_SOURCE_DIR) / "../shared/data";
+  const std::filesystem::path root = configured != nullptr ? std::filesystem::path(configured)
+                                                           : std::filesystem::path(SCD_SOURCE_DIR) / "../shared/data";
   std::error_code ignored;
   if (!std::filesystem::exists(root / relative, ignored)) return std::nullopt;
   return std::filesystem::canonical(root / relative);

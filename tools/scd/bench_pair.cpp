@@ -91,8 +91,8 @@ std::vector<Question> load_questions(const BenchPairOptions& options) {
   return questions;
 }
 
-Answer ask(CompletionClient& client, const BenchPairOptions& options, const Question& question, const std::string& codec,
-           const std::string& salt, bool show) {
+Answer ask(CompletionClient& client, const BenchPairOptions& options, const Question& question,
+           const std::string& codec, const std::string& salt, bool show) {
   v1::CompleteRequest request;
   request.set_text(make_prompt(question));
   request.set_max_tokens(options.max_tokens);
@@ -190,7 +190,8 @@ void print_parts(const std::vector<CodecRun>& runs) {
   for (const CodecRun& run : runs) {
     for (const bool first : {true, false}) {
       std::vector<std::string> cells{run.codec, first ? "first" : "next"};
-      for (const PartColumn& part : kParts) cells.push_back(format_fixed(median(column(run, first, part.milliseconds)), 1));
+      for (const PartColumn& part : kParts)
+        cells.push_back(format_fixed(median(column(run, first, part.milliseconds)), 1));
       cells.push_back(format_fixed(median(column(run, first, &v1::TransferAccount::ttft_ms)), 1));
       table.add_row(cells);
     }
@@ -250,7 +251,8 @@ void warn_of_fallbacks(const std::vector<CodecRun>& runs) {
 void run(const BenchPairOptions& options) {
   const std::vector<Question> questions = load_questions(options);
   const std::vector<CodecRun> runs = ask_all(options, questions);
-  std::cout << "\nAnswers and bytes (" << questions.size() << " questions; bytes/token counts headers; TTFT: medians)\n";
+  std::cout << "\nAnswers and bytes (" << questions.size()
+            << " questions; bytes/token counts headers; TTFT: medians)\n";
   print_quality(runs);
   std::cout << "\nWhere the time to the first token goes (medians, ms; first: prefill in path, next: hand-off)\n";
   print_parts(runs);

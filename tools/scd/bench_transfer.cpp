@@ -47,7 +47,7 @@ struct BenchTransferOptions {
 // What one side-by-side measurement needs to know.
 struct Case {
   TransportOptions transport;
-  uint64_t bytes = 0;     // of a message
+  uint64_t bytes = 0;  // of a message
   uint64_t messages = 0;
   uint64_t warm_up = 0;
 };
@@ -67,8 +67,8 @@ class OwnTransfer {
  public:
   OwnTransfer(const TransportOptions& options, bool verify)
       : transport_(make_transport(options)),
-        receiver_({std::filesystem::read_symlink("/proc/self/exe").string(), "bench", "transfer-receiver", "--transports",
-                   options.transports, "--slot-bytes", std::to_string(options.slot_bytes), "--slots",
+        receiver_({std::filesystem::read_symlink("/proc/self/exe").string(), "bench", "transfer-receiver",
+                   "--transports", options.transports, "--slot-bytes", std::to_string(options.slot_bytes), "--slots",
                    std::to_string(options.slots), verify ? "--verify" : "--free-at-once"},
                   {}),
         slots_(options.slots) {
@@ -83,7 +83,8 @@ class OwnTransfer {
     transfer(payload, crc, c.warm_up);
     const auto start = Clock::now();
     transfer(payload, crc, c.messages);
-    return static_cast<double>(c.messages * c.bytes) / kMebi / std::chrono::duration<double>(Clock::now() - start).count();
+    return static_cast<double>(c.messages * c.bytes) / kMebi /
+           std::chrono::duration<double>(Clock::now() - start).count();
   }
 
   std::string lanes() const {
@@ -164,7 +165,8 @@ bool wait_until_listening(uint16_t port) {
     for (std::string line; std::getline(sockets, line);) {
       if (line.find(pattern.str()) != std::string::npos) return true;
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // another program's state: there is no event to wait for
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(5));  // another program's state: there is no event to wait for
   }
   return false;
 }
@@ -243,10 +245,11 @@ void add_receiver_command(CLI::App& bench_app) {
 
 void add_bench_transfer_command(CLI::App& bench_app) {
   auto options = std::make_shared<BenchTransferOptions>();
-  CLI::App* command = bench_app.add_subcommand(
-      "transfer",
-      "Bandwidth of the data plane between two processes of this machine, beside `ucx_perftest -e -t ucp_am_bw` with the "
-      "same transport, settings and message size, measured in turns. Payload CRCs are made beforehand, as at encoding.");
+  CLI::App* command = bench_app.add_subcommand("transfer",
+                                               "Bandwidth of the data plane between two processes of this machine, "
+                                               "beside `ucx_perftest -e -t ucp_am_bw` with the "
+                                               "same transport, settings and message size, measured in turns. Payload "
+                                               "CRCs are made beforehand, as at encoding.");
   command->add_option("--transports", options->transports, "Transport lists, one measurement each, as in UCX_TLS")
       ->delimiter(';')
       ->capture_default_str();
@@ -264,8 +267,9 @@ void add_bench_transfer_command(CLI::App& bench_app) {
   command->add_option("--bytes-in-flight", options->bytes_in_flight, "transport.bytes_in_flight of the sender")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
-  command->add_flag("--verify", options->verify,
-                    "Check payload CRCs on another thread of the receiver, which frees the messages, as a decode server does");
+  command->add_flag(
+      "--verify", options->verify,
+      "Check payload CRCs on another thread of the receiver, which frees the messages, as a decode server does");
   command->add_option("--json", options->json, "File for machine, commit, command and rows");
   command->callback([options] { run(*options); });
   add_receiver_command(bench_app);

@@ -111,7 +111,8 @@ std::string codec_name(v1::Codec codec) {
 nlohmann::ordered_json to_json(const v1::TransferAccount& account) {
   nlohmann::ordered_json timeline = nlohmann::ordered_json::array();
   for (const v1::Span& span : account.timeline()) {
-    timeline.push_back({{"part", v1::Part_Name(span.part())}, {"start_us", span.start_us()}, {"end_us", span.end_us()}});
+    timeline.push_back(
+        {{"part", v1::Part_Name(span.part())}, {"start_us", span.start_us()}, {"end_us", span.end_us()}});
   }
   return {{"codec", codec_name(account.codec())},
           {"wire_bytes", account.wire_bytes()},

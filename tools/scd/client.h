@@ -12,11 +12,11 @@
 namespace scd {
 
 struct ClientOptions {
-  std::string server = "127.0.0.1:50051";        // host:port of a decode server
-  std::string ca_file;                           // PEM of the authority to trust; empty: no TLS
-  std::string certificate_file;                  // PEM, for mutual TLS
-  std::string key_file;                          // PEM, for mutual TLS
-  std::chrono::milliseconds timeout{120'000};    // of one request, connecting included
+  std::string server = "127.0.0.1:50051";      // host:port of a decode server
+  std::string ca_file;                         // PEM of the authority to trust; empty: no TLS
+  std::string certificate_file;                // PEM, for mutual TLS
+  std::string key_file;                        // PEM, for mutual TLS
+  std::chrono::milliseconds timeout{120'000};  // of one request, connecting included
 };
 
 // Everything a stream brought.

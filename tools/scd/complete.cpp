@@ -85,7 +85,8 @@ void run(const CompleteOptions& options) {
     std::cout << to_json(client.complete(request)).dump() << "\n";
     return;
   }
-  const Completion completion = client.complete(request, [](const std::string& text) { std::cout << text << std::flush; });
+  const Completion completion =
+      client.complete(request, [](const std::string& text) { std::cout << text << std::flush; });
   std::cout << "\n";
   print_account(completion);
 }
@@ -94,15 +95,16 @@ void run(const CompleteOptions& options) {
 
 void add_complete_command(CLI::App& app) {
   const auto options = std::make_shared<CompleteOptions>();
-  CLI::App* command = app.add_subcommand(
-      "complete",
-      "Complete a prompt on a running pair and print the answer as it streams.\n"
-      "  scd complete 'The capital of France is'\n"
-      "  scd complete --codec raw --json < prompt.txt\n"
-      "The answer goes to standard output, the account of the transfer to standard error.");
+  CLI::App* command =
+      app.add_subcommand("complete",
+                         "Complete a prompt on a running pair and print the answer as it streams.\n"
+                         "  scd complete 'The capital of France is'\n"
+                         "  scd complete --codec raw --json < prompt.txt\n"
+                         "The answer goes to standard output, the account of the transfer to standard error.");
   add_client_options(*command, options->client);
   command->add_option("prompt", options->prompt, "The prompt; standard input when left out");
-  command->add_option("--ids", options->ids, "The prompt as token ids, comma-separated, used as they are")->delimiter(',');
+  command->add_option("--ids", options->ids, "The prompt as token ids, comma-separated, used as they are")
+      ->delimiter(',');
   command->add_option("--model", options->model, "Model by name (see GetServerInfo); default: the server's");
   command->add_option("--codec", options->codec,
                       "How the prompt's state is had: auto (the server's configuration), raw, scd, oracle (the decode "

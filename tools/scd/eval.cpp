@@ -36,7 +36,8 @@ double mean(const std::vector<double>& values) {
 }
 
 double bytes_per_token(const CodecResult& result) {
-  return result.coded_tokens > 0 ? static_cast<double>(result.wire_bytes) / static_cast<double>(result.coded_tokens) : 0;
+  return result.coded_tokens > 0 ? static_cast<double>(result.wire_bytes) / static_cast<double>(result.coded_tokens)
+                                 : 0;
 }
 
 double ratio_to_bf16(const CodecResult& result, const ModelPair& pair) {
@@ -106,7 +107,8 @@ std::vector<Question> read_task(const EvalOptions& options, const std::filesyste
 
 void run(EvalOptions options) {
   if (options.tasks.empty() && options.prose.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "nothing to evaluate: name question files with --tasks or text with --prose");
+    throw Error(ErrorCode::kInvalidArgument,
+                "nothing to evaluate: name question files with --tasks or text with --prose");
   }
   options.experiment.exact_layer0 = !options.no_exact_layer0;
   const ModelPair pair(options.pair);
@@ -122,8 +124,7 @@ void run(EvalOptions options) {
     }
   };
   for (const auto& file : options.tasks) {
-    add(file.stem().string(),
-        evaluate_questions(pair, experiment, codecs, read_task(options, file), options.task));
+    add(file.stem().string(), evaluate_questions(pair, experiment, codecs, read_task(options, file), options.task));
   }
   for (const auto& file : options.prose) {
     add(file.stem().string(), evaluate_prose(pair, experiment, codecs, read_prose(pair, file),
@@ -140,7 +141,8 @@ void add_eval_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "eval",
       "Judge codecs on questions and prose: F1, exact match, share of answers identical to the oracle's, KL to the\n"
-      "oracle on the question's and on the oracle's answer tokens, perplexity, bytes per token. Oracle: the consumer's\n"
+      "oracle on the question's and on the oracle's answer tokens, perplexity, bytes per token. Oracle: the "
+      "consumer's\n"
       "own prefill. Question files: SQuAD JSON, HotpotQA JSON, bAbI text, JSON lines {context, question, answers}.\n"
       "  scd eval --producer BASE --consumer BASE --consumer-adapter ADAPTER --artifact DIR \\\n"
       "           --tasks held_out.jsonl --prose wikitext.txt --codecs oracle,raw,scd --limit 100");
@@ -162,7 +164,8 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--rank-value", options->task.rank.value, "Cap of the value rank; 0: as calibrated");
   command->add_option("--rank-hidden", options->task.rank.hidden, "Cap of the hidden rank; 0: as calibrated");
   command->add_option("--context", options->context, "Longest prompt and answer, tokens")->capture_default_str();
-  command->add_option("--sinks", options->experiment.sinks, "First tokens the consumer computes")->capture_default_str();
+  command->add_option("--sinks", options->experiment.sinks, "First tokens the consumer computes")
+      ->capture_default_str();
   command->add_option("--suffix", options->experiment.suffix, "Last tokens the consumer computes, at least")
       ->capture_default_str();
   command->add_flag("--no-exact-layer0", options->no_exact_layer0, "Have layer 0 sent instead of computed");

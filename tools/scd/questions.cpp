@@ -39,8 +39,10 @@ std::vector<Question> from_squad(const Json& root) {
   for (const Json& article : root.at("data")) {
     for (const Json& paragraph : article.at("paragraphs")) {
       for (const Json& qa : paragraph.at("qas")) {
-        Question question{qa.at("id").get<std::string>(), paragraph.at("context").get<std::string>(),
-                          qa.at("question").get<std::string>(), {}};
+        Question question{qa.at("id").get<std::string>(),
+                          paragraph.at("context").get<std::string>(),
+                          qa.at("question").get<std::string>(),
+                          {}};
         for (const Json& answer : qa.at("answers")) question.answers.push_back(answer.at("text").get<std::string>());
         if (!question.answers.empty()) questions.push_back(std::move(question));  // SQuAD 2 has unanswerable ones
       }
@@ -68,13 +70,16 @@ std::vector<Question> from_hotpot(const Json& root) {
   std::vector<Question> questions;
   for (const Json& item : root) {
     std::string context = hotpot_context(item.at("context"));
-    questions.push_back({item.value("_id", std::to_string(questions.size())), std::move(context),
-                         item.at("question").get<std::string>(), {item.at("answer").get<std::string>()}});
+    questions.push_back({item.value("_id", std::to_string(questions.size())),
+                         std::move(context),
+                         item.at("question").get<std::string>(),
+                         {item.at("answer").get<std::string>()}});
   }
   return questions;
 }
 
-// "12 Where is Mary? <tab> bathroom <tab> 1" (some copies have | for the tab): a question about the story's lines so far; line 1 starts a new story.
+// "12 Where is Mary? <tab> bathroom <tab> 1" (some copies have | for the tab): a question about the story's lines so
+// far; line 1 starts a new story.
 std::vector<Question> from_babi(const std::filesystem::path& file, const std::string& text) {
   std::vector<Question> questions;
   std::istringstream lines(text);

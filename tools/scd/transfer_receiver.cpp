@@ -46,11 +46,10 @@ void receive(Transport& transport, LeaseKey key, uint64_t messages, const Transf
   const size_t slots = options.transport.slots;
   CreditPrinter credit(messages, std::max<uint64_t>(1, slots / 4));
   BoundedQueue<ReceivedMessage> inbox(slots);
-  LeaseRequest request{.key = key,
-                       .token = {},
-                       .slots = slots,
-                       .on_message = {},
-                       .on_failure = [](const Failure& failure) { std::cerr << failure.message << "\n"; }};
+  LeaseRequest request{
+      .key = key, .token = {}, .slots = slots, .on_message = {}, .on_failure = [](const Failure& failure) {
+        std::cerr << failure.message << "\n";
+      }};
   if (options.verify) {
     request.on_message = [&](ReceivedMessage message) { inbox.try_push(std::move(message)); };
   } else {

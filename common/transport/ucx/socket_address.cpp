@@ -100,7 +100,8 @@ SocketAddress resolve_address(const std::string& host, uint16_t port) {
 std::string advertised_address(const std::string& advertise, const std::string& listen_host, uint16_t port) {
   const auto [host, own_port] = split(advertise);
   SocketAddress address =
-      look_up(host.empty() ? listen_host : host, own_port.empty() ? std::to_string(port) : own_port, 0).value_or_throw();
+      look_up(host.empty() ? listen_host : host, own_port.empty() ? std::to_string(port) : own_port, 0)
+          .value_or_throw();
   if (is_wildcard(address)) address = resolve_address(first_host_address(), address.port());
   return address.text();
 }

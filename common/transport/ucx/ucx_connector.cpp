@@ -27,9 +27,9 @@ struct UcxConnector::Connection {
   ucp_ep_h endpoint = nullptr;
   size_t on_wire = 0;  // operations that UCX will call back about
   bool connected = false;
-  bool eager = false;  // small payloads travel with their header
+  bool eager = false;                  // small payloads travel with their header
   std::vector<OutgoingMessage*> held;  // until connected
-  std::optional<Failure> failure;  // to be closed by poll(): not possible from within UCX's callbacks
+  std::optional<Failure> failure;      // to be closed by poll(): not possible from within UCX's callbacks
 };
 
 struct UcxConnector::WireSend {
@@ -54,8 +54,8 @@ void UcxConnector::poll(Clock::time_point now) {
   while (OutgoingMessage* message = sender_.next(now)) start(message);
   for (const std::string& peer : sender_.stalled_peers(now)) {
     if (const auto it = connections_.find(peer); it != connections_.end()) {
-      fail(*it->second, {ErrorCode::kUnavailable, "peer " + peer + " has taken nothing for " +
-                                                      std::to_string(peer_timeout_.count()) + " ms"});
+      fail(*it->second, {ErrorCode::kUnavailable,
+                         "peer " + peer + " has taken nothing for " + std::to_string(peer_timeout_.count()) + " ms"});
     }
   }
   close_failed();
@@ -105,8 +105,8 @@ void UcxConnector::on_connected(void* request, ucs_status_t status, void* connec
   --made.on_wire;
   --self.on_wire_;
   if (status != UCS_OK) {
-    return self.fail(made, {ErrorCode::kUnavailable,
-                            "connecting to peer " + made.peer + ": " + ucs_status_string(status)});
+    return self.fail(made,
+                     {ErrorCode::kUnavailable, "connecting to peer " + made.peer + ": " + ucs_status_string(status)});
   }
   made.connected = true;
   if (!made.failure) self.learn_lanes(made);
@@ -131,8 +131,7 @@ void UcxConnector::put_on_wire(Connection& connection, OutgoingMessage* message)
   auto* send = new WireSend{&connection, message};  // owned by UCX until on_sent
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS |
-                       UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FLAG_NO_IMM_CMPL |
-                       UCP_OP_ATTR_FLAG_MULTI_SEND;
+                       UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FLAG_NO_IMM_CMPL | UCP_OP_ATTR_FLAG_MULTI_SEND;
   param.flags = UCP_AM_SEND_FLAG_REPLY;  // names the connection to the receiver
   param.cb.send = on_sent;
   param.user_data = send;

@@ -78,7 +78,8 @@ int UcxWorker::event_descriptor() const {
   return descriptor;
 }
 
-UcxListener::UcxListener(const UcxWorker& worker, const TransportOptions& options, ucp_listener_conn_handler_t handler) {
+UcxListener::UcxListener(const UcxWorker& worker, const TransportOptions& options,
+                         ucp_listener_conn_handler_t handler) {
   const uint32_t last = std::max(options.port_first, options.port_last);
   for (uint32_t port = options.port_first; port <= last; ++port) {
     const SocketAddress address = resolve_address(options.listen_host, static_cast<uint16_t>(port));

@@ -22,10 +22,10 @@ struct UcxReceiver::Connection {
   std::string peer;
   Clock::time_point accepted_at;
   ucp_ep_h endpoint = nullptr;
-  bool authenticated = false;       // a message with a valid token has come
-  std::optional<Failure> doomed;    // to be closed by poll(): not possible from within UCX's callbacks
-  std::set<LeaseKey> feeding;       // leases it has sent to
-  std::list<Receive> receiving;     // oldest first
+  bool authenticated = false;     // a message with a valid token has come
+  std::optional<Failure> doomed;  // to be closed by poll(): not possible from within UCX's callbacks
+  std::set<LeaseKey> feeding;     // leases it has sent to
+  std::list<Receive> receiving;   // oldest first
 };
 
 UcxReceiver::UcxReceiver(const Args& args)
@@ -58,8 +58,12 @@ void UcxReceiver::accept(ucp_conn_request_h request) {
   if (ucp_conn_request_query(request, &attributes) == UCS_OK) {
     peer = SocketAddress{attributes.client_address, sizeof attributes.client_address}.text();
   }
-  auto connection = std::make_unique<Connection>(Connection{
-      .owner = this, .peer = std::move(peer), .accepted_at = Clock::now(), .doomed = {}, .feeding = {}, .receiving = {}});
+  auto connection = std::make_unique<Connection>(Connection{.owner = this,
+                                                            .peer = std::move(peer),
+                                                            .accepted_at = Clock::now(),
+                                                            .doomed = {},
+                                                            .feeding = {},
+                                                            .receiving = {}});
   ucp_ep_params_t params{};
   params.field_mask =
       UCP_EP_PARAM_FIELD_CONN_REQUEST | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
@@ -75,7 +79,8 @@ void UcxReceiver::accept(ucp_conn_request_h request) {
 
 void UcxReceiver::on_error(void* connection, ucp_ep_h, ucs_status_t status) {
   auto& failed = *static_cast<Connection*>(connection);
-  failed.owner->doom(failed, {ErrorCode::kUnavailable, "peer " + failed.peer + " is lost: " + ucs_status_string(status)});
+  failed.owner->doom(failed,
+                     {ErrorCode::kUnavailable, "peer " + failed.peer + " is lost: " + ucs_status_string(status)});
 }
 
 ucs_status_t UcxReceiver::on_message(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
@@ -129,8 +134,8 @@ void UcxReceiver::remember_feeding(Connection& connection, LeaseKey key) {
 }
 
 void UcxReceiver::start_rendezvous(Connection& connection, Landing landing, void* descriptor) {
-  const auto position = connection.receiving.insert(
-      connection.receiving.end(), Receive{&connection, std::move(landing), Clock::now(), {}});
+  const auto position = connection.receiving.insert(connection.receiving.end(),
+                                                    Receive{&connection, std::move(landing), Clock::now(), {}});
   position->position = position;
   ++receiving_;
   ucp_request_param_t param{};
@@ -203,7 +208,8 @@ UcxReceiver::Clock::time_point UcxReceiver::next_wakeup() const {
 }
 
 void UcxReceiver::close() {
-  for (auto& [endpoint, connection] : connections_) doom(*connection, {ErrorCode::kCancelled, "the transport is ending"});
+  for (auto& [endpoint, connection] : connections_)
+    doom(*connection, {ErrorCode::kCancelled, "the transport is ending"});
   poll(Clock::now());
 }
 

@@ -60,7 +60,8 @@ class UcxReceiver {
 
   void accept(ucp_conn_request_h request);
   // UCS_INPROGRESS when UCX's data descriptor stays in use.
-  ucs_status_t take(Connection& connection, std::span<const std::byte> header, void* data, size_t bytes, bool rendezvous);
+  ucs_status_t take(Connection& connection, std::span<const std::byte> header, void* data, size_t bytes,
+                    bool rendezvous);
   bool admit(Connection& connection, std::span<const std::byte> header, size_t bytes, Landing& landing);
   void start_rendezvous(Connection& connection, Landing landing, void* descriptor);
   void finish(Receive& receive, ucs_status_t status);

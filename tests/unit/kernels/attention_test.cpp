@@ -36,8 +36,13 @@ class Cache {
     std::shuffle(free_.begin(), free_.end(), std::mt19937(7));
   }
   PagedKv view() {
-    return {.keys = memory_.data(), .values = memory_.data() + memory_.size() / 2, .kv_heads = shape_.kv_heads,
-            .page_tokens = shape_.page_tokens, .head_dim = shape_.head_dim, .dtype = dtype_, .device = Device::kCpu,
+    return {.keys = memory_.data(),
+            .values = memory_.data() + memory_.size() / 2,
+            .kv_heads = shape_.kv_heads,
+            .page_tokens = shape_.page_tokens,
+            .head_dim = shape_.head_dim,
+            .dtype = dtype_,
+            .device = Device::kCpu,
             .pages = static_cast<int64_t>(memory_.size() / 2 / page_bytes())};
   }
   std::vector<int32_t> take(int64_t tokens) {
@@ -94,8 +99,13 @@ class Batch {
       }
     }
     OwnedMatrix output(rows, queries.columns(), output_dtype, 5);
-    paged_attention({.queries = queries.view(), .output = output.view(), .kv = cache_.view(), .sequences = sequences,
-                     .query_heads = shape_.query_heads, .scale = scale(), .sliding_window = shape_.sliding_window});
+    paged_attention({.queries = queries.view(),
+                     .output = output.view(),
+                     .kv = cache_.view(),
+                     .sequences = sequences,
+                     .query_heads = shape_.query_heads,
+                     .scale = scale(),
+                     .sliding_window = shape_.sliding_window});
     EXPECT_TRUE(output.padding_is_untouched());
     return output;
   }
@@ -173,8 +183,12 @@ TEST(Attention, AveragesByHand) {
   write_kv(cache.view(), {&both, 1}, matrix(keys.data(), 2, 2), matrix(values.data(), 2, 2));
   const std::vector<float> queries{5, 5, 1, 9};
   std::vector<float> output(4);
-  paged_attention({.queries = matrix(queries.data(), 2, 2), .output = matrix(output.data(), 2, 2), .kv = cache.view(),
-                   .sequences = {&both, 1}, .query_heads = 1, .scale = 1.0f});
+  paged_attention({.queries = matrix(queries.data(), 2, 2),
+                   .output = matrix(output.data(), 2, 2),
+                   .kv = cache.view(),
+                   .sequences = {&both, 1},
+                   .query_heads = 1,
+                   .scale = 1.0f});
   EXPECT_FLOAT_EQ(output[0], 4.0f);  // sees itself only
   EXPECT_FLOAT_EQ(output[1], 8.0f);
   EXPECT_FLOAT_EQ(output[2], 1.0f);
@@ -201,10 +215,10 @@ TEST_P(AttentionGrid, ContinuesAtAnyPosition) {
 }
 
 TEST_P(AttentionGrid, SharesKeysInEveryGrouping) {
-  check({9, 3, 64}, dtype(), {{3, 37}, {50, 1}}, level());   // SmolLM2
-  check({8, 1, 64}, dtype(), {{3, 37}, {50, 1}}, level());   // multi-query
-  check({5, 5, 32}, dtype(), {{3, 37}, {50, 1}}, level());   // one KV head a query head
-  check({14, 2, 64}, dtype(), {{0, 20}}, level());           // Qwen2 0.5B
+  check({9, 3, 64}, dtype(), {{3, 37}, {50, 1}}, level());  // SmolLM2
+  check({8, 1, 64}, dtype(), {{3, 37}, {50, 1}}, level());  // multi-query
+  check({5, 5, 32}, dtype(), {{3, 37}, {50, 1}}, level());  // one KV head a query head
+  check({14, 2, 64}, dtype(), {{0, 20}}, level());          // Qwen2 0.5B
 }
 
 TEST_P(AttentionGrid, TakesAnyHeadSize) {
@@ -227,13 +241,9 @@ TEST_P(AttentionGrid, SeesOnlyTheSlidingWindow) {
   }
 }
 
-TEST_P(AttentionGrid, WritesBothOutputDTypes) {
-  check({4, 2, 64}, dtype(), {{5, 33}, {20, 1}}, level(), DType::kBF16);
-}
+TEST_P(AttentionGrid, WritesBothOutputDTypes) { check({4, 2, 64}, dtype(), {{5, 33}, {20, 1}}, level(), DType::kBF16); }
 
-TEST_P(AttentionGrid, MergesKeyRangesOfLongContexts) {
-  check({2, 1, 16}, dtype(), {{1300, 1}, {1500, 2}}, level());
-}
+TEST_P(AttentionGrid, MergesKeyRangesOfLongContexts) { check({2, 1, 16}, dtype(), {{1300, 1}, {1500, 2}}, level()); }
 
 std::string grid_name(const ::testing::TestParamInfo<AttentionGrid::ParamType>& info) {
   return "Level" + std::to_string(static_cast<int>(std::get<0>(info.param))) +
@@ -268,8 +278,12 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   OwnedMatrix queries = random_matrix(20, 32, DType::kF32, 1);
   OwnedMatrix output = random_matrix(20, 32, DType::kF32, 2);
   const SequenceRows good{pages, 0, 20, 0};
-  AttentionArgs args{.queries = queries.view(), .output = output.view(), .kv = cache.view(), .sequences = {&good, 1},
-                     .query_heads = 4, .scale = 1.0f};
+  AttentionArgs args{.queries = queries.view(),
+                     .output = output.view(),
+                     .kv = cache.view(),
+                     .sequences = {&good, 1},
+                     .query_heads = 4,
+                     .scale = 1.0f};
   const auto refused_with = [&args](auto change) {
     AttentionArgs changed = args;
     change(changed);

@@ -34,9 +34,7 @@ struct Case {
 };
 
 // Largest |y - reference| over |x| |W|: the tolerance table of kernels/README.md.
-double tolerance(const Case& c) {
-  return c.y_dtype == DType::kBF16 ? 5e-3 : c.precision == DType::kBF16 ? 2e-6 : 1e-6;
-}
+double tolerance(const Case& c) { return c.y_dtype == DType::kBF16 ? 5e-3 : c.precision == DType::kBF16 ? 2e-6 : 1e-6; }
 
 void check_against_double(const Case& c, int64_t rows, int64_t in, int64_t out) {
   const ScopedCpuLevelLimit limit(c.level);
@@ -58,8 +56,8 @@ void check_against_double(const Case& c, int64_t rows, int64_t in, int64_t out) 
         sum += product;
         scale += std::abs(product);
       }
-      ASSERT_NEAR(y.at(r, o), sum, tolerance(c) * scale) << "row " << r << " of " << rows << ", out " << o << " of "
-                                                         << out << ", in " << in;
+      ASSERT_NEAR(y.at(r, o), sum, tolerance(c) * scale)
+          << "row " << r << " of " << rows << ", out " << o << " of " << out << ", in " << in;
     }
   }
   EXPECT_TRUE(y.padding_is_untouched());
@@ -89,13 +87,12 @@ std::string grid_name(const ::testing::TestParamInfo<LinearGrid::ParamType>& inf
          "To" + name(y_dtype);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, LinearGrid,
-                         ::testing::Combine(::testing::Values(CpuLevel::kPortable, CpuLevel::kAvx512Bf16,
-                                                              CpuLevel::kAmx),
-                                            ::testing::Values(DType::kF32, DType::kBF16),
-                                            ::testing::Values(DType::kF32, DType::kBF16),
-                                            ::testing::Values(DType::kF32, DType::kBF16)),
-                         grid_name);
+INSTANTIATE_TEST_SUITE_P(
+    All, LinearGrid,
+    ::testing::Combine(::testing::Values(CpuLevel::kPortable, CpuLevel::kAvx512Bf16, CpuLevel::kAmx),
+                       ::testing::Values(DType::kF32, DType::kBF16), ::testing::Values(DType::kF32, DType::kBF16),
+                       ::testing::Values(DType::kF32, DType::kBF16)),
+    grid_name);
 
 // Long inputs go in parts and row blocks: their borders must not show.
 TEST(Linear, MatchesAcrossBlockBorders) {

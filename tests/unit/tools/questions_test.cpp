@@ -20,9 +20,9 @@ class QuestionsFile : public ::testing::Test {
   ~QuestionsFile() override { std::filesystem::remove(file_); }
 
  private:
-  std::filesystem::path file_ = std::filesystem::path(::testing::TempDir()) /
-                                (std::string("scd_questions_") +
-                                 ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  std::filesystem::path file_ =
+      std::filesystem::path(::testing::TempDir()) /
+      (std::string("scd_questions_") + ::testing::UnitTest::GetInstance()->current_test_info()->name());
 };
 
 TEST_F(QuestionsFile, json_lines_are_read_line_by_line) {

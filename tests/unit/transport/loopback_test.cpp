@@ -40,9 +40,8 @@ TEST_F(Loopback, drops_without_the_sender_noticing) {
 }
 
 TEST_F(Loopback, delays_and_reorders) {
-  network_.set_faults([](const MessageHeader& header) {
-    return LoopbackFault{.delay = header.sequence == 0 ? 30ms : 0ms};
-  });
+  network_.set_faults(
+      [](const MessageHeader& header) { return LoopbackFault{.delay = header.sequence == 0 ? 30ms : 0ms}; });
   const auto before = Clock::now();
   EXPECT_TRUE(send(0).ok());
   EXPECT_TRUE(send(1).ok());
