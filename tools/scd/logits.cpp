@@ -113,7 +113,12 @@ void run(const LogitsOptions& options) {
   if (!options.out.empty()) {
     if (!out.flush()) throw Error(ErrorCode::kUnavailable, options.out + ": cannot write; is the disk full?");
     std::cerr << options.out << ": logits [" << ids.size() << ", " << model.config().vocab << "] F32, computed in "
-              << (model.precision() == kernels::DType::kF32 ? "fp32" : "bf16") << "\n";
+              << (model.precision() == kernels::DType::kF32 ? "fp32" : "bf16") << ", RoPE frequencies in "
+              << options.rope_frequencies << "\n";
+    if (load.rope_frequencies == kernels::DType::kF32) {
+      std::cerr << "compared with a module that was converted whole (PyTorch: model.half(), model.to(torch.bfloat16))? "
+                   "Its frequencies are rounded: --rope-frequencies fp16 or bf16\n";
+    }
   }
   if (options.greedy > 0) {
     print_greedy(model, cache, pages, static_cast<int64_t>(ids.size()), options.greedy, std::move(last));

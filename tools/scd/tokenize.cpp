@@ -9,6 +9,7 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,6 +54,19 @@ std::vector<TokenId> parse_ids(std::string_view text) {
   return ids;
 }
 
+// The ids without what encoding puts around every text (BOS, EOS), where that is there.
+std::span<const TokenId> without_frame(const Tokenizer& tokenizer, std::span<const TokenId> ids) {
+  const auto framed = tokenizer.encode("a");
+  const auto bare = tokenizer.encode("a", {.add_special_tokens = false});
+  const auto text = std::ranges::search(framed, bare);
+  const std::span before(framed.begin(), text.begin()), after(text.end(), framed.end());
+  if (ids.size() < before.size() + after.size()) return ids;
+  if (!std::ranges::equal(ids.first(before.size()), before) || !std::ranges::equal(ids.last(after.size()), after)) {
+    return ids;
+  }
+  return ids.subspan(before.size(), ids.size() - before.size() - after.size());
+}
+
 void bench(const Tokenizer& tokenizer, const std::string& file) {
   std::ifstream stream(file, std::ios::binary);
   if (!stream) throw Error(ErrorCode::kNotFound, file + ": cannot be opened");
@@ -82,7 +96,8 @@ void tokenize(const TokenizeOptions& options) {
   if (!options.bench.empty()) return bench(tokenizer, options.bench);
   const std::string input = read_all(std::cin);
   if (options.decode) {
-    std::cout << tokenizer.decode(parse_ids(input), options.no_special) << std::flush;
+    const auto ids = parse_ids(input);
+    std::cout << tokenizer.decode(without_frame(tokenizer, ids), options.no_special) << std::flush;
     return;
   }
   std::string line;
@@ -105,7 +120,8 @@ void add_tokenize_command(CLI::App& app) {
   command->add_option("--model", options->model, "Checkpoint directory with a tokenizer.json, or that file")
       ->required()
       ->check(CLI::ExistingPath);
-  command->add_flag("--decode", options->decode, "Read ids and write their text");
+  command->add_flag("--decode", options->decode,
+                    "Read ids and write their text, without what encoding puts around every text (BOS)");
   command->add_flag(
       "--no-special", options->no_special,
       "Encoding: do not add what the tokenizer puts around a text (BOS); decoding: leave special tokens out");
