@@ -57,9 +57,17 @@ class Daemon:
     def log(self):
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
+    def wait_for_log(self, event):
+        deadline = time.monotonic() + START_SECONDS
+        while event not in self.log():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} logged no {event}:\n{self.log()}")
+            time.sleep(0.01)
+
     def kill(self):
         self.process.kill()
         self.process.wait(STOP_SECONDS)
+        self.log_handle.close()
 
     def stop(self):
         """SIGTERM; returns the exit status."""
@@ -107,8 +115,7 @@ class Pair:
 
     def __exit__(self, *_):
         for daemon in (self.decode, self.prefill):
-            if daemon.process.poll() is None:
-                daemon.kill()
+            daemon.kill()
         self.folder.cleanup()
 
     def complete(self, prompt=None, *options, check=True, **more):
@@ -116,6 +123,11 @@ class Pair:
         arguments = ["complete", "--json", "--server", self.decode.address, *options]
         done = run("scd", *arguments, check=check, input=prompt, **more)
         return json.loads(done.stdout) if check else done
+
+    def streaming(self, prompt, *options):
+        """`scd complete` as a running process with pipes: the answer on stdout, the account on stderr."""
+        command = [str(BINARIES / "scd"), "complete", "--server", self.decode.address, *options, prompt]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def tiny_model(folder, name="tiny", *options):

@@ -5,7 +5,6 @@ import os
 import signal
 import tempfile
 import threading
-import time
 import unittest
 
 import grpc
@@ -67,7 +66,7 @@ class PairTest(unittest.TestCase):
             result = {}
             asking = threading.Thread(target=lambda: result.update(pair.complete(PROMPT, "--codec", "raw")))
             asking.start()
-            time.sleep(0.7)
+            pair.prefill.wait_for_log("peer_connected")  # the codes are about to leave, and will take seconds
             pair.prefill.kill()
             asking.join()
             self.assertNotEqual(result["transfer"]["fallback_reason"], "")
@@ -98,14 +97,13 @@ class PairTest(unittest.TestCase):
 
     def test_sigterm_lets_a_running_request_end_and_exits_with_zero(self):
         with daemons.Pair(self.model) as pair:
-            result = {}
-            options = ("--max-tokens", "300", "--ignore-eos")
-            asking = threading.Thread(target=lambda: result.update(pair.complete(PROMPT, *options)))
-            asking.start()
-            time.sleep(0.5)
+            asking = pair.streaming(PROMPT, "--max-tokens", "300", "--ignore-eos")
+            first = asking.stdout.read(1)
             pair.decode.process.send_signal(signal.SIGTERM)
-            asking.join()
-            self.assertEqual(result["usage"]["completion_tokens"], 300)
+            answer, account = asking.communicate(timeout=60)
+            self.assertEqual(asking.returncode, 0, account)
+            self.assertIn(b"300 generated", account)
+            self.assertEqual(len(first), 1)
             self.assertEqual(pair.decode.process.wait(30), 0)
 
     def test_artifacts_and_models_that_do_not_fit_are_refused_by_name(self):
