@@ -21,12 +21,16 @@ struct Overloaded : Handlers... {
 
 // Events of one job between two pieces of work, generously: more of them means that a bound elsewhere is broken.
 constexpr size_t kEventsPerJob = 16;
+constexpr size_t kEventsPerTry = 4;
 
 }  // namespace
 
 ComputeThread::ComputeThread(const Args& args)
     : args_(args),
-      inbox_(args.config.transport.slots + kEventsPerJob * static_cast<size_t>(args.config.limits.max_running) + 64) {}
+      inbox_(args.config.transport.slots +
+             (kEventsPerJob + kEventsPerTry * args.config.prefill.endpoints.size()) *
+                 static_cast<size_t>(args.config.limits.max_running) +
+             64) {}
 
 ComputeThread::~ComputeThread() { stop(); }
 
@@ -68,6 +72,7 @@ void ComputeThread::transfer_accepted(TransferKey key, TransferPlan plan) { post
 void ComputeThread::message_arrived(TransferKey key, ReceivedMessage message) {
   post(Arrived{key, std::move(message)});
 }
+void ComputeThread::transfer_restarted(TransferKey key) { post(Restarted{key}); }
 void ComputeThread::transfer_finished(TransferKey key) { post(Finished{key}); }
 void ComputeThread::transfer_failed(TransferKey key, Failure failure) { post(Failed{key, std::move(failure)}); }
 
@@ -117,6 +122,10 @@ void ComputeThread::handle(Event event, TransferStage& transfers) {
         Sequence* sequence = find(arrived.key.request_id);
         if (sequence != nullptr) sequence->message_arrived(arrived.key, std::move(arrived.message));
       },
+      [&](Restarted& restarted) {
+        Sequence* sequence = find(restarted.key.request_id);
+        if (sequence != nullptr) sequence->transfer_restarted(restarted.key);
+      },
       [&](Finished& finished) {
         Sequence* sequence = find(finished.key.request_id);
         if (sequence != nullptr) sequence->transfer_finished(finished.key);
@@ -129,7 +138,7 @@ void ComputeThread::handle(Event event, TransferStage& transfers) {
         if (!outcome) return fail(at, outcome.failure());
         if ((*at)->fell_back()) local_fallbacks_.fetch_add(1, std::memory_order_relaxed);
       },
-      [&](Wake&) { wake_posted_.store(false, std::memory_order_release); },
+      [&](Wake&) { wake_posted_.exchange(false, std::memory_order_acq_rel); },
   };
   std::visit(visitor, event);
 }
@@ -154,7 +163,10 @@ void ComputeThread::fail(Sequences::iterator at, const Failure& failure) {
   const std::shared_ptr<DecodeJob> job = (*at)->share_job();
   erase(at);
   failed_.fetch_add(1, std::memory_order_relaxed);
-  log_info("request_failed", {{"request", job->id}, {"code", to_string(failure.code)}, {"reason", failure.message}});
+  log_info("request_failed", {{"request", job->id},
+                              {"user", job->request.user_tag},
+                              {"code", to_string(failure.code)},
+                              {"reason", failure.message}});
   job->fail(failure);
 }
 
@@ -164,6 +176,7 @@ void ComputeThread::succeed(Sequences::iterator at) {
   erase(at);
   completed_.fetch_add(1, std::memory_order_relaxed);
   log_info("request_done", {{"request", job->id},
+                            {"user", job->request.user_tag},
                             {"prompt_tokens", end.prompt_tokens},
                             {"completion_tokens", end.completion_tokens},
                             {"ttft_ms", end.account.times.total_ms},

@@ -48,6 +48,7 @@ class ComputeThread : public ComputeStage {
   void wake() override;
   void transfer_accepted(TransferKey key, TransferPlan plan) override;
   void message_arrived(TransferKey key, ReceivedMessage message) override;
+  void transfer_restarted(TransferKey key) override;
   void transfer_finished(TransferKey key) override;
   void transfer_failed(TransferKey key, Failure failure) override;
 
@@ -65,6 +66,9 @@ class ComputeThread : public ComputeStage {
     TransferKey key;
     ReceivedMessage message;
   };
+  struct Restarted {
+    TransferKey key;
+  };
   struct Finished {
     TransferKey key;
   };
@@ -73,7 +77,7 @@ class ComputeThread : public ComputeStage {
     Failure failure;
   };
   struct Wake {};
-  using Event = std::variant<Admitted, Accepted, Arrived, Finished, Failed, Wake>;
+  using Event = std::variant<Admitted, Accepted, Arrived, Restarted, Finished, Failed, Wake>;
   using Sequences = std::list<std::unique_ptr<Sequence>>;
 
   void post(Event event);

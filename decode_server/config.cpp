@@ -5,8 +5,8 @@
 namespace scd {
 
 DecodeConfig::DecodeConfig() {
-  prefill.endpoints = {"127.0.0.1:7100"};
-  grpc.listen = "127.0.0.1:7200";
+  prefill.endpoints = {"127.0.0.1:50052"};
+  grpc.listen = "127.0.0.1:50051";
 }
 
 void describe(ConfigVisitor& at, PrefillOptions& prefill) {
@@ -38,7 +38,7 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
 }
 
 void describe(ConfigVisitor& at, DecodeConfig& config) {
-  at.section_of("link", "The link to the prefill servers.",
+  at.section_of("link", "What this server sends; codes come from prefill servers: their link section caps those.",
                 [&config](ConfigVisitor& link) { describe_link(link, config.transport); });
   at.section("codec", config.codec, "How the prompt's state crosses the link.");
   at.section("prefill", config.prefill, "The prefill servers.");
@@ -71,6 +71,12 @@ void check_config(const DecodeConfig& config) {
                 "prefill.endpoints is empty, codec.mode is not oracle and fallback.local_prefill is off: no prompt "
                 "could be served");
   }
+  if (config.codec.sinks % 16 != 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "codec.sinks is " + std::to_string(config.codec.sinks) + "; it must be a multiple of 16");
+  }
+  for (const std::string& endpoint : config.prefill.endpoints) check_host_port("prefill.endpoints", endpoint);
+  check_host_port("grpc.listen", config.grpc.listen);
   check_options(config.transport);
 }
 

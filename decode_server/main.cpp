@@ -36,6 +36,8 @@ int run(const Arguments& arguments) {
   if (arguments.dump_only) return std::fputs(dump_config(config).c_str(), stdout) < 0;
   configure_log(config.log);
   check_config(config);
+  check_files(config.model, config.codec.artifact, config.grpc.tls);
+  check_for_daemon(config.transport);
   if (arguments.check_only) return 0;
   return serve(config, arguments);
 }

@@ -104,6 +104,10 @@ void Sequence::message_arrived(TransferKey key, ReceivedMessage message) {
   coded_->push(std::move(message));
 }
 
+void Sequence::transfer_restarted(TransferKey key) {
+  if (coded_ != nullptr && key.generation > generation_number_) enter(key);
+}
+
 void Sequence::transfer_finished(TransferKey key) {
   if (key.generation != generation_number_) return;
   transferring_ = false;

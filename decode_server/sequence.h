@@ -46,6 +46,7 @@ class Sequence {
   // Transfer events; those of an earlier try are ignored.
   void transfer_accepted(TransferKey key, TransferPlan plan);
   void message_arrived(TransferKey key, ReceivedMessage message);
+  void transfer_restarted(TransferKey key);
   void transfer_finished(TransferKey key);
   // Falls back to a local prefill where configuration allows, else the failure that ends the job.
   Result<Done> transfer_failed(const Failure& failure);

@@ -15,23 +15,31 @@
 #include "decode_server/receive/receiver.h"
 #include "decode_server/request/admission.h"
 #include "decode_server/request/completion_service.h"
+#include "kernels/linear.h"
 
 namespace scd {
 namespace {
+
+kernels::DType precision_of(Precision wanted) {
+  if (wanted == Precision::kAuto) return kernels::native_precision();
+  return wanted == Precision::kBF16 ? kernels::DType::kBF16 : kernels::DType::kF32;
+}
 
 Model load_model(const ModelOptions& options) {
   LoadOptions load;
   load.directory = options.directory;
   if (!options.adapter.empty()) load.adapter = options.adapter;
-  load.precision = options.precision == Precision::kFP32 ? kernels::DType::kF32 : kernels::DType::kBF16;
+  load.precision = precision_of(options.precision);
   Progress progress("loading " + options.directory.string());
   load.progress = [&progress](double share) { progress.update(share); };
   return Model::load(load);
 }
 
+std::string name_of(kernels::DType precision) { return precision == kernels::DType::kF32 ? "fp32" : "bf16"; }
+
 std::string name_of(const ModelOptions& options) {
   if (!options.name.empty()) return options.name;
-  const auto directory = options.directory.has_filename() ? options.directory : options.directory.parent_path();
+  const auto directory = std::filesystem::weakly_canonical(options.directory);
   return directory.filename().string();
 }
 
@@ -40,6 +48,7 @@ ConsumerIdentity identify(const DecodeConfig& config, const Model& model) {
   identity.fingerprint = fingerprint_model(
       config.model.directory, config.model.adapter.empty() ? std::nullopt : std::optional(config.model.adapter));
   identity.model = codec_model_of(model.config());
+  identity.precision = name_of(model.precision());
   if (config.codec.artifact.empty()) return identity;
   identity.artifact = load_decoder(config.codec.artifact, identity.fingerprint.weights);
   const double kl = identity.artifact->prediction.kl;
@@ -108,7 +117,7 @@ DecodeServer::Parts::~Parts() {
 
 ServerFacts DecodeServer::Parts::facts() const {
   return {.fingerprint = identity.fingerprint,
-          .precision = model.precision() == kernels::DType::kF32 ? "fp32" : "bf16",
+          .precision = identity.precision,
           .kv_pages = config.kv_cache.pages,
           .counters = [this] { return counters(); },
           .endpoints = [this] { return endpoints(); }};
@@ -117,7 +126,7 @@ ServerFacts DecodeServer::Parts::facts() const {
 std::vector<EndpointFacts> DecodeServer::Parts::endpoints() const {
   std::vector<EndpointFacts> facts;
   for (EndpointReport& report : receiver.endpoints()) {
-    facts.push_back({std::move(report.address), report.healthy, std::move(report.reason), {}});
+    facts.push_back({std::move(report.address), report.healthy, std::move(report.reason), std::move(report.lanes)});
   }
   return facts;
 }
@@ -150,6 +159,8 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
   parts_->rpc.set_serving(true);
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->validation.model_name},
+                                   {"precision", parts_->identity.precision},
+                                   {"gemm", kernels::linear_backend()},
                                    {"weights", parts_->identity.fingerprint.weights},
                                    {"data_plane", parts_->transport->description()},
                                    {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});

@@ -50,6 +50,8 @@ class ComputeStage {
 
   virtual void transfer_accepted(TransferKey key, TransferPlan plan) = 0;
   virtual void message_arrived(TransferKey key, ReceivedMessage message) = 0;
+  // An earlier try was given up and this one begins: messages of earlier ones are dropped.
+  virtual void transfer_restarted(TransferKey key) = 0;
   // Everything has left the prefill server and its spans are in the job's timeline.
   virtual void transfer_finished(TransferKey key) = 0;
   // No prefill server is left to ask.

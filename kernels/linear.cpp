@@ -51,6 +51,8 @@ std::string linear_backend() {
 
 bool bf16_is_native() { return cpu_level() >= CpuLevel::kAvx512Bf16; }
 
+DType native_precision() { return bf16_is_native() ? DType::kBF16 : DType::kF32; }
+
 void gemm_f32(const GemmArgs& args) {
   require_cpu(args.a, "a of gemm_f32");
   require_cpu(args.b, "b of gemm_f32");

@@ -41,6 +41,8 @@ class PackedLinear {
 std::string linear_backend();
 // True where BF16 multiplies in hardware: the default precision of a daemon on this machine.
 bool bf16_is_native();
+// What `precision: auto` means: BF16 where the CPU multiplies it, FP32 elsewhere.
+DType native_precision();
 
 // c = a b (+ c), all F32, row-major, op(a) [m, k], op(b) [k, n]; for calibration and codec transforms whose operand
 // changes at every call.

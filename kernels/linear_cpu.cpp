@@ -99,6 +99,13 @@ void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
     }
     return;
   }
+  // Rounded as the kernels of CPUs with BF16 arithmetic round: the precision decides, not the machine.
+  if (s.precision == DType::kBF16 && x.dtype == DType::kF32) {
+    auto* rounded = scratch(ScratchSlot::kLinearRounded, static_cast<size_t>(x.rows * x.columns) * sizeof(uint16_t));
+    const Matrix half{rounded, x.rows, x.columns, x.columns, DType::kBF16};
+    cpu::convert(x, half);
+    x = half;
+  }
   if (x.dtype != DType::kF32) {
     auto* expanded = reinterpret_cast<float*>(
         scratch(ScratchSlot::kLinearInput, static_cast<size_t>(x.rows * x.columns) * sizeof(float)));

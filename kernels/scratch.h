@@ -25,6 +25,7 @@ class AlignedBuffer {
 // One slot per purpose, so that an op may call another.
 enum class ScratchSlot {
   kLinearInput,
+  kLinearRounded,
   kLinearWeight,
   kLinearOutput,
   kAttention,

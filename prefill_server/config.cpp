@@ -7,7 +7,7 @@
 namespace scd {
 
 PrefillConfig::PrefillConfig() {
-  grpc.listen = "127.0.0.1:7100";
+  grpc.listen = "127.0.0.1:50052";
   // Nothing is received here: staging would be memory for nobody.
   transport.slots = 1;
 }
@@ -73,6 +73,7 @@ void check_config(const PrefillConfig& config) {
                                                  std::to_string(messages) + " but transport.send_queue only " +
                                                  std::to_string(config.transport.send_queue));
   }
+  check_host_port("grpc.listen", config.grpc.listen);
   check_options(config.transport);
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,7 +26,8 @@ class PrefillListener {
   virtual void accepted(const HandoverPlan& plan, const Sha256Digest& encoder_id) = 0;
   // Every layer of a chunk has left.
   virtual void chunk_sent(const TokenRange& chunk) = 0;
-  virtual void finished(const SpanLog& spans, uint64_t payload_bytes, size_t messages) = 0;
+  // `lanes`: what the data plane used.
+  virtual void finished(const SpanLog& spans, uint64_t payload_bytes, size_t messages, const std::string& lanes) = 0;
   virtual void failed(const Failure& failure) = 0;
 };
 
@@ -77,10 +79,10 @@ class PrefillJob {
 
   bool ended() const { return ended_.load(std::memory_order_acquire); }
   // The first end counts; later ones are ignored.
-  void finish(uint64_t payload_bytes) {
+  void finish(uint64_t payload_bytes, const std::string& lanes) {
     if (ended_.exchange(true, std::memory_order_acq_rel)) return;
     on_end_(*this, std::nullopt);
-    listener_->finished(spans, payload_bytes, plan.messages());
+    listener_->finished(spans, payload_bytes, plan.messages(), lanes);
   }
   void fail(const Failure& failure) {
     if (ended_.exchange(true, std::memory_order_acq_rel)) return;

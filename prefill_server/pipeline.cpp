@@ -71,7 +71,7 @@ std::shared_ptr<PrefillJob> Pipeline::begin(PrefillRequest request, std::shared_
   }
   job->listener().accepted(job->plan, encoder->id());
   if (job->plan.messages() == 0) {
-    job->finish(0);
+    job->finish(0, {});
     return job;
   }
   shipper_.open(job);

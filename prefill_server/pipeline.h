@@ -46,6 +46,9 @@ class Pipeline : public HandoverService {
   // Ends live jobs now; a drain that waits returns.
   size_t end_all(const Failure& failure);
 
+  // Nothing is computed, and so nothing sent, from now on.
+  void stop_computing() { prefill_->stop(); }
+
   OutcomeCounts outcomes() const { return ledger_.outcomes(); }
   CodeCacheCounters code_cache() const { return cache_.counters(); }
   size_t computing() const { return prefill_->computing() + prefill_->waiting(); }

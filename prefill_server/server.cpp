@@ -9,7 +9,7 @@
 #include "common/log/progress.h"
 #include "common/model/model.h"
 #include "common/rpc/server.h"
-#include "kernels/cpu_level.h"
+#include "kernels/linear.h"
 #include "prefill_server/pipeline.h"
 #include "prefill_server/producer.h"
 #include "prefill_server/request/prefill_service.h"
@@ -18,8 +18,7 @@ namespace scd {
 namespace {
 
 kernels::DType precision_of(Precision wanted) {
-  const bool fast_bf16 = kernels::cpu_level() >= kernels::CpuLevel::kAvx512Bf16;
-  if (wanted == Precision::kAuto) return fast_bf16 ? kernels::DType::kBF16 : kernels::DType::kF32;
+  if (wanted == Precision::kAuto) return kernels::native_precision();
   return wanted == Precision::kBF16 ? kernels::DType::kBF16 : kernels::DType::kF32;
 }
 
@@ -47,6 +46,7 @@ Model load_model(const ModelOptions& options) {
             {"family", model.config().family},
             {"layers", model.config().layers},
             {"precision", model.precision() == kernels::DType::kBF16 ? "bf16" : "fp32"},
+            {"gemm", kernels::linear_backend()},
             {"weight_mib", model.weight_bytes() >> 20},
             {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count()}});
   return model;
@@ -126,7 +126,9 @@ PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transp
 PrefillServer::~PrefillServer() {
   parts_->pipeline.end_all({ErrorCode::kUnavailable, "the prefill server is shutting down"});
   parts_->rpc.shutdown(std::chrono::steady_clock::now());
-  // Sends that are still under way tell the pipeline how they ended, so it must outlive them.
+  // The compute thread may be about to send: it ends before the transport does. Sends that are still under way tell the
+  // pipeline how they ended, so it outlives them.
+  parts_->pipeline.stop_computing();
   parts_->transport.reset();
 }
 

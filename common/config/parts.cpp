@@ -1,5 +1,10 @@
 #include "common/config/parts.h"
 
+#include <system_error>
+
+#include "common/base/error.h"
+#include "common/base/host_port.h"
+
 namespace scd {
 
 void describe(ConfigVisitor& at, ModelOptions& model) {
@@ -9,7 +14,7 @@ void describe(ConfigVisitor& at, ModelOptions& model) {
   at.text("name", model.name, "What clients call the model; empty: the directory's name.");
   at.choice("precision", model.precision,
             {{"auto", Precision::kAuto}, {"bf16", Precision::kBF16}, {"fp32", Precision::kFP32}},
-            "Of weights and KV cache; auto: bf16.");
+            "Of weights and KV cache; auto: bf16 where the CPU multiplies it, else fp32.");
 }
 
 void describe(ConfigVisitor& at, RankOptions& rank) {
@@ -28,7 +33,8 @@ void describe(ConfigVisitor& at, CodecOptions& codec) {
   at.number("max_kl", codec.max_kl, {0, 100},
             "Refuse an artifact whose measured KL on answer tokens is larger, nats; 0: take any.");
   at.flag("exact_layer0", codec.exact_layer0, "Compute layer 0 from the token ids instead of having it sent.");
-  at.number("sinks", codec.sinks, {0, 1024}, "First tokens of the prompt that are computed here, not sent.");
+  at.number("sinks", codec.sinks, {0, 1024},
+            "First tokens of the prompt that are computed here, not sent; a multiple of 16.");
   at.number("suffix_tokens", codec.suffix_tokens, {1, 4096},
             "Last tokens of the prompt that are computed here over the rebuilt prefix, at least.");
 }
@@ -97,6 +103,39 @@ void describe_device(ConfigVisitor& at, DeviceKind& device) {
 
 void describe_threads(ConfigVisitor& at, int32_t& threads) {
   at.number("threads", threads, {0, 1024}, "Threads that compute; 0: as many as the process may use cores.");
+}
+
+void check_host_port(const std::string& key, const std::string& value) {
+  if (is_host_port(value)) return;
+  throw Error(ErrorCode::kInvalidArgument, key + ": '" + value + "' is not host:port, for example 127.0.0.1:50052");
+}
+
+namespace {
+
+void check_exists(const std::string& key, const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (path.empty() || std::filesystem::exists(path, ignored)) return;
+  throw Error(ErrorCode::kNotFound, key + ": " + path.string() + " is not there or not readable");
+}
+
+}  // namespace
+
+void check_files(const ModelOptions& model, const std::filesystem::path& artifact, const TlsOptions& tls) {
+  check_exists("model.directory", model.directory);
+  check_exists("model.directory", model.directory / "config.json");
+  if (!model.adapter.empty()) check_exists("model.adapter", model.adapter / "adapter_config.json");
+  check_exists("codec.artifact", artifact);
+  check_exists("grpc.tls.certificate", tls.certificate);
+  check_exists("grpc.tls.key", tls.key);
+  check_exists("grpc.tls.ca", tls.ca);
+  if (tls.certificate.empty() != tls.key.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "grpc.tls.certificate and grpc.tls.key go together; only one is set");
+  }
+}
+
+void check_for_daemon(const TransportOptions& transport) {
+  if (transport.kind == TransportKind::kUcx) return;
+  throw Error(ErrorCode::kInvalidArgument, "transport.kind: loopback connects servers of one process only; use ucx");
 }
 
 }  // namespace scd

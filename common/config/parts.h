@@ -12,7 +12,7 @@
 
 namespace scd {
 
-enum class Precision : uint8_t { kAuto, kBF16, kFP32 };  // kAuto: BF16
+enum class Precision : uint8_t { kAuto, kBF16, kFP32 };  // kAuto: BF16 where the CPU multiplies it, else FP32
 enum class DeviceKind : uint8_t { kCpu };
 
 struct ModelOptions {
@@ -36,7 +36,7 @@ struct CodecOptions {
   std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed for scd
   RankOptions rank;
   bool exact_layer0 = true;    // compute layer 0 from the token ids instead of having it sent
-  int32_t sinks = 4;           // first tokens computed here
+  int32_t sinks = 16;          // first tokens computed here; whole pages
   int32_t suffix_tokens = 32;  // last tokens computed here, at least
   double max_kl = 0;           // artifacts whose held-out KL on answers is larger are refused; 0: any
 };
@@ -58,5 +58,12 @@ void describe_link(ConfigVisitor& at, TransportOptions& transport);
 void describe_device(ConfigVisitor& at, DeviceKind& device);
 // `threads`: of the compute executor; 0: as many as the process may use cores.
 void describe_threads(ConfigVisitor& at, int32_t& threads);
+
+// Throws Error INVALID_ARGUMENT naming the key where the value is not host:port.
+void check_host_port(const std::string& key, const std::string& value);
+// What a daemon needs from its machine before it starts. Throws Error: NOT_FOUND naming key and path of a file that is
+// not there, INVALID_ARGUMENT where the transport cannot leave the process.
+void check_files(const ModelOptions& model, const std::filesystem::path& artifact, const TlsOptions& tls);
+void check_for_daemon(const TransportOptions& transport);
 
 }  // namespace scd

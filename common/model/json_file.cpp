@@ -11,10 +11,18 @@ namespace {
 // Far above any real one; keeps a mistaken path from filling the memory.
 constexpr std::uintmax_t kMaxBytes = 64u << 20;
 
+// Copying and printing a value recurse.
+constexpr int kMaxDepth = 64;
+
 template <class Source>
 nlohmann::ordered_json parse_object(const std::filesystem::path& path, Source&& source) {
   try {
-    auto root = nlohmann::ordered_json::parse(source);
+    const auto check_depth = [&path](int depth, nlohmann::ordered_json::parse_event_t, nlohmann::ordered_json&) {
+      if (depth <= kMaxDepth) return true;
+      throw Error(ErrorCode::kInvalidArgument,
+                  path.string() + ": nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    };
+    auto root = nlohmann::ordered_json::parse(source, check_depth);
     if (root.is_object()) return root;
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorCode::kInvalidArgument, path.string() + ": not valid JSON: " + error.what());

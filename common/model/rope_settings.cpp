@@ -33,7 +33,17 @@ struct Source {
   }
 };
 
+// Configurations that spell the settings both ways must mean the same by both.
+void check_one_meaning(const JsonFile& config) {
+  if (!config.has("rope_parameters") || !config.has("rope_scaling")) return;
+  const Source newer{config, "rope_parameters", config.root()["rope_parameters"]};
+  const Source older{config, "rope_scaling", config.root()["rope_scaling"]};
+  if (!newer.settings.is_object() || !older.settings.is_object() || newer.type() == older.type()) return;
+  config.refuse("rope_scaling", "type `" + older.type() + "`, but rope_parameters says `" + newer.type() + "`");
+}
+
 Source find_source(const JsonFile& config) {
+  check_one_meaning(config);
   for (const char* field : {"rope_parameters", "rope_scaling"}) {
     if (!config.has(field)) continue;
     if (!config.root()[field].is_object()) config.refuse(field, "expected an object or null");

@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "common/base/error.h"
+#include "common/base/host_port.h"
 #include "common/log/log.h"
 #include "common/rpc/tls.h"
 
@@ -20,10 +21,7 @@ std::string with_port(const std::string& listen, int port) {
 }
 
 void check_listen(const std::string& listen) {
-  const size_t colon = listen.rfind(':');
-  const std::string port = colon == std::string::npos ? "" : listen.substr(colon + 1);
-  const bool digits = !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
-  if (colon == std::string::npos || colon == 0 || !digits || std::stoi(port) > 65535) {
+  if (!is_host_port(listen)) {
     throw Error(ErrorCode::kInvalidArgument,
                 "grpc.listen: '" + listen + "' is not host:port, for example 127.0.0.1:7001 or 0.0.0.0:0");
   }

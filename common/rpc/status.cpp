@@ -15,13 +15,16 @@ grpc::Status to_status(const Failure& failure) {
 
 Failure to_failure(const grpc::Status& status) {
   SCD_CHECK(!status.ok(), "to_failure() takes a status that is not OK");
-  const int code = status.error_code();
+  return to_failure(static_cast<uint32_t>(status.error_code()), status.error_message());
+}
+
+Failure to_failure(uint32_t code, const std::string& message) {
   // UNAUTHENTICATED (16) is the one code our vocabulary does not have.
-  if (code == grpc::StatusCode::UNAUTHENTICATED) return {ErrorCode::kPermissionDenied, status.error_message()};
-  if (code < static_cast<int>(ErrorCode::kCancelled) || code > static_cast<int>(ErrorCode::kDataLoss)) {
-    return {ErrorCode::kUnknown, status.error_message()};
+  if (code == grpc::StatusCode::UNAUTHENTICATED) return {ErrorCode::kPermissionDenied, message};
+  if (code < static_cast<uint32_t>(ErrorCode::kCancelled) || code > static_cast<uint32_t>(ErrorCode::kDataLoss)) {
+    return {ErrorCode::kUnknown, message};
   }
-  return {static_cast<ErrorCode>(code), status.error_message()};
+  return {static_cast<ErrorCode>(code), message};
 }
 
 }  // namespace scd

@@ -11,6 +11,7 @@
 
 namespace scd {
 
+// Producers notify while they hold the lock: a consumer that takes the last item may destroy the queue at once.
 template <class T>
 class BoundedQueue {
  public:
@@ -22,18 +23,15 @@ class BoundedQueue {
     not_full_.wait(lock, [&] { return closed_ || items_.size() < capacity_; });
     if (closed_) return false;
     items_.push_back(std::move(item));
-    lock.unlock();
     not_empty_.notify_one();
     return true;
   }
 
   // For threads that must not block (transport, gRPC): false when full or closed.
   bool try_push(T item) {
-    {
-      std::scoped_lock lock(mutex_);
-      if (closed_ || items_.size() >= capacity_) return false;
-      items_.push_back(std::move(item));
-    }
+    std::scoped_lock lock(mutex_);
+    if (closed_ || items_.size() >= capacity_) return false;
+    items_.push_back(std::move(item));
     not_empty_.notify_one();
     return true;
   }
@@ -58,10 +56,8 @@ class BoundedQueue {
   }
 
   void close() {
-    {
-      std::scoped_lock lock(mutex_);
-      closed_ = true;
-    }
+    std::scoped_lock lock(mutex_);
+    closed_ = true;
     not_full_.notify_all();
     not_empty_.notify_all();
   }

@@ -3,10 +3,13 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "common/base/error.h"
 
@@ -59,11 +62,44 @@ size_t ascii_prefix(std::string_view text) {
 
 utf8proc_category_t category(char32_t character) { return utf8proc_category(static_cast<utf8proc_int32_t>(character)); }
 
+utf8proc_propval_t combining_class(char32_t character) {
+  return utf8proc_get_property(static_cast<utf8proc_int32_t>(character))->combining_class;
+}
+
+// The text with every run of combining marks in canonical order (Unicode 15, D109), which is equivalent to it: utf8proc
+// sorts by insertion, which takes quadratic time where somebody sends a long run.
+std::string with_sorted_marks(std::string_view text) {
+  std::string sorted;
+  std::vector<char32_t> marks;
+  const auto flush = [&] {
+    std::ranges::stable_sort(marks, {}, combining_class);
+    for (const char32_t mark : marks) {
+      std::array<utf8proc_uint8_t, 4> bytes{};
+      const auto size = utf8proc_encode_char(static_cast<utf8proc_int32_t>(mark), bytes.data());
+      sorted.append(reinterpret_cast<const char*>(bytes.data()), static_cast<size_t>(size));
+    }
+    marks.clear();
+  };
+  for (size_t at = 0; at < text.size();) {
+    const size_t begin = at;
+    const char32_t character = next_character(text, at);
+    if (combining_class(character) != 0) {
+      marks.push_back(character);
+      continue;
+    }
+    flush();
+    sorted.append(text.substr(begin, at - begin));
+  }
+  flush();
+  return sorted;
+}
+
 void append_composed(std::string_view text, std::string& out) {
   utf8proc_uint8_t* composed = nullptr;
-  const auto size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
-                   &composed, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const std::string ordered = with_sorted_marks(text);
+  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(ordered.data()),
+                                 static_cast<utf8proc_ssize_t>(ordered.size()), &composed,
+                                 static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(composed, &std::free);
   if (size < 0) throw Error(ErrorCode::kInternal, std::string("NFC normalisation: ") + utf8proc_errmsg(size));
   out.append(reinterpret_cast<const char*>(composed), static_cast<size_t>(size));

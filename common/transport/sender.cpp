@@ -1,11 +1,17 @@
 #include "common/transport/sender.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "common/base/check.h"
 
 namespace scd {
+namespace {
+
+constexpr size_t kRememberedPeers = 256;  // their bandwidth and lanes
+
+}  // namespace
 
 Sender::Sender(const TransportOptions& options, std::function<void()> wake)
     : messages_in_flight_(options.sends_in_flight),
@@ -45,6 +51,7 @@ void Sender::poll(Clock::time_point now) {
 void Sender::enqueue(SendInbox::Submission submission) {
   const std::string& address = submission.job.peer;
   if (!peers_.contains(address)) {
+    if (peers_.size() >= kRememberedPeers) forget_idle_peers();
     std::scoped_lock lock(mutex_);
     reports_[address].address = address;
   }
@@ -59,6 +66,20 @@ void Sender::enqueue(SendInbox::Submission submission) {
   OutgoingMessage& message = waiting.back();
   message.header = serialize(message.job.header);
   earliest_deadline_ = std::min(earliest_deadline_, message.job.deadline);
+}
+
+// Whoever asks for codes names a peer: their number has no other bound.
+void Sender::forget_idle_peers() {
+  for (auto it = peers_.begin(); it != peers_.end();) {
+    const auto& [address, peer] = *it;
+    const bool busy =
+        !peer.waiting.empty() || !peer.on_wire.empty() || (!crossing_.empty() && crossing_.front().job.peer == address);
+    if (!busy) {
+      std::scoped_lock lock(mutex_);
+      reports_.erase(address);
+    }
+    it = busy ? std::next(it) : peers_.erase(it);
+  }
 }
 
 void Sender::abandon_now(LeaseKey key) {
@@ -197,7 +218,9 @@ void Sender::fail_peer(const std::string& peer, const Failure& failure) {
     counters_.peer_failures += 1;
   }
   const auto any = [](const OutgoingMessage&) { return true; };
+  const size_t crossing = crossing_.size();
   end_matching(crossing_, false, failure, [&](const OutgoingMessage& message) { return message.job.peer == peer; });
+  if (crossing_.size() < crossing) shaper_.stop(Clock::now());
   end_matching(it->second.waiting, false, failure, any);
   end_matching(it->second.on_wire, true, failure, any);
 }

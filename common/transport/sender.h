@@ -78,6 +78,7 @@ class Sender {
   };
 
   void enqueue(SendInbox::Submission submission);
+  void forget_idle_peers();
   void abandon_now(LeaseKey key);
   void expire(Clock::time_point now);
   // Ends messages of `queue` that match, with `failure`; those on the wire stay until the network lets go of them.

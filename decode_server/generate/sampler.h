@@ -1,5 +1,5 @@
 // The next token of one request from one row of logits. Everything random comes from the request's seed and the token's
-// number, so the same seed gives the same text whatever else the server does.
+// number, so equal logits and seeds give the same token whatever else the server does.
 #pragma once
 
 #include <cstdint>

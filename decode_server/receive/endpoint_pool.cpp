@@ -44,10 +44,11 @@ void EndpointPool::release(size_t index) {
   --endpoints_[index].outstanding;
 }
 
-void EndpointPool::succeeded(size_t index) {
+void EndpointPool::succeeded(size_t index, const std::string& lanes) {
   std::scoped_lock lock(mutex_);
   endpoints_[index].failure.reset();
   endpoints_[index].avoid_until = {};
+  endpoints_[index].lanes = lanes;
 }
 
 void EndpointPool::failed(size_t index, const Failure& failure) {
@@ -75,7 +76,7 @@ std::vector<EndpointReport> EndpointPool::reports() const {
     const bool is_healthy = healthy(endpoint) && !endpoint.failure;
     std::string reason = endpoint.failure ? endpoint.failure->message : "";
     if (!is_healthy && reason.empty()) reason = "cannot be reached";
-    reports.push_back({endpoint.address, is_healthy, std::move(reason), endpoint.outstanding});
+    reports.push_back({endpoint.address, is_healthy, std::move(reason), endpoint.outstanding, endpoint.lanes});
   }
   return reports;
 }

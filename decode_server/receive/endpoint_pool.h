@@ -22,6 +22,7 @@ struct EndpointReport {
   bool healthy = false;
   std::string reason;  // the last error; empty when healthy
   int32_t outstanding = 0;
+  std::string lanes;  // what its data plane used last; empty until known
 };
 
 // Thread-safe.
@@ -39,7 +40,7 @@ class EndpointPool {
   std::optional<size_t> acquire(const std::set<size_t>& tried);
   void release(size_t index);
 
-  void succeeded(size_t index);
+  void succeeded(size_t index, const std::string& lanes);
   // Also forgets what it said of itself: it may come back as another one.
   void failed(size_t index, const Failure& failure);
 
@@ -55,6 +56,7 @@ class EndpointPool {
     std::shared_ptr<grpc::Channel> channel;
     std::unique_ptr<v1::PrefillService::Stub> stub;
     int32_t outstanding = 0;
+    std::string lanes;
     std::optional<Failure> failure;
     ServingClock::time_point avoid_until;
     std::shared_ptr<const v1::GetProducerInfoResponse> info;

@@ -6,6 +6,8 @@
 namespace scd {
 namespace {
 
+constexpr size_t kLongestRope = 4096;  // bytes; it is parsed, and longer than any real one
+
 ModelIdentity identity_of(const v1::ModelFingerprint& fingerprint) {
   return {fingerprint.weights(), fingerprint.tokenizer(), fingerprint.rope()};
 }
@@ -26,15 +28,30 @@ std::string difference(const std::string& what, const std::string& theirs, const
   return what + ": producer " + theirs + ", consumer " + ours;
 }
 
-Result<Done> check_models(const ConsumerIdentity& consumer, CodecId codec, bool exact, const ModelIdentity& producer) {
+// Raw codes are BF16: they carry a BF16 cache bit by bit, and no other.
+Result<Done> check_exact(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer) {
+  const ModelIdentity own = identity_of(consumer.fingerprint), theirs = identity_of(producer.fingerprint());
+  if (theirs.weights != own.weights || theirs.rope != own.rope) {
+    return Failure{ErrorCode::kFailedPrecondition, "an exact transfer needs one model on both sides; " +
+                                                       difference("weights", theirs.weights, own.weights) + "; " +
+                                                       difference("RoPE", theirs.rope, own.rope)};
+  }
+  if (producer.precision() != "bf16" || consumer.precision != "bf16") {
+    return Failure{
+        ErrorCode::kFailedPrecondition,
+        "an exact transfer needs BF16 caches; " + difference("precision", producer.precision(), consumer.precision)};
+  }
+  return Done{};
+}
+
+Result<Done> check_models(const ConsumerIdentity& consumer, CodecId codec, const ModelIdentity& producer) {
   const ModelIdentity own = identity_of(consumer.fingerprint);
+  if (producer.rope.size() > kLongestRope) {
+    return Failure{ErrorCode::kDataLoss, "its RoPE settings have " + std::to_string(producer.rope.size()) +
+                                             " bytes; expected at most " + std::to_string(kLongestRope)};
+  }
   if (producer.tokenizer != own.tokenizer) {
     return Failure{ErrorCode::kFailedPrecondition, difference("tokenizers differ", producer.tokenizer, own.tokenizer)};
-  }
-  if (exact && (producer.weights != own.weights || producer.rope != own.rope)) {
-    return Failure{ErrorCode::kFailedPrecondition, "an exact transfer needs one model on both sides; " +
-                                                       difference("weights", producer.weights, own.weights) + "; " +
-                                                       difference("RoPE", producer.rope, own.rope)};
   }
   if (!needs_artifact(codec)) return Done{};
   if (!consumer.artifact) {
@@ -56,14 +73,18 @@ CodecModel codec_model_of(const ModelConfig& config) {
 
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,
                                                              bool exact, const v1::GetProducerInfoResponse& producer) {
-  const auto suited = check_models(consumer, codec, exact, identity_of(producer.fingerprint()));
+  const auto suited = check_models(consumer, codec, identity_of(producer.fingerprint()));
   if (!suited) return suited.failure();
+  const auto faithful = exact ? check_exact(consumer, producer) : Result<Done>(Done{});
+  if (!faithful) return faithful.failure();
   try {
     const ArtifactDecoder* artifact = consumer.artifact ? &*consumer.artifact : nullptr;
     return std::shared_ptr<const Decoder>(
         make_decoder(codec, codec_model_of(producer), consumer.model, needs_artifact(codec) ? artifact : nullptr));
   } catch (const Error& error) {
     return error.failure();
+  } catch (const std::exception& error) {
+    return Failure{ErrorCode::kDataLoss, std::string("what it says of its model cannot be read: ") + error.what()};
   }
 }
 

@@ -20,6 +20,7 @@ namespace scd {
 struct ConsumerIdentity {
   ModelFingerprint fingerprint;
   CodecModel model;
+  std::string precision;                    // of the KV cache: "bf16" or "fp32"
   std::optional<ArtifactDecoder> artifact;  // with codec scd
 };
 

@@ -19,6 +19,7 @@ struct Overloaded : Handlers... {
 
 // Far more than a request causes; a full inbox only delays gRPC's callbacks.
 constexpr size_t kEventsPerJob = 16;
+constexpr std::chrono::milliseconds kLookForSlots{5};
 
 }  // namespace
 
@@ -108,8 +109,7 @@ void Receiver::handle(Event event) {
         if (arrived.event.has_accepted()) accepted(*transfer, arrived);
         if (arrived.event.has_finished()) finished(*transfer, arrived.event.finished());
         if (arrived.event.has_failed()) {
-          fail_try(*transfer,
-                   {static_cast<ErrorCode>(arrived.event.failed().code()), arrived.event.failed().message()});
+          fail_try(*transfer, to_failure(arrived.event.failed().code(), arrived.event.failed().message()));
         }
       },
       [&](StreamEnded& ended) {
@@ -142,7 +142,8 @@ Receiver::Transfer* Receiver::find(TransferKey key) {
 }
 
 ServingClock::time_point Receiver::next_deadline() const {
-  auto deadline = ServingClock::time_point::max();
+  // Slots that the compute thread still reads when their lease is closed come free without an event.
+  auto deadline = waiting_.empty() ? ServingClock::time_point::max() : ServingClock::now() + kLookForSlots;
   for (const auto& [id, transfer] : transfers_) {
     if (transfer.activity == nullptr) continue;
     deadline = std::min(deadline, transfer.activity->at() + args_.config.prefill.silence_timeout);

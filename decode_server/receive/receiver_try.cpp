@@ -64,6 +64,7 @@ void Receiver::begin_try(Transfer& transfer) {
   ++transfer.generation;
   transfer.finished = false;
   transfer.clock.reset();
+  if (transfer.generation > 1) args_.compute.transfer_restarted(transfer.key());
   started_.fetch_add(1, std::memory_order_relaxed);
   transfer.endpoint = endpoints_.acquire(transfer.tried);
   SCD_CHECK(transfer.endpoint.has_value(), "a transfer without an endpoint to ask");
@@ -161,6 +162,7 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
 
 void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
   const v1::PrefillAccepted& accepted = arrived.event.accepted();
+  if (transfer.clock) return fail_try(transfer, {ErrorCode::kDataLoss, "it accepted the request twice"});
   const auto sound = check_accepted(accepted, transfer.wish, *transfer.decoder, args_.consumer.model.layers);
   if (!sound) return fail_try(transfer, sound.failure());
   transfer.clock.emplace(arrived.started_at, arrived.received_at);
@@ -182,13 +184,14 @@ void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
 }
 
 void Receiver::finished(Transfer& transfer, const v1::PrefillFinished& report) {
+  if (transfer.finished) return;
   if (!transfer.clock) return fail_try(transfer, {ErrorCode::kDataLoss, "it finished what it had not accepted"});
   for (const v1::Span& span : report.spans()) {
     transfer.job->timeline.add(part_of(span.part()), transfer.clock->place(std::chrono::microseconds(span.start_us())),
                                transfer.clock->place(std::chrono::microseconds(span.end_us())));
   }
   transfer.finished = true;
-  endpoints_.succeeded(*transfer.endpoint);
+  endpoints_.succeeded(*transfer.endpoint, report.lanes());
   args_.compute.transfer_finished(transfer.key());
 }
 

@@ -36,10 +36,12 @@ auto CompletionService::serve(grpc::CallbackServerContext* context, const grpc::
   const auto now = ServingClock::now();
   const uint64_t id = next_id_.fetch_add(1, std::memory_order_relaxed);
   Result<v1::CompleteRequest> request = parse(bytes);
+  Result<CompletionRequest> checked =
+      request ? check_request(args_.validation, request.value()) : Result<CompletionRequest>(request.failure());
   auto handle = std::make_shared<std::weak_ptr<DecodeJob>>();
   auto reply = make_reply(ReplyContext{.request_id = id,
                                        .model = args_.validation.model_name,
-                                       .echo = request ? echo_of(request.value()) : "",
+                                       .echo = checked ? echo_of(request.value()) : "",
                                        .on_cancel = [this, handle] {
                                          if (const auto job = handle->lock()) job->cancel();
                                          args_.admission.wake();
@@ -47,21 +49,20 @@ auto CompletionService::serve(grpc::CallbackServerContext* context, const grpc::
                                        }});
   auto job = std::make_shared<DecodeJob>(id, now, reply);
   *handle = job;
-  if (const auto submitted = submit(context, std::move(request), job); !submitted) job->fail(submitted.failure());
+  const auto submitted = checked ? submit(context, std::move(request).value(), std::move(checked).value(), job)
+                                 : Result<Done>(checked.failure());
+  if (!submitted) job->fail(submitted.failure());
   return reply.get();
 }
 
-Result<Done> CompletionService::submit(grpc::CallbackServerContext* context, Result<v1::CompleteRequest> request,
-                                       const std::shared_ptr<DecodeJob>& job) {
-  if (!request) return request.failure();
+Result<Done> CompletionService::submit(grpc::CallbackServerContext* context, v1::CompleteRequest request,
+                                       CompletionRequest checked, const std::shared_ptr<DecodeJob>& job) {
   if (draining_.load(std::memory_order_acquire)) {
     return Failure{ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"};
   }
-  auto checked = check_request(args_.validation, request.value());
-  if (!checked) return checked.failure();
-  job->request = std::move(checked).value();
+  job->request = std::move(checked);
   job->deadline = deadline_of(context, job->received_at);
-  return args_.admission.submit(job, std::move(request).value());
+  return args_.admission.submit(job, std::move(request));
 }
 
 ServingClock::time_point CompletionService::deadline_of(grpc::CallbackServerContext* context,

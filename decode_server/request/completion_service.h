@@ -58,7 +58,7 @@ class CompletionService final : public RawCompletionService {
  private:
   template <class MakeReply>
   auto serve(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request, MakeReply make_reply);
-  Result<Done> submit(grpc::CallbackServerContext* context, Result<v1::CompleteRequest> request,
+  Result<Done> submit(grpc::CallbackServerContext* context, v1::CompleteRequest request, CompletionRequest checked,
                       const std::shared_ptr<DecodeJob>& job);
   ServingClock::time_point deadline_of(grpc::CallbackServerContext* context, ServingClock::time_point now) const;
   std::string echo_of(const v1::CompleteRequest& request) const;

@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint32_t kDefaultMaxTokens = 16;
 constexpr int kMaxStopStrings = 16;
+constexpr int kMaxStopIds = 1024;
 constexpr size_t kMaxTextBytes = 256;  // of a stop string, a salt, a user tag
 constexpr uint32_t kMaxLogprobs = 20;
 
@@ -114,6 +115,11 @@ StopRequest stop_of(const v1::CompleteRequest& request, int32_t vocab, Checker& 
     check.length("stop", text, kMaxTextBytes);
     stop.strings.push_back(text);
   }
+  if (request.stop_token_ids_size() > kMaxStopIds) {
+    check.fail("stop_token_ids",
+               std::to_string(request.stop_token_ids_size()) + " ids; expected at most " + std::to_string(kMaxStopIds));
+    return stop;
+  }
   for (const int32_t id : request.stop_token_ids()) {
     check.token("stop_token_ids", id, vocab);
     stop.ids.push_back(id);
@@ -182,6 +188,11 @@ Result<CompletionRequest> check_request(const ValidationContext& context, const 
   if (request.has_text() && request.text().empty()) check.fail("text", "empty; expected at least one character");
   if (request.has_token_ids() && request.token_ids().ids().empty())
     check.fail("token_ids", "empty; expected at least one id");
+  if (request.token_ids().ids_size() >= context.model.max_positions) {
+    check.fail("token_ids", std::to_string(request.token_ids().ids_size()) + " tokens; the model's context of " +
+                                std::to_string(context.model.max_positions) +
+                                " tokens must hold the prompt and at least one more");
+  }
   CompletionRequest checked;
   checked.sampling = sampling_of(request, context.model.vocab, check);
   checked.stop = stop_of(request, context.model.vocab, check);
@@ -198,9 +209,6 @@ Result<CompletionRequest> check_request(const ValidationContext& context, const 
 Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequest& request,
                         CompletionRequest& checked) {
   if (request.has_token_ids()) {
-    Checker check;
-    for (const int32_t id : request.token_ids().ids()) check.token("token_ids", id, context.model.vocab);
-    if (auto outcome = check.outcome(); !outcome) return outcome;
     checked.prompt.assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
   } else {
     try {
@@ -210,6 +218,12 @@ Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequ
     }
     if (checked.prompt.empty()) return wrong("text", "it has no token; expected at least one");
   }
+  // A tokenizer may know more tokens than the model has rows for them.
+  Checker check;
+  for (const TokenId id : checked.prompt) {
+    check.token(request.has_text() ? "text" : "token_ids", id, context.model.vocab);
+  }
+  if (auto outcome = check.outcome(); !outcome) return outcome;
   const int64_t tokens = std::ssize(checked.prompt);
   const int64_t context_length = context.model.max_positions;
   if (tokens >= context_length) {

@@ -17,10 +17,12 @@ PrefillStage::PrefillStage(Args args)
         run(stop);
       }) {}
 
-PrefillStage::~PrefillStage() {
+PrefillStage::~PrefillStage() { stop(); }
+
+void PrefillStage::stop() {
   thread_.request_stop();
   wake();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void PrefillStage::submit(Job job) {

@@ -45,6 +45,8 @@ class PrefillStage {
 
   void warm() { warm_.get(); }  // throws what the warm-up threw; once
   void submit(Job job);
+  // The compute thread ends after its batch; what is submitted later is never computed. Idempotent; from one thread.
+  void stop();
   // A job ended, or has room to send again: look at once.
   void wake();
 

@@ -53,7 +53,7 @@ void EventWriter::chunk_sent(const TokenRange& chunk) {
   post(std::move(event), std::nullopt);
 }
 
-void EventWriter::finished(const SpanLog& spans, uint64_t payload_bytes, size_t messages) {
+void EventWriter::finished(const SpanLog& spans, uint64_t payload_bytes, size_t messages, const std::string& lanes) {
   v1::PrefillEvent event;
   v1::PrefillFinished& finished = *event.mutable_finished();
   finished.set_prefill_us(static_cast<uint64_t>(microseconds(spans.total(PrefillPart::kPrefill))));
@@ -61,6 +61,7 @@ void EventWriter::finished(const SpanLog& spans, uint64_t payload_bytes, size_t 
   finished.set_queue_us(static_cast<uint64_t>(microseconds(spans.total(PrefillPart::kQueue))));
   finished.set_payload_bytes(payload_bytes);
   finished.set_messages(static_cast<uint32_t>(messages));
+  finished.set_lanes(lanes);
   for (const PrefillSpan& span : spans.sorted()) {
     v1::Span& to = *finished.add_spans();
     to.set_part(to_proto(span.part));

@@ -22,7 +22,7 @@ class EventWriter : public PrefillListener {
 
   void accepted(const HandoverPlan& plan, const Sha256Digest& encoder_id) override;
   void chunk_sent(const TokenRange& chunk) override;
-  void finished(const SpanLog& spans, uint64_t payload_bytes, size_t messages) override;
+  void finished(const SpanLog& spans, uint64_t payload_bytes, size_t messages, const std::string& lanes) override;
   void failed(const Failure& failure) override;
 
   // The reactor's OnWriteDone.

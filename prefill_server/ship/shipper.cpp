@@ -112,6 +112,13 @@ std::optional<SendJob> Shipper::next(const Job& job) {
   return message;
 }
 
+std::string Shipper::lanes_to(const std::string& peer) const {
+  for (PeerReport& report : args_.transport.peers()) {
+    if (report.address == peer) return std::move(report.lanes);
+  }
+  return {};
+}
+
 void Shipper::left(const Job& job, const CodeUnit& unit, const Result<SendReport>& result) {
   if (!result) {
     job->fail({result.failure().code,
@@ -134,7 +141,7 @@ void Shipper::left(const Job& job, const CodeUnit& unit, const Result<SendReport
   }
   if (has_room) args_.on_room();
   if (all_left) {
-    job->finish(payload_bytes);
+    job->finish(payload_bytes, lanes_to(job->request.peer));
   } else if (chunk_left && !job->ended()) {
     job->listener().chunk_sent(unit.tokens);
   }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "common/transport/transport.h"
@@ -39,6 +40,7 @@ class Shipper {
  private:
   void send_what_may_leave(const Job& job);
   std::optional<SendJob> next(const Job& job);
+  std::string lanes_to(const std::string& peer) const;
   void left(const Job& job, const CodeUnit& unit, const Result<SendReport>& result);
 
   Args args_;

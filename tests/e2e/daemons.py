@@ -90,6 +90,7 @@ class Pair:
             "transport.port_last": 0,
             "transport.transports": transports,
             "link.bandwidth_gbps": 0,
+            "model.precision": "bf16",  # on every CPU: then raw codes are exact
         }
         # Shared memory is off by default in UCX 1.13 when peers may fail; the servers ask for it themselves.
         self.prefill = Daemon(

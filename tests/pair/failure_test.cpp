@@ -103,17 +103,16 @@ TEST_F(PairTest, another_prefill_server_is_asked_when_one_fails) {
 }
 
 TEST_F(PairTest, a_prefill_server_that_dies_in_mid_transfer_costs_time_not_the_answer) {
-  start_prefill([](PrefillConfig& config) { config.transport.bandwidth_gbps = 0.002; });
+  start_prefill([](PrefillConfig& config) { config.transport.bandwidth_gbps = 0.0002; });
   start_decode();
   const auto request = greedy_request(600);
   v1::CompleteResponse response;
   grpc::Status status;
   std::thread client([&] { status = complete(request, response); });
-  while (decode_server->counters().live_leases == 0) {
-    std::this_thread::yield();
-  }
+  const bool in_transfer = wait_for_lease();
   prefill_servers.clear();
   client.join();
+  ASSERT_TRUE(in_transfer);
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_THAT(response.finish().transfer().fallback_reason(), HasSubstr("prefill server"));
   EXPECT_EQ(response.text(), complete_alone(request).text());
@@ -121,14 +120,15 @@ TEST_F(PairTest, a_prefill_server_that_dies_in_mid_transfer_costs_time_not_the_a
 }
 
 TEST_F(PairTest, a_data_plane_that_is_cut_is_noticed) {
-  start_prefill([](PrefillConfig& config) { config.transport.bandwidth_gbps = 0.002; });
+  start_prefill([](PrefillConfig& config) { config.transport.bandwidth_gbps = 0.0005; });
   start_decode(no_fallback);
   v1::CompleteResponse response;
   grpc::Status status;
   std::thread client([&] { status = complete(greedy_request(600), response); });
-  while (decode_server->counters().live_leases == 0) std::this_thread::yield();
+  const bool in_transfer = wait_for_lease();
   network.cut(prefill_servers.front()->data_plane_address());
   client.join();
+  ASSERT_TRUE(in_transfer);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
   network.restore(prefill_servers.front()->data_plane_address());
   EXPECT_EQ(complete(greedy_request(600)).token_ids_size(), 12);
@@ -203,7 +203,7 @@ TEST_F(PairTest, models_that_do_not_fit_are_refused_by_what_differs) {
 }
 
 TEST_F(PairTest, cancelling_frees_both_sides_and_delays_nobody) {
-  start_prefill([](PrefillConfig& config) { config.transport.bandwidth_gbps = 0.002; });
+  start_prefill([](PrefillConfig& config) { config.transport.bandwidth_gbps = 0.0002; });
   start_decode();
   for (const bool while_generating : {false, true}) {
     grpc::ClientContext context;
@@ -215,7 +215,7 @@ TEST_F(PairTest, cancelling_frees_both_sides_and_delays_nobody) {
       ASSERT_TRUE(reader->Read(&message));
       ASSERT_TRUE(reader->Read(&message));
     } else {
-      while (decode_server->counters().live_leases == 0) std::this_thread::yield();
+      ASSERT_TRUE(wait_for_lease());
     }
     const auto cancelled_at = std::chrono::steady_clock::now();
     context.TryCancel();

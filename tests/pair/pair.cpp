@@ -68,6 +68,7 @@ std::filesystem::path PairTest::tuned_model() { return make("tuned", "tiny", 1, 
 PrefillConfig PairTest::prefill_config() {
   PrefillConfig config;
   config.model.directory = base_model();
+  config.model.precision = Precision::kBF16;  // on every CPU: raw codes are exact
   config.kv_cache.pages = 512;
   config.codec.chunk_tokens = 64;
   config.grpc.listen = "127.0.0.1:0";
@@ -78,8 +79,9 @@ PrefillConfig PairTest::prefill_config() {
 DecodeConfig PairTest::decode_config() {
   DecodeConfig config;
   config.model.directory = base_model();
+  config.model.precision = Precision::kBF16;  // on every CPU: raw codes are exact
   config.kv_cache.pages = 1024;
-  config.codec.sinks = 4;
+  config.codec.sinks = 16;
   config.codec.suffix_tokens = 16;
   config.prefill.credit_messages = 4;
   config.grpc.listen = "127.0.0.1:0";
@@ -147,6 +149,10 @@ StreamedCompletion PairTest::stream(const v1::CompleteRequest& request) {
   }
   result.status = reader->Finish();
   return result;
+}
+
+bool PairTest::wait_for_lease() {
+  return within(std::chrono::seconds(15), [this] { return decode_server->counters().live_leases > 0; });
 }
 
 void PairTest::expect_idle() {

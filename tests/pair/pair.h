@@ -59,6 +59,8 @@ class PairTest : public ::testing::Test {
   v1::CompleteResponse complete_alone(v1::CompleteRequest request);
   StreamedCompletion stream(const v1::CompleteRequest& request);
 
+  // False when no transfer holds staging slots within 15 s.
+  bool wait_for_lease();
   // Both sides hold nothing for any request, within a second.
   void expect_idle();
 

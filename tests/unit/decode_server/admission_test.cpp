@@ -21,6 +21,7 @@ class FakeCompute final : public ComputeStage {
   void wake() override {}
   void transfer_accepted(TransferKey, TransferPlan) override {}
   void message_arrived(TransferKey, ReceivedMessage) override {}
+  void transfer_restarted(TransferKey) override {}
   void transfer_finished(TransferKey) override {}
   void transfer_failed(TransferKey, Failure) override {}
 

@@ -28,7 +28,7 @@ TEST(DecodeConfig, the_one_box_file_is_read_and_needs_a_model_only) {
   load_config(config, {.file = std::filesystem::path(SCD_SOURCE_DIR) / "configs/one_box/decode.yaml",
                        .overrides = {"model.directory=/some/where"}});
   EXPECT_NO_THROW(check_config(config));
-  EXPECT_DOUBLE_EQ(config.transport.bandwidth_gbps, 0.1);
+  EXPECT_EQ(config.limits.max_running, 16);
 }
 
 void expect_refused(const DecodeConfig& config, const std::string& names) {
@@ -52,6 +52,14 @@ TEST(DecodeConfig, refuses_keys_that_do_not_go_together) {
   config.prefill.credit_messages = static_cast<int32_t>(config.transport.slots) + 1;
   expect_refused(config, "prefill.credit_messages");
   config.prefill.credit_messages = 1;
+  config.codec.sinks = 4;
+  expect_refused(config, "codec.sinks");
+  config.codec.sinks = 16;
+  config.grpc.listen = "127.0.0.1:99999";
+  expect_refused(config, "grpc.listen");
+  config.grpc.listen = "[::1]:0";
+  config.prefill.endpoints = {"foo"};
+  expect_refused(config, "prefill.endpoints");
   config.prefill.endpoints.clear();
   config.fallback.local_prefill = false;
   expect_refused(config, "prefill.endpoints");

@@ -74,6 +74,20 @@ TEST_F(ValidationTest, refuses_ids_outside_of_the_vocabulary) {
   expect_refused("token_ids");
 }
 
+// Added tokens of a tokenizer often lie behind the model's last row.
+TEST_F(ValidationTest, refuses_text_whose_tokens_the_model_does_not_have) {
+  model_.vocab = static_cast<int32_t>(*tokenizer_.token_to_id("o"));
+  expect_refused("text");
+}
+
+TEST_F(ValidationTest, refuses_lists_that_are_too_long_before_it_reads_them) {
+  for (int i = 0; i < 32; ++i) request_.mutable_token_ids()->add_ids(3);
+  expect_refused("token_ids");
+  request_.set_text("hello");
+  for (int i = 0; i < 1025; ++i) request_.add_stop_token_ids(3);
+  expect_refused("stop_token_ids");
+}
+
 TEST_F(ValidationTest, refuses_a_prompt_that_leaves_no_room_in_the_context) {
   request_.set_text(std::string(31, '.'));  // and <s>
   expect_refused("text");

@@ -95,6 +95,28 @@ TEST_F(Config, LinearScalingDividesEveryFrequency) {
   for (size_t i = 0; i < plain.size(); ++i) EXPECT_FLOAT_EQ(scaled[i], plain[i] / 4.0f);
 }
 
+TEST_F(Config, DeepNestingIsRefusedInsteadOfRecursedInto) {
+  std::string deep(100000, '[');
+  deep += std::string(100000, ']');
+  testing::write_text(folder_.path() / "config.json", "{\"rope_scaling\": " + deep + "}");
+  EXPECT_THAT(error(), HasSubstr("nested deeper"));
+}
+
+// A scaling in one spelling that the other does not have would be dropped without a word.
+TEST_F(Config, RopeSettingsInBothSpellingsMustMeanTheSame) {
+  const Json llama3{{"rope_type", "llama3"},
+                    {"factor", 8.0},
+                    {"low_freq_factor", 1.0},
+                    {"high_freq_factor", 4.0},
+                    {"original_max_position_embeddings", 64}};
+  write({{"rope_parameters", {{"rope_theta", 10000.0}}}, {"rope_scaling", llama3}});
+  EXPECT_THAT(error(), AllOf(HasSubstr("rope_scaling"), HasSubstr("llama3"), HasSubstr("default")));
+  Json parameters = llama3;
+  parameters["rope_theta"] = 10000.0;
+  write({{"rope_parameters", parameters}, {"rope_scaling", llama3}});
+  EXPECT_EQ(error(), "");
+}
+
 TEST_F(Config, UnknownRopeTypesAreRefusedByName) {
   write({{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}});
   EXPECT_THAT(error(), AllOf(HasSubstr("config.json: field `rope_scaling`"), HasSubstr("`yarn` is not supported")));

@@ -29,7 +29,7 @@ class HeldTransport : public Transport {
 struct Told : PrefillListener {
   void accepted(const HandoverPlan&, const Sha256Digest&) override {}
   void chunk_sent(const TokenRange& chunk) override { chunks.push_back(chunk); }
-  void finished(const SpanLog&, uint64_t bytes, size_t) override { finished_bytes = bytes; }
+  void finished(const SpanLog&, uint64_t bytes, size_t, const std::string&) override { finished_bytes = bytes; }
   void failed(const Failure& failure) override { failures.push_back(failure); }
 
   std::vector<TokenRange> chunks;

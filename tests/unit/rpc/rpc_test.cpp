@@ -38,6 +38,11 @@ TEST(Rpc, EveryErrorCodeSurvivesTheWayThroughAStatus) {
   EXPECT_EQ(to_failure({grpc::StatusCode::UNAUTHENTICATED, ""}).code, ErrorCode::kPermissionDenied);
 }
 
+TEST(Rpc, ACodeThatIsNoErrorIsUnknown) {
+  for (const uint32_t code : {0U, 17U, 4'000'000'000U}) EXPECT_EQ(to_failure(code, "why").code, ErrorCode::kUnknown);
+  EXPECT_EQ(to_failure(14, "why").code, ErrorCode::kUnavailable);
+}
+
 TEST(Rpc, PortZeroBindsAPortAndSaysWhich) {
   FixedInfo service;
   RpcServer server({.listen = "127.0.0.1:0"}, {{v1::PrefillService::service_full_name(), &service}});

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include <string>
 
 namespace scd {
@@ -81,6 +83,20 @@ TEST(Compose, KeepsTheCharacterBelowTheTrailingJamo) {
   EXPECT_EQ(compose("\uAC00\u11A7x"), "\uAC00\u11A7x");
   EXPECT_EQ(compose("\u11A7\u11A7"), "\u11A7\u11A7");
   EXPECT_EQ(compose("\uAC00\u11A8"), "\uAC01");
+}
+
+// Quadratic time would take minutes here, and stop everybody whose text waits behind this one.
+TEST(Compose, SortsALongRunOfMarksAtOnce) {
+  std::string text = "a";
+  constexpr int kMarks = 50000;
+  for (int i = 0; i < kMarks; ++i) text += "\u0301";
+  for (int i = 0; i < kMarks; ++i) text += "\u0316";
+  std::string expected = "\u00E1";
+  for (int i = 0; i < kMarks; ++i) expected += "\u0316";
+  for (int i = 1; i < kMarks; ++i) expected += "\u0301";
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(compose(text), expected);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
 }
 
 TEST(CharacterClasses, FollowUnicode) {

@@ -74,6 +74,24 @@ TEST(Sender, hands_out_no_more_than_the_window_and_serves_peers_in_turn) {
   EXPECT_TRUE(sends[4].ended.get().ok());
 }
 
+// Whoever asks for codes names a peer.
+TEST(Sender, forgets_idle_peers_when_there_are_very_many) {
+  Sender sender = make_sender(fast());
+  PendingSend held = make_send("held", kKey, 0, 10);
+  ASSERT_TRUE(sender.submit(std::move(held.job)).ok());
+  sender.poll(Clock::now());
+  OutgoingMessage* on_wire = sender.next(Clock::now());
+  for (uint32_t i = 0; i < 1000; ++i) {
+    PendingSend send = make_send("peer " + std::to_string(i), kKey, i, 10);
+    ASSERT_TRUE(sender.submit(std::move(send.job)).ok());
+    sender.poll(Clock::now());
+    sender.finish(sender.next(Clock::now()), Done{});
+  }
+  EXPECT_LE(sender.peers().size(), 300U);
+  sender.finish(on_wire, Done{});
+  EXPECT_TRUE(held.ended.get().ok());
+}
+
 TEST(Sender, keeps_few_bytes_on_the_wire_but_always_two_messages) {
   TransportOptions options = fast();
   options.bytes_in_flight = 1000;
