@@ -12,6 +12,8 @@ import daemons
 COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model"]
 BENCHES = ["engine", "pair", "transfer"]
 REPORT_KEYS = {"machine", "commit", "command", "rows"}
+ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_answer", "kl_question", "kl_answer", "kl_p99",
+            "perplexity", "bytes_per_token", "ratio_to_bf16"]  # fmt: skip
 
 
 def listed_commands(*arguments):
@@ -33,6 +35,8 @@ class CliTest(unittest.TestCase):
         daemons.run("scd", *arguments, "--json", file)
         report = json.loads(file.read_text(encoding="utf-8"))
         self.assertLessEqual(REPORT_KEYS, report.keys())
+        for row in report["rows"]:
+            self.assertEqual(list(row)[: len(ROW_KEYS)], ROW_KEYS)
         return report["rows"]
 
     def test_every_command_is_there_and_has_help(self):
@@ -46,6 +50,13 @@ class CliTest(unittest.TestCase):
         ids = daemons.run("scd", "tokenize", "--model", self.model, input=text).stdout
         self.assertEqual(len(ids.splitlines()), 1)
         self.assertEqual(daemons.run("scd", "tokenize", "--model", self.model, "--decode", input=ids).stdout, text)
+
+    def test_ids_outside_the_vocabulary_are_refused(self):
+        for wrong in ("99999", "-1"):
+            done = daemons.run("scd", "tokenize", "--model", self.model, "--decode", input=f"5 {wrong}\n", check=False)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn(wrong, done.stderr)
+            self.assertRegex(done.stderr, r"\d+ tokens")
 
     def test_logits_of_every_position_and_greedy_ids(self):
         file = self.folder / "logits.f32"
@@ -64,16 +75,78 @@ class CliTest(unittest.TestCase):
         self.assertIn("llama", printed.lower())
         self.assertRegex(printed, r"\b[0-9a-f]{64}\b")
 
+    def questions(self):
+        file = self.folder / "questions.jsonl"
+        rows = [{"context": f"The tower of town {i // 2} is {i // 2} metres high. " * 8, "question": f"How high, {i}?",
+                 "answers": [f"{i} metres"]} for i in range(4)]  # fmt: skip
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return file
+
     def test_eval_reports_every_codec_against_the_oracle(self):
-        questions = self.folder / "questions.jsonl"
-        rows = [{"context": f"The tower of town {i} is {i} metres high. " * 8, "question": "How high?", "answers": [f"{i} metres"]} for i in range(2)]
-        questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        rows = self.report("eval", "--producer", self.model, "--consumer", self.model, "--tasks", questions, "--codecs",
-                           "oracle,raw", "--max-tokens", "8")  # fmt: skip
-        self.assertEqual({row["codec"] for row in rows}, {"oracle", "raw"})
-        for row in rows:
-            self.assertEqual(row["questions"], 2)
+        prose = self.folder / "prose.txt"
+        prose.write_text("It was a dark and stormy night. " * 60, encoding="utf-8")
+        rows = self.report("eval", "--producer", self.model, "--consumer", self.model, "--tasks", self.questions(),
+                           "--prose", prose, "--codecs", "oracle", "--codecs", "raw", "--max-tokens", "8")  # fmt: skip
+        self.assertEqual([(row["task"], row["codec"]) for row in rows],
+                         [("questions", "oracle"), ("questions", "raw"), ("prose", "oracle"), ("prose", "raw")])  # fmt: skip
+        for row in rows[:2]:
+            self.assertEqual(row["questions"], 4)
             self.assertEqual(row["same_answer"], 1, "one model, raw cache: the same answers")
+            self.assertIsNone(row["perplexity"])
+        for row in rows[2:]:
+            self.assertIsNone(row["f1"])
+            self.assertGreater(row["perplexity"], 1)
+            self.assertGreaterEqual(row["kl_text"], 0)
+
+    def test_calibrate_refuses_at_once_what_it_could_not_write_or_would_ignore(self):
+        text = self.folder / "calibration.txt"
+        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
+        common = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256",
+                  "--patch-layers", "0")  # fmt: skip
+        out = self.folder / "artifact"
+        for _ in range(2):  # the same calibration into the same folder
+            daemons.run("scd", "calibrate", *common, "--out", out)
+        done = daemons.run("scd", "calibrate", *common, "--out", out, "--seed", "2", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"^scd: ALREADY_EXISTS: .*artifact: .*seed")
+        self.assertNotIn("loading", done.stderr)
+        done = daemons.run("scd", "calibrate", *common, "--out", self.folder, check=False)
+        self.assertRegex(done.stderr, r"^scd: ALREADY_EXISTS: .*not empty")
+        done = daemons.run("scd", "calibrate", *common, "--out", out, "--add-consumer", check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"--patch-layers.*--add-consumer|--add-consumer.*--patch-layers")
+        for option in ("--rank-key", "--rank-value", "--rank-hidden"):
+            done = daemons.run("scd", "calibrate", *common, "--out", out, option, "-2", check=False)
+            self.assertIn(option, done.stderr)
+
+    def test_complete_has_the_apis_knobs_and_options_leave_the_prompt_alone(self):
+        with daemons.Pair(self.model) as pair:
+            plain = pair.complete(None, "--stop", "never said", "--max-tokens", "1", "hello")
+            prompt = daemons.run("scd", "tokenize", "--model", self.model, input="hello").stdout.split()
+            self.assertEqual(plain["usage"]["prompt_tokens"], len(prompt))
+            biased = pair.complete(None, "--logit-bias", "70:100", "--logit-bias", "71:-100", "--max-tokens", "3", "hello")
+            self.assertEqual(biased["token_ids"], [70, 70, 70])
+            stopped = pair.complete(None, "--logit-bias", "70:100", "--stop-id", "71", "--stop-id", "70", "--priority", "3",
+                                    "--max-tokens", "3", "hello")  # fmt: skip
+            self.assertEqual(stopped["token_ids"], [70])
+            self.assertEqual(stopped["finish_reason"], "stop")
+            for penalty in ("--presence-penalty", "--frequency-penalty"):
+                self.assertIn("2", pair.complete(None, penalty, "3", "hello", check=False).stderr)
+                pair.complete(None, penalty, "-1.5", "--max-tokens", "1", "hello")
+            wrong = pair.complete(None, "--logit-bias", "70", "hello", check=False)
+            self.assertIn("expected ID:BIAS", wrong.stderr)
+
+    def test_bench_pair_has_a_row_for_each_codec_and_regime(self):
+        with daemons.Pair(self.model) as pair:
+            rows = self.report("bench", "pair", "--server", pair.decode.address, "--questions", self.questions(),
+                               "--codecs", "oracle,raw", "--max-tokens", "4")  # fmt: skip
+        self.assertEqual([(row["task"], row["codec"], row["regime"]) for row in rows],
+                         [("questions", codec, regime) for codec in ("oracle", "raw")
+                          for regime in ("prefill_in_path", "handoff")])  # fmt: skip
+        for row in rows:
+            self.assertEqual((row["questions"], row["same_answer"]), (2, 1))
+            self.assertIsNone(row["perplexity"])
+            self.assertEqual(row["ratio_to_bf16"] is None, row["codec"] == "oracle")
 
     def test_bench_engine_prints_shares_of_the_machines_limits(self):
         rows = self.report("bench", "engine", "--model", self.model, "--prefill", "64", "--batch", "1", "--context", "32",

@@ -78,7 +78,8 @@ class EngineBench {
       limit = std::max(limit, kernels::measure_gemm_rate_onednn(shapes, threads_, 1));
     }
     const double rate = linear_flops(model_, tokens) / best;
-    report_.add_row({{"phase", "prefill"},
+    report_.add_row({{"task", "engine"},
+                     {"phase", "prefill"},
                      {"tokens", tokens},
                      {"batch", 1},
                      {"total_ms", best * 1e3},
@@ -108,7 +109,8 @@ class EngineBench {
       limit = std::max(limit, kernels::measure_read_bandwidth(bytes, threads_, 1));
     }
     const double rate = static_cast<double>(bytes) / best;
-    report_.add_row({{"phase", "decode"},
+    report_.add_row({{"task", "engine"},
+                     {"phase", "decode"},
                      {"tokens", options_.context},
                      {"batch", batch},
                      {"total_ms", best * 1e3},
@@ -224,12 +226,14 @@ void add_bench_engine_command(CLI::App& bench) {
   command->add_option("--threads", options->threads, "0: as many as there are cores")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  command->add_option("--prefill", options->prefill, "Prompt lengths")
+  command->add_option("--prefill", options->prefill, "Prompt lengths, tokens; comma-separated")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  command->add_option("--batch", options->batches, "Sequences decoded together")
+  command->add_option("--batch", options->batches, "Sequences decoded together; comma-separated")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::Range(int64_t{1}, int64_t{4096}))
       ->capture_default_str();
   command->add_option("--context", options->context, "Tokens before the first decoded one")

@@ -1,10 +1,13 @@
 #include "tools/scd/bench_pair.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <iostream>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <random>
 
 #include "common/base/error.h"
@@ -46,6 +49,7 @@ constexpr std::array<PartColumn, 8> kParts{{
 
 struct Answer {
   size_t question = 0;
+  size_t file = 0;     // of the question
   bool first = false;  // of its context
   Completion completion;
   AnswerScore score;
@@ -55,6 +59,20 @@ struct CodecRun {
   std::string codec;
   std::vector<Answer> answers;
 };
+
+// One file's questions of one regime: what a row of the report is about.
+struct Group {
+  size_t file = 0;
+  bool first = false;
+  bool holds(const Answer& answer) const { return answer.file == file && answer.first == first; }
+};
+
+CodecRun only(const CodecRun& run, const Group& group) {
+  CodecRun part{run.codec, {}};
+  std::ranges::copy_if(run.answers, std::back_inserter(part.answers),
+                       [&](const Answer& answer) { return group.holds(answer); });
+  return part;
+}
 
 std::vector<double> column(const CodecRun& run, bool first, double (v1::TransferAccount::*milliseconds)() const) {
   std::vector<double> values;
@@ -82,10 +100,14 @@ WireCost wire_cost(const CodecRun& run) {
   return bytes > 0 ? WireCost{bytes / tokens, bf16_bytes / bytes} : WireCost{};
 }
 
-std::vector<Question> load_questions(const BenchPairOptions& options) {
-  std::vector<Question> questions;
-  for (const auto& file : options.files) {
-    for (Question& question : read_questions(file)) questions.push_back(std::move(question));
+struct FileQuestion : Question {
+  size_t file = 0;  // index into options.files
+};
+
+std::vector<FileQuestion> load_questions(const BenchPairOptions& options) {
+  std::vector<FileQuestion> questions;
+  for (size_t file = 0; file < options.files.size(); ++file) {
+    for (Question& question : read_questions(options.files[file])) questions.push_back({std::move(question), file});
   }
   if (options.questions > 0 && questions.size() > options.questions) questions.resize(options.questions);
   return questions;
@@ -111,7 +133,7 @@ Answer ask(CompletionClient& client, const BenchPairOptions& options, const Ques
 }
 
 // Codecs take turns context by context, so that a drift of the machine's speed meets all of them.
-std::vector<CodecRun> ask_all(const BenchPairOptions& options, const std::vector<Question>& questions) {
+std::vector<CodecRun> ask_all(const BenchPairOptions& options, const std::vector<FileQuestion>& questions) {
   CompletionClient client(options.client);
   const std::string salt = "bench-" + std::to_string(std::random_device{}());  // codes of earlier runs do not count
   std::vector<CodecRun> runs;
@@ -124,6 +146,7 @@ std::vector<CodecRun> ask_all(const BenchPairOptions& options, const std::vector
       for (size_t i = begin; i < end; ++i) {
         Answer answer = ask(client, options, questions[i], run.codec, salt, contexts < options.show && i == begin);
         answer.question = i;
+        answer.file = questions[i].file;
         answer.first = i == begin;
         run.answers.push_back(std::move(answer));
       }
@@ -199,33 +222,43 @@ void print_parts(const std::vector<CodecRun>& runs) {
   table.print(std::cout);
 }
 
+// `oracle`: its answers to the same questions, or none. KL and perplexity are not to be had from outside the server.
+nlohmann::ordered_json row_of(const CodecRun& run, const CodecRun* oracle, bool first, const std::string& task) {
+  const WireCost cost = wire_cost(run);
+  const auto count = static_cast<double>(run.answers.size());
+  double f1 = 0, exact = 0;
+  for (const Answer& answer : run.answers) {
+    f1 += answer.score.f1;
+    exact += answer.score.exact_match;
+  }
+  nlohmann::ordered_json row = {{"codec", run.codec},
+                                {"level", 0},
+                                {"task", task},
+                                {"regime", first ? "prefill_in_path" : "handoff"},
+                                {"questions", run.answers.size()},
+                                {"f1", f1 / count},
+                                {"exact_match", exact / count},
+                                {"bytes_per_token", cost.bytes_per_token},
+                                {"ttft_ms", median(column(run, first, &v1::TransferAccount::ttft_ms))}};
+  if (oracle != nullptr) row["same_answer"] = same_answer_share(run, *oracle);
+  if (cost.bytes_per_token > 0) row["ratio_to_bf16"] = cost.ratio_to_bf16;
+  for (const PartColumn& part : kParts) row[part.key] = median(column(run, first, part.milliseconds));
+  return row;
+}
+
 void write_json(const BenchPairOptions& options, const std::vector<CodecRun>& runs) {
   const CodecRun* oracle = find_oracle(runs);
   Report report;
   for (const CodecRun& run : runs) {
-    const WireCost cost = wire_cost(run);
-    for (const bool first : {true, false}) {
-      double f1 = 0, exact = 0, count = 0;
-      for (const Answer& answer : run.answers) {
-        if (answer.first != first) continue;
-        f1 += answer.score.f1;
-        exact += answer.score.exact_match;
-        ++count;
+    for (size_t file = 0; file < options.files.size(); ++file) {
+      for (const bool first : {true, false}) {
+        const Group group{file, first};
+        const CodecRun part = only(run, group);
+        if (part.answers.empty()) continue;
+        std::optional<CodecRun> reference;
+        if (oracle != nullptr) reference = only(*oracle, group);
+        report.add_row(row_of(part, reference ? &*reference : nullptr, first, options.files[file].stem().string()));
       }
-      if (count == 0) continue;
-      nlohmann::ordered_json row = {{"codec", run.codec},
-                                    {"level", 0},
-                                    {"task", "pair"},
-                                    {"regime", first ? "prefill_in_path" : "handoff"},
-                                    {"questions", count},
-                                    {"f1", f1 / count},
-                                    {"exact_match", exact / count},
-                                    {"bytes_per_token", cost.bytes_per_token},
-                                    {"ratio_to_bf16", cost.ratio_to_bf16},
-                                    {"ttft_ms", median(column(run, first, &v1::TransferAccount::ttft_ms))}};
-      if (oracle != nullptr) row["same_answer"] = same_answer_share(run, *oracle);
-      for (const PartColumn& part : kParts) row[part.key] = median(column(run, first, part.milliseconds));
-      report.add_row(std::move(row));
     }
   }
   report.write(options.json);
@@ -249,7 +282,7 @@ void warn_of_fallbacks(const std::vector<CodecRun>& runs) {
 }
 
 void run(const BenchPairOptions& options) {
-  const std::vector<Question> questions = load_questions(options);
+  const std::vector<FileQuestion> questions = load_questions(options);
   const std::vector<CodecRun> runs = ask_all(options, questions);
   std::cout << "\nAnswers and bytes (" << questions.size()
             << " questions; bytes/token counts headers; TTFT: medians)\n";
@@ -269,10 +302,15 @@ void add_bench_pair_command(CLI::App& bench) {
       "Ask a running pair a question set with each codec: bytes per token, F1, and the parts of the time to the first\n"
       "token, for a context's first question (prefill in path) and for its next ones (hand-off: the codes exist).");
   add_client_options(*command, options->client);
-  command->add_option("--questions", options->files, "SQuAD or HotpotQA JSON, bAbI text, or JSON lines")->required();
+  command
+      ->add_option("--questions", options->files,
+                   "SQuAD or HotpotQA JSON, bAbI text, or JSON lines; may be given several times")
+      ->required()
+      ->allow_extra_args(false);
   command->add_option("--limit", options->questions, "Use the first N questions; 0: all")->capture_default_str();
   command->add_option("--codecs", options->codecs, "Comma-separated, of oracle, raw, scd")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->capture_default_str();
   command->add_option("--max-tokens", options->max_tokens, "Longest answer, tokens")->capture_default_str();
   command->add_option("--show", options->show, "Print the streamed answers of so many contexts' first questions")

@@ -213,7 +213,7 @@ void run(const BenchTransferOptions& options) {
       const double share = median(ours) / median(reference);
       table.add_row({transports, std::to_string(bytes >> 10) + " KiB", format_fixed(median(ours), 0),
                      format_fixed(median(reference), 0), format_percent(share), own.lanes()});
-      report.add_row({{"bench", "transfer"},
+      report.add_row({{"task", "transfer"},
                       {"transport", transports},
                       {"lanes", own.lanes()},
                       {"message_bytes", bytes},
@@ -250,12 +250,16 @@ void add_bench_transfer_command(CLI::App& bench_app) {
                                                "beside `ucx_perftest -e -t ucp_am_bw` with the "
                                                "same transport, settings and message size, measured in turns. Payload "
                                                "CRCs are made beforehand, as at encoding.");
-  command->add_option("--transports", options->transports, "Transport lists, one measurement each, as in UCX_TLS")
+  command
+      ->add_option("--transports", options->transports,
+                   "Transport lists as in UCX_TLS, one measurement each; with ; between them")
       ->delimiter(';')
+      ->allow_extra_args(false)
       ->capture_default_str();
-  command->add_option("--sizes", options->sizes, "Message sizes; 64K, 1M and the like are understood")
+  command->add_option("--sizes", options->sizes, "Message sizes, comma-separated; 64K, 1M and the like are understood")
       ->transform(CLI::AsSizeValue(false))
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->capture_default_str();
   command->add_option("--megabytes", options->megabytes, "Payload of one measurement")->capture_default_str();
   command->add_option("--repeats", options->repeats, "Measurements of each; the median counts")

@@ -202,10 +202,10 @@ Continuation CacheExperiment::run(std::span<const TokenId> forced) {
   return {state.handover, logits.rows, logits.columns, {begin, begin + logits.rows * logits.columns}};
 }
 
-std::vector<TokenId> CacheExperiment::generate(int32_t max_tokens) {
+std::vector<TokenId> CacheExperiment::generate(int32_t max_tokens, const std::function<bool(TokenId)>& ends) {
   State& state = *state_;
   state.check_room(static_cast<size_t>(std::max(max_tokens, 0)));
-  const std::vector<TokenId>& ends = state.consumer.config().end_of_sequence;
+  const std::vector<TokenId>& end_ids = state.consumer.config().end_of_sequence;
   std::vector<TokenId> tokens(state.prompt.begin() + state.handover, state.prompt.end());
   int64_t position = state.handover;
   std::vector<TokenId> generated;
@@ -213,8 +213,8 @@ std::vector<TokenId> CacheExperiment::generate(int32_t max_tokens) {
     const SequenceChunk chunk{&state.working.pages, position, tokens};
     const std::vector<float> logits = forward_last_logits(state.consumer, state.working.cache, std::span(&chunk, 1));
     const TokenId next = kernels::sample(logits, {}, 0.0);
-    if (std::find(ends.begin(), ends.end(), next) != ends.end()) break;
     generated.push_back(next);
+    if (std::find(end_ids.begin(), end_ids.end(), next) != end_ids.end() || (ends && ends(next))) break;
     position += static_cast<int64_t>(tokens.size());
     tokens.assign(1, next);
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -18,7 +19,7 @@ struct CacheExperimentOptions {
   int64_t chunk_tokens = 128;  // a codec's block
   bool exact_layer0 = true;    // layer 0 depends on the token ids alone: the consumer computes it
   int64_t sinks = 16;          // first tokens the consumer computes itself; 0: none
-  int64_t suffix = 64;         // at least this many last tokens run natively; 0 still leaves one
+  int64_t suffix = 32;         // at least this many last tokens run natively; 0 still leaves one
 };
 
 // The hand-over ends at the largest multiple of 16 <= tokens - suffix; 0 when the prompt is too short for one.
@@ -80,8 +81,9 @@ class CacheExperiment {
   // these tokens. May be called again and again.
   Continuation run(std::span<const TokenId> forced);
 
-  // The same, then greedily up to max_tokens ids, ending before an end-of-sequence id of the consumer.
-  std::vector<TokenId> generate(int32_t max_tokens);
+  // The same, then greedily up to max_tokens ids. The first end-of-sequence id of the consumer, or the first id that
+  // `ends` holds for, is the last of them, as in a decode server's answer.
+  std::vector<TokenId> generate(int32_t max_tokens, const std::function<bool(TokenId)>& ends = {});
 
  private:
   struct State;

@@ -5,9 +5,12 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "common/base/error.h"
 #include "common/model/fingerprint.h"
+#include "common/model/model_config.h"
+#include "common/tokenizer/tokenizer.h"
 #include "tools/scd/calibration.h"
 #include "tools/scd/model_pair.h"
 #include "tools/scd/report.h"
@@ -116,27 +119,56 @@ void require_limit(const CalibrationResult& result, const CalibrateOptions& opti
                   "--rank-hidden), more --tokens, more --patch-layers, or a higher limit");
 }
 
-void run(CalibrateOptions options) {
-  const auto start = std::chrono::steady_clock::now();
-  const ModelPair pair(options.pair);
+CalibrationText read_text(CalibrateOptions& options) {
   options.text.seed = options.calibration.seed;
-  options.text.window = std::min<int64_t>(options.text.window, pair.consumer().config().max_positions);
-  const CalibrationText text = read_calibration_text(pair.tokenizer(), options.text);
+  options.text.window =
+      std::min<int64_t>(options.text.window, ModelConfig::from_directory(options.pair.consumer).max_positions);
+  CalibrationText text =
+      read_calibration_text(Tokenizer::from_file(options.pair.consumer / "tokenizer.json"), options.text);
   if (count_tokens(text.fit) < options.text.tokens * 9 / 10) {
     std::cerr << "scd: the text gives " << count_tokens(text.fit) << " tokens to fit on, " << options.text.tokens
               << " were asked for\n";
   }
-  const CalibrationInput input{pair.producer(), pair.consumer(),
-                               identity_of(options.pair.producer, options.pair.producer_adapter),
-                               identity_of(options.pair.consumer, options.pair.consumer_adapter), text};
-  CalibrationResult result;
-  if (options.add_consumer) {
-    const ArtifactEncoder encoder = load_encoder(options.out);
-    (void)check_compatible(encoder, input.producer_identity).value_or_throw();
-    result = calibrate_consumer(input, encoder, options.calibration);
-  } else {
-    result = calibrate(input, options.calibration);
+  return text;
+}
+
+// The encoder that --out holds; none where it is free.
+std::optional<ArtifactEncoder> existing_encoder(const CalibrateOptions& options) {
+  if (options.add_consumer || std::filesystem::exists(options.out / "encoder")) return load_encoder(options.out);
+  if (!std::filesystem::exists(options.out)) return std::nullopt;
+  if (!std::filesystem::is_directory(options.out) || !std::filesystem::is_empty(options.out)) {
+    throw Error(ErrorCode::kAlreadyExists, options.out.string() + " is not empty and holds no codec artifact");
   }
+  return std::nullopt;
+}
+
+// Before the long work: would its result be refused?
+void require_writable(const CalibrateOptions& options, const std::optional<ArtifactEncoder>& there,
+                      const ModelIdentity& producer, const ModelIdentity& consumer, const CalibrationText& text) {
+  if (!there) return;
+  if (options.add_consumer) {
+    (void)check_compatible(*there, producer).value_or_throw();
+    return;
+  }
+  try {
+    require_same_calibration(*there, producer, consumer, text, options.calibration);
+  } catch (const Error& error) {
+    throw Error(error.code(), options.out.string() + ": " + error.what() +
+                                  "; choose another folder, remove this one, or keep its encoder with --add-consumer");
+  }
+}
+
+void run(CalibrateOptions options) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::optional<ArtifactEncoder> there = existing_encoder(options);
+  const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
+  const ModelIdentity consumer = identity_of(options.pair.consumer, options.pair.consumer_adapter);
+  const CalibrationText text = read_text(options);
+  require_writable(options, there, producer, consumer, text);
+  const ModelPair pair(options.pair);
+  const CalibrationInput input{pair.producer(), pair.consumer(), producer, consumer, text};
+  CalibrationResult result = options.add_consumer ? calibrate_consumer(input, *there, options.calibration)
+                                                  : calibrate(input, options.calibration);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   print_layers(result);
   print_search(result);
@@ -167,7 +199,8 @@ void add_text_options(CLI::App& command, CalibrateOptions& options) {
       .add_option("--text", options.text.files,
                   "Text to calibrate on: plain UTF-8, or .json/.jsonl question sets {context, question, answers}")
       ->required()
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command.add_option("--tokens", options.text.tokens, "Tokens to fit on")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{256}, int64_t{1} << 32));
@@ -183,17 +216,33 @@ void add_text_options(CLI::App& command, CalibrateOptions& options) {
       ->capture_default_str();
 }
 
-void add_codec_options(CLI::App& command, CalibrateOptions& options) {
+// What the encoder alone decides; an encoder that is kept has it already.
+void add_encoder_options(CLI::App& command, CalibrateOptions& options) {
+  CLI::Option* kept = command.add_flag("--add-consumer", options.add_consumer,
+                                       "Keep the encoder that --out holds, its ranks and Patch layers included, and "
+                                       "fit a decoder for this consumer only");
   CalibrationOptions& calibration = options.calibration;
-  command.add_option("--rank-key", calibration.rank.key, "Components of a key, per head; 0: 3/4 of head_dim");
-  command.add_option("--rank-value", calibration.rank.value, "Components of a value, per head; 0: head_dim");
-  command.add_option("--rank-hidden", calibration.rank.hidden, "Components of a Patch layer; 0: 3/4 of hidden");
+  command.add_option("--rank-key", calibration.rank.key, "Components of a key, per head; 0: 3/4 of head_dim")
+      ->check(CLI::Range(0, 65535))
+      ->excludes(kept);
+  command.add_option("--rank-value", calibration.rank.value, "Components of a value, per head; 0: head_dim")
+      ->check(CLI::Range(0, 65535))
+      ->excludes(kept);
+  command.add_option("--rank-hidden", calibration.rank.hidden, "Components of a Patch layer; 0: 3/4 of hidden")
+      ->check(CLI::Range(0, 65535))
+      ->excludes(kept);
   command.add_option("--patch-layers", calibration.patch_layers, "How many layers to patch; -1: as the search chooses")
       ->capture_default_str()
-      ->check(CLI::Range(-1, 4096));
+      ->check(CLI::Range(-1, 4096))
+      ->excludes(kept);
   command.add_option("--pool", calibration.pool, "Layers for which Patch is fitted and searched")
       ->capture_default_str()
-      ->check(CLI::Range(1, 4096));
+      ->check(CLI::Range(1, 4096))
+      ->excludes(kept);
+}
+
+void add_fit_options(CLI::App& command, CalibrateOptions& options) {
+  CalibrationOptions& calibration = options.calibration;
   command.add_option("--max-kl", calibration.max_kl, "Fail when the KL on held-out text is higher; 0: no limit")
       ->check(CLI::NonNegativeNumber);
   command.add_option("--ridge", calibration.ridge, "Ridge strength, relative to the mean variance")
@@ -219,10 +268,12 @@ void add_calibrate_command(CLI::App& app) {
                          "                --text train.jsonl,prose.txt --tokens 32768 --out artifacts/pair");
   add_pair_options(*command, *options);
   add_text_options(*command, *options);
-  add_codec_options(*command, *options);
-  command->add_option("--out", options->out, "Directory of the artifact")->required();
-  command->add_flag("--add-consumer", options->add_consumer,
-                    "Keep the encoder that --out holds and fit a decoder for this consumer only");
+  add_encoder_options(*command, *options);
+  add_fit_options(*command, *options);
+  command
+      ->add_option("--out", options->out,
+                   "Directory of the artifact: new, empty, or holding what the same calibration wrote")
+      ->required();
   command->add_option("--json", options->json, "Write the report to this file");
   command->callback([options] { run(*options); });
 }

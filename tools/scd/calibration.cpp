@@ -83,10 +83,7 @@ class Fitter {
     return fit_predictor({codes, targets, held_out_codes, held_out_targets}, options);
   }
 
-  CalibrationRecord record() const {
-    return {input_.text.file_sha256, count_tokens(input_.text.fit), count_tokens(input_.text.held_out), options_.seed,
-            options_.ridge};
-  }
+  CalibrationRecord record() const { return record_of(input_.text, options_); }
 
  private:
   PairStatisticsOptions statistics_options(int64_t tokens, uint64_t seed) const {
@@ -250,6 +247,41 @@ RankCaps default_ranks(const RankCaps& wanted, const CodecModel& model) {
   return {wanted.key > 0 ? wanted.key : std::max(1, model.head_dim * 3 / 4),
           wanted.value > 0 ? wanted.value : model.head_dim,
           wanted.hidden > 0 ? wanted.hidden : std::max(1, model.hidden * 3 / 4)};
+}
+
+CalibrationRecord record_of(const CalibrationText& text, const CalibrationOptions& options) {
+  return {text.file_sha256, count_tokens(text.fit), count_tokens(text.held_out), options.seed, options.ridge};
+}
+
+void require_same_calibration(const ArtifactEncoder& there, const ModelIdentity& producer,
+                              const ModelIdentity& consumer, const CalibrationText& text,
+                              const CalibrationOptions& options) {
+  std::string differs;
+  const auto compare = [&](bool same, const char* what) {
+    if (!same) differs += (differs.empty() ? "" : ", ") + std::string(what);
+  };
+  const CalibrationRecord wanted = record_of(text, options);
+  const CalibrationRecord& record = there.calibration;
+  compare(check_compatible(there, producer).ok(), "producer");
+  compare(there.fitted_with == consumer.weights, "consumer");
+  compare(record.text_sha256 == wanted.text_sha256, "text");
+  compare(record.tokens == wanted.tokens, "number of tokens");
+  compare(record.held_out_tokens == wanted.held_out_tokens, "held-out text");
+  compare(record.seed == wanted.seed, "seed");
+  compare(record.ridge == wanted.ridge, "ridge");
+  const RankCaps ranks = default_ranks(options.rank, there.model);
+  const auto patched = static_cast<int32_t>(there.patch_layers().size());
+  const auto codable = static_cast<int32_t>(there.layers.size()) - (options.experiment.exact_layer0 ? 1 : 0);
+  compare(std::ranges::all_of(there.layers,
+                              [&](const ScdLayerEncoder& maps) {
+                                return maps.is_patch() ? maps.hidden.rows == ranks.hidden
+                                                       : maps.key.rows == ranks.key && maps.value.rows == ranks.value;
+                              }),
+          "ranks");
+  compare(options.patch_layers < 0 || std::min(options.patch_layers, codable) == patched, "number of Patch layers");
+  if (!differs.empty()) {
+    throw Error(ErrorCode::kAlreadyExists, "it holds the encoder of another calibration (other " + differs + ")");
+  }
 }
 
 double payload_bytes_per_token(const std::vector<ScdLayerEncoder>& layers, const CodecModel& model,

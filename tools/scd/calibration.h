@@ -61,6 +61,15 @@ CodecModel codec_model_of(const ModelConfig& config);
 double payload_bytes_per_token(const std::vector<ScdLayerEncoder>& layers, const CodecModel& model,
                                const CacheExperimentOptions& experiment);
 
+// What the artifact records of it; known before models are loaded.
+CalibrationRecord record_of(const CalibrationText& text, const CalibrationOptions& options);
+
+// Refuses to begin a calibration that cannot be written: throws Error kAlreadyExists, naming what differs, where
+// `there`, the encoder that the folder holds, was fitted on other models, text, options or ranks.
+void require_same_calibration(const ArtifactEncoder& there, const ModelIdentity& producer,
+                              const ModelIdentity& consumer, const CalibrationText& text,
+                              const CalibrationOptions& options);
+
 // Same input and options, same artifact. Shows its progress. Throws Error kFailedPrecondition for models whose caches
 // do not have one shape, kInvalidArgument for ranks beyond them.
 CalibrationResult calibrate(const CalibrationInput& input, const CalibrationOptions& options);

@@ -1,6 +1,7 @@
 #include "tools/scd/complete.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -27,9 +28,14 @@ struct CompleteOptions {
   uint32_t top_k = 0;
   float min_p = 0;
   float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::vector<std::string> logit_bias;  // ID:BIAS
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
+  std::vector<int32_t> stop_ids;
   std::optional<uint32_t> logprobs;
+  int32_t priority = 0;
   std::string cache_salt;
   bool ignore_eos = false;
   bool json = false;
@@ -37,6 +43,21 @@ struct CompleteOptions {
 
 std::string read_standard_input() {
   return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+}
+
+void add_logit_bias(const std::string& text, v1::CompleteRequest& request) {
+  int32_t id = 0;
+  float bias = 0;
+  const char* const end = text.data() + text.size();
+  const auto [colon, wrong_id] = std::from_chars(text.data(), end, id);
+  if (wrong_id == std::errc() && colon != end && *colon == ':') {
+    const auto [rest, wrong_bias] = std::from_chars(colon + 1, end, bias);
+    if (wrong_bias == std::errc() && rest == end) {
+      (*request.mutable_logit_bias())[id] = bias;
+      return;
+    }
+  }
+  throw Error(ErrorCode::kInvalidArgument, "--logit-bias '" + text + "': expected ID:BIAS, such as 50:-100");
 }
 
 v1::CompleteRequest request_of(const CompleteOptions& options) {
@@ -54,10 +75,15 @@ v1::CompleteRequest request_of(const CompleteOptions& options) {
   request.set_top_k(options.top_k);
   request.set_min_p(options.min_p);
   request.set_repetition_penalty(options.repetition_penalty);
+  request.set_presence_penalty(options.presence_penalty);
+  request.set_frequency_penalty(options.frequency_penalty);
+  for (const std::string& bias : options.logit_bias) add_logit_bias(bias, request);
   if (options.seed) request.set_seed(*options.seed);
   for (const std::string& stop : options.stop) request.add_stop(stop);
+  for (const int32_t id : options.stop_ids) request.add_stop_token_ids(id);
   if (options.logprobs) request.set_logprobs(*options.logprobs);
   request.set_ignore_eos(options.ignore_eos);
+  request.set_priority(options.priority);
   request.set_cache_salt(options.cache_salt);
   set_codec(request, options.codec);
   return request;
@@ -104,7 +130,8 @@ void add_complete_command(CLI::App& app) {
   add_client_options(*command, options->client);
   command->add_option("prompt", options->prompt, "The prompt; standard input when left out");
   command->add_option("--ids", options->ids, "The prompt as token ids, comma-separated, used as they are")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command->add_option("--model", options->model, "Model by name (see GetServerInfo); default: the server's");
   command->add_option("--codec", options->codec,
                       "How the prompt's state is had: auto (the server's configuration), raw, scd, oracle (the decode "
@@ -116,9 +143,21 @@ void add_complete_command(CLI::App& app) {
   command->add_option("--top-k", options->top_k, "Likeliest tokens kept; 0: all")->capture_default_str();
   command->add_option("--min-p", options->min_p, "Least share of the likeliest token's probability");
   command->add_option("--repetition-penalty", options->repetition_penalty, "Over 1 discourages repeats");
+  command->add_option("--presence-penalty", options->presence_penalty,
+                      "Subtracted from the logit of every token generated before, -2 to 2");
+  command->add_option("--frequency-penalty", options->frequency_penalty,
+                      "Subtracted from a token's logit each time it was generated, -2 to 2");
+  command
+      ->add_option("--logit-bias", options->logit_bias,
+                   "ID:BIAS, -100 to 100: added to that token's logit; may be given several times")
+      ->allow_extra_args(false);
   command->add_option("--seed", options->seed, "The same seed gives the same text");
-  command->add_option("--stop", options->stop, "End before this string; may be given several times");
+  command->add_option("--stop", options->stop, "End before this string; may be given several times")
+      ->allow_extra_args(false);
+  command->add_option("--stop-id", options->stop_ids, "End at this token id; may be given several times")
+      ->allow_extra_args(false);
   command->add_option("--logprobs", options->logprobs, "Log-probabilities of so many likeliest tokens (with --json)");
+  command->add_option("--priority", options->priority, "Higher runs first among waiting requests; default 0");
   command->add_option("--cache-salt", options->cache_salt, "Share cached state only within this salt");
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on past end-of-sequence tokens");
   command->add_flag("--json", options->json, "Print one JSON object: text, token ids, usage, transfer account");

@@ -40,10 +40,11 @@ double bytes_per_token(const CodecResult& result) {
                                  : 0;
 }
 
-double ratio_to_bf16(const CodecResult& result, const ModelPair& pair) {
+// Null where nothing was sent.
+nlohmann::ordered_json ratio_to_bf16(const CodecResult& result, const ModelPair& pair) {
   const double bytes = bytes_per_token(result);
-  const auto raw = pair.consumer().config().kv_shape(kernels::DType::kBF16).bf16_bytes_per_token();
-  return bytes > 0 ? static_cast<double>(raw) / bytes : 0;
+  if (bytes == 0) return nullptr;
+  return static_cast<double>(pair.consumer().config().kv_shape(kernels::DType::kBF16).bf16_bytes_per_token()) / bytes;
 }
 
 nlohmann::ordered_json row_of(const CodecResult& result, const std::string& task, const ModelPair& pair) {
@@ -72,20 +73,21 @@ nlohmann::ordered_json row_of(const CodecResult& result, const std::string& task
   return row;
 }
 
+bool has(const nlohmann::ordered_json& row, const char* key) { return row.contains(key) && !row.at(key).is_null(); }
+
 std::string cell(const nlohmann::ordered_json& row, const char* key, double scale, int decimals) {
-  return row.contains(key) ? format_fixed(row.at(key).get<double>() * scale, decimals) : "-";
+  return has(row, key) ? format_fixed(row.at(key).get<double>() * scale, decimals) : "-";
 }
 
-void print_rows(const std::vector<nlohmann::ordered_json>& rows) {
+void print_rows(const nlohmann::ordered_json& rows) {
   TextTable table({"task", "codec", "bytes/token", "vs BF16", "F1", "95 % interval", "exact", "same answer",
                    "KL question", "KL answer", "KL p99", "perplexity"});
   for (const auto& row : rows) {
-    const bool sent = row.at("bytes_per_token").get<double>() > 0;
     table.add_row({row.at("task"), row.at("codec"), cell(row, "bytes_per_token", 1, 0),
-                   sent ? cell(row, "ratio_to_bf16", 1, 2) + "x" : "-", cell(row, "f1", 100, 1),
-                   row.contains("f1_low") ? cell(row, "f1_low", 100, 1) + " - " + cell(row, "f1_high", 100, 1) : "-",
+                   has(row, "ratio_to_bf16") ? cell(row, "ratio_to_bf16", 1, 2) + "x" : "-", cell(row, "f1", 100, 1),
+                   has(row, "f1_low") ? cell(row, "f1_low", 100, 1) + " - " + cell(row, "f1_high", 100, 1) : "-",
                    cell(row, "exact_match", 100, 1), cell(row, "same_answer", 100, 1),
-                   row.contains("kl_text") ? cell(row, "kl_text", 1, 4) : cell(row, "kl_question", 1, 4),
+                   has(row, "kl_text") ? cell(row, "kl_text", 1, 4) : cell(row, "kl_question", 1, 4),
                    cell(row, "kl_answer", 1, 4), cell(row, "kl_p99", 1, 3), cell(row, "perplexity", 1, 2)});
   }
   table.print(std::cout);
@@ -116,12 +118,8 @@ void run(EvalOptions options) {
   for (const std::string& name : options.codecs) codecs.push_back(pair.make_codec(name));
   CacheExperiment experiment(pair.producer(), pair.consumer(), options.context, options.experiment);
   Report report;
-  std::vector<nlohmann::ordered_json> rows;
   const auto add = [&](const std::string& task, const std::vector<CodecResult>& results) {
-    for (const CodecResult& result : results) {
-      rows.push_back(row_of(result, task, pair));
-      report.add_row(rows.back());
-    }
+    for (const CodecResult& result : results) report.add_row(row_of(result, task, pair));
   };
   for (const auto& file : options.tasks) {
     add(file.stem().string(), evaluate_questions(pair, experiment, codecs, read_task(options, file), options.task));
@@ -130,7 +128,7 @@ void run(EvalOptions options) {
     add(file.stem().string(), evaluate_prose(pair, experiment, codecs, read_prose(pair, file),
                                              static_cast<int64_t>(options.limit), options.task));
   }
-  print_rows(rows);
+  print_rows(report.rows());
   report.write(options.json);
 }
 
@@ -152,17 +150,29 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--consumer-adapter", options->pair.consumer_adapter, "LoRA adapter merged into it");
   command->add_option("--artifact", options->pair.artifact, "Codec artifact of the pair (scd calibrate makes it)");
   command->add_option("--precision", options->pair.precision, "auto, bf16 or fp32")->capture_default_str();
-  command->add_option("--tasks", options->tasks, "Question files, comma-separated")->delimiter(',');
-  command->add_option("--prose", options->prose, "Text files for perplexity and KL, comma-separated")->delimiter(',');
-  command->add_option("--codecs", options->codecs, "Of oracle, raw, scd")->delimiter(',')->capture_default_str();
+  command->add_option("--tasks", options->tasks, "Question files, comma-separated")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command->add_option("--prose", options->prose, "Text files for perplexity and KL, comma-separated")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command->add_option("--codecs", options->codecs, "Of oracle, raw, scd; comma-separated")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->capture_default_str();
   command->add_option("--limit", options->limit, "At most so many questions (windows of prose) a file; 0: all");
   command->add_option("--passages", options->passages, "Join each context with others of its file to so many")
       ->check(CLI::Range(1, 64));
   command->add_option("--seed", options->seed, "Of the joined passages")->capture_default_str();
-  command->add_option("--max-tokens", options->task.max_tokens, "Longest answer, tokens")->capture_default_str();
-  command->add_option("--rank-key", options->task.rank.key, "Cap of the key rank; 0: as calibrated");
-  command->add_option("--rank-value", options->task.rank.value, "Cap of the value rank; 0: as calibrated");
-  command->add_option("--rank-hidden", options->task.rank.hidden, "Cap of the hidden rank; 0: as calibrated");
+  command->add_option("--max-tokens", options->task.max_tokens, "Longest answer, tokens; its end is a line end")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--rank-key", options->task.rank.key, "Cap of the key rank; 0: as calibrated")
+      ->check(CLI::Range(0, 65535));
+  command->add_option("--rank-value", options->task.rank.value, "Cap of the value rank; 0: as calibrated")
+      ->check(CLI::Range(0, 65535));
+  command->add_option("--rank-hidden", options->task.rank.hidden, "Cap of the hidden rank; 0: as calibrated")
+      ->check(CLI::Range(0, 65535));
   command->add_option("--context", options->context, "Longest prompt and answer, tokens")->capture_default_str();
   command->add_option("--sinks", options->experiment.sinks, "First tokens the consumer computes")
       ->capture_default_str();

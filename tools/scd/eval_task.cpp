@@ -38,25 +38,35 @@ void use_codec(CacheExperiment& experiment, const NamedCodec& codec, const RankC
   result.decode_ms += account.decode_ms;
 }
 
-std::string answer_text(const Tokenizer& tokenizer, std::span<const TokenId> ids) {
-  const std::string text = tokenizer.decode(ids, /*skip_special=*/true);
+std::vector<TokenId> answer_ids(const ModelPair& pair, CacheExperiment& experiment, int32_t max_tokens) {
+  return experiment.generate(max_tokens, [&](TokenId id) {
+    return pair.tokenizer().decode(std::span(&id, 1), /*skip_special=*/true).find('\n') != std::string::npos;
+  });
+}
+
+std::string answer_text(const ModelPair& pair, std::span<const TokenId> ids) {
+  const std::vector<TokenId>& end_ids = pair.consumer().config().end_of_sequence;
+  if (!ids.empty() && std::ranges::find(end_ids, ids.back()) != end_ids.end()) ids = ids.first(ids.size() - 1);
+  const std::string text = pair.tokenizer().decode(ids, /*skip_special=*/true);
   return text.substr(0, text.find('\n'));
 }
 
 struct Asked {
   const Question& question;
   std::vector<TokenId> oracle_answer;
-  Continuation oracle;  // question tokens, then the oracle's answer
+  Continuation oracle;  // question tokens, then the oracle's answer; the last row predicts the answer's last token
+
+  std::span<const TokenId> forced() const { return std::span(oracle_answer).first(oracle_answer.size() - 1); }
 };
 
 void measure_answer(const ModelPair& pair, CacheExperiment& experiment, const Asked& asked, int32_t max_tokens,
                     CodecResult& result) {
-  const std::vector<TokenId> answer = experiment.generate(max_tokens);
-  const AnswerScore score = score_answer(answer_text(pair.tokenizer(), answer), asked.question.answers);
+  const std::vector<TokenId> answer = answer_ids(pair, experiment, max_tokens);
+  const AnswerScore score = score_answer(answer_text(pair, answer), asked.question.answers);
   result.f1.push_back(score.f1);
   result.exact_match.push_back(score.exact_match);
   result.same_answer.push_back(answer == asked.oracle_answer ? 1 : 0);
-  const std::vector<double> kl = kl_divergence(asked.oracle, experiment.run(asked.oracle_answer));
+  const std::vector<double> kl = kl_divergence(asked.oracle, experiment.run(asked.forced()));
   // Row i tells of token first_position + i + 1: the last prompt row already predicts the answer's first token.
   const auto question_rows = experiment.prompt_tokens() - experiment.handover() - 1;
   result.kl_question.insert(result.kl_question.end(), kl.begin(), kl.begin() + question_rows);
@@ -88,8 +98,8 @@ std::vector<CodecResult> evaluate_questions(const ModelPair& pair, CacheExperime
     const std::vector<TokenId> prompt = pair.tokenizer().encode(make_prompt(questions[i]));
     experiment.set_prompt(prompt, encoders);
     experiment.use_oracle();
-    Asked asked{questions[i], experiment.generate(options.max_tokens), {}};
-    asked.oracle = experiment.run(asked.oracle_answer);
+    Asked asked{questions[i], answer_ids(pair, experiment, options.max_tokens), {}};
+    asked.oracle = experiment.run(asked.forced());
     for (size_t c = 0; c < codecs.size(); ++c) {
       use_codec(experiment, codecs[c], options.rank, results[c]);
       measure_answer(pair, experiment, asked, options.max_tokens, results[c]);

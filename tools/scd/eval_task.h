@@ -19,7 +19,7 @@ struct CodecResult {
   std::vector<double> exact_match;  // [questions], 0 or 1
   std::vector<double> same_answer;  // [questions], 1 where the token ids are the oracle's
   std::vector<double> kl_question;  // nats, one a native prompt token (prose: a scored token)
-  std::vector<double> kl_answer;    // nats, one an oracle's answer token and the token after
+  std::vector<double> kl_answer;    // nats, one a token of the oracle's answer, the one that ends it included
   double log_likelihood = 0;        // sum over scored tokens of prose
   int64_t scored_tokens = 0;
   int64_t wire_bytes = 0;  // headers included
@@ -34,7 +34,9 @@ struct EvalTaskOptions {
   RankCaps rank;
 };
 
-// Asks every question with every codec. Items longer than the experiment's cache are refused with their id.
+// Asks every question with every codec. An answer ends with the first token whose text holds a line end, as a request
+// with the stop string "\n" does; that token is one of the answer's ids, and not of its text. Items longer than the
+// experiment's cache are refused with their id.
 std::vector<CodecResult> evaluate_questions(const ModelPair& pair, CacheExperiment& experiment,
                                             std::span<const NamedCodec> codecs, std::span<const Question> questions,
                                             const EvalTaskOptions& options);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -29,9 +30,9 @@ std::string read_text(const std::filesystem::path& file) {
   if (failed) throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read (" + failed.message() + ")");
   if (size > kMaxFileBytes) refuse(file, "larger than 1 GiB: not a question file");
   std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  text << stream.rdbuf();
-  return std::move(text).str();
+  std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);  // some editors' byte order mark
+  return text;
 }
 
 std::vector<Question> from_squad(const Json& root) {
@@ -78,6 +79,18 @@ std::vector<Question> from_hotpot(const Json& root) {
   return questions;
 }
 
+// "milk,football", the parts of one answer: as a sentence writes them, then as the file does. Scoring deletes
+// punctuation, so that without the space both parts would be one word.
+std::vector<std::string> babi_answers(const std::string& written) {
+  std::string spaced;
+  for (size_t i = 0; i < written.size(); ++i) {
+    spaced += written[i];
+    if (written[i] == ',' && i + 1 < written.size() && written[i + 1] != ' ') spaced += ' ';
+  }
+  if (spaced == written) return {written};
+  return {spaced, written};
+}
+
 // "12 Where is Mary? <tab> bathroom <tab> 1" (some copies have | for the tab): a question about the story's lines so
 // far; line 1 starts a new story.
 std::vector<Question> from_babi(const std::filesystem::path& file, const std::string& text) {
@@ -85,6 +98,8 @@ std::vector<Question> from_babi(const std::filesystem::path& file, const std::st
   std::istringstream lines(text);
   std::string line, story;
   for (int number = 1; std::getline(lines, line); ++number) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.find_first_not_of(" \t") == std::string::npos) continue;
     const size_t space = line.find(' ');
     if (space == std::string::npos) refuse(file, "line " + std::to_string(number) + ": expected '<number> <sentence>'");
     if (line.substr(0, space) == "1") story.clear();
@@ -97,7 +112,7 @@ std::vector<Question> from_babi(const std::filesystem::path& file, const std::st
     const size_t end = rest.find_first_of("\t|", tab + 1);
     std::string question = rest.substr(0, tab);
     while (!question.empty() && std::isspace(static_cast<unsigned char>(question.back())) != 0) question.pop_back();
-    questions.push_back({std::to_string(number), story, question, {rest.substr(tab + 1, end - tab - 1)}});
+    questions.push_back({std::to_string(number), story, question, babi_answers(rest.substr(tab + 1, end - tab - 1))});
   }
   return questions;
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -14,6 +15,10 @@
 
 namespace scd {
 namespace {
+
+constexpr std::array kRowKeys{"codec",       "level",           "task",         "questions", "f1",
+                              "exact_match", "same_answer",     "kl_question",  "kl_answer", "kl_p99",
+                              "perplexity",  "bytes_per_token", "ratio_to_bf16"};
 
 std::string field_of(const char* file, const std::string& field) {
   std::ifstream in(file);
@@ -64,7 +69,14 @@ std::string command_line() {
   return line;
 }
 
-void Report::add_row(nlohmann::ordered_json row) { rows_.push_back(std::move(row)); }
+nlohmann::ordered_json complete_row(const nlohmann::ordered_json& row) {
+  nlohmann::ordered_json complete;
+  for (const char* key : kRowKeys) complete[key] = nullptr;
+  complete.update(row);
+  return complete;
+}
+
+void Report::add_row(const nlohmann::ordered_json& row) { rows_.push_back(complete_row(row)); }
 
 nlohmann::ordered_json Report::to_json() const {
   return {{"machine", machine_description()}, {"commit", build_commit()}, {"command", command_line()}, {"rows", rows_}};

@@ -9,11 +9,17 @@
 
 namespace scd {
 
+// The row with the keys that every row of every report has, null where it did not measure them: codec, level, task,
+// questions, f1, exact_match, same_answer (all three in [0, 1]), kl_question, kl_answer, kl_p99 (nats), perplexity,
+// bytes_per_token, ratio_to_bf16. They come first, in this order; what else the row holds follows.
+nlohmann::ordered_json complete_row(const nlohmann::ordered_json& row);
+
 // {machine, commit, command, rows}: one object per measurement, the same keys everywhere. Times end in `_ms`, rates in
 // `_per_s`, shares of a limit in `_share`.
 class Report {
  public:
-  void add_row(nlohmann::ordered_json row);
+  void add_row(const nlohmann::ordered_json& row);  // completed
+  const nlohmann::ordered_json& rows() const { return rows_; }
   nlohmann::ordered_json to_json() const;
   // Written beside and renamed into place; throws Error naming the path. An empty path writes nothing, so callers pass
   // their `--json` option as it came.

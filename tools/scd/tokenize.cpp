@@ -54,6 +54,16 @@ std::vector<TokenId> parse_ids(std::string_view text) {
   return ids;
 }
 
+void require_in_vocabulary(const Tokenizer& tokenizer, std::span<const TokenId> ids) {
+  for (const TokenId id : ids) {
+    if (id >= 0 && static_cast<size_t>(id) < tokenizer.vocab_size()) continue;
+    throw Error(ErrorCode::kInvalidArgument, "token id " + std::to_string(id) +
+                                                 " is outside the vocabulary: expected ids of 0 to " +
+                                                 std::to_string(tokenizer.vocab_size() - 1) + " (" +
+                                                 std::to_string(tokenizer.vocab_size()) + " tokens)");
+  }
+}
+
 // The ids without what encoding puts around every text (BOS, EOS), where that is there.
 std::span<const TokenId> without_frame(const Tokenizer& tokenizer, std::span<const TokenId> ids) {
   const auto framed = tokenizer.encode("a");
@@ -97,6 +107,7 @@ void tokenize(const TokenizeOptions& options) {
   const std::string input = read_all(std::cin);
   if (options.decode) {
     const auto ids = parse_ids(input);
+    require_in_vocabulary(tokenizer, ids);
     std::cout << tokenizer.decode(without_frame(tokenizer, ids), options.no_special) << std::flush;
     return;
   }

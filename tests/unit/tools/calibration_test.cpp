@@ -177,6 +177,44 @@ TEST_F(Calibration, AnExperimentWithTheRawCodecOfOneModelIsTheOracle) {
   EXPECT_EQ(experiment.generate(8), answer);
 }
 
+TEST_F(Calibration, AnAnswerEndsWithTheFirstIdThatEndsIt) {
+  CacheExperiment experiment(*pair_->producer, *pair_->producer, 256);
+  experiment.set_prompt(pair_->text.fit[0], {});
+  experiment.use_oracle();
+  std::vector<TokenId> answer = experiment.generate(8);
+  ASSERT_EQ(answer.size(), 8U);
+  const auto end = std::ranges::find(answer, answer[4]);
+  EXPECT_EQ(experiment.generate(8, [&](TokenId id) { return id == *end; }),
+            std::vector<TokenId>(answer.begin(), end + 1));
+}
+
+TEST_F(Calibration, TheSameCalibrationMayBeWrittenAgainAndAnotherIsRefusedBeforeItRuns) {
+  CalibrationOptions wanted = options();
+  wanted.patch_layers = 1;
+  CalibrationResult result = calibrate(pair_->input(), wanted);
+  write_artifact(pair_->artifact("again"), result.encoder, result.decoder);
+  const ArtifactEncoder there = load_encoder(pair_->artifact("again"));
+  const CalibrationInput input = pair_->input();
+  const auto check = [&](const CalibrationOptions& asked, const ModelIdentity& consumer, const CalibrationText& text) {
+    require_same_calibration(there, input.producer_identity, consumer, text, asked);
+  };
+  EXPECT_NO_THROW(check(wanted, input.consumer_identity, pair_->text));
+  CalibrationOptions other = wanted;
+  other.seed = 7;
+  other.rank.key = 3;
+  other.patch_layers = 2;
+  try {
+    check(other, input.producer_identity, pair_->text);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kAlreadyExists);
+    EXPECT_THAT(error.what(), HasSubstr("(other consumer, seed, ranks, number of Patch layers)"));
+  }
+  CalibrationText shorter = pair_->text;
+  shorter.fit.pop_back();
+  EXPECT_THROW(check(wanted, input.consumer_identity, shorter), Error);
+}
+
 TEST_F(Calibration, AnExperimentNamesPromptsItHasNoRoomFor) {
   CacheExperiment experiment(*pair_->producer, *pair_->consumer, 64);
   EXPECT_THROW(experiment.set_prompt({}, {}), Error);

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "tests/support/test_data.h"
+#include "tools/scd/answer_score.h"
 
 namespace scd {
 namespace {
@@ -59,6 +60,31 @@ TEST_F(QuestionsFile, babi_questions_see_the_story_so_far) {
   EXPECT_EQ(questions[0].question, "Where is Mary?");
   EXPECT_EQ(questions[1].context, "Ann sat.");
   EXPECT_EQ(questions[1].answers, std::vector<std::string>{"hall"});
+}
+
+TEST_F(QuestionsFile, babi_answers_of_several_parts_are_right_with_and_without_a_space) {
+  const auto questions = read_questions(write("1 Ann took milk.\n2 What has Ann? \tmilk,football\t1\n"));
+  ASSERT_EQ(questions.size(), 1u);
+  EXPECT_EQ(questions[0].answers, (std::vector<std::string>{"milk, football", "milk,football"}));
+  EXPECT_EQ(score_answer("milk, football", questions[0].answers).exact_match, 1);
+  EXPECT_EQ(score_answer("milk,football", questions[0].answers).exact_match, 1);
+  EXPECT_DOUBLE_EQ(score_answer("milk", questions[0].answers).f1, 2.0 / 3);
+}
+
+TEST_F(QuestionsFile, babi_files_may_have_blank_lines_and_crlf) {
+  const auto questions = read_questions(write("1 Mary moved.\r\n\r\n2 Where is Mary? \tbathroom\r\n\n"));
+  ASSERT_EQ(questions.size(), 1u);
+  EXPECT_EQ(questions[0].context, "Mary moved.");
+  EXPECT_EQ(questions[0].answers, std::vector<std::string>{"bathroom"});
+}
+
+TEST_F(QuestionsFile, a_byte_order_mark_is_skipped) {
+  const std::string mark = "\xEF\xBB\xBF";
+  const std::string row = "{\"context\": \"c\", \"question\": \"q\", \"answers\": [\"a\"]}\n";
+  EXPECT_EQ(read_questions(write(mark + row)).size(), 1u);
+  EXPECT_EQ(read_questions(write(mark + row + row)).size(), 2u);
+  EXPECT_EQ(read_questions(write(mark + "[{\"context\": [], \"question\": \"q\", \"answer\": \"a\"}]")).size(), 1u);
+  EXPECT_EQ(read_questions(write(mark + "1 Ann sat.\n2 Where is Ann? \thall\t1\n")).size(), 1u);
 }
 
 TEST(Questions, the_published_sets_are_read) {

@@ -22,6 +22,25 @@ TEST(Report, HoldsMachineCommitCommandAndRows) {
   EXPECT_EQ(json["rows"][0]["total_ms"], 1.5);
 }
 
+TEST(Report, EveryRowHasTheSameKeysAndNullWhereItDidNotMeasure) {
+  Report report;
+  report.add_row({{"codec", "raw"}, {"f1", 0.5}, {"regime", "handoff"}});
+  report.add_row({{"task", "wiki"}, {"perplexity", 7.0}});
+  const std::vector<std::string> keys = {"codec",       "level",           "task",         "questions", "f1",
+                                         "exact_match", "same_answer",     "kl_question",  "kl_answer", "kl_p99",
+                                         "perplexity",  "bytes_per_token", "ratio_to_bf16"};
+  for (const auto& row : report.rows()) {
+    std::vector<std::string> found;
+    for (const auto& [key, value] : row.items()) found.push_back(key);
+    found.resize(keys.size());
+    EXPECT_EQ(found, keys);
+  }
+  EXPECT_EQ(report.rows()[0]["f1"], 0.5);
+  EXPECT_EQ(report.rows()[0]["regime"], "handoff");
+  EXPECT_TRUE(report.rows()[0]["perplexity"].is_null());
+  EXPECT_TRUE(report.rows()[1]["codec"].is_null());
+}
+
 TEST(Report, WritesAFileAndNothingForAnEmptyPath) {
   Report report;
   report.write({});
