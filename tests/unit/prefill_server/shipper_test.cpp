@@ -22,8 +22,8 @@ class HeldTransport : public Transport {
 
   void leave(size_t index) { sent[index].on_sent(SendReport{}); }
 
-  std::vector<SendJob> sent;
   std::vector<LeaseKey> abandoned;
+  std::vector<SendJob> sent;  // ends first: jobs that end with it abandon
 };
 
 struct Told : PrefillListener {
