@@ -38,9 +38,11 @@ void EncodeStage::encode(const Job& job, const ComputedLayer& state) {
       return;
     }
     work.chunk.units.push_back(unit);
+    // Before the last code leaves: whoever has it may ask again at once, and finds the chunk stored.
+    if (state.layer + 1 == model_layers_) store(*job, work);
     on_code_(job, std::move(unit));
   }
-  if (state.layer + 1 == model_layers_) store(*job);
+  if (state.layer + 1 == model_layers_) job->encoding.clear();
 }
 
 CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, const ComputedLayer& state, const ChunkInWork& work) {
@@ -66,13 +68,11 @@ CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, const ComputedLayer& s
   return unit;
 }
 
-void EncodeStage::store(PrefillJob& job) {
-  for (ChunkInWork& work : std::exchange(job.encoding, {})) {
-    // Its name says the ranks asked for at the start.
-    if (work.rank != job.request.codec.rank) continue;
-    const Sha256Digest& name = job.names.of(work.chunk.tokens.end());
-    cache_.insert(name, std::make_shared<const StoredChunk>(std::move(work.chunk)));
-  }
+void EncodeStage::store(const PrefillJob& job, ChunkInWork& work) {
+  // Its name says the ranks asked for at the start.
+  if (work.rank != job.request.codec.rank) return;
+  const Sha256Digest& name = job.names.of(work.chunk.tokens.end());
+  cache_.insert(name, std::make_shared<const StoredChunk>(std::move(work.chunk)));
 }
 
 }  // namespace scd

@@ -26,7 +26,7 @@ class EncodeStage {
 
  private:
   CodeUnit encode_chunk(const PrefillJob& job, const ComputedLayer& state, const ChunkInWork& work);
-  void store(PrefillJob& job);
+  void store(const PrefillJob& job, ChunkInWork& work);
 
   CodeCache& cache_;
   const int32_t model_layers_;
