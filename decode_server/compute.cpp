@@ -138,6 +138,7 @@ void ComputeThread::handle(Event event, TransferStage& transfers) {
         if (!outcome) return fail(at, outcome.failure());
         if ((*at)->fell_back()) local_fallbacks_.fetch_add(1, std::memory_order_relaxed);
       },
+      // Acquires what the waker wrote, so that the look at cancelled() that follows sees it.
       [&](Wake&) { wake_posted_.exchange(false, std::memory_order_acq_rel); },
   };
   std::visit(visitor, event);

@@ -39,7 +39,7 @@ std::string name_of(kernels::DType precision) { return precision == kernels::DTy
 
 std::string name_of(const ModelOptions& options) {
   if (!options.name.empty()) return options.name;
-  const auto directory = std::filesystem::weakly_canonical(options.directory);
+  const auto directory = options.directory.has_filename() ? options.directory : options.directory.parent_path();
   return directory.filename().string();
 }
 

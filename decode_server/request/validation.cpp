@@ -26,6 +26,11 @@ std::string plain(double value) {
   return text;
 }
 
+std::string too_long(int64_t tokens, int64_t context_length) {
+  return std::to_string(tokens) + " tokens; the model's context of " + std::to_string(context_length) +
+         " tokens must hold the prompt and at least one more";
+}
+
 // Collects the first failure, so that checks read as a list.
 class Checker {
  public:
@@ -189,9 +194,7 @@ Result<CompletionRequest> check_request(const ValidationContext& context, const 
   if (request.has_token_ids() && request.token_ids().ids().empty())
     check.fail("token_ids", "empty; expected at least one id");
   if (request.token_ids().ids_size() >= context.model.max_positions) {
-    check.fail("token_ids", std::to_string(request.token_ids().ids_size()) + " tokens; the model's context of " +
-                                std::to_string(context.model.max_positions) +
-                                " tokens must hold the prompt and at least one more");
+    check.fail("token_ids", too_long(request.token_ids().ids_size(), context.model.max_positions));
   }
   CompletionRequest checked;
   checked.sampling = sampling_of(request, context.model.vocab, check);
@@ -227,9 +230,7 @@ Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequ
   const int64_t tokens = std::ssize(checked.prompt);
   const int64_t context_length = context.model.max_positions;
   if (tokens >= context_length) {
-    return wrong(request.has_text() ? "text" : "token_ids",
-                 std::to_string(tokens) + " tokens; the model's context of " + std::to_string(context_length) +
-                     " tokens must hold the prompt and at least one more");
+    return wrong(request.has_text() ? "text" : "token_ids", too_long(tokens, context_length));
   }
   checked.stop.max_tokens = static_cast<int32_t>(std::min<int64_t>(checked.stop.max_tokens, context_length - tokens));
   const int64_t capacity = int64_t{context.config.kv_cache.pages} * kPageTokens;

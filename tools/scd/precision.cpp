@@ -8,7 +8,7 @@ namespace scd {
 kernels::DType parse_precision(const std::string& text) {
   if (text == "fp32") return kernels::DType::kF32;
   if (text == "bf16") return kernels::DType::kBF16;
-  if (text == "auto") return kernels::bf16_is_native() ? kernels::DType::kBF16 : kernels::DType::kF32;
+  if (text == "auto") return kernels::native_precision();
   throw Error(ErrorCode::kInvalidArgument, "--precision: `" + text + "`: expected fp32, bf16 or auto");
 }
 
