@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/byte_buffer.h"
 #include "common/base/error.h"
 #include "common/base/sha256.h"
 #include "kernels/matrix.h"
@@ -48,7 +49,7 @@ class Encoder {
   virtual const Sha256Digest& id() const = 0;
   virtual bool needs_attention_input(int32_t layer) const = 0;
   // Appends the payload of one layer chunk to `out`. Deterministic: the same chunk gives the same bytes.
-  virtual void encode(const LayerChunk& chunk, const RankCaps& caps, std::vector<std::byte>& out) const = 0;
+  virtual void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const = 0;
 };
 
 // What came out: keys and values for the consumer's cache, or (Patch) the consumer's predicted attention input, from

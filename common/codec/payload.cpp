@@ -10,7 +10,7 @@ static_assert(std::endian::native == std::endian::little, "payloads are little-e
 
 namespace {
 
-void append_u16(uint16_t value, std::vector<std::byte>& out) {
+void append_u16(uint16_t value, ByteBuffer& out) {
   out.push_back(static_cast<std::byte>(value & 0xFF));
   out.push_back(static_cast<std::byte>(value >> 8));
 }
@@ -21,7 +21,7 @@ uint16_t read_u16(std::span<const std::byte> bytes, size_t at) {
 
 }  // namespace
 
-void append_payload_header(const PayloadHeader& header, std::vector<std::byte>& out) {
+void append_payload_header(const PayloadHeader& header, ByteBuffer& out) {
   out.push_back(static_cast<std::byte>(header.kind));
   out.push_back(static_cast<std::byte>(kPayloadVersion));
   append_u16(header.tokens, out);
@@ -63,7 +63,7 @@ Result<PayloadHeader> read_payload_header(const PayloadPlace& place, std::span<c
   return header;
 }
 
-void append_bf16(std::span<const float> values, std::vector<std::byte>& out) {
+void append_bf16(std::span<const float> values, ByteBuffer& out) {
   const size_t start = out.size();
   out.resize(start + values.size() * 2);
   std::byte* target = out.data() + start;

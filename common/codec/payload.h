@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/byte_buffer.h"
 #include "common/base/error.h"
 #include "common/codec/codec.h"
 
@@ -26,7 +27,7 @@ struct PayloadHeader {
   bool operator==(const PayloadHeader&) const = default;
 };
 
-void append_payload_header(const PayloadHeader& header, std::vector<std::byte>& out);
+void append_payload_header(const PayloadHeader& header, ByteBuffer& out);
 
 // Where a payload says it belongs, for messages: "payload of layer 3, tokens [128, 256): ...".
 Failure payload_failure(const PayloadPlace& place, const std::string& what);
@@ -35,7 +36,7 @@ Failure payload_failure(const PayloadPlace& place, const std::string& what);
 Result<PayloadHeader> read_payload_header(const PayloadPlace& place, std::span<const std::byte> payload);
 
 // Appends `values` rounded to BF16, little-endian.
-void append_bf16(std::span<const float> values, std::vector<std::byte>& out);
+void append_bf16(std::span<const float> values, ByteBuffer& out);
 
 // Reads out.size() BF16 values from bytes of exactly that length, of any alignment. False when one is not finite.
 [[nodiscard]] bool read_bf16(std::span<const std::byte> bytes, std::span<float> out);

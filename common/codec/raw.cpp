@@ -18,7 +18,7 @@ Sha256Digest raw_encoder_id(const CodecModel& producer) {
 
 RawEncoder::RawEncoder(const CodecModel& producer) : producer_(producer), id_(raw_encoder_id(producer)) {}
 
-void RawEncoder::encode(const LayerChunk& chunk, const RankCaps&, std::vector<std::byte>& out) const {
+void RawEncoder::encode(const LayerChunk& chunk, const RankCaps&, ByteBuffer& out) const {
   const int64_t tokens = chunk.keys.rows;
   SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens && chunk.values.rows == tokens, "tokens of a chunk");
   const auto width = static_cast<size_t>(producer_.kv_width());

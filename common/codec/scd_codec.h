@@ -17,7 +17,7 @@ class ScdEncoder final : public Encoder {
 
   const Sha256Digest& id() const override { return id_; }
   bool needs_attention_input(int32_t layer) const override;
-  void encode(const LayerChunk& chunk, const RankCaps& caps, std::vector<std::byte>& out) const override;
+  void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
 
  private:
   CodecModel producer_;

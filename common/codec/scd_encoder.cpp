@@ -12,7 +12,7 @@ namespace {
 int64_t capped(int64_t calibrated, int32_t cap) { return cap > 0 ? std::min<int64_t>(calibrated, cap) : calibrated; }
 
 // codes [rank, samples] = map[:rank] samples^T, appended as BF16.
-void append_codes(const DenseMatrix& map, int64_t rank, kernels::ConstMatrix samples, std::vector<std::byte>& out) {
+void append_codes(const DenseMatrix& map, int64_t rank, kernels::ConstMatrix samples, ByteBuffer& out) {
   DenseMatrix codes(rank, samples.rows);
   kernels::gemm_f32({.a = map.top(rank), .b = samples, .c = codes.view(), .transpose_b = true});
   append_bf16(codes.values, out);
@@ -62,7 +62,7 @@ bool ScdEncoder::needs_attention_input(int32_t layer) const {
   return layers_.at(static_cast<size_t>(layer)).is_patch();
 }
 
-void ScdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, std::vector<std::byte>& out) const {
+void ScdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const {
   const ScdLayerEncoder& maps = layers_.at(static_cast<size_t>(chunk.layer));
   const int64_t tokens = maps.is_patch() ? chunk.attention_input.rows : chunk.keys.rows;
   SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens, "tokens of a chunk");

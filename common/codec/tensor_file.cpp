@@ -77,7 +77,7 @@ DenseMatrix read_tensor(const StoredShape& stored, std::span<const std::byte> by
 std::string serialize_tensors(const TensorMap& tensors) {
   json header = json::object();
   std::string body;
-  std::vector<std::byte> halves;
+  ByteBuffer halves;
   for (const auto& [name, matrix] : tensors) {
     const bool bf16 = exact_in_bf16(matrix);
     const size_t begin = body.size();

@@ -7,8 +7,8 @@
 
 namespace scd {
 
-SharedBytes SharedBytes::from(std::vector<std::byte> bytes) {
-  auto owner = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+SharedBytes SharedBytes::from(ByteBuffer bytes) {
+  auto owner = std::make_shared<const ByteBuffer>(std::move(bytes));
   const std::span<const std::byte> view(*owner);
   return {view, std::move(owner)};
 }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/byte_buffer.h"
 #include "common/base/error.h"
 #include "common/transport/message.h"
 #include "common/transport/options.h"
@@ -24,7 +25,7 @@ struct SharedBytes {
   std::span<const std::byte> bytes{};
   std::shared_ptr<const void> owner{};
 
-  static SharedBytes from(std::vector<std::byte> bytes);
+  static SharedBytes from(ByteBuffer bytes);
 };
 
 // When a message passed which point.

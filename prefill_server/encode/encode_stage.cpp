@@ -61,7 +61,7 @@ CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, const ComputedLayer& s
     chunk.attention_input.data = state.attention_input.row<float>(row);
     chunk.attention_input.rows = tokens.count;
   }
-  std::vector<std::byte> payload;
+  ByteBuffer payload;
   job.encoder.encode(chunk, work.rank, payload);
   CodeUnit unit{.layer = state.layer, .tokens = tokens, .crc = crc32c(payload), .payload = {}};
   unit.payload = SharedBytes::from(std::move(payload));

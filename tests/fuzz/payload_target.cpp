@@ -84,7 +84,7 @@ void read_payload(const Decoder& decoder, std::span<const std::byte> bytes) {
 std::vector<uint8_t> payload_seed(Reader reader, const Encoder& encoder, int32_t layer, int64_t tokens,
                                   const RankCaps& caps) {
   const testing::SampleChunk sample(codecs().model, layer, 32, tokens, 5);
-  std::vector<std::byte> payload;
+  ByteBuffer payload;
   encoder.encode(sample.chunk, caps, payload);
   std::vector<uint8_t> seed{reader};
   append(static_cast<uint16_t>(layer), seed);

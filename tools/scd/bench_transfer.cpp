@@ -36,8 +36,8 @@ constexpr double kMebi = 1024.0 * 1024.0;
 struct BenchTransferOptions {
   std::vector<std::string> transports{"tcp", "sm,self"};
   std::vector<uint64_t> sizes{65536, 262144, 1048576, 4194304};
-  uint64_t megabytes = 512;
-  int repeats = 5;
+  uint64_t megabytes = 2048;
+  int repeats = 7;
   uint64_t slots = 64;
   uint64_t bytes_in_flight = TransportOptions{}.bytes_in_flight;
   bool verify = false;
@@ -78,7 +78,7 @@ class OwnTransfer {
 
   // Payload MiB/s from the first send until the receiver has freed the last message.
   double measure(const Case& c) {
-    const SharedBytes payload = SharedBytes::from(std::vector<std::byte>(c.bytes, std::byte{0x5A}));
+    const SharedBytes payload = SharedBytes::from(ByteBuffer(c.bytes, std::byte{0x5A}));
     const uint32_t crc = crc32c(payload.bytes);
     transfer(payload, crc, c.warm_up);
     const auto start = Clock::now();

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <map>
 #include <numeric>
+#include <ranges>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -50,6 +52,7 @@ struct CacheExperiment::State {
   SequenceCache working;   // under test
   std::vector<TokenId> prompt;
   int64_t handover = 0;
+  int64_t produced_tokens = 0;                      // of the prompt, that `produced` holds
   std::map<int32_t, DenseMatrix> attention_inputs;  // of the producer, [handover, hidden], by layer
 
   State(const Model& of_producer, const Model& of_consumer, int64_t tokens, const CacheExperimentOptions& with)
@@ -65,15 +68,16 @@ struct CacheExperiment::State {
   // The consumer's cache serves as the producer's where both are one model.
   const SequenceCache& source() const { return same_model() ? truth : produced; }
 
-  void prefill(const Model& model, SequenceCache& into, bool keep_inputs);
+  void prefill(const Model& model, SequenceCache& into, int64_t first, bool keep_inputs);
+  int64_t keep_common_prefix(std::span<const TokenId> next, const std::set<int32_t>& kept_layers);
   void rebuild_layer(const Encoder& encoder, const Decoder& decoder, const RankCaps& caps, int32_t layer,
                      RebuildAccount& account);
   kernels::ConstMatrix input_rows(int32_t layer, PositionRange range) const;
-  void check_room(size_t more_tokens) const;
+  void check_room(size_t tokens) const;
 };
 
-void CacheExperiment::State::prefill(const Model& model, SequenceCache& into, bool keep_inputs) {
-  for (int64_t first = 0; first < handover; first += kPrefillTokens) {
+void CacheExperiment::State::prefill(const Model& model, SequenceCache& into, int64_t first, bool keep_inputs) {
+  for (; first < handover; first += kPrefillTokens) {
     const int64_t count = std::min(kPrefillTokens, handover - first);
     const SequenceChunk chunk{&into.pages, first,
                               std::span(prompt).subspan(static_cast<size_t>(first), static_cast<size_t>(count))};
@@ -91,6 +95,26 @@ void CacheExperiment::State::prefill(const Model& model, SequenceCache& into, bo
   }
 }
 
+// Questions about one context share its prefill. Takes `next` as the prompt and returns the first position that both
+// caches still lack.
+int64_t CacheExperiment::State::keep_common_prefix(std::span<const TokenId> next,
+                                                   const std::set<int32_t>& kept_layers) {
+  const auto differs = std::ranges::mismatch(prompt, next).in2;
+  const int64_t before = std::exchange(handover, handover_tokens(std::ssize(next), options.suffix));
+  int64_t common = std::min({int64_t{differs - next.begin()}, before, handover}) / kPageTokens * kPageTokens;
+  prompt.assign(next.begin(), next.end());
+
+  std::map<int32_t, DenseMatrix> had = std::exchange(attention_inputs, {});
+  const bool same_layers = std::ranges::equal(kept_layers, had | std::views::keys);
+  if (!same_layers) common = 0;
+  for (const int32_t layer : kept_layers) {
+    DenseMatrix rows(handover, producer.config().hidden);
+    std::copy_n(had[layer].values.begin(), common * rows.columns, rows.values.begin());
+    attention_inputs[layer] = std::move(rows);
+  }
+  return common;
+}
+
 kernels::ConstMatrix CacheExperiment::State::input_rows(int32_t layer, PositionRange range) const {
   const auto kept = attention_inputs.find(layer);
   SCD_CHECK(kept != attention_inputs.end(), "set_prompt() was told of this encoder");
@@ -99,7 +123,7 @@ kernels::ConstMatrix CacheExperiment::State::input_rows(int32_t layer, PositionR
 
 void CacheExperiment::State::rebuild_layer(const Encoder& encoder, const Decoder& decoder, const RankCaps& caps,
                                            int32_t layer, RebuildAccount& account) {
-  std::vector<std::byte> payload;
+  ByteBuffer payload;
   DecodedLayer decoded;
   for (int64_t first = options.sinks; first < handover; first += options.chunk_tokens) {
     const PositionRange range{first, std::min(options.chunk_tokens, handover - first)};
@@ -130,11 +154,11 @@ void CacheExperiment::State::rebuild_layer(const Encoder& encoder, const Decoder
   }
 }
 
-void CacheExperiment::State::check_room(size_t more_tokens) const {
-  if (prompt.size() + more_tokens <= static_cast<size_t>(max_tokens)) return;
-  throw Error(ErrorCode::kOutOfRange, "a prompt of " + std::to_string(prompt.size()) + " tokens and " +
-                                          std::to_string(more_tokens) + " more exceed the " +
-                                          std::to_string(max_tokens) + " this experiment has room for");
+void CacheExperiment::State::check_room(size_t tokens) const {
+  if (tokens <= static_cast<size_t>(max_tokens)) return;
+  throw Error(ErrorCode::kOutOfRange, "a prompt and its continuation of " + std::to_string(tokens) +
+                                          " tokens exceed the " + std::to_string(max_tokens) +
+                                          " this experiment has room for");
 }
 
 CacheExperiment::CacheExperiment(const Model& producer, const Model& consumer, int64_t max_tokens,
@@ -152,17 +176,20 @@ int64_t CacheExperiment::handover() const { return state_->handover; }
 void CacheExperiment::set_prompt(std::span<const TokenId> prompt, std::span<const Encoder* const> encoders) {
   State& state = *state_;
   if (prompt.empty()) throw Error(ErrorCode::kInvalidArgument, "the prompt is empty");
-  state.prompt.assign(prompt.begin(), prompt.end());
-  state.check_room(0);
-  state.handover = handover_tokens(prompt_tokens(), state.options.suffix);
-  state.attention_inputs.clear();
+  state.check_room(prompt.size());
+  std::set<int32_t> kept_layers;
   for (int32_t layer = 0; layer < state.producer.config().layers; ++layer) {
-    const bool needed = std::any_of(encoders.begin(), encoders.end(),
-                                    [layer](const Encoder* encoder) { return encoder->needs_attention_input(layer); });
-    if (needed) state.attention_inputs[layer] = DenseMatrix(state.handover, state.producer.config().hidden);
+    const auto needs = [layer](const Encoder* encoder) { return encoder->needs_attention_input(layer); };
+    if (std::ranges::any_of(encoders, needs)) kept_layers.insert(layer);
   }
-  state.prefill(state.consumer, state.truth, state.same_model());
-  if (!state.same_model() && !encoders.empty()) state.prefill(state.producer, state.produced, true);
+  const int64_t first = state.keep_common_prefix(prompt, kept_layers);
+  state.prefill(state.consumer, state.truth, first, state.same_model());
+  if (!state.same_model() && !encoders.empty()) {
+    state.prefill(state.producer, state.produced, std::min(first, state.produced_tokens), true);
+    state.produced_tokens = state.handover;
+  } else {
+    state.produced_tokens = 0;
+  }
   use_oracle();
 }
 
@@ -189,7 +216,7 @@ RebuildAccount CacheExperiment::rebuild(const Encoder& encoder, const Decoder& d
 
 Continuation CacheExperiment::run(std::span<const TokenId> forced) {
   State& state = *state_;
-  state.check_room(forced.size());
+  state.check_room(state.prompt.size() + forced.size());
   std::vector<TokenId> tokens(state.prompt.begin() + state.handover, state.prompt.end());
   tokens.insert(tokens.end(), forced.begin(), forced.end());
   const SequenceChunk chunk{&state.working.pages, state.handover, tokens};
@@ -204,7 +231,7 @@ Continuation CacheExperiment::run(std::span<const TokenId> forced) {
 
 std::vector<TokenId> CacheExperiment::generate(int32_t max_tokens, const std::function<bool(TokenId)>& ends) {
   State& state = *state_;
-  state.check_room(static_cast<size_t>(std::max(max_tokens, 0)));
+  state.check_room(state.prompt.size() + static_cast<size_t>(std::max(max_tokens, 0)));
   const std::vector<TokenId>& end_ids = state.consumer.config().end_of_sequence;
   std::vector<TokenId> tokens(state.prompt.begin() + state.handover, state.prompt.end());
   int64_t position = state.handover;

@@ -103,7 +103,7 @@ Continuation LayerMix::State::run_suffixes() {
 
 void LayerMix::State::rebuild_chunk(size_t window, const LayerChunk& chunk, const Encoder& encoder,
                                     const Decoder& decoder, BatchCache& into) {
-  std::vector<std::byte> payload;
+  ByteBuffer payload;
   encoder.encode(chunk, {}, payload);
   DecodedLayer decoded;
   (void)decoder.decode({chunk.layer, chunk.first_position, chunk.keys.rows}, payload, decoded).value_or_throw();

@@ -85,12 +85,13 @@ nlohmann::ordered_json Report::to_json() const {
 void Report::write(const std::filesystem::path& path) const {
   if (path.empty()) return;
   const std::filesystem::path partial = path.string() + ".partial";
+  std::error_code failed;
+  if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), failed);  // opening tells
   {
     std::ofstream out(partial, std::ios::trunc);
     out << to_json().dump(2) << "\n";
     if (!out.flush()) throw Error(ErrorCode::kUnavailable, path.string() + ": cannot write the report");
   }
-  std::error_code failed;
   std::filesystem::rename(partial, path, failed);
   if (failed) throw Error(ErrorCode::kUnavailable, path.string() + ": cannot write the report: " + failed.message());
 }

@@ -11,6 +11,7 @@ namespace {
 
 // While messages stream, the next event is microseconds off: less than falling asleep and being woken costs both sides.
 constexpr std::chrono::microseconds kSpin{100};
+constexpr std::chrono::microseconds kKeepCore{10};  // a yield may cost a whole time slice
 constexpr int kProgressBurst = 64;
 constexpr std::chrono::milliseconds kFlushLimit{200};
 constexpr std::chrono::milliseconds kCloseLimit{1000};
@@ -71,7 +72,7 @@ void UcxEngine::run(const std::stop_token& stop) {
       streaming = now - last_active < kSpin;
       last_active = now;
     } else if (streaming && now - last_active < kSpin) {
-      sched_yield();  // whoever makes or takes the messages may need this core
+      if (now - last_active > kKeepCore) sched_yield();  // whoever makes or takes the messages may need this core
     } else {
       sleep(stop);
     }

@@ -18,7 +18,7 @@ float as_bf16(float value) { return kernels::to_float(kernels::to_bfloat16(value
 TEST(RawCodec, HandsOverBfloat16BitForBitWhereBothRotateAlike) {
   const CodecModel model = small_model();
   SampleChunk sample(model, 1, 48, 33, 7);
-  std::vector<std::byte> payload;
+  ByteBuffer payload;
   RawEncoder(model).encode(sample.chunk, {}, payload);
   const RawDecoder decoder(model, model);
   EXPECT_EQ(payload.size(), decoder.max_payload_bytes(33));
@@ -40,7 +40,7 @@ TEST(RawCodec, RotatesForTheConsumerWhereRopeDiffers) {
   DenseMatrix expected = unrotated;
   rotate_chunk(expected.view(), consumer.head_dim, 112, consumer.rope, kernels::RopeDirection::kRotate);
 
-  std::vector<std::byte> payload;
+  ByteBuffer payload;
   RawEncoder(producer).encode(sample.chunk, {}, payload);
   DecodedLayer out;
   ASSERT_TRUE(RawDecoder(producer, consumer).decode(sample.place(), payload, out).ok());
@@ -70,9 +70,9 @@ TEST(RawCodec, RefusesAConsumerOfAnotherShapeByName) {
 TEST(RawCodec, EncodesTheSameChunkToTheSameBytesAndAppends) {
   const CodecModel model = small_model();
   SampleChunk sample(model, 2, 0, 5, 9);
-  std::vector<std::byte> once;
+  ByteBuffer once;
   RawEncoder(model).encode(sample.chunk, {}, once);
-  std::vector<std::byte> twice;
+  ByteBuffer twice;
   RawEncoder(model).encode(sample.chunk, {}, twice);
   RawEncoder(model).encode(sample.chunk, {}, twice);
   ASSERT_EQ(twice.size(), 2 * once.size());
@@ -82,7 +82,7 @@ TEST(RawCodec, EncodesTheSameChunkToTheSameBytesAndAppends) {
 
 TEST(Payload, RoundsToBfloat16AsTheKernelsDo) {
   const std::vector<float> values = {0.0f, -0.0f, 1.0f, 1.00390625f, 1.01171875f, -3.14159f, 1e-40f, 3.38e38f};
-  std::vector<std::byte> bytes;
+  ByteBuffer bytes;
   append_bf16(values, bytes);
   std::vector<float> back(values.size());
   ASSERT_TRUE(read_bf16(bytes, back));

@@ -13,8 +13,8 @@ using ::testing::HasSubstr;
 using testing::SampleChunk;
 using testing::small_model;
 
-std::vector<std::byte> encode(const ScdEncoder& encoder, const SampleChunk& sample, const RankCaps& caps = {}) {
-  std::vector<std::byte> payload;
+ByteBuffer encode(const ScdEncoder& encoder, const SampleChunk& sample, const RankCaps& caps = {}) {
+  ByteBuffer payload;
   encoder.encode(sample.chunk, caps, payload);
   return payload;
 }

@@ -27,7 +27,7 @@ inline TransportOptions loopback_options() {
 }
 
 struct Received {
-  std::map<std::pair<int, int>, std::vector<std::byte>> payloads;  // by layer and first token
+  std::map<std::pair<int, int>, ByteBuffer> payloads;  // by layer and first token
   std::vector<std::pair<int, int>> order;
   std::vector<v1::PrefillEvent> events;
   grpc::Status status;

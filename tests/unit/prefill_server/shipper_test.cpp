@@ -41,7 +41,7 @@ class NoEncoder : public Encoder {
  public:
   const Sha256Digest& id() const override { return id_; }
   bool needs_attention_input(int32_t) const override { return false; }
-  void encode(const LayerChunk&, const RankCaps&, std::vector<std::byte>&) const override {}
+  void encode(const LayerChunk&, const RankCaps&, ByteBuffer&) const override {}
 
  private:
   Sha256Digest id_{9, 8, 7};
@@ -69,7 +69,7 @@ class ShipperTest : public ::testing::Test {
     std::vector<CodeUnit> all;
     for (const TokenRange& tokens : {TokenRange{0, 16}, TokenRange{16, 16}}) {
       for (int32_t layer = 0; layer < 2; ++layer) {
-        all.push_back({layer, tokens, 77, SharedBytes::from(std::vector<std::byte>(10))});
+        all.push_back({layer, tokens, 77, SharedBytes::from(ByteBuffer(10))});
       }
     }
     return all;

@@ -177,6 +177,35 @@ TEST_F(Calibration, AnExperimentWithTheRawCodecOfOneModelIsTheOracle) {
   EXPECT_EQ(experiment.generate(8), answer);
 }
 
+TEST_F(Calibration, APromptThatSharesItsBeginningWithTheLastIsMeasuredAlike) {
+  CalibrationOptions with_patch = options();
+  with_patch.patch_layers = 1;
+  const CalibrationResult fitted = calibrate(pair_->input(), with_patch);
+  const CodecModel producer = codec_model_of(pair_->producer->config());
+  const CodecModel consumer = codec_model_of(pair_->consumer->config());
+  const auto encoder = make_encoder(CodecId::kScd, producer, &fitted.encoder);
+  const auto decoder = make_decoder(CodecId::kScd, producer, consumer, &fitted.decoder);
+  const Encoder* encoders[] = {encoder.get()};
+  const auto measure = [&](CacheExperiment& experiment, std::span<const TokenId> prompt) {
+    experiment.set_prompt(prompt, encoders);
+    (void)experiment.rebuild(*encoder, *decoder, {});
+    return experiment.run({});
+  };
+  const std::vector<TokenId> first = pair_->text.fit[0];
+  std::vector<TokenId> second = first;
+  second[70] = second[70] == 5 ? 6 : 5;
+  const std::span<const TokenId> shorter = std::span(first).first(90);
+  CacheExperiment shared(*pair_->producer, *pair_->consumer, 256);
+  (void)measure(shared, first);
+  for (const std::span<const TokenId> prompt : {std::span<const TokenId>(second), shorter, std::span(first)}) {
+    CacheExperiment fresh(*pair_->producer, *pair_->consumer, 256);
+    const Continuation expected = measure(fresh, prompt);
+    const Continuation found = measure(shared, prompt);
+    ASSERT_EQ(found.logits.size(), expected.logits.size());
+    for (size_t i = 0; i < found.logits.size(); ++i) ASSERT_NEAR(found.logits[i], expected.logits[i], 2e-4);
+  }
+}
+
 TEST_F(Calibration, AnAnswerEndsWithTheFirstIdThatEndsIt) {
   CacheExperiment experiment(*pair_->producer, *pair_->producer, 256);
   experiment.set_prompt(pair_->text.fit[0], {});

@@ -22,8 +22,8 @@ inline constexpr TransferToken kToken{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
 inline constexpr std::chrono::seconds kPatience{5};  // far beyond what a passing test needs
 
 // Bytes that differ from message to message and from place to place.
-inline std::vector<std::byte> pattern(size_t size, uint32_t seed) {
-  std::vector<std::byte> bytes(size);
+inline ByteBuffer pattern(size_t size, uint32_t seed) {
+  ByteBuffer bytes(size);
   uint32_t state = seed * 2654435761U + 1;
   for (auto& byte : bytes) {
     state = state * 1664525U + 1013904223U;
@@ -91,7 +91,7 @@ class Collector {
   BoundedQueue<Failure> failures_{16};
 };
 
-inline bool has_bytes(const ReceivedMessage& message, const std::vector<std::byte>& expected) {
+inline bool has_bytes(const ReceivedMessage& message, const ByteBuffer& expected) {
   const auto payload = message.payload();
   return std::equal(payload.begin(), payload.end(), expected.begin(), expected.end());
 }
