@@ -16,7 +16,7 @@
 namespace scd {
 
 // On the wire and in cache keys for ever.
-enum class CodecId : uint8_t { kRaw = 1, kScd = 2 };
+enum class CodecId : uint8_t { kRaw = 1, kScd = 2, kInt8 = 3, kInt4 = 4, kLossless = 5 };
 
 // Ranks sent of those calibrated; 0: all. A cap is a prefix, because codes are ordered by importance.
 struct RankCaps {
@@ -45,7 +45,7 @@ struct LayerChunk {
 class Encoder {
  public:
   virtual ~Encoder() = default;
-  // SHA-256 that names this encoder on the wire and in cache keys (raw: of the producer's KV shape and RoPE).
+  // SHA-256 that names this encoder on the wire and in cache keys (without calibration: of the KV shape and RoPE).
   virtual const Sha256Digest& id() const = 0;
   virtual bool needs_attention_input(int32_t layer) const = 0;
   // Appends the payload of one layer chunk to `out`. Deterministic: the same chunk gives the same bytes.

@@ -35,6 +35,10 @@ Failure payload_failure(const PayloadPlace& place, const std::string& what) {
                                     std::to_string(place.first_position + place.tokens) + "): " + what};
 }
 
+std::string wrong_length(size_t bytes, size_t expected) {
+  return std::to_string(bytes) + " bytes, not " + std::to_string(expected);
+}
+
 Result<PayloadHeader> read_payload_header(const PayloadPlace& place, std::span<const std::byte> payload) {
   if (place.tokens < 1 || place.tokens > kMaxPayloadTokens) {
     return payload_failure(
@@ -52,7 +56,7 @@ Result<PayloadHeader> read_payload_header(const PayloadPlace& place, std::span<c
     return payload_failure(
         place, "version " + std::to_string(version) + "; this build reads version " + std::to_string(kPayloadVersion));
   }
-  if (kind < static_cast<uint8_t>(PayloadKind::kRaw) || kind > static_cast<uint8_t>(PayloadKind::kScdPatch)) {
+  if (kind < static_cast<uint8_t>(PayloadKind::kRaw) || kind > static_cast<uint8_t>(kLastPayloadKind)) {
     return payload_failure(place, "unknown kind " + std::to_string(kind));
   }
   const PayloadHeader header{static_cast<PayloadKind>(kind), read_u16(payload, 2), read_u16(payload, 4),

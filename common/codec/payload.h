@@ -13,7 +13,8 @@
 
 namespace scd {
 
-enum class PayloadKind : uint8_t { kRaw = 1, kScdReuse = 2, kScdPatch = 3 };
+enum class PayloadKind : uint8_t { kRaw = 1, kScdReuse = 2, kScdPatch = 3, kInt8 = 4, kInt4 = 5, kLossless = 6 };
+inline constexpr PayloadKind kLastPayloadKind = PayloadKind::kLossless;
 
 inline constexpr uint8_t kPayloadVersion = 1;
 inline constexpr size_t kPayloadHeaderBytes = 8;
@@ -22,7 +23,7 @@ inline constexpr int64_t kMaxPayloadTokens = 4096;
 struct PayloadHeader {
   PayloadKind kind = PayloadKind::kRaw;
   uint16_t tokens = 0;
-  uint16_t first_rank = 0;   // Reuse: of keys; Patch: of the hidden state; raw: 0
+  uint16_t first_rank = 0;   // Reuse: of keys; Patch: of the hidden state; others: 0
   uint16_t second_rank = 0;  // Reuse: of values; else 0
   bool operator==(const PayloadHeader&) const = default;
 };
@@ -31,6 +32,9 @@ void append_payload_header(const PayloadHeader& header, ByteBuffer& out);
 
 // Where a payload says it belongs, for messages: "payload of layer 3, tokens [128, 256): ...".
 Failure payload_failure(const PayloadPlace& place, const std::string& what);
+
+// "12 bytes, not 16"
+std::string wrong_length(size_t bytes, size_t expected);
 
 // Checks length, version, kind and that the token count is the place's. The caller checks ranks and the body's length.
 Result<PayloadHeader> read_payload_header(const PayloadPlace& place, std::span<const std::byte> payload);

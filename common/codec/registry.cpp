@@ -1,12 +1,27 @@
 #include "common/codec/registry.h"
 
+#include <algorithm>
+#include <array>
+#include <utility>
+
 #include "common/base/check.h"
+#include "common/codec/integer_body.h"
+#include "common/codec/lossless_body.h"
 #include "common/codec/model_difference.h"
-#include "common/codec/raw.h"
+#include "common/codec/plain_codec.h"
+#include "common/codec/raw_body.h"
 #include "common/codec/scd_codec.h"
 
 namespace scd {
 namespace {
+
+struct CodecName {
+  CodecId id;
+  std::string_view name;
+};
+constexpr std::array kCodecs{CodecName{CodecId::kRaw, "raw"}, CodecName{CodecId::kLossless, "lossless"},
+                             CodecName{CodecId::kInt8, "int8"}, CodecName{CodecId::kInt4, "int4"},
+                             CodecName{CodecId::kScd, "scd"}};
 
 template <class Part>
 const Part& required(const Part* artifact, CodecId id) {
@@ -18,55 +33,58 @@ const Part& required(const Part* artifact, CodecId id) {
   return *artifact;
 }
 
+// Of a codec that needs no calibration; null for the others.
+std::unique_ptr<const PlainBody> make_plain_body(CodecId id, const CodecModel& producer) {
+  switch (id) {
+    case CodecId::kRaw: return std::make_unique<RawBody>(producer.kv_width());
+    case CodecId::kLossless: return std::make_unique<LosslessBody>(producer.kv_width());
+    case CodecId::kInt8: return std::make_unique<IntegerBody>(8, producer.kv_heads, producer.head_dim);
+    case CodecId::kInt4: return std::make_unique<IntegerBody>(4, producer.kv_heads, producer.head_dim);
+    case CodecId::kScd: return nullptr;
+  }
+  throw Error(ErrorCode::kInvalidArgument, "unknown codec id " + std::to_string(static_cast<int>(id)));
+}
+
 }  // namespace
 
+std::vector<CodecId> all_codecs() {
+  std::vector<CodecId> ids;
+  for (const CodecName& codec : kCodecs) ids.push_back(codec.id);
+  return ids;
+}
+
 std::string_view to_string(CodecId id) {
-  switch (id) {
-    case CodecId::kRaw: return "raw";
-    case CodecId::kScd: return "scd";
-  }
-  return "unknown";
+  const auto found = std::ranges::find(kCodecs, id, &CodecName::id);
+  return found == kCodecs.end() ? "unknown" : found->name;
 }
 
 std::optional<CodecId> codec_from_name(std::string_view name) {
-  for (const CodecId id : {CodecId::kRaw, CodecId::kScd}) {
-    if (to_string(id) == name) return id;
-  }
-  return std::nullopt;
+  const auto found = std::ranges::find(kCodecs, name, &CodecName::name);
+  return found == kCodecs.end() ? std::nullopt : std::optional(found->id);
 }
 
-std::optional<CodecId> codec_from_number(uint8_t id) {
-  switch (static_cast<CodecId>(id)) {
-    case CodecId::kRaw:
-    case CodecId::kScd: return static_cast<CodecId>(id);
-  }
-  return std::nullopt;
+std::optional<CodecId> codec_from_number(uint8_t number) {
+  const auto found = std::ranges::find(kCodecs, static_cast<CodecId>(number), &CodecName::id);
+  return found == kCodecs.end() ? std::nullopt : std::optional(found->id);
 }
 
-bool needs_artifact(CodecId id) { return id != CodecId::kRaw; }
+bool needs_artifact(CodecId id) { return id == CodecId::kScd; }
+bool is_lossy(CodecId id) { return id != CodecId::kRaw && id != CodecId::kLossless; }
 
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact) {
-  switch (id) {
-    case CodecId::kRaw: return std::make_unique<RawEncoder>(producer);
-    case CodecId::kScd: {
-      const ArtifactEncoder& part = required(artifact, id);
-      return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
-    }
-  }
-  throw Error(ErrorCode::kInvalidArgument, "unknown codec id " + std::to_string(static_cast<int>(id)));
+  if (auto body = make_plain_body(id, producer)) return std::make_unique<PlainEncoder>(std::move(body), producer);
+  const ArtifactEncoder& part = required(artifact, id);
+  return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
 }
 
 std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
                                       const ArtifactDecoder* artifact) {
-  switch (id) {
-    case CodecId::kRaw: return std::make_unique<RawDecoder>(producer, consumer);
-    case CodecId::kScd: {
-      const ArtifactDecoder& part = required(artifact, id);
-      require_same_kv_shape(producer, consumer, "codec scd");
-      return std::make_unique<ScdDecoder>(consumer, part.layers, part.encoder_id);
-    }
+  if (auto body = make_plain_body(id, producer)) {
+    return std::make_unique<PlainDecoder>(std::move(body), producer, consumer);
   }
-  throw Error(ErrorCode::kInvalidArgument, "unknown codec id " + std::to_string(static_cast<int>(id)));
+  const ArtifactDecoder& part = required(artifact, id);
+  require_same_kv_shape(producer, consumer, "codec scd");
+  return std::make_unique<ScdDecoder>(consumer, part.layers, part.encoder_id);
 }
 
 }  // namespace scd

@@ -1,10 +1,11 @@
-// From a codec's id to its encoder and decoder. A new codec: its id in codec.h, its two classes beside scd_codec.h, its
-// case here.
+// From a codec's id to its encoder and decoder. A new codec: its id in codec.h, its classes beside scd_codec.h (or its
+// PlainBody beside raw_body.h when it needs no calibration), its name and its case in registry.cpp.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include "common/codec/artifact.h"
 #include "common/codec/codec.h"
@@ -12,10 +13,12 @@
 
 namespace scd {
 
+std::vector<CodecId> all_codecs();
 std::string_view to_string(CodecId id);  // "raw", "scd": as in YAML and tables
 std::optional<CodecId> codec_from_name(std::string_view name);
-std::optional<CodecId> codec_from_number(uint8_t id);  // as on the wire
+std::optional<CodecId> codec_from_number(uint8_t number);  // as on the wire
 bool needs_artifact(CodecId id);
+bool is_lossy(CodecId id);  // gives other bits than BF16 keys and values of the producer
 
 // artifact: null for codecs that need none. Throws Error kFailedPrecondition when it is missing or does not fit.
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact);

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
-#include "common/model/half.h"
+#include "common/base/half.h"
 #include "common/model/model_shapes.h"
 
 namespace scd {

@@ -10,7 +10,7 @@
 #include "common/base/error.h"
 #include "common/model/checkpoint.h"
 #include "common/model/grow_buffer.h"
-#include "common/model/half.h"
+#include "common/base/half.h"
 #include "common/model/lora.h"
 #include "kernels/elementwise.h"
 #include "kernels/number.h"

@@ -4,7 +4,7 @@
 #include <memory>
 #include <span>
 
-#include "common/codec/raw.h"
+#include "common/codec/registry.h"
 #include "common/codec/scd_codec.h"
 #include "common/transport/message.h"
 #include "tests/fuzz/fuzz_target.h"
@@ -13,16 +13,27 @@
 namespace scd::fuzz {
 namespace {
 
-enum Reader : uint8_t { kMessageHeader, kRawDecoder, kRotatingRawDecoder, kScdDecoder, kReaders };
+enum Reader : uint8_t {
+  kMessageHeader,
+  kRawDecoder,
+  kRotatingRawDecoder,
+  kScdDecoder,
+  kLosslessDecoder,
+  kInt8Decoder,
+  kInt4Decoder,
+  kReaders
+};
 constexpr size_t kPlaceBytes = 10;  // layer u16, first position u32, tokens u32
 constexpr uint64_t kPayloadLimit = uint64_t{1} << 20;
 
 struct Codecs {
   CodecModel model = testing::small_model();
-  RawEncoder raw_encoder{model};
   ScdEncoder scd_encoder{model, testing::sample_encoder_layers(model), {}};
-  RawDecoder raw{model, model};
-  RawDecoder rotating{model, testing::small_model(1000000.0)};
+  std::unique_ptr<Decoder> raw = make_decoder(CodecId::kRaw, model, model, nullptr);
+  std::unique_ptr<Decoder> rotating = make_decoder(CodecId::kRaw, model, testing::small_model(1000000.0), nullptr);
+  std::unique_ptr<Decoder> lossless = make_decoder(CodecId::kLossless, model, model, nullptr);
+  std::unique_ptr<Decoder> int8 = make_decoder(CodecId::kInt8, model, model, nullptr);
+  std::unique_ptr<Decoder> int4 = make_decoder(CodecId::kInt4, model, model, nullptr);
   ScdDecoder scd{model, testing::sample_decoder_layers(model), {}};
 };
 
@@ -99,9 +110,15 @@ std::vector<uint8_t> payload_seed(Reader reader, const Encoder& encoder, int32_t
 std::vector<std::vector<uint8_t>> seed_corpus() {
   const Codecs& all = codecs();
   std::vector<std::vector<uint8_t>> seeds;
-  for (const Reader reader : {kRawDecoder, kRotatingRawDecoder}) {
-    seeds.push_back(payload_seed(reader, all.raw_encoder, 0, 1, {}));
-    seeds.push_back(payload_seed(reader, all.raw_encoder, 2, 7, {}));
+  const std::pair<Reader, CodecId> plain[] = {{kRawDecoder, CodecId::kRaw},
+                                              {kRotatingRawDecoder, CodecId::kRaw},
+                                              {kLosslessDecoder, CodecId::kLossless},
+                                              {kInt8Decoder, CodecId::kInt8},
+                                              {kInt4Decoder, CodecId::kInt4}};
+  for (const auto& [reader, id] : plain) {
+    const auto encoder = make_encoder(id, all.model, nullptr);
+    seeds.push_back(payload_seed(reader, *encoder, 0, 1, {}));
+    seeds.push_back(payload_seed(reader, *encoder, 2, 70, {}));
   }
   seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 0, 3, {}));
   seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 2, 5, {.key = 2, .value = 3, .hidden = 0}));
@@ -124,8 +141,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto bytes = std::as_bytes(std::span(data + 1, size - 1));
   switch (data[0] % kReaders) {
     case kMessageHeader: read_message(bytes); break;
-    case kRawDecoder: read_payload(codecs().raw, bytes); break;
-    case kRotatingRawDecoder: read_payload(codecs().rotating, bytes); break;
+    case kRawDecoder: read_payload(*codecs().raw, bytes); break;
+    case kRotatingRawDecoder: read_payload(*codecs().rotating, bytes); break;
+    case kLosslessDecoder: read_payload(*codecs().lossless, bytes); break;
+    case kInt8Decoder: read_payload(*codecs().int8, bytes); break;
+    case kInt4Decoder: read_payload(*codecs().int4, bytes); break;
     default: read_payload(codecs().scd, bytes); break;
   }
   return 0;

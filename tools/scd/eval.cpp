@@ -156,7 +156,7 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--prose", options->prose, "Text files for perplexity and KL, comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false);
-  command->add_option("--codecs", options->codecs, "Of oracle, raw, scd; comma-separated")
+  command->add_option("--codecs", options->codecs, "Of oracle, raw, lossless, int8, int4, scd; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

@@ -54,7 +54,11 @@ NamedCodec ModelPair::make_codec(const std::string& name) const {
   NamedCodec codec{name, nullptr, nullptr};
   if (name == "oracle") return codec;
   const auto id = codec_from_name(name);
-  if (!id) throw Error(ErrorCode::kInvalidArgument, "codec '" + name + "': expected oracle, raw or scd");
+  if (!id) {
+    std::string known = "oracle";
+    for (const CodecId each : all_codecs()) known += ", " + std::string(to_string(each));
+    throw Error(ErrorCode::kInvalidArgument, "codec '" + name + "': expected one of " + known);
+  }
   std::optional<ArtifactEncoder> encoder;
   std::optional<ArtifactDecoder> decoder;
   if (needs_artifact(*id)) {

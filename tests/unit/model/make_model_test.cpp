@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "common/model/half.h"
+#include "common/base/half.h"
 #include "common/model/model.h"
 #include "tests/unit/model/model_files.h"
 #include "tests/unit/model/tiny_model.h"

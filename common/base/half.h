@@ -20,4 +20,12 @@ inline uint16_t to_half(float value) {
   return static_cast<uint16_t>(sign | ((rebased + 0xFFFu + ((rebased >> 13) & 1u)) >> 13));
 }
 
+inline float from_half(uint16_t half) {
+  const float sign = (half & 0x8000u) != 0 ? -1.0f : 1.0f;
+  const uint32_t magnitude = half & 0x7FFFu;
+  if (magnitude < 0x0400u) return sign * static_cast<float>(magnitude) * 0x1p-24f;  // subnormal
+  if (magnitude >= 0x7C00u) return magnitude == 0x7C00u ? sign * INFINITY : NAN;
+  return sign * std::bit_cast<float>((magnitude << 13) + (uint32_t{112} << 23));
+}
+
 }  // namespace scd

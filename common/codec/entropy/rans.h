@@ -1,0 +1,86 @@
+// Range asymmetric numeral systems with static tables: J. Duda, "Asymmetric numeral systems" (arXiv:1311.2540), in the
+// 32-bit form that moves 16 bits at a time. Symbols are bytes; every run of symbols may have a table of its own, so a
+// coder never adapts and any run costs what its table says.
+//
+// Stream: the final states of kRansLanes interleaved coders, 4 bytes each, then words of 2 bytes, all little-endian.
+// Symbol i belongs to lane i mod kRansLanes: lanes are independent, which is what keeps a CPU's pipeline or a warp
+// busy.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "common/base/byte_buffer.h"
+
+namespace scd {
+
+inline constexpr int kRansProbabilityBits = 12;
+inline constexpr uint32_t kRansTotal = 1U << kRansProbabilityBits;
+inline constexpr size_t kRansLanes = 8;
+inline constexpr size_t kRansSymbols = 256;
+
+// Frequencies of the 256 symbols; they sum to kRansTotal. A symbol of frequency 0 cannot be coded.
+using RansFrequencies = std::array<uint16_t, kRansSymbols>;
+
+// Counts scaled to kRansTotal: every symbol that occurs keeps at least 1, the rest goes where it costs least. All zero
+// counts give symbol 0 everything.
+RansFrequencies scale_to_frequencies(std::span<const uint64_t, kRansSymbols> counts);
+
+class RansTable {
+ public:
+  // Throws Error INVALID_ARGUMENT when the frequencies do not sum to kRansTotal.
+  explicit RansTable(const RansFrequencies& frequencies);
+
+  uint32_t frequency(uint8_t symbol) const { return frequencies_[symbol]; }
+  // Bits one symbol of this table costs; infinite where its frequency is 0.
+  double bits(uint8_t symbol) const;
+
+ private:
+  friend class RansEncoder;
+  friend class RansDecoder;
+  struct Slot {
+    uint16_t frequency;
+    uint16_t offset;  // of the slot within its symbol
+    uint8_t symbol;
+  };
+  RansFrequencies frequencies_;
+  std::array<uint16_t, kRansSymbols> starts_;
+  std::vector<Slot> slots_;  // by the state's low bits
+};
+
+// Collects runs, then writes them: coding goes from the last symbol to the first.
+class RansEncoder {
+ public:
+  // Both must stay until finish(). Every symbol needs a frequency above 0.
+  void put(const RansTable& table, std::span<const uint8_t> symbols) { runs_.emplace_back(&table, symbols); }
+  // Appends the stream and forgets the runs.
+  void finish(ByteBuffer& out);
+
+ private:
+  std::vector<std::pair<const RansTable*, std::span<const uint8_t>>> runs_;
+  std::vector<uint16_t> words_;
+};
+
+// Reads what RansEncoder wrote, run by run with the same tables and lengths. Untrusted bytes: it never reads past them,
+// and finished() tells whether they were exactly such a stream.
+class RansDecoder {
+ public:
+  explicit RansDecoder(std::span<const std::byte> stream);
+
+  // Fills `symbols`. A stream that is too short gives symbols of no meaning; finished() is false then.
+  void take(const RansTable& table, std::span<uint8_t> symbols);
+  // All words are read and every lane is back where the encoder began.
+  bool finished() const;
+
+ private:
+  std::span<const std::byte> words_;
+  std::array<uint32_t, kRansLanes> states_{};
+  size_t next_lane_ = 0;
+  bool sound_ = true;
+};
+
+}  // namespace scd
