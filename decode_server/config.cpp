@@ -38,8 +38,6 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
 }
 
 void describe(ConfigVisitor& at, DecodeConfig& config) {
-  at.section_of("link", "What this server sends; codes come from prefill servers: their link section caps those.",
-                [&config](ConfigVisitor& link) { describe_link(link, config.transport); });
   at.section("codec", config.codec, "How the prompt's state crosses the link.");
   at.section("prefill", config.prefill, "The prefill servers.");
   at.section("fallback", config.fallback, "When a prefill server does not deliver.");

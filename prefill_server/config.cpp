@@ -13,7 +13,8 @@ PrefillConfig::PrefillConfig() {
 }
 
 void describe(ConfigVisitor& at, PrefillCodecOptions& codec) {
-  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; empty: only raw codes are offered.");
+  at.path("artifact", codec.artifact,
+          "Directory that scd calibrate wrote; empty: only codecs without one are offered.");
   at.number("chunk_tokens", codec.chunk_tokens, {16, 256},
             "Tokens encoded, stored and sent together; a multiple of 16. Smaller overlaps better, larger costs fewer "
             "messages.");
@@ -44,8 +45,10 @@ void describe(ConfigVisitor& at, PrefillLimitOptions& limits) {
 }
 
 void describe(ConfigVisitor& at, PrefillConfig& config) {
-  at.section_of("link", "The link to the decode servers.",
-                [&config](ConfigVisitor& link) { describe_link(link, config.transport); });
+  at.section_of("link", "The link to the decode servers.", [&config](ConfigVisitor& link) {
+    link.number("bandwidth_gbps", config.transport.bandwidth_gbps, {0, 10000},
+                "Cap on what this side sends, Gbit/s, to emulate or protect a slow link; 0: none.");
+  });
   at.section("codec", config.codec, "What is offered to decode servers; they choose codec and ranks.");
   at.section("code_cache", config.code_cache, "Codes kept for prompts that begin alike.");
   at.section("model", config.model, "The producer: the model that reads prompts.");

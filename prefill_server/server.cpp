@@ -58,7 +58,9 @@ void add_encoders(Producer& producer, const ModelConfig& model, const std::files
                          .head_dim = model.head_dim,
                          .hidden = model.hidden,
                          .rope = model.rope};
-  producer.encoders.emplace_back(CodecId::kRaw, make_encoder(CodecId::kRaw, shape, nullptr));
+  for (const CodecId id : all_codecs()) {
+    if (!needs_artifact(id)) producer.encoders.emplace_back(id, make_encoder(id, shape, nullptr));
+  }
   if (artifact.empty()) return;
   const ArtifactEncoder fitted = load_encoder(artifact);
   const auto fits = check_compatible(

@@ -15,8 +15,8 @@
 
 namespace scd {
 
-// On the wire and in cache keys for ever.
-enum class CodecId : uint8_t { kRaw = 1, kScd = 2, kInt8 = 3, kInt4 = 4, kLossless = 5 };
+// On the wire and in cache keys for ever: the numbers of the protocol's Codec, whose 3 means that nothing is sent.
+enum class CodecId : uint8_t { kRaw = 1, kScd = 2, kLossless = 4, kInt8 = 5, kInt4 = 6 };
 
 // Ranks sent of those calibrated; 0: all. A cap is a prefix, because codes are ordered by importance.
 struct RankCaps {

@@ -13,8 +13,16 @@
 
 namespace scd {
 
-enum class PayloadKind : uint8_t { kRaw = 1, kScdReuse = 2, kScdPatch = 3, kInt8 = 4, kInt4 = 5, kLossless = 6 };
-inline constexpr PayloadKind kLastPayloadKind = PayloadKind::kLossless;
+enum class PayloadKind : uint8_t {
+  kRaw = 1,
+  kScdReuse = 2,
+  kScdPatch = 3,
+  kInt8 = 4,
+  kInt4 = 5,
+  kLossless = 6,
+  kRd = 7
+};
+inline constexpr PayloadKind kLastPayloadKind = PayloadKind::kRd;
 
 inline constexpr uint8_t kPayloadVersion = 1;
 inline constexpr size_t kPayloadHeaderBytes = 8;

@@ -63,8 +63,9 @@ std::optional<CodecId> codec_from_name(std::string_view name) {
   return found == kCodecs.end() ? std::nullopt : std::optional(found->id);
 }
 
-std::optional<CodecId> codec_from_number(uint8_t number) {
-  const auto found = std::ranges::find(kCodecs, static_cast<CodecId>(number), &CodecName::id);
+std::optional<CodecId> codec_from_number(int number) {
+  const auto found =
+      std::ranges::find(kCodecs, number, [](const CodecName& codec) { return static_cast<int>(codec.id); });
   return found == kCodecs.end() ? std::nullopt : std::optional(found->id);
 }
 

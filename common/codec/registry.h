@@ -16,7 +16,7 @@ namespace scd {
 std::vector<CodecId> all_codecs();
 std::string_view to_string(CodecId id);  // "raw", "scd": as in YAML and tables
 std::optional<CodecId> codec_from_name(std::string_view name);
-std::optional<CodecId> codec_from_number(uint8_t number);  // as on the wire
+std::optional<CodecId> codec_from_number(int number);  // as on the wire and in the protocol
 bool needs_artifact(CodecId id);
 bool is_lossy(CodecId id);  // gives other bits than BF16 keys and values of the producer
 

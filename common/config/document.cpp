@@ -106,7 +106,7 @@ void apply_override(ConfigNode& root, const std::string& assignment) {
   const std::string where = "--set " + assignment;
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0) {
-    throw Error(ErrorCode::kInvalidArgument, where + ": write it as path=value, for example link.bandwidth_gbps=0.1");
+    throw Error(ErrorCode::kInvalidArgument, where + ": write it as path=value, for example log.level=debug");
   }
   ConfigNode value;
   try {

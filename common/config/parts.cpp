@@ -25,9 +25,16 @@ void describe(ConfigVisitor& at, RankOptions& rank) {
 }
 
 void describe(ConfigVisitor& at, CodecOptions& codec) {
-  at.choice("mode", codec.mode, {{"raw", CodecMode::kRaw}, {"scd", CodecMode::kScd}, {"oracle", CodecMode::kOracle}},
-            "How the prompt's state crosses: raw (BF16 keys and values), scd (semantic codes), or not at all (oracle: "
-            "the decode server computes the prompt).");
+  at.choice("mode", codec.mode,
+            {{"raw", CodecMode::kRaw},
+             {"lossless", CodecMode::kLossless},
+             {"int8", CodecMode::kInt8},
+             {"int4", CodecMode::kInt4},
+             {"scd", CodecMode::kScd},
+             {"oracle", CodecMode::kOracle}},
+            "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
+            "or int4 (quantised), scd (semantic codes), or not at all (oracle: the decode server computes the "
+            "prompt).");
   at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd.");
   at.section("rank", codec.rank, "Caps on what is sent of the calibrated components.");
   at.number("max_kl", codec.max_kl, {0, 100},
@@ -71,11 +78,6 @@ void describe(ConfigVisitor& at, LogOptions& log) {
   at.choice("format", log.format, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, "Of a line.");
 }
 
-void describe_link(ConfigVisitor& at, TransportOptions& transport) {
-  at.number("bandwidth_gbps", transport.bandwidth_gbps, {0, 10000},
-            "Cap on what this side sends, Gbit/s, to emulate or protect a slow link; 0: none.");
-}
-
 void describe(ConfigVisitor& at, TransportOptions& transport) {
   at.choice("kind", transport.kind, {{"ucx", TransportKind::kUcx}, {"loopback", TransportKind::kLoopback}},
             "ucx between processes; loopback works within one process only (tests).");
@@ -95,6 +97,8 @@ void describe(ConfigVisitor& at, TransportOptions& transport) {
   at.number("send_queue", transport.send_queue, {1, 1 << 20}, "Messages that may wait to be sent.");
   at.number("sends_in_flight", transport.sends_in_flight, {1, 4096},
             "Messages handed to the network at once, per peer.");
+  at.number("bytes_in_flight", transport.bytes_in_flight, {4096, int64_t{1} << 30},
+            "Bytes handed to the network at once, per peer; two messages always may be.");
 }
 
 void describe_device(ConfigVisitor& at, DeviceKind& device) {
@@ -134,8 +138,10 @@ void check_files(const ModelOptions& model, const std::filesystem::path& artifac
 }
 
 void check_for_daemon(const TransportOptions& transport) {
-  if (transport.kind == TransportKind::kUcx) return;
-  throw Error(ErrorCode::kInvalidArgument, "transport.kind: loopback connects servers of one process only; use ucx");
+  if (transport.kind != TransportKind::kUcx) {
+    throw Error(ErrorCode::kInvalidArgument, "transport.kind: loopback connects servers of one process only; use ucx");
+  }
+  check_addresses(transport);
 }
 
 }  // namespace scd

@@ -22,7 +22,8 @@ struct ModelOptions {
   Precision precision = Precision::kAuto;
 };
 
-enum class CodecMode : uint8_t { kRaw, kScd, kOracle };
+// The numbers of the protocol's Codec.
+enum class CodecMode : uint8_t { kRaw = 1, kScd = 2, kOracle = 3, kLossless = 4, kInt8 = 5, kInt4 = 6 };
 
 struct RankOptions {  // 0: as calibrated
   int32_t key = 0;
@@ -53,8 +54,6 @@ void describe(ConfigVisitor& at, TlsOptions& tls);
 void describe(ConfigVisitor& at, GrpcOptions& grpc);
 void describe(ConfigVisitor& at, LogOptions& log);
 void describe(ConfigVisitor& at, TransportOptions& transport);
-// `link`: the part of TransportOptions that users look for at the top.
-void describe_link(ConfigVisitor& at, TransportOptions& transport);
 void describe_device(ConfigVisitor& at, DeviceKind& device);
 // `threads`: of the compute executor; 0: as many as the process may use cores.
 void describe_threads(ConfigVisitor& at, int32_t& threads);
@@ -62,7 +61,7 @@ void describe_threads(ConfigVisitor& at, int32_t& threads);
 // Throws Error INVALID_ARGUMENT naming the key where the value is not host:port.
 void check_host_port(const std::string& key, const std::string& value);
 // What a daemon needs from its machine before it starts. Throws Error: NOT_FOUND naming key and path of a file that is
-// not there, INVALID_ARGUMENT where the transport cannot leave the process.
+// not there, INVALID_ARGUMENT where the transport cannot leave the process or has an address that cannot be resolved.
 void check_files(const ModelOptions& model, const std::filesystem::path& artifact, const TlsOptions& tls);
 void check_for_daemon(const TransportOptions& transport);
 

@@ -47,6 +47,7 @@ struct Tokenizer::Parts {
     if (const auto field = root.find("pre_tokenizer")) pre_tokenizer = read_pre_tokenizer(*field);
     if (const auto field = root.find("added_tokens")) added = AddedTokens(*field, bpe.vocabulary(), normalizer.get());
     vocab_size = std::max(bpe.vocabulary().size(), added.size());
+    for (TokenId id = 0; static_cast<size_t>(id) < vocab_size; ++id) longest = std::max(longest, written(id).size());
     if (const auto field = root.find("post_processor")) affixes = read_post_processor(*field, vocab_size);
     if (const auto field = root.find("decoder")) decoder = DecodeChain(*field);
   }
@@ -59,6 +60,7 @@ struct Tokenizer::Parts {
     std::vector<TokenId> ids;
   };
   void encode_raw(std::string_view text, bool at_start, Call& call) const;
+  std::string_view written(TokenId id) const;
 
   Sha256Digest fingerprint;
   Bpe bpe;
@@ -66,6 +68,7 @@ struct Tokenizer::Parts {
   std::unique_ptr<const PreTokenizer> pre_tokenizer;
   AddedTokens added;
   size_t vocab_size = 0;
+  size_t longest = 1;  // token, bytes
   AffixIds affixes;
   DecodeChain decoder;
 };
@@ -82,6 +85,13 @@ void Tokenizer::Parts::encode_raw(std::string_view text, bool at_start, Call& ca
     if (pre_tokenizer) pre_tokenizer->apply(call.list);
     for (const Piece& piece : call.list.pieces) bpe.encode(piece.text, call.session, call.ids);
   }
+}
+
+std::string_view Tokenizer::Parts::written(TokenId id) const {
+  const std::string_view token = bpe.vocabulary().token(id);
+  if (!token.empty()) return token;
+  const AddedToken* found = added.find(id);
+  return found != nullptr ? std::string_view(found->content) : std::string_view();
 }
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
@@ -131,17 +141,14 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) c
 
 size_t Tokenizer::vocab_size() const { return parts_->vocab_size; }
 
+size_t Tokenizer::longest_token_bytes() const { return parts_->longest; }
+
 std::optional<TokenId> Tokenizer::token_to_id(std::string_view token) const {
   if (const AddedToken* added = parts_->added.find(token)) return added->id;
   return parts_->bpe.vocabulary().find(token);
 }
 
-std::string_view Tokenizer::id_to_token(TokenId id) const {
-  const std::string_view token = parts_->bpe.vocabulary().token(id);
-  if (!token.empty()) return token;
-  const AddedToken* added = parts_->added.find(id);
-  return added != nullptr ? std::string_view(added->content) : std::string_view();
-}
+std::string_view Tokenizer::id_to_token(TokenId id) const { return parts_->written(id); }
 
 bool Tokenizer::is_special(TokenId id) const {
   const AddedToken* added = parts_->added.find(id);

@@ -45,7 +45,8 @@ class Tokenizer {
   // pad their vocabularies. Text that grows token by token: see streaming_detokenizer.h.
   std::string decode(std::span<const TokenId> ids, bool skip_special = false) const;
 
-  size_t vocab_size() const;  // largest id + 1, added tokens included
+  size_t vocab_size() const;           // largest id + 1, added tokens included
+  size_t longest_token_bytes() const;  // as written in the vocabulary; at least 1
   std::optional<TokenId> token_to_id(std::string_view token) const;
   std::string_view id_to_token(TokenId id) const;  // as written in the vocabulary ("Ġthe"); empty where there is none
   bool is_special(TokenId id) const;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/base/error.h"
+#include "common/transport/ucx/socket_address.h"
 
 namespace scd {
 namespace {
@@ -25,8 +26,21 @@ void check_options(const TransportOptions& options) {
           "transport: peer_timeout_ms is " + std::to_string(options.peer_timeout.count()) + "; at least 50 are needed");
   require(options.send_queue >= 1, "transport: send_queue must be at least 1");
   require(options.sends_in_flight >= 1, "transport: sends_in_flight must be at least 1");
+  require(options.bytes_in_flight >= 4096,
+          "transport: bytes_in_flight is " + std::to_string(options.bytes_in_flight) + "; at least 4096 are needed");
   require(std::isfinite(options.bandwidth_gbps) && options.bandwidth_gbps >= 0,
           "link.bandwidth_gbps must be 0 (no cap) or positive");
+}
+
+void check_addresses(const TransportOptions& options) {
+  std::string key = "transport.listen_host";
+  try {
+    resolve_address(options.listen_host, options.port_first);
+    key = "transport.advertise";
+    advertised_address(options.advertise, options.listen_host, options.port_first);
+  } catch (const Error& error) {
+    throw Error(error.code(), key + ": " + error.what());
+  }
 }
 
 }  // namespace scd

@@ -1,4 +1,5 @@
-// What a user sets about the data plane; common/config describes it in YAML under `transport` and `link`.
+// What a user sets about the data plane; common/config describes it in YAML under `transport`, the prefill server
+// its bandwidth_gbps under `link`.
 #pragma once
 
 #include <chrono>
@@ -48,5 +49,7 @@ struct TransportOptions {
 
 // Throws Error(INVALID_ARGUMENT) naming the option that is out of range.
 void check_options(const TransportOptions& options);
+// Throws Error(INVALID_ARGUMENT) naming the address that cannot be resolved. May ask a name server.
+void check_addresses(const TransportOptions& options);
 
 }  // namespace scd

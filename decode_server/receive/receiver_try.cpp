@@ -17,8 +17,6 @@ TransferToken random_token() {
   return token;
 }
 
-v1::Codec to_proto(CodecId codec) { return codec == CodecId::kRaw ? v1::CODEC_RAW : v1::CODEC_SCD; }
-
 TransferPart part_of(v1::Part part) {
   switch (part) {
     case v1::PART_PREFILL: return TransferPart::kPrefill;
@@ -145,7 +143,7 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
   start.set_handover_tokens(static_cast<uint32_t>(transfer.wish.handover_tokens));
   start.set_first_layer(static_cast<uint32_t>(transfer.wish.first_layer));
   start.set_skip_tokens(static_cast<uint32_t>(transfer.wish.skip_tokens));
-  start.mutable_codec()->set_codec(to_proto(codec.id));
+  start.mutable_codec()->set_codec(static_cast<v1::Codec>(codec.id));
   start.mutable_codec()->mutable_rank()->set_key(static_cast<uint32_t>(codec.rank.key));
   start.mutable_codec()->mutable_rank()->set_value(static_cast<uint32_t>(codec.rank.value));
   start.mutable_codec()->mutable_rank()->set_hidden(static_cast<uint32_t>(codec.rank.hidden));

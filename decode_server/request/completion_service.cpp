@@ -114,9 +114,8 @@ grpc::ServerUnaryReactor* CompletionService::GetServerInfo(grpc::CallbackServerC
   const ServerCounters counters = args_.facts.counters();
   const CodecOptions& codec = args_.validation.config.codec;
   std::optional<CodecChoice> configured;
-  if (codec.mode != CodecMode::kOracle) {
-    configured = CodecChoice{codec.mode == CodecMode::kRaw ? CodecId::kRaw : CodecId::kScd,
-                             {codec.rank.key, codec.rank.value, codec.rank.hidden}};
+  if (const auto id = configured_codec(codec)) {
+    configured = CodecChoice{*id, {codec.rank.key, codec.rank.value, codec.rank.hidden}};
   }
   response->set_version(SCD_VERSION);
   response->set_model(args_.validation.model_name);

@@ -76,7 +76,7 @@ v1::CodecChoice to_proto(const std::optional<CodecChoice>& codec) {
     proto.set_codec(v1::CODEC_ORACLE);
     return proto;
   }
-  proto.set_codec(codec->id == CodecId::kRaw ? v1::CODEC_RAW : v1::CODEC_SCD);
+  proto.set_codec(static_cast<v1::Codec>(codec->id));
   if (codec->rank == RankCaps{}) return proto;
   proto.mutable_rank()->set_key(static_cast<uint32_t>(codec->rank.key));
   proto.mutable_rank()->set_value(static_cast<uint32_t>(codec->rank.value));

@@ -6,6 +6,8 @@
 #include <random>
 #include <string>
 
+#include "common/codec/registry.h"
+
 namespace scd {
 namespace {
 
@@ -29,6 +31,12 @@ std::string plain(double value) {
 std::string too_long(int64_t tokens, int64_t context_length) {
   return std::to_string(tokens) + " tokens; the model's context of " + std::to_string(context_length) +
          " tokens must hold the prompt and at least one more";
+}
+
+// What no tokenising can stay below; characters that a tokenizer drops count as well.
+int64_t least_tokens(const Tokenizer& tokenizer, const std::string& text) {
+  const size_t longest = tokenizer.longest_token_bytes();
+  return static_cast<int64_t>((text.size() + longest - 1) / longest);
 }
 
 // Collects the first failure, so that checks read as a list.
@@ -132,17 +140,18 @@ StopRequest stop_of(const v1::CompleteRequest& request, int32_t vocab, Checker& 
   return stop;
 }
 
-void set_codec(const CodecOptions& options, CodecMode mode, const RankCaps& rank, CompletionRequest& checked,
+// Without an id: nothing is sent.
+void set_codec(const CodecOptions& options, std::optional<CodecId> id, const RankCaps& rank, CompletionRequest& checked,
                Checker& check) {
-  if (mode == CodecMode::kOracle) {
+  if (!id) {
     checked.mode = TransferMode::kOracle;
     return;
   }
   checked.mode = TransferMode::kCodec;
-  checked.codec = {.id = mode == CodecMode::kRaw ? CodecId::kRaw : CodecId::kScd, .rank = rank};
-  if (checked.codec.id == CodecId::kRaw) checked.codec.rank = {};
-  if (mode == CodecMode::kScd && options.artifact.empty()) {
-    check.fail({ErrorCode::kFailedPrecondition, "codec: this server has no artifact for scd; set codec.artifact"});
+  checked.codec = {.id = *id, .rank = needs_artifact(*id) ? rank : RankCaps{}};
+  if (needs_artifact(*id) && options.artifact.empty()) {
+    check.fail({ErrorCode::kFailedPrecondition,
+                "codec: this server has no artifact for " + std::string(to_string(*id)) + "; set codec.artifact"});
   }
 }
 
@@ -154,7 +163,7 @@ void codec_of(const CodecOptions& options, const v1::CodecOverride& codec, Compl
     return;
   }
   if (codec.override_case() != v1::CodecOverride::kChoice) {
-    set_codec(options, options.mode, configured, checked, check);
+    set_codec(options, configured_codec(options), configured, checked, check);
     return;
   }
   const v1::CodecChoice& choice = codec.choice();
@@ -166,18 +175,22 @@ void codec_of(const CodecOptions& options, const v1::CodecOverride& codec, Compl
   }
   const RankCaps rank{static_cast<int32_t>(choice.rank().key()), static_cast<int32_t>(choice.rank().value()),
                       static_cast<int32_t>(choice.rank().hidden())};
-  switch (choice.codec()) {
-    case v1::CODEC_RAW: return set_codec(options, CodecMode::kRaw, rank, checked, check);
-    case v1::CODEC_SCD:
-      return set_codec(options, CodecMode::kScd, choice.has_rank() ? rank : configured, checked, check);
-    case v1::CODEC_ORACLE: return set_codec(options, CodecMode::kOracle, rank, checked, check);
-    default:
-      check.fail("codec.choice.codec", std::to_string(static_cast<int>(choice.codec())) +
-                                           " is unknown; expected CODEC_RAW, CODEC_SCD or CODEC_ORACLE");
+  const std::optional<CodecId> id = codec_from_number(choice.codec());
+  if (!id && choice.codec() != v1::CODEC_ORACLE) {
+    std::string known;
+    for (const CodecId each : all_codecs()) known += v1::Codec_Name(static_cast<v1::Codec>(each)) + ", ";
+    check.fail("codec.choice.codec",
+               std::to_string(static_cast<int>(choice.codec())) + " is unknown; expected " + known + "or CODEC_ORACLE");
+    return;
   }
+  set_codec(options, id, choice.has_rank() ? rank : configured, checked, check);
 }
 
 }  // namespace
+
+std::optional<CodecId> configured_codec(const CodecOptions& options) {
+  return codec_from_number(static_cast<int>(options.mode));
+}
 
 Result<CompletionRequest> check_request(const ValidationContext& context, const v1::CompleteRequest& request) {
   if (!request.model().empty() && request.model() != context.model_name) {
@@ -195,6 +208,9 @@ Result<CompletionRequest> check_request(const ValidationContext& context, const 
     check.fail("token_ids", "empty; expected at least one id");
   if (request.token_ids().ids_size() >= context.model.max_positions) {
     check.fail("token_ids", too_long(request.token_ids().ids_size(), context.model.max_positions));
+  }
+  if (const int64_t least = least_tokens(context.tokenizer, request.text()); least >= context.model.max_positions) {
+    check.fail("text", "at least " + too_long(least, context.model.max_positions));
   }
   CompletionRequest checked;
   checked.sampling = sampling_of(request, context.model.vocab, check);

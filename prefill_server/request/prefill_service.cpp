@@ -169,7 +169,7 @@ grpc::ServerUnaryReactor* PrefillService::GetProducerInfo(grpc::CallbackServerCo
   response->set_precision(producer.precision);
   for (const auto& [id, encoder] : producer.encoders) {
     v1::OfferedCodec& offered = *response->add_codecs();
-    offered.set_codec(id == CodecId::kRaw ? v1::CODEC_RAW : v1::CODEC_SCD);
+    offered.set_codec(static_cast<v1::Codec>(id));
     offered.set_encoder_id(encoder->id().data(), encoder->id().size());
   }
   response->set_chunk_tokens(static_cast<uint32_t>(producer.chunk_tokens));

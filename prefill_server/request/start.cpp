@@ -63,16 +63,8 @@ Result<Done> check_data_plane(const v1::StartPrefill& start) {
   return Done{};
 }
 
-std::optional<CodecId> codec_id(v1::Codec codec) {
-  switch (codec) {
-    case v1::CODEC_RAW: return CodecId::kRaw;
-    case v1::CODEC_SCD: return CodecId::kScd;
-    default: return std::nullopt;
-  }
-}
-
 Result<CodecChoice> read_codec(const v1::CodecChoice& choice, const Producer& producer) {
-  const std::optional<CodecId> id = codec_id(choice.codec());
+  const std::optional<CodecId> id = codec_from_number(choice.codec());
   if (!id || producer.encoder(*id) == nullptr) {
     std::string offered;
     for (const auto& [known, encoder] : producer.encoders) offered += " " + std::string(to_string(known));

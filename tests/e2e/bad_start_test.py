@@ -29,6 +29,13 @@ class BadStartTest(unittest.TestCase):
         self.assertIn("adaptor", message)
         self.assertIn("adapter", message)
 
+    def test_check_config_resolves_the_hosts_of_the_data_plane(self):
+        for name in ("prefill_server", "decode_server"):
+            for key in ("transport.listen_host", "transport.advertise"):
+                message = self.refused(name, "--set", f"model.directory={self.model}", "--set",
+                                       f"{key}=no.such.host.invalid", "--check-config")  # fmt: skip
+                self.assertIn(f"{key}: address no.such.host.invalid", message)
+
     def test_a_missing_checkpoint_is_named(self):
         message = self.refused("prefill_server", "--set", "model.directory=/nonexistent/model")
         self.assertIn("/nonexistent/model", message)

@@ -89,13 +89,11 @@ class Pair:
             "transport.port_first": 0,
             "transport.port_last": 0,
             "transport.transports": transports,
-            "link.bandwidth_gbps": 0,
             "model.precision": "bf16",  # on every CPU: then raw codes are exact
         }
         # Shared memory is off by default in UCX 1.13 when peers may fail; the servers ask for it themselves.
-        self.prefill = Daemon(
-            "prefill_server", self.folder.name, {**common, "model.directory": model, **(prefill or {})}
-        )
+        prefill_settings = {**common, "link.bandwidth_gbps": 0, "model.directory": model, **(prefill or {})}
+        self.prefill = Daemon("prefill_server", self.folder.name, prefill_settings)
         decode_settings = {
             **common,
             "model.directory": consumer or model,

@@ -22,6 +22,33 @@ TEST_F(PairTest, raw_codes_of_the_same_model_give_the_consumers_own_text) {
   expect_idle();
 }
 
+TEST_F(PairTest, codecs_without_calibration_answer_each_by_its_bytes) {
+  start();
+  auto request = greedy_request(300);
+  request.set_logprobs(5);
+  const auto alone = complete_alone(request);
+  struct Case {
+    v1::Codec codec;
+    double most_bytes;  // of raw's
+    double tolerance;   // of the first token's log-probability
+  };
+  double raw_bytes = 0;
+  for (const auto& [codec, most_bytes, tolerance] :
+       {Case{v1::CODEC_RAW, 1.0, 0.02}, Case{v1::CODEC_LOSSLESS, 0.8, 0.02}, Case{v1::CODEC_INT8, 0.7, 0.05},
+        Case{v1::CODEC_INT4, 0.5, 0.5}}) {
+    request.mutable_codec()->mutable_choice()->set_codec(codec);
+    const auto coded = complete(request);
+    const v1::TransferAccount& transfer = coded.finish().transfer();
+    EXPECT_EQ(transfer.codec(), codec);
+    EXPECT_EQ(transfer.fallback_reason(), "");
+    if (codec == v1::CODEC_RAW) raw_bytes = static_cast<double>(transfer.wire_bytes());
+    EXPECT_LE(static_cast<double>(transfer.wire_bytes()), most_bytes * raw_bytes) << v1::Codec_Name(codec);
+    EXPECT_NEAR(coded.logprobs(0).top(0).logprob(), alone.logprobs(0).top(0).logprob(), tolerance)
+        << v1::Codec_Name(codec);
+  }
+  expect_idle();
+}
+
 TEST_F(PairTest, sinks_and_layer_0_may_come_as_codes_or_be_computed) {
   start_prefill();
   const auto request = greedy_request(200);

@@ -3,6 +3,7 @@
 #include <grpcpp/create_channel.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <random>
 #include <thread>
@@ -152,11 +153,28 @@ StreamedCompletion PairTest::stream(const v1::CompleteRequest& request) {
 }
 
 bool PairTest::wait_for_lease() {
-  return within(std::chrono::seconds(15), [this] { return decode_server->counters().live_leases > 0; });
+  return eventually([this] { return decode_server->counters().live_leases > 0; });
+}
+
+bool PairTest::eventually(const std::function<bool()>& condition) {
+  return within(std::chrono::seconds(15), condition);
+}
+
+bool PairTest::idle() const {
+  return decode_server->counters().idle() && std::ranges::all_of(prefill_servers, [](const auto& server) {
+           const PrefillCounters held = server->counters();
+           return held.live_requests == 0 && held.computing == 0 && held.pages_in_use == 0;
+         });
+}
+
+std::chrono::steady_clock::duration PairTest::time_until_idle() const {
+  const auto from = std::chrono::steady_clock::now();
+  EXPECT_TRUE(within(std::chrono::seconds(10), [this] { return idle(); }));
+  return std::chrono::steady_clock::now() - from;
 }
 
 void PairTest::expect_idle() {
-  EXPECT_TRUE(within(std::chrono::seconds(1), [this] { return decode_server->counters().idle(); }));
+  EXPECT_TRUE(within(std::chrono::seconds(2), [this] { return idle(); }));
   const ServerCounters counters = decode_server->counters();
   EXPECT_EQ(counters.running, 0);
   EXPECT_EQ(counters.transfers, 0);
@@ -165,10 +183,10 @@ void PairTest::expect_idle() {
   EXPECT_EQ(counters.live_leases, 0u);
   EXPECT_EQ(counters.slots_in_use, 0u);
   for (const auto& server : prefill_servers) {
-    EXPECT_TRUE(within(std::chrono::seconds(1), [&] {
-      const PrefillCounters held = server->counters();
-      return held.live_requests == 0 && held.computing == 0 && held.pages_in_use == 0;
-    }));
+    const PrefillCounters held = server->counters();
+    EXPECT_EQ(held.live_requests, 0u);
+    EXPECT_EQ(held.computing, 0u);
+    EXPECT_EQ(held.pages_in_use, 0);
   }
 }
 

@@ -61,7 +61,13 @@ class PairTest : public ::testing::Test {
 
   // False when no transfer holds staging slots within 15 s.
   bool wait_for_lease();
-  // Both sides hold nothing for any request, within a second.
+  // False when the condition does not come true within 15 s.
+  static bool eventually(const std::function<bool()>& condition);
+  // Neither side holds anything for any request.
+  bool idle() const;
+  // How long it took from now until then; fails the test after 10 s.
+  std::chrono::steady_clock::duration time_until_idle() const;
+  // Idle within two seconds; says what is still held.
   void expect_idle();
 
   LoopbackNetwork network;

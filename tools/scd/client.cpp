@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/codec/registry.h"
 
 namespace scd {
 namespace {
@@ -90,22 +91,19 @@ void set_codec(v1::CompleteRequest& request, const std::string& codec) {
     request.mutable_codec()->set_exact(true);
   } else if (codec == "oracle") {
     request.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_ORACLE);
-  } else if (codec == "raw") {
-    request.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_RAW);
-  } else if (codec == "scd") {
-    request.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_SCD);
+  } else if (const auto id = codec_from_name(codec)) {
+    request.mutable_codec()->mutable_choice()->set_codec(static_cast<v1::Codec>(*id));
   } else {
-    throw Error(ErrorCode::kInvalidArgument, "codec '" + codec + "': expected auto, exact, oracle, raw or scd");
+    std::string known;
+    for (const CodecId each : all_codecs()) known += ", " + std::string(to_string(each));
+    throw Error(ErrorCode::kInvalidArgument, "codec '" + codec + "': expected auto, exact, oracle" + known);
   }
 }
 
 std::string codec_name(v1::Codec codec) {
-  switch (codec) {
-    case v1::CODEC_RAW: return "raw";
-    case v1::CODEC_SCD: return "scd";
-    case v1::CODEC_ORACLE: return "oracle";
-    default: return "unspecified";
-  }
+  if (codec == v1::CODEC_ORACLE) return "oracle";
+  const auto id = codec_from_number(codec);
+  return id ? std::string(to_string(*id)) : "unspecified";
 }
 
 nlohmann::ordered_json to_json(const v1::TransferAccount& account) {

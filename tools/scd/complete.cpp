@@ -134,7 +134,8 @@ void add_complete_command(CLI::App& app) {
       ->allow_extra_args(false);
   command->add_option("--model", options->model, "Model by name (see GetServerInfo); default: the server's");
   command->add_option("--codec", options->codec,
-                      "How the prompt's state is had: auto (the server's configuration), raw, scd, oracle (the decode "
+                      "How the prompt's state is had: auto (the server's configuration), raw, lossless, int8, int4, "
+                      "scd, oracle (the decode "
                       "server computes it itself) or exact (nothing lossy)");
   command->add_option("--max-tokens", options->max_tokens, "Most tokens to generate")->capture_default_str();
   command->add_option("--min-tokens", options->min_tokens, "No end before so many tokens")->capture_default_str();

@@ -31,6 +31,17 @@ TEST(DecodeConfig, the_one_box_file_is_read_and_needs_a_model_only) {
   EXPECT_EQ(config.limits.max_running, 16);
 }
 
+// Codes come from prefill servers: a cap on what this side sends would cap nothing.
+TEST(DecodeConfig, has_no_link) {
+  DecodeConfig config;
+  try {
+    load_config(config, {.file = {}, .overrides = {"link.bandwidth_gbps=0.1"}});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("unknown key 'link'"), std::string::npos) << error.what();
+  }
+}
+
 void expect_refused(const DecodeConfig& config, const std::string& names) {
   try {
     check_config(config);

@@ -97,6 +97,28 @@ TEST_F(ValidationTest, refuses_a_prompt_that_leaves_no_room_in_the_context) {
   EXPECT_EQ(checked.value().stop.max_tokens, 1);
 }
 
+// "<unk>" is the longest token of this tokenizer: 31 of them are the longest prompt.
+TEST_F(ValidationTest, refuses_a_text_that_no_tokenising_makes_short_enough_before_it_tokenises) {
+  ASSERT_EQ(tokenizer_.longest_token_bytes(), 5u);
+  const ValidationContext context{config_, model_, tokenizer_, "tiny"};
+  request_.set_text(std::string(31 * 5, '.'));
+  EXPECT_TRUE(check_request(context, request_).ok());
+  expect_refused("text");  // by its tokens
+  request_.set_text(std::string(31 * 5 + 1, '.'));
+  const auto checked = check_request(context, request_);
+  ASSERT_FALSE(checked.ok());
+  EXPECT_EQ(checked.failure().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(checked.failure().message,
+            "text: at least 32 tokens; the model's context of 32 tokens must hold the prompt and at least one more");
+}
+
+TEST_F(ValidationTest, takes_a_text_of_the_longest_tokens) {
+  std::string text;
+  for (int i = 0; i < 30; ++i) text += "<unk>";
+  request_.set_text(text);
+  EXPECT_EQ(check().value().prompt.size(), 31u);
+}
+
 TEST_F(ValidationTest, says_when_the_cache_can_never_hold_the_request) {
   config_.kv_cache.pages = 1;
   const auto checked = check();

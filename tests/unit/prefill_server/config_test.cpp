@@ -49,5 +49,15 @@ TEST(PrefillConfig, KeysThatDoNotGoTogetherAreNamed) {
   EXPECT_THAT(refusal(config), HasSubstr("limits.max_requests x limits.max_credit_messages is 64000"));
 }
 
+TEST(PrefillConfig, BytesInFlightAreSetAndBounded) {
+  PrefillConfig config;
+  load_config(config, {{}, {"model.directory=x", "transport.bytes_in_flight=65536"}});
+  EXPECT_EQ(config.transport.bytes_in_flight, 65536U);
+  EXPECT_EQ(refusal(config), "accepted");
+  config.transport.bytes_in_flight = 100;
+  EXPECT_EQ(refusal(config), "transport: bytes_in_flight is 100; at least 4096 are needed");
+  EXPECT_THROW(load_config(config, {{}, {"transport.bytes_in_flight=100"}}), Error);
+}
+
 }  // namespace
 }  // namespace scd

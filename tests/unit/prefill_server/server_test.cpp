@@ -1,13 +1,14 @@
 #include "prefill_server/server.h"
 
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <condition_variable>
 #include <filesystem>
 #include <future>
+#include <mutex>
 #include <thread>
 
 #include "common/codec/registry.h"
@@ -38,13 +39,63 @@ std::vector<int32_t> prompt(int32_t tokens, int32_t salt = 0) {
   return ids;
 }
 
+// What a SlowTransport does, for the test that outlives it.
+struct SendWatch {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool sending = false;
+  bool ending = false;
+  bool ended_while_sending = false;
+
+  bool wait_for_send() {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, 20s, [this] { return sending; });
+  }
+};
+
+// Each send takes a third of a second, or until the transport is told to end.
+class SlowTransport final : public Transport {
+ public:
+  SlowTransport(std::unique_ptr<Transport> carrier, SendWatch& watch) : carrier_(std::move(carrier)), watch_(watch) {}
+  ~SlowTransport() override {
+    std::unique_lock lock(watch_.mutex);
+    watch_.ended_while_sending = watch_.sending;
+    watch_.ending = true;
+    watch_.changed.notify_all();
+    watch_.changed.wait(lock, [this] { return !watch_.sending; });
+  }
+
+  Result<Done> send(SendJob job) override {
+    std::unique_lock lock(watch_.mutex);
+    watch_.sending = true;
+    watch_.changed.notify_all();
+    watch_.changed.wait_for(lock, 333ms, [this] { return watch_.ending; });
+    const auto sent = carrier_->send(std::move(job));
+    watch_.sending = false;
+    watch_.changed.notify_all();
+    return sent;
+  }
+  std::string address() const override { return carrier_->address(); }
+  std::string description() const override { return "slow"; }
+  void abandon(LeaseKey key) override { carrier_->abandon(key); }
+  Result<Lease> open_lease(LeaseRequest request) override { return carrier_->open_lease(std::move(request)); }
+  size_t slot_bytes() const override { return carrier_->slot_bytes(); }
+  std::vector<PeerReport> peers() const override { return carrier_->peers(); }
+  TransportCounters counters() const override { return carrier_->counters(); }
+
+ private:
+  std::unique_ptr<Transport> carrier_;
+  SendWatch& watch_;
+};
+
 class PrefillServerTest : public ::testing::Test {
  protected:
   static void TearDownTestSuite() { std::filesystem::remove_all(tiny_model()); }
 
   // The configuration can be changed before.
-  void serve() {
-    server_ = std::make_unique<PrefillServer>(config_, make_loopback_transport(testing::loopback_options(), network_));
+  void serve() { serve(make_loopback_transport(testing::loopback_options(), network_)); }
+  void serve(std::unique_ptr<Transport> transport) {
+    server_ = std::make_unique<PrefillServer>(config_, std::move(transport));
     consumer_ = std::make_unique<Consumer>(server_->address(), network_);
   }
   PrefillServerTest() {
@@ -308,8 +359,13 @@ TEST_F(PrefillServerTest, TellsWhoItIs) {
   EXPECT_EQ(info.layers(), 4U);
   EXPECT_EQ(info.context_length(), 2048U);
   EXPECT_EQ(info.fingerprint().weights().size(), 64U);
-  ASSERT_EQ(info.codecs_size(), 1);
-  EXPECT_EQ(info.codecs(0).encoder_id().size(), 32U);
+  std::vector<v1::Codec> offered;
+  for (const v1::OfferedCodec& codec : info.codecs()) {
+    offered.push_back(codec.codec());
+    EXPECT_EQ(codec.encoder_id().size(), 32U);
+  }
+  EXPECT_THAT(offered,
+              ::testing::UnorderedElementsAre(v1::CODEC_RAW, v1::CODEC_LOSSLESS, v1::CODEC_INT8, v1::CODEC_INT4));
   EXPECT_EQ(info.chunk_tokens(), 32U);
 }
 
@@ -332,6 +388,18 @@ TEST_F(PrefillServerTest, DrainingLetsRunningRequestsFinishAndRefusesNewOnes) {
   }
   EXPECT_TRUE(call.end().status.ok());
   EXPECT_EQ(drained.get(), 0U);
+}
+
+TEST_F(PrefillServerTest, EndsInMidSendOnceTheComputeThreadLetGoOfTheTransport) {
+  for (int i = 0; i < 3; ++i) {
+    SendWatch watch;
+    serve(std::make_unique<SlowTransport>(make_loopback_transport(testing::loopback_options(), network_), watch));
+    Consumer::Call call(*consumer_, consumer_->start(prompt(480, i), 480));
+    ASSERT_TRUE(watch.wait_for_send());
+    server_.reset();
+    EXPECT_FALSE(watch.ended_while_sending);
+    EXPECT_FALSE(call.end().status.ok());
+  }
 }
 
 TEST_F(PrefillServerTest, HurryEndsADrainWithoutLosingPages) {

@@ -34,6 +34,11 @@ TEST(TokenMatcher, FindsTheLeftmostAndOfThoseTheLongest) {
   EXPECT_FALSE(matcher.find("xyz", 0).has_value());
 }
 
+TEST(AddedTokens, MayBeTheLongestTokens) {
+  EXPECT_EQ(with_added("[]").longest_token_bytes(), std::string_view("<unk>").size());
+  EXPECT_EQ(with_added(R"([{"id": 20, "content": "<|end|>", "special": true}])").longest_token_bytes(), 7u);
+}
+
 TEST(AddedTokens, AreRecognisedInTheText) {
   const Tokenizer tokenizer = with_added(R"([{"id": 20, "content": "<s>", "special": true, "normalized": false},
                                              {"id": 21, "content": "<s>>", "special": false, "normalized": false}])");

@@ -98,6 +98,8 @@ TEST(TransportOptionsCheck, names_what_is_out_of_range) {
   EXPECT_EQ(message_for([](TransportOptions&) {}), "");
   EXPECT_NE(message_for([](TransportOptions& o) { o.slots = 0; }).find("slots is 0"), std::string::npos);
   EXPECT_NE(message_for([](TransportOptions& o) { o.slot_bytes = 1; }).find("slot_bytes is 1"), std::string::npos);
+  EXPECT_NE(message_for([](TransportOptions& o) { o.bytes_in_flight = 4095; }).find("bytes_in_flight is 4095"),
+            std::string::npos);
   EXPECT_NE(message_for([](TransportOptions& o) { o.bandwidth_gbps = -1; }).find("bandwidth_gbps"), std::string::npos);
   EXPECT_NE(message_for([](TransportOptions& o) { o.peer_timeout = 1ms; }).find("peer_timeout_ms"), std::string::npos);
   EXPECT_NE(message_for([](TransportOptions& o) {

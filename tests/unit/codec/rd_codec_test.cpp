@@ -1,0 +1,278 @@
+#include <gmock/gmock.h>
+
+#include <Eigen/Core>
+#include <cmath>
+#include <random>
+
+#include "common/codec/calibration/rate_fit.h"
+#include "common/codec/calibration/second_moment.h"
+#include "common/codec/key_rotation.h"
+#include "common/codec/payload.h"
+#include "common/codec/rd/rd_codec.h"
+#include "tests/unit/codec/codec_samples.h"
+
+namespace scd {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::random_matrix;
+using testing::SampleChunk;
+using testing::small_model;
+
+// x of falling variances, y a noisy linear image of it.
+struct LinearPair {
+  DenseMatrix x;
+  DenseMatrix y;
+};
+
+LinearPair linear_pair(int64_t tokens, int64_t dims, float noise, uint32_t seed) {
+  LinearPair pair{random_matrix(tokens, dims, seed), random_matrix(tokens, dims, seed + 1)};
+  const DenseMatrix map = random_matrix(dims, dims, 99);
+  for (int64_t row = 0; row < tokens; ++row) {
+    for (int64_t i = 0; i < dims; ++i)
+      pair.x.at(row, i) = 0.5f + pair.x.at(row, i) * std::pow(0.8f, static_cast<float>(i));
+    for (int64_t i = 0; i < dims; ++i) {
+      float sum = 1.0f + noise * pair.y.at(row, i);
+      for (int64_t k = 0; k < dims; ++k) sum += 0.3f * pair.x.at(row, k) * map.at(k, i);
+      pair.y.at(row, i) = sum;
+    }
+  }
+  return pair;
+}
+
+Eigen::MatrixXd moment_of(const LinearPair& pair) {
+  DenseMatrix ones(pair.x.rows, pair.y.columns + 1);
+  for (int64_t row = 0; row < pair.x.rows; ++row) {
+    for (int64_t i = 0; i < pair.y.columns; ++i) ones.at(row, i) = pair.y.at(row, i);
+    ones.at(row, pair.y.columns) = 1.0f;
+  }
+  SecondMoment moment(pair.x.columns + pair.y.columns + 1);
+  moment.add_joined(pair.x.view(), std::as_const(ones).view());
+  return moment.sum();
+}
+
+RateFit fit(const LinearPair& pair) {
+  const auto dims = pair.y.columns;
+  return fit_rate({moment_of(pair), pair.x.columns}, Eigen::MatrixXd::Identity(dims, dims), 1e-9);
+}
+
+// [components, tokens]
+DenseMatrix codes_of(const RdLayerEncoder& encoder, const DenseMatrix& x) {
+  DenseMatrix codes(encoder.map.rows, x.rows);
+  for (int64_t c = 0; c < codes.rows; ++c) {
+    for (int64_t row = 0; row < x.rows; ++row) {
+      float sum = encoder.offset[static_cast<size_t>(c)];
+      for (int64_t i = 0; i < x.columns; ++i) sum += encoder.map.at(c, i) * x.at(row, i);
+      codes.at(c, row) = sum;
+    }
+  }
+  return codes;
+}
+
+TEST(RateFit, CodesAreUncorrelatedWithTheDeviationsItSays) {
+  const LinearPair pair = linear_pair(5000, 12, 0.3f, 1);
+  const RateFit fitted = fit(pair);
+  const DenseMatrix codes = codes_of(fitted.encoder, pair.x);
+  for (int64_t i = 0; i < codes.rows; ++i) {
+    for (int64_t k = 0; k <= i; ++k) {
+      double sum = 0;
+      for (int64_t row = 0; row < codes.columns; ++row) sum += double{codes.at(i, row)} * codes.at(k, row);
+      const double expected = i == k ? std::pow(fitted.deviations[static_cast<size_t>(i)], 2) : 0.0;
+      EXPECT_NEAR(sum / static_cast<double>(codes.columns), expected, 2e-3 * std::pow(fitted.deviations[0], 2));
+    }
+  }
+  EXPECT_TRUE(std::ranges::is_sorted(fitted.deviations, std::greater{}));
+}
+
+TEST(RateFit, AllComponentsLeaveWhatIsUnpredictableAndFewerTheirVariance) {
+  const LinearPair pair = linear_pair(20'000, 12, 0.3f, 2);
+  const RateFit fitted = fit(pair);
+  EXPECT_NEAR(fitted.unpredictable, 12 * 0.09, 0.03);
+  const DenseMatrix codes = codes_of(fitted.encoder, pair.x);
+  for (const int64_t rank : {int64_t{12}, int64_t{4}}) {
+    double loss = 0;
+    for (int64_t row = 0; row < pair.y.rows; ++row) {
+      for (int64_t i = 0; i < 12; ++i) {
+        float y = fitted.decoder.mean[static_cast<size_t>(i)];
+        for (int64_t c = 0; c < rank; ++c) y += fitted.decoder.map.at(c, i) * codes.at(c, row);
+        loss += std::pow(double{y} - pair.y.at(row, i), 2);
+      }
+    }
+    double expected = fitted.unpredictable;
+    for (size_t c = static_cast<size_t>(rank); c < 12; ++c) expected += std::pow(double{fitted.deviations[c]}, 2);
+    EXPECT_NEAR(loss / static_cast<double>(pair.y.rows), expected, 0.01 * expected) << rank;
+  }
+}
+
+TEST(RateFit, TheMetricDecidesWhatComesFirst) {
+  const LinearPair pair = linear_pair(5000, 6, 0.1f, 3);
+  Eigen::MatrixXd metric = Eigen::MatrixXd::Zero(6, 6);
+  metric(2, 2) = 1.0;  // nobody reads the other dimensions
+  const RateFit fitted = fit_rate({moment_of(pair), 6}, metric, 1e-9);
+  ASSERT_EQ(fitted.deviations.size(), 1U);
+  const DenseMatrix codes = codes_of(fitted.encoder, pair.x);
+  double loss = 0;
+  for (int64_t row = 0; row < pair.y.rows; ++row) {
+    const float y = fitted.decoder.mean[2] + fitted.decoder.map.at(0, 2) * codes.at(0, row);
+    loss += std::pow(double{y} - pair.y.at(row, 2), 2);
+  }
+  EXPECT_NEAR(loss / static_cast<double>(pair.y.rows), 0.01, 0.001);
+}
+
+// A fitted codec of two layers for a small model, and rows to try it on.
+class RdCodec : public ::testing::Test {
+ protected:
+  RdCodec() {
+    const LinearPair pair = linear_pair(4000, 2 * model_.kv_width(), 0.05f, 5);
+    const RateFit fitted = fit(pair);
+    const DenseMatrix codes = codes_of(fitted.encoder, pair.x);
+    std::vector<ComponentSample> samples;
+    for (int64_t c = 0; c < codes.rows; ++c) {
+      samples.push_back({{codes.view().row<float>(c), static_cast<size_t>(codes.columns)},
+                         fitted.deviations[static_cast<size_t>(c)]});
+    }
+    train_tables(samples, settings_);
+    settings_.steps = {0.02f, 0.1f, 0.5f};
+    for (int32_t layer = 0; layer < model_.layers; ++layer) {
+      encoders_.push_back(fitted.encoder);
+      decoders_.push_back(fitted.decoder);
+      settings_.deviations.push_back(fitted.deviations);
+    }
+    fitted_ = fitted;
+    const LinearPair fresh = linear_pair(64, 2 * model_.kv_width(), 0.05f, 6);
+    const int64_t width = model_.kv_width();
+    for (int64_t row = 0; row < 64; ++row) {
+      for (int64_t i = 0; i < width; ++i) {
+        sample_.keys.at(row, i) = fresh.x.at(row, i);
+        sample_.values.at(row, i) = fresh.x.at(row, width + i);
+      }
+    }
+    truth_ = fresh.y;
+    rotate_chunk(sample_.keys.view(), model_.head_dim, 32, model_.rope, kernels::RopeDirection::kRotate);
+  }
+
+  ByteBuffer encode(int32_t level, const RankCaps& caps = {}) const {
+    ByteBuffer payload;
+    RdEncoder(model_, encoders_, settings_, level, {}).encode(sample_.chunk, caps, payload);
+    return payload;
+  }
+  RdDecoder decoder() const { return {model_, decoders_, settings_, {}}; }
+
+  double loss(const DecodedLayer& out) const {
+    const int64_t width = model_.kv_width();
+    DenseMatrix keys(64, width);
+    keys.values = out.keys;
+    rotate_chunk(keys.view(), model_.head_dim, 32, model_.rope, kernels::RopeDirection::kUnrotate);
+    double sum = 0;
+    for (int64_t row = 0; row < 64; ++row) {
+      for (int64_t i = 0; i < width; ++i) {
+        sum += std::pow(double{keys.at(row, i)} - truth_.at(row, i), 2);
+        sum += std::pow(double{out.values[static_cast<size_t>(row * width + i)]} - truth_.at(row, width + i), 2);
+      }
+    }
+    return sum / 64;
+  }
+
+  CodecModel model_ = small_model();
+  std::vector<RdLayerEncoder> encoders_;
+  std::vector<RdLayerDecoder> decoders_;
+  RdQuantiserSettings settings_;
+  RateFit fitted_;
+  SampleChunk sample_{model_, 1, 32, 64, 7};
+  DenseMatrix truth_;
+};
+
+TEST_F(RdCodec, CoarserLevelsSendLessAndLoseWhatTheFitExpects) {
+  size_t bytes = SIZE_MAX;
+  for (int32_t level = 0; level < 3; ++level) {
+    const ByteBuffer payload = encode(level);
+    EXPECT_LT(payload.size(), bytes);
+    EXPECT_LE(payload.size(), decoder().max_payload_bytes(64));
+    bytes = payload.size();
+    DecodedLayer out;
+    const auto decoded = decoder().decode(sample_.place(), payload, out);
+    ASSERT_TRUE(decoded.ok()) << decoded.failure().message;
+    const double expected = expected_loss(fitted_, settings_.steps[static_cast<size_t>(level)]);
+    EXPECT_LT(loss(out), 1.5 * expected) << level;
+    EXPECT_GT(loss(out), 0.5 * fitted_.unpredictable) << level;
+  }
+}
+
+TEST_F(RdCodec, ACapSendsTheMostImportantComponents) {
+  DecodedLayer out;
+  double before = 1e9;
+  for (const int32_t half : {1, 4, 12}) {
+    const ByteBuffer payload = encode(0, {.key = half, .value = half, .hidden = 0});
+    ASSERT_TRUE(decoder().decode(sample_.place(), payload, out).ok());
+    const double now = loss(out);
+    EXPECT_LT(now, before);
+    before = now;
+  }
+}
+
+TEST_F(RdCodec, ValuesFarFromCalibrationEscapeTheirTable) {
+  for (float& value : sample_.values.values) value *= 1000.0f;
+  const ByteBuffer payload = encode(0);
+  DecodedLayer out;
+  ASSERT_TRUE(decoder().decode(sample_.place(), payload, out).ok());
+  // The same values through the maps of the components sent, without quantisation.
+  const int64_t sent = static_cast<int64_t>(payload[4]);
+  const DenseMatrix x = unrotated_keys_values(model_, 32, sample_.keys.view(), sample_.values.view());
+  const DenseMatrix codes = codes_of(encoders_[1], x);
+  const int64_t width = model_.kv_width();
+  for (int64_t row = 0; row < 64; ++row) {
+    for (int64_t i = 0; i < width; ++i) {
+      float expected = decoders_[1].mean[static_cast<size_t>(width + i)];
+      for (int64_t c = 0; c < sent; ++c) expected += decoders_[1].map.at(c, width + i) * codes.at(c, row);
+      ASSERT_NEAR(out.values[static_cast<size_t>(row * width + i)], expected, 0.2f + 1e-4f * std::abs(expected));
+    }
+  }
+}
+
+TEST_F(RdCodec, BrokenPayloadsAreNamed) {
+  const ByteBuffer payload = encode(1);
+  DecodedLayer out;
+  for (size_t length = 0; length < payload.size(); ++length) {
+    const auto cut = std::span<const std::byte>(payload).first(length);
+    EXPECT_EQ(decoder().decode(sample_.place(), cut, out).failure().code, ErrorCode::kDataLoss) << length;
+  }
+  ByteBuffer other_level = payload;
+  other_level[6] = std::byte{9};
+  EXPECT_THAT(decoder().decode(sample_.place(), other_level, out).failure().message, HasSubstr("level 9"));
+  ByteBuffer too_many = payload;
+  too_many[4] = std::byte{200};
+  EXPECT_THAT(decoder().decode(sample_.place(), too_many, out).failure().message, HasSubstr("200 components"));
+}
+
+TEST_F(RdCodec, SettingsThatAreNoQuantiserAreRefused) {
+  const auto refused = [&](const auto& spoil, const char* what) {
+    RdQuantiserSettings settings = settings_;
+    spoil(settings);
+    try {
+      RdQuantiser{settings};
+      FAIL() << "accepted: " << what;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);
+      EXPECT_THAT(error.what(), HasSubstr(what));
+    }
+  };
+  refused([](auto& s) { s.steps.clear(); }, "levels");
+  refused([](auto& s) { s.steps = {0.2f, 0.1f}; }, "rise");
+  refused([](auto& s) { s.deviations[0][0] = 0; }, "fall");
+  refused([](auto& s) { s.frequencies.at(3, 5) += 1; }, "sum");
+  refused([](auto& s) { s.frequencies.at(3, 0) = 0; }, "escape");
+  refused([](auto& s) { s.shifts.pop_back(); }, "tables");
+}
+
+TEST(RdQuantiser, TablesAreTwoToTheOctave) {
+  EXPECT_EQ(rd_table_of(0.1f), 0U);
+  EXPECT_EQ(rd_table_of(0.25f), 0U);
+  EXPECT_EQ(rd_table_of(0.36f), 1U);
+  EXPECT_EQ(rd_table_of(0.5f), 2U);
+  EXPECT_EQ(rd_table_of(1.0f), 4U);
+  EXPECT_EQ(rd_table_of(1e9f), kRdTables - 1);
+  for (size_t table = 0; table < kRdTables; ++table) EXPECT_EQ(rd_table_of(rd_ratio_of(table)), table);
+}
+
+}  // namespace
+}  // namespace scd
