@@ -55,9 +55,10 @@ void check_config(const DecodeConfig& config) {
   if (config.model.directory.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "model.directory is not set; it must name a Hugging Face checkpoint");
   }
-  if (config.codec.mode == CodecMode::kScd && config.codec.artifact.empty()) {
+  const bool calibrated = config.codec.mode == CodecMode::kScd || config.codec.mode == CodecMode::kRd;
+  if (calibrated && config.codec.artifact.empty()) {
     throw Error(ErrorCode::kInvalidArgument,
-                "codec.mode is scd but codec.artifact names no directory made by scd calibrate");
+                "codec.mode is scd or rd but codec.artifact names no directory made by scd calibrate");
   }
   if (static_cast<size_t>(config.prefill.credit_messages) > config.transport.slots) {
     throw Error(ErrorCode::kInvalidArgument, "prefill.credit_messages is " +

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/codec/artifact.h"
+#include "common/codec/registry.h"
 #include "common/kv/kv_cache.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
@@ -51,13 +52,54 @@ ConsumerIdentity identify(const DecodeConfig& config, const Model& model) {
   identity.precision = name_of(model.precision());
   if (config.codec.artifact.empty()) return identity;
   identity.artifact = load_decoder(config.codec.artifact, identity.fingerprint.weights);
-  const double kl = identity.artifact->prediction.kl;
-  if (config.codec.max_kl > 0 && kl > config.codec.max_kl) {
-    throw Error(ErrorCode::kFailedPrecondition, config.codec.artifact.string() + ": its KL on held-out text is " +
-                                                    std::to_string(kl) + ", more than codec.max_kl " +
-                                                    std::to_string(config.codec.max_kl));
-  }
   return identity;
+}
+
+// KL of each level of the artifact, the finest first.
+std::vector<double> kl_of_levels(const ArtifactDecoder& artifact) {
+  std::vector<double> kl;
+  for (const CodecPrediction& level : artifact.levels) kl.push_back(level.kl);
+  if (kl.empty()) kl.push_back(artifact.prediction.kl);
+  return kl;
+}
+
+// The level of requests that name none.
+int32_t choose_level(const CodecOptions& codec, const ArtifactDecoder& artifact) {
+  const std::vector<double> kl = kl_of_levels(artifact);
+  const auto levels = static_cast<int32_t>(kl.size());
+  const auto refuse = [&](const std::string& what) {
+    throw Error(ErrorCode::kFailedPrecondition, codec.artifact.string() + ": " + what);
+  };
+  if (codec.level >= levels) {
+    refuse("it has " + std::to_string(levels) + " levels, codec.level is " + std::to_string(codec.level));
+  }
+  int32_t level = codec.level;
+  if (level < 0) {
+    level = codec.max_kl > 0 ? levels - 1 : levels / 2;
+    while (codec.max_kl > 0 && level > 0 && kl[static_cast<size_t>(level)] > codec.max_kl) --level;
+  }
+  if (codec.max_kl > 0 && kl[static_cast<size_t>(level)] > codec.max_kl) {
+    refuse("its KL on held-out text is " + std::to_string(kl[static_cast<size_t>(level)]) +
+           ", more than codec.max_kl " + std::to_string(codec.max_kl));
+  }
+  return level;
+}
+
+ValidationContext context_of(const DecodeConfig& config, const Model& model, const Tokenizer& tokenizer,
+                             const ConsumerIdentity& identity) {
+  ValidationContext context{config, model.config(), tokenizer, name_of(config.model)};
+  if (!identity.artifact) return context;
+  const CodecId codec = identity.artifact->codec;
+  const auto configured = configured_codec(config.codec);
+  if (configured && needs_artifact(*configured) && *configured != codec) {
+    throw Error(ErrorCode::kFailedPrecondition, config.codec.artifact.string() + " is an artifact of codec " +
+                                                    std::string(to_string(codec)) + ", but codec.mode is " +
+                                                    std::string(to_string(*configured)));
+  }
+  context.artifact_codec = codec;
+  context.levels = static_cast<int32_t>(kl_of_levels(*identity.artifact).size());
+  context.level = choose_level(config.codec, *identity.artifact);
+  return context;
 }
 
 }  // namespace
@@ -95,7 +137,7 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       model(load_model(config.model)),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       identity(identify(config, model)),
-      validation{config, model.config(), tokenizer, name_of(config.model)},
+      validation(context_of(config, model, tokenizer, identity)),
       cache(model.config().kv_shape(model.precision()), config.kv_cache.pages),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
       compute({config, model, cache, tokenizer, release}),

@@ -26,7 +26,6 @@ struct PrefillRequest {
   int64_t skip_tokens = 0;      // in no payload
   int32_t first_layer = 0;      // layers before it are in no payload
   CodecChoice codec;
-  uint8_t level = 0;
   TransferToken transfer_token{};
   std::string peer;  // the consumer's data plane
   uint64_t slot_bytes = 0;
@@ -47,6 +46,7 @@ struct TokenRange {
 struct CodeUnit {
   int32_t layer = 0;
   TokenRange tokens;
+  uint8_t level = 0;
   uint32_t crc = 0;  // CRC-32C of the payload, made where it was encoded
   SharedBytes payload;
 };

@@ -68,7 +68,7 @@ void add_encoders(Producer& producer, const ModelConfig& model, const std::files
   if (!fits) {
     throw Error(fits.failure().code, "codec.artifact " + artifact.string() + ": " + fits.failure().message);
   }
-  producer.encoders.emplace_back(CodecId::kScd, make_encoder(CodecId::kScd, shape, &fitted));
+  producer.encoders.emplace_back(fitted.codec, make_encoder(fitted.codec, shape, &fitted));
 }
 
 Producer make_producer(const PrefillConfig& config, const Model& model, const Transport& transport) {

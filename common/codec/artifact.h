@@ -14,7 +14,9 @@
 
 #include "common/base/error.h"
 #include "common/base/sha256.h"
+#include "common/codec/codec.h"
 #include "common/codec/codec_model.h"
+#include "common/codec/rd/rd_maps.h"
 #include "common/codec/scd_maps.h"
 
 namespace scd {
@@ -52,8 +54,11 @@ struct ArtifactEncoder {
   ModelIdentity producer;
   CodecModel model;
   CalibrationRecord calibration;
-  std::string fitted_with;  // weights fingerprint of the consumer whose cache the shared latent was fitted on
-  std::vector<ScdLayerEncoder> layers;
+  std::string fitted_with;  // weights fingerprint of the consumer whose cache the codes were fitted on
+  CodecId codec = CodecId::kScd;
+  std::vector<ScdLayerEncoder> layers;    // of scd
+  std::vector<RdLayerEncoder> rd_layers;  // of rd
+  RdQuantiserSettings rd_quantiser;
 
   std::vector<int32_t> patch_layers() const;
   bool operator==(const ArtifactEncoder&) const = default;
@@ -66,8 +71,12 @@ struct ArtifactDecoder {
   CodecModel producer_model;
   CodecModel model;  // of the consumer
   CalibrationRecord calibration;
-  CodecPrediction prediction;
-  std::vector<ScdLayerDecoder> layers;
+  CodecId codec = CodecId::kScd;
+  CodecPrediction prediction;             // of the finest level
+  std::vector<CodecPrediction> levels;    // of rd, the finest first
+  std::vector<ScdLayerDecoder> layers;    // of scd
+  std::vector<RdLayerDecoder> rd_layers;  // of rd
+  RdQuantiserSettings rd_quantiser;
   bool operator==(const ArtifactDecoder&) const = default;
 };
 

@@ -1,6 +1,7 @@
 #include "common/codec/artifact_format.h"
 
 #include "common/codec/json_fields.h"
+#include "common/codec/rd/rd_quantiser.h"
 #include "common/codec/registry.h"
 #include "common/codec/tensor_file.h"
 
@@ -53,11 +54,12 @@ CalibrationRecord read_calibration(const JsonFields& fields) {
           fields.integer("held_out_tokens", 0, INT64_MAX), fields.natural("seed"), fields.number("ridge")};
 }
 
-json common_header(const char* part) {
-  return {{"format", kFormat}, {"version", kArtifactVersion}, {"part", part}, {"codec", to_string(CodecId::kScd)}};
+json common_header(const char* part, CodecId codec) {
+  return {{"format", kFormat}, {"version", kArtifactVersion}, {"part", part}, {"codec", to_string(codec)}};
 }
 
-void check_header(const JsonFields& fields, const char* part, const std::filesystem::path& file) {
+// Returns the codec.
+CodecId check_header(const JsonFields& fields, const char* part, const std::filesystem::path& file) {
   const auto expect = [&](const char* field, std::string_view wanted) {
     const std::string found = fields.text(field);
     if (found == wanted) return;
@@ -71,7 +73,10 @@ void check_header(const JsonFields& fields, const char* part, const std::filesys
                                                "; this build reads version " + std::to_string(kArtifactVersion));
   }
   expect("part", part);
-  expect("codec", to_string(CodecId::kScd));
+  const std::string name = fields.text("codec");
+  const auto codec = codec_from_name(name);
+  if (codec && needs_artifact(*codec)) return *codec;
+  throw Error(ErrorCode::kDataLoss, file.string() + ": field codec is \"" + name + "\", which has no artifact");
 }
 
 std::string tensor_name(size_t layer, const char* what) { return "layers." + std::to_string(layer) + "." + what; }
@@ -129,29 +134,98 @@ void take_layer(TensorMap& tensors, size_t layer, ScdLayerDecoder& maps) {
   maps.predictor.output = take(tensors, tensor_name(layer, "predictor.output"));
 }
 
+void put_layer(TensorMap& tensors, size_t layer, const RdLayerEncoder& maps) {
+  put(tensors, tensor_name(layer, "map"), maps.map);
+  put(tensors, tensor_name(layer, "offset"), maps.offset);
+}
+
+void put_layer(TensorMap& tensors, size_t layer, const RdLayerDecoder& maps) {
+  put(tensors, tensor_name(layer, "map"), maps.map);
+  put(tensors, tensor_name(layer, "mean"), maps.mean);
+}
+
+void take_layer(TensorMap& tensors, size_t layer, RdLayerEncoder& maps) {
+  maps.map = take(tensors, tensor_name(layer, "map"));
+  maps.offset = take_row(tensors, tensor_name(layer, "offset"));
+}
+
+void take_layer(TensorMap& tensors, size_t layer, RdLayerDecoder& maps) {
+  maps.map = take(tensors, tensor_name(layer, "map"));
+  maps.mean = take_row(tensors, tensor_name(layer, "mean"));
+}
+
 template <class LayerMaps>
-std::string serialize_layers(const std::vector<LayerMaps>& layers) {
-  TensorMap tensors;
+void put_layers(TensorMap& tensors, const std::vector<LayerMaps>& layers) {
   for (size_t layer = 0; layer < layers.size(); ++layer) put_layer(tensors, layer, layers[layer]);
+}
+
+template <class Part>
+std::string serialize_maps(const Part& part) {
+  TensorMap tensors;
+  if (part.codec == CodecId::kScd) {
+    put_layers(tensors, part.layers);
+  } else {
+    put_layers(tensors, part.rd_layers);
+    const RdQuantiserSettings& quantiser = part.rd_quantiser;
+    for (size_t layer = 0; layer < quantiser.deviations.size(); ++layer) {
+      put(tensors, tensor_name(layer, "deviations"), quantiser.deviations[layer]);
+    }
+    put(tensors, "tables.frequencies", quantiser.frequencies);
+    put(tensors, "tables.shifts", quantiser.shifts);
+  }
   return serialize_tensors(tensors);
 }
 
-// Every layer has its maps, and nothing is left over. That shapes fit the model is checked where the codec is made.
+[[noreturn]] void refuse_layer(const std::filesystem::path& file, size_t layer, const char* lacks) {
+  throw Error(ErrorCode::kDataLoss, file.string() + ": layer " + std::to_string(layer) + " has " + lacks);
+}
+
 template <class LayerMaps>
-std::vector<LayerMaps> parse_layers(const std::string& bytes, int32_t count, const std::filesystem::path& file) {
-  TensorMap tensors = parse_tensors(std::as_bytes(std::span(bytes)), file);
+std::vector<LayerMaps> take_scd_layers(TensorMap& tensors, int32_t count, const std::filesystem::path& file) {
   std::vector<LayerMaps> layers(static_cast<size_t>(count));
   for (size_t layer = 0; layer < layers.size(); ++layer) {
     take_layer(tensors, layer, layers[layer]);
     const bool has_reuse = !layers[layer].key.empty() && !layers[layer].value.empty();
     const bool has_some_reuse = !layers[layer].key.empty() || !layers[layer].value.empty();
     if (layers[layer].is_patch() ? has_some_reuse : !has_reuse) {
-      throw Error(ErrorCode::kDataLoss, file.string() + ": layer " + std::to_string(layer) +
-                                            " has neither the tensors of Reuse (key, value) nor those of Patch alone");
+      refuse_layer(file, layer, "neither the tensors of Reuse (key, value) nor those of Patch alone");
     }
   }
-  if (!tensors.empty()) throw Error(ErrorCode::kDataLoss, file.string() + ": unknown tensor " + tensors.begin()->first);
   return layers;
+}
+
+template <class Part>
+void take_rd(TensorMap& tensors, Part& part, const std::filesystem::path& file) {
+  part.rd_layers.resize(static_cast<size_t>(part.model.layers));
+  for (size_t layer = 0; layer < part.rd_layers.size(); ++layer) {
+    take_layer(tensors, layer, part.rd_layers[layer]);
+    part.rd_quantiser.deviations.push_back(take_row(tensors, tensor_name(layer, "deviations")));
+    if (part.rd_layers[layer].map.empty()) refuse_layer(file, layer, "no map");
+  }
+  part.rd_quantiser.frequencies = take(tensors, "tables.frequencies");
+  part.rd_quantiser.shifts = take_row(tensors, "tables.shifts");
+}
+
+// Every layer has its maps, and nothing is left over. That shapes fit the model is checked where the codec is made.
+template <class LayerMaps, class Part>
+void parse_maps(const std::string& bytes, Part& part, const std::filesystem::path& file) {
+  TensorMap tensors = parse_tensors(std::as_bytes(std::span(bytes)), file);
+  if (part.codec == CodecId::kScd) {
+    part.layers = take_scd_layers<LayerMaps>(tensors, part.model.layers, file);
+  } else {
+    take_rd(tensors, part, file);
+  }
+  if (!tensors.empty()) throw Error(ErrorCode::kDataLoss, file.string() + ": unknown tensor " + tensors.begin()->first);
+}
+
+json to_json(const CodecPrediction& prediction) {
+  return {{"bytes_per_token", prediction.bytes_per_token},
+          {"ratio_to_bf16", prediction.ratio_to_bf16},
+          {"kl", prediction.kl}};
+}
+
+CodecPrediction read_prediction(const JsonFields& fields) {
+  return {fields.number("bytes_per_token"), fields.number("ratio_to_bf16"), fields.number("kl")};
 }
 
 }  // namespace
@@ -167,43 +241,52 @@ Sha256Digest digest_of(const ArtifactFiles& files) {
 }
 
 ArtifactFiles serialize(const ArtifactEncoder& encoder) {
-  json header = common_header("encoder");
+  json header = common_header("encoder", encoder.codec);
   header["producer"] = to_json(encoder.producer);
   header["model"] = to_json(encoder.model);
   header["calibration"] = to_json(encoder.calibration);
   header["fitted_with"] = encoder.fitted_with;
-  header["patch_layers"] = encoder.patch_layers();
-  return {header.dump(1) + "\n", serialize_layers(encoder.layers)};
+  if (encoder.codec == CodecId::kScd) {
+    header["patch_layers"] = encoder.patch_layers();
+  } else {
+    header["steps"] = encoder.rd_quantiser.steps;
+  }
+  return {header.dump(1) + "\n", serialize_maps(encoder)};
 }
 
 ArtifactFiles serialize(const ArtifactDecoder& decoder) {
-  json header = common_header("decoder");
+  json header = common_header("decoder", decoder.codec);
   header["encoder_id"] = to_hex(decoder.encoder_id);
   header["producer"] = to_json(decoder.producer);
   header["consumer"] = to_json(decoder.consumer);
   header["producer_model"] = to_json(decoder.producer_model);
   header["model"] = to_json(decoder.model);
   header["calibration"] = to_json(decoder.calibration);
-  header["prediction"] = {{"bytes_per_token", decoder.prediction.bytes_per_token},
-                          {"ratio_to_bf16", decoder.prediction.ratio_to_bf16},
-                          {"kl", decoder.prediction.kl}};
-  return {header.dump(1) + "\n", serialize_layers(decoder.layers)};
+  header["prediction"] = to_json(decoder.prediction);
+  if (decoder.codec == CodecId::kRd) {
+    header["steps"] = decoder.rd_quantiser.steps;
+    header["levels"] = json::array();
+    for (const CodecPrediction& level : decoder.levels) header["levels"].push_back(to_json(level));
+  }
+  return {header.dump(1) + "\n", serialize_maps(decoder)};
 }
 
 ArtifactEncoder parse_encoder(const ArtifactFiles& files, const std::filesystem::path& directory) {
   const std::filesystem::path file = directory / "codec.json";
   const json parsed = parse_json_object(files.header, file);
   const JsonFields fields(parsed, file);
-  check_header(fields, "encoder", file);
   ArtifactEncoder encoder;
+  encoder.codec = check_header(fields, "encoder", file);
   encoder.id = digest_of(files);
   encoder.producer = read_identity(fields.child("producer"));
   encoder.model = read_model(fields.child("model"));
   encoder.calibration = read_calibration(fields.child("calibration"));
   encoder.fitted_with = fields.hex_digest("fitted_with");
   const std::filesystem::path tensors = directory / "tensors.safetensors";
-  encoder.layers = parse_layers<ScdLayerEncoder>(files.tensors, encoder.model.layers, tensors);
-  if (fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
+  parse_maps<ScdLayerEncoder>(files.tensors, encoder, tensors);
+  if (encoder.codec == CodecId::kRd) {
+    encoder.rd_quantiser.steps = fields.floats("steps", kRdMaxLevels);
+  } else if (fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
     throw Error(ErrorCode::kDataLoss,
                 file.string() + ": field patch_layers is not what " + tensors.string() + " holds");
   }
@@ -214,8 +297,8 @@ ArtifactDecoder parse_decoder(const ArtifactFiles& files, const std::filesystem:
   const std::filesystem::path file = directory / "codec.json";
   const json parsed = parse_json_object(files.header, file);
   const JsonFields fields(parsed, file);
-  check_header(fields, "decoder", file);
   ArtifactDecoder decoder;
+  decoder.codec = check_header(fields, "decoder", file);
   const std::string id = fields.hex_digest("encoder_id");
   for (size_t i = 0; i < decoder.encoder_id.size(); ++i) {
     decoder.encoder_id[i] = static_cast<uint8_t>(std::stoi(id.substr(2 * i, 2), nullptr, 16));
@@ -225,11 +308,17 @@ ArtifactDecoder parse_decoder(const ArtifactFiles& files, const std::filesystem:
   decoder.producer_model = read_model(fields.child("producer_model"));
   decoder.model = read_model(fields.child("model"));
   decoder.calibration = read_calibration(fields.child("calibration"));
-  const JsonFields prediction = fields.child("prediction");
-  decoder.prediction = {prediction.number("bytes_per_token"), prediction.number("ratio_to_bf16"),
-                        prediction.number("kl")};
-  decoder.layers =
-      parse_layers<ScdLayerDecoder>(files.tensors, decoder.model.layers, directory / "tensors.safetensors");
+  decoder.prediction = read_prediction(fields.child("prediction"));
+  parse_maps<ScdLayerDecoder>(files.tensors, decoder, directory / "tensors.safetensors");
+  if (decoder.codec == CodecId::kRd) {
+    decoder.rd_quantiser.steps = fields.floats("steps", kRdMaxLevels);
+    for (const JsonFields& level : fields.children("levels", kRdMaxLevels)) {
+      decoder.levels.push_back(read_prediction(level));
+    }
+    if (decoder.levels.size() != decoder.rd_quantiser.steps.size()) {
+      throw Error(ErrorCode::kDataLoss, file.string() + ": fields steps and levels differ in length");
+    }
+  }
   return decoder;
 }
 

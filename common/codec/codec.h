@@ -16,13 +16,14 @@
 namespace scd {
 
 // On the wire and in cache keys for ever: the numbers of the protocol's Codec, whose 3 means that nothing is sent.
-enum class CodecId : uint8_t { kRaw = 1, kScd = 2, kLossless = 4, kInt8 = 5, kInt4 = 6 };
+enum class CodecId : uint8_t { kRaw = 1, kScd = 2, kLossless = 4, kInt8 = 5, kInt4 = 6, kRd = 7 };
 
-// Ranks sent of those calibrated; 0: all. A cap is a prefix, because codes are ordered by importance.
+// What is sent of the calibrated codes. Ranks: 0 is all; a cap is a prefix, because codes are ordered by importance.
 struct RankCaps {
   int32_t key = 0;
   int32_t value = 0;
   int32_t hidden = 0;
+  int32_t level = 0;  // of Encoder::levels(): quantiser step
   bool operator==(const RankCaps&) const = default;
 };
 
@@ -48,6 +49,8 @@ class Encoder {
   // SHA-256 that names this encoder on the wire and in cache keys (without calibration: of the KV shape and RoPE).
   virtual const Sha256Digest& id() const = 0;
   virtual bool needs_attention_input(int32_t layer) const = 0;
+  // Rates it can code at; level 0 is the finest.
+  virtual int32_t levels() const { return 1; }
   // Appends the payload of one layer chunk to `out`. Deterministic: the same chunk gives the same bytes.
   virtual void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const = 0;
 };

@@ -29,6 +29,17 @@ JsonFields JsonFields::child(const char* name) const {
   return {value, file_, path_ + name + "."};
 }
 
+std::vector<JsonFields> JsonFields::children(const char* name, size_t limit) const {
+  const json& value = at(name);
+  if (!value.is_array() || value.size() > limit) refuse(name, "is not a list of at most " + std::to_string(limit));
+  std::vector<JsonFields> all;
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (!value[i].is_object()) refuse(name, "is not a list of objects");
+    all.emplace_back(value[i], file_, path_ + name + "[" + std::to_string(i) + "].");
+  }
+  return all;
+}
+
 int64_t JsonFields::integer(const char* name, int64_t low, int64_t high) const {
   const json& value = at(name);
   const bool fits = value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX) &&

@@ -15,6 +15,7 @@ class JsonFields {
   JsonFields(const nlohmann::json& object, std::filesystem::path file, std::string path = "");
 
   JsonFields child(const char* name) const;
+  std::vector<JsonFields> children(const char* name, size_t limit) const;  // of a list of objects
   int64_t integer(const char* name, int64_t low, int64_t high) const;
   uint64_t natural(const char* name) const;
   double number(const char* name) const;  // finite

@@ -10,6 +10,7 @@
 #include "common/codec/model_difference.h"
 #include "common/codec/plain_codec.h"
 #include "common/codec/raw_body.h"
+#include "common/codec/rd/rd_codec.h"
 #include "common/codec/scd_codec.h"
 
 namespace scd {
@@ -19,9 +20,9 @@ struct CodecName {
   CodecId id;
   std::string_view name;
 };
-constexpr std::array kCodecs{CodecName{CodecId::kRaw, "raw"}, CodecName{CodecId::kLossless, "lossless"},
+constexpr std::array kCodecs{CodecName{CodecId::kRaw, "raw"},   CodecName{CodecId::kLossless, "lossless"},
                              CodecName{CodecId::kInt8, "int8"}, CodecName{CodecId::kInt4, "int4"},
-                             CodecName{CodecId::kScd, "scd"}};
+                             CodecName{CodecId::kScd, "scd"},   CodecName{CodecId::kRd, "rd"}};
 
 template <class Part>
 const Part& required(const Part* artifact, CodecId id) {
@@ -29,6 +30,11 @@ const Part& required(const Part* artifact, CodecId id) {
     throw Error(ErrorCode::kFailedPrecondition, "codec " + std::string(to_string(id)) +
                                                     " needs a codec artifact: set codec.artifact to the directory "
                                                     "`scd calibrate` wrote");
+  }
+  if (artifact->codec != id) {
+    throw Error(ErrorCode::kFailedPrecondition, "codec " + std::string(to_string(id)) +
+                                                    ": the artifact is one of codec " +
+                                                    std::string(to_string(artifact->codec)));
   }
   return *artifact;
 }
@@ -40,7 +46,8 @@ std::unique_ptr<const PlainBody> make_plain_body(CodecId id, const CodecModel& p
     case CodecId::kLossless: return std::make_unique<LosslessBody>(producer.kv_width());
     case CodecId::kInt8: return std::make_unique<IntegerBody>(8, producer.kv_heads, producer.head_dim);
     case CodecId::kInt4: return std::make_unique<IntegerBody>(4, producer.kv_heads, producer.head_dim);
-    case CodecId::kScd: return nullptr;
+    case CodecId::kScd:
+    case CodecId::kRd: return nullptr;
   }
   throw Error(ErrorCode::kInvalidArgument, "unknown codec id " + std::to_string(static_cast<int>(id)));
 }
@@ -69,12 +76,13 @@ std::optional<CodecId> codec_from_number(int number) {
   return found == kCodecs.end() ? std::nullopt : std::optional(found->id);
 }
 
-bool needs_artifact(CodecId id) { return id == CodecId::kScd; }
+bool needs_artifact(CodecId id) { return id == CodecId::kScd || id == CodecId::kRd; }
 bool is_lossy(CodecId id) { return id != CodecId::kRaw && id != CodecId::kLossless; }
 
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact) {
   if (auto body = make_plain_body(id, producer)) return std::make_unique<PlainEncoder>(std::move(body), producer);
   const ArtifactEncoder& part = required(artifact, id);
+  if (id == CodecId::kRd) return std::make_unique<RdEncoder>(producer, part.rd_layers, part.rd_quantiser, part.id);
   return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
 }
 
@@ -84,7 +92,10 @@ std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, co
     return std::make_unique<PlainDecoder>(std::move(body), producer, consumer);
   }
   const ArtifactDecoder& part = required(artifact, id);
-  require_same_kv_shape(producer, consumer, "codec scd");
+  require_same_kv_shape(producer, consumer, "codec " + std::string(to_string(id)));
+  if (id == CodecId::kRd) {
+    return std::make_unique<RdDecoder>(consumer, part.rd_layers, part.rd_quantiser, part.encoder_id);
+  }
   return std::make_unique<ScdDecoder>(consumer, part.layers, part.encoder_id);
 }
 

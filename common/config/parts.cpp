@@ -31,14 +31,19 @@ void describe(ConfigVisitor& at, CodecOptions& codec) {
              {"int8", CodecMode::kInt8},
              {"int4", CodecMode::kInt4},
              {"scd", CodecMode::kScd},
+             {"rd", CodecMode::kRd},
              {"oracle", CodecMode::kOracle}},
             "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
-            "or int4 (quantised), scd (semantic codes), or not at all (oracle: the decode server computes the "
+            "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), or not at all (oracle: the decode "
+            "server computes the "
             "prompt).");
-  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd.");
+  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd and rd.");
+  at.number("level", codec.level, {-1, 15},
+            "Of rd: 0 is the finest. -1: the coarsest that meets max_kl, or the middle one where max_kl is 0.");
   at.section("rank", codec.rank, "Caps on what is sent of the calibrated components.");
-  at.number("max_kl", codec.max_kl, {0, 100},
-            "Refuse an artifact whose measured KL on answer tokens is larger, nats; 0: take any.");
+  at.number(
+      "max_kl", codec.max_kl, {0, 100},
+      "Largest KL measured at calibration that is taken, nats; an artifact without such a level is refused. 0: any.");
   at.flag("exact_layer0", codec.exact_layer0, "Compute layer 0 from the token ids instead of having it sent.");
   at.number("sinks", codec.sinks, {0, 1024},
             "First tokens of the prompt that are computed here, not sent; a multiple of 16.");

@@ -60,6 +60,7 @@ struct ForwardPass::State {
   std::vector<kernels::SequenceRows> sequences;
   kernels::Matrix residual;  // [rows, hidden] F32
   kernels::Matrix kept;      // [rows, hidden] F32
+  kernels::Matrix last_qkv;  // of the layer that ran last
   GrowBuffer residual_memory, kept_memory, normed_memory, qkv_memory, attention_memory, gate_up_memory,
       activation_memory, logits_memory;
 
@@ -113,7 +114,7 @@ kernels::ConstMatrix ForwardPass::State::attention_norm() {
 }
 
 kernels::Matrix ForwardPass::State::project_qkv(const kernels::ConstMatrix& normed) {
-  const kernels::Matrix qkv = qkv_memory.matrix(normed.rows, QkvWidths(model->config()).all());
+  const kernels::Matrix qkv = last_qkv = qkv_memory.matrix(normed.rows, QkvWidths(model->config()).all());
   model->layer(next_layer).qkv.forward(normed, qkv);
   finish_keys_values(*model, next_layer, qkv, positions, *cache, sequences);
   return qkv;
@@ -186,6 +187,11 @@ void ForwardPass::keep_attention_input(bool keep) { state_->keep_input = keep; }
 kernels::ConstMatrix ForwardPass::attention_input() const {
   SCD_CHECK(state_->input_kept, "keep_attention_input(true) came before the layer");
   return state_->kept;
+}
+
+kernels::ConstMatrix ForwardPass::queries() const {
+  SCD_CHECK(state_->next_layer > 0, "a layer ran");
+  return columns_of(state_->last_qkv, 0, QkvWidths(state_->model->config()).query);
 }
 
 kernels::ConstMatrix ForwardPass::hidden_state() const {

@@ -42,6 +42,9 @@ class ForwardPass {
   void keep_attention_input(bool keep);
   kernels::ConstMatrix attention_input() const;
 
+  // Of the layer that ran last: its queries after RoPE, [rows, query_heads * head_dim] F32. Until the next layer runs.
+  kernels::ConstMatrix queries() const;
+
   // The residual stream before the next layer, [rows, hidden] F32.
   kernels::ConstMatrix hidden_state() const;
 

@@ -8,9 +8,9 @@
 #include <span>
 
 #include "common/base/error.h"
+#include "common/base/half.h"
 #include "common/model/checkpoint.h"
 #include "common/model/grow_buffer.h"
-#include "common/base/half.h"
 #include "common/model/lora.h"
 #include "kernels/elementwise.h"
 #include "kernels/number.h"

@@ -144,6 +144,7 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
   start.set_first_layer(static_cast<uint32_t>(transfer.wish.first_layer));
   start.set_skip_tokens(static_cast<uint32_t>(transfer.wish.skip_tokens));
   start.mutable_codec()->set_codec(static_cast<v1::Codec>(codec.id));
+  start.mutable_codec()->set_level(static_cast<uint32_t>(codec.rank.level));
   start.mutable_codec()->mutable_rank()->set_key(static_cast<uint32_t>(codec.rank.key));
   start.mutable_codec()->mutable_rank()->set_value(static_cast<uint32_t>(codec.rank.value));
   start.mutable_codec()->mutable_rank()->set_hidden(static_cast<uint32_t>(codec.rank.hidden));

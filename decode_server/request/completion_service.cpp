@@ -115,7 +115,7 @@ grpc::ServerUnaryReactor* CompletionService::GetServerInfo(grpc::CallbackServerC
   const CodecOptions& codec = args_.validation.config.codec;
   std::optional<CodecChoice> configured;
   if (const auto id = configured_codec(codec)) {
-    configured = CodecChoice{*id, {codec.rank.key, codec.rank.value, codec.rank.hidden}};
+    configured = CodecChoice{*id, {codec.rank.key, codec.rank.value, codec.rank.hidden, args_.validation.level}};
   }
   response->set_version(SCD_VERSION);
   response->set_model(args_.validation.model_name);

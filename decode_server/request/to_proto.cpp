@@ -77,7 +77,8 @@ v1::CodecChoice to_proto(const std::optional<CodecChoice>& codec) {
     return proto;
   }
   proto.set_codec(static_cast<v1::Codec>(codec->id));
-  if (codec->rank == RankCaps{}) return proto;
+  proto.set_level(static_cast<uint32_t>(codec->rank.level));
+  if (codec->rank == RankCaps{.level = codec->rank.level}) return proto;
   proto.mutable_rank()->set_key(static_cast<uint32_t>(codec->rank.key));
   proto.mutable_rank()->set_value(static_cast<uint32_t>(codec->rank.value));
   proto.mutable_rank()->set_hidden(static_cast<uint32_t>(codec->rank.hidden));

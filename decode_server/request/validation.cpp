@@ -141,40 +141,38 @@ StopRequest stop_of(const v1::CompleteRequest& request, int32_t vocab, Checker& 
 }
 
 // Without an id: nothing is sent.
-void set_codec(const CodecOptions& options, std::optional<CodecId> id, const RankCaps& rank, CompletionRequest& checked,
-               Checker& check) {
+void set_codec(const ValidationContext& context, std::optional<CodecId> id, const RankCaps& rank,
+               CompletionRequest& checked, Checker& check) {
   if (!id) {
     checked.mode = TransferMode::kOracle;
     return;
   }
   checked.mode = TransferMode::kCodec;
   checked.codec = {.id = *id, .rank = needs_artifact(*id) ? rank : RankCaps{}};
-  if (needs_artifact(*id) && options.artifact.empty()) {
+  if (needs_artifact(*id) && context.artifact_codec != id) {
     check.fail({ErrorCode::kFailedPrecondition,
                 "codec: this server has no artifact for " + std::string(to_string(*id)) + "; set codec.artifact"});
   }
 }
 
-void codec_of(const CodecOptions& options, const v1::CodecOverride& codec, CompletionRequest& checked, Checker& check) {
-  const RankCaps configured{options.rank.key, options.rank.value, options.rank.hidden};
+void codec_of(const ValidationContext& context, const v1::CodecOverride& codec, CompletionRequest& checked,
+              Checker& check) {
+  const CodecOptions& options = context.config.codec;
+  RankCaps configured{options.rank.key, options.rank.value, options.rank.hidden, context.level};
   if (codec.override_case() == v1::CodecOverride::kExact && codec.exact()) {
     checked.mode = TransferMode::kExact;
     checked.codec = {.id = CodecId::kRaw, .rank = {}};
     return;
   }
   if (codec.override_case() != v1::CodecOverride::kChoice) {
-    set_codec(options, configured_codec(options), configured, checked, check);
+    set_codec(context, configured_codec(options), configured, checked, check);
     return;
   }
   const v1::CodecChoice& choice = codec.choice();
-  if (choice.level() != 0)
-    check.fail("codec.choice.level", std::to_string(choice.level()) + "; this codec has level 0 only");
   for (const uint32_t rank : {choice.rank().key(), choice.rank().value(), choice.rank().hidden()}) {
     if (rank > std::numeric_limits<uint16_t>::max())
       check.fail("codec.choice.rank", "expected at most 65535 components");
   }
-  const RankCaps rank{static_cast<int32_t>(choice.rank().key()), static_cast<int32_t>(choice.rank().value()),
-                      static_cast<int32_t>(choice.rank().hidden())};
   const std::optional<CodecId> id = codec_from_number(choice.codec());
   if (!id && choice.codec() != v1::CODEC_ORACLE) {
     std::string known;
@@ -183,7 +181,18 @@ void codec_of(const CodecOptions& options, const v1::CodecOverride& codec, Compl
                std::to_string(static_cast<int>(choice.codec())) + " is unknown; expected " + known + "or CODEC_ORACLE");
     return;
   }
-  set_codec(options, id, choice.has_rank() ? rank : configured, checked, check);
+  const int32_t levels = id && context.artifact_codec == id ? context.levels : 1;
+  if (choice.level() >= static_cast<uint32_t>(levels)) {
+    check.fail("codec.choice.level",
+               std::to_string(choice.level()) + "; expected a level below " + std::to_string(levels));
+    return;
+  }
+  if (choice.has_rank()) {
+    configured = {static_cast<int32_t>(choice.rank().key()), static_cast<int32_t>(choice.rank().value()),
+                  static_cast<int32_t>(choice.rank().hidden())};
+  }
+  configured.level = static_cast<int32_t>(choice.level());
+  set_codec(context, id, configured, checked, check);
 }
 
 }  // namespace
@@ -215,7 +224,7 @@ Result<CompletionRequest> check_request(const ValidationContext& context, const 
   CompletionRequest checked;
   checked.sampling = sampling_of(request, context.model.vocab, check);
   checked.stop = stop_of(request, context.model.vocab, check);
-  codec_of(context.config.codec, request.codec(), checked, check);
+  codec_of(context, request.codec(), checked, check);
   check.length("cache_salt", request.cache_salt(), kMaxTextBytes);
   check.length("user", request.user(), kMaxTextBytes);
   checked.priority = request.priority();

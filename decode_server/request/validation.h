@@ -19,6 +19,9 @@ struct ValidationContext {
   const ModelConfig& model;
   const Tokenizer& tokenizer;
   std::string model_name;
+  std::optional<CodecId> artifact_codec{};  // of codec.artifact; nothing without one
+  int32_t levels = 1;                       // of it
+  int32_t level = 0;                        // where a request names none
 };
 
 // What is asked of prefill servers when a request says nothing; nothing where the configuration is `oracle`.

@@ -63,7 +63,11 @@ CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, const ComputedLayer& s
   }
   ByteBuffer payload;
   job.encoder.encode(chunk, work.rank, payload);
-  CodeUnit unit{.layer = state.layer, .tokens = tokens, .crc = crc32c(payload), .payload = {}};
+  CodeUnit unit{.layer = state.layer,
+                .tokens = tokens,
+                .level = static_cast<uint8_t>(work.rank.level),
+                .crc = crc32c(payload),
+                .payload = {}};
   unit.payload = SharedBytes::from(std::move(payload));
   return unit;
 }

@@ -78,11 +78,13 @@ class PrefillCall final : public PrefillReactor {
 
   void set_level(PrefillJob& job) {
     const v1::RankCaps& rank = command_.set_level().rank();
-    if (command_.set_level().level() != 0 || std::max({rank.key(), rank.value(), rank.hidden()}) > (1U << 16)) {
+    const uint32_t level = command_.set_level().level();
+    if (level >= static_cast<uint32_t>(job.encoder.levels()) ||
+        std::max({rank.key(), rank.value(), rank.hidden()}) > (1U << 16)) {
       return job.fail({ErrorCode::kInvalidArgument, "set_level: a level or rank that does not exist"});
     }
-    job.set_rank(
-        {static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()), static_cast<int32_t>(rank.hidden())});
+    job.set_rank({static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()),
+                  static_cast<int32_t>(rank.hidden()), static_cast<int32_t>(level)});
   }
 
   // The consumer writes nothing more.

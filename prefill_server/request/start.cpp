@@ -75,9 +75,14 @@ Result<CodecChoice> read_codec(const v1::CodecChoice& choice, const Producer& pr
   }
   const v1::RankCaps& rank = choice.rank();
   if (std::max({rank.key(), rank.value(), rank.hidden()}) > kMaxRank) return invalid("a rank is larger than 65536");
-  if (choice.level() != 0) return invalid("level " + std::to_string(choice.level()) + " does not exist; there is 0");
-  return CodecChoice{
-      *id, {static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()), static_cast<int32_t>(rank.hidden())}};
+  const int32_t levels = producer.encoder(*id)->levels();
+  if (choice.level() >= static_cast<uint32_t>(levels)) {
+    return invalid("level " + std::to_string(choice.level()) + " does not exist; this codec has " +
+                   std::to_string(levels));
+  }
+  return CodecChoice{*id,
+                     {static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()),
+                      static_cast<int32_t>(rank.hidden()), static_cast<int32_t>(choice.level())}};
 }
 
 void compare(std::string& differences, const std::string& what, const std::string& expected, const std::string& ours) {
@@ -122,7 +127,6 @@ Result<PrefillRequest> read_start(const v1::StartPrefill& start, const Producer&
                          .skip_tokens = start.skip_tokens(),
                          .first_layer = static_cast<int32_t>(start.first_layer()),
                          .codec = codec.value(),
-                         .level = 0,
                          .transfer_token = {},
                          .peer = start.data_plane_address(),
                          .slot_bytes = start.slot_bytes(),

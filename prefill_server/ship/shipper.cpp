@@ -16,7 +16,7 @@ MessageHeader header_of(const PrefillJob& job, const CodeUnit& unit, uint32_t se
   header.token = job.request.transfer_token;
   std::copy_n(job.encoder.id().begin(), header.encoder_id.size(), header.encoder_id.begin());
   header.codec_id = static_cast<uint8_t>(job.request.codec.id);
-  header.level = job.request.level;
+  header.level = unit.level;
   header.dtype = static_cast<uint8_t>(kernels::DType::kBF16);
   header.first_layer = static_cast<uint16_t>(unit.layer);
   header.layer_count = 1;

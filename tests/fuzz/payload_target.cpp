@@ -4,11 +4,13 @@
 #include <memory>
 #include <span>
 
+#include "common/codec/rd/rd_codec.h"
 #include "common/codec/registry.h"
 #include "common/codec/scd_codec.h"
 #include "common/transport/message.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/unit/codec/codec_samples.h"
+#include "tests/unit/codec/rd_samples.h"
 
 namespace scd::fuzz {
 namespace {
@@ -21,6 +23,7 @@ enum Reader : uint8_t {
   kLosslessDecoder,
   kInt8Decoder,
   kInt4Decoder,
+  kRdDecoder,
   kReaders
 };
 constexpr size_t kPlaceBytes = 10;  // layer u16, first position u32, tokens u32
@@ -33,6 +36,9 @@ struct Codecs {
   std::unique_ptr<Decoder> rotating = make_decoder(CodecId::kRaw, model, testing::small_model(1000000.0), nullptr);
   std::unique_ptr<Decoder> lossless = make_decoder(CodecId::kLossless, model, model, nullptr);
   std::unique_ptr<Decoder> int8 = make_decoder(CodecId::kInt8, model, model, nullptr);
+  testing::RdSample rd_sample = testing::sample_rd(model, {0.02f, 0.2f, 1.0f});
+  RdEncoder rd_encoder{model, rd_sample.encoders, rd_sample.quantiser, {}};
+  RdDecoder rd{model, rd_sample.decoders, rd_sample.quantiser, {}};
   std::unique_ptr<Decoder> int4 = make_decoder(CodecId::kInt4, model, model, nullptr);
   ScdDecoder scd{model, testing::sample_decoder_layers(model), {}};
 };
@@ -123,6 +129,9 @@ std::vector<std::vector<uint8_t>> seed_corpus() {
   seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 0, 3, {}));
   seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 2, 5, {.key = 2, .value = 3, .hidden = 0}));
   seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 1, 4, {}));
+  for (const int32_t level : {0, 1, 2}) {
+    seeds.push_back(payload_seed(kRdDecoder, all.rd_encoder, level, 9, {.level = level}));
+  }
   MessageHeader header{.request_id = 7, .generation = 2, .layer_count = 1, .token_count = 128, .payload_bytes = 4096};
   for (const uint16_t flags : {uint16_t{0}, kFlagLastOfRequest}) {
     header.flags = flags;
@@ -146,6 +155,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case kLosslessDecoder: read_payload(*codecs().lossless, bytes); break;
     case kInt8Decoder: read_payload(*codecs().int8, bytes); break;
     case kInt4Decoder: read_payload(*codecs().int4, bytes); break;
+    case kRdDecoder: read_payload(codecs().rd, bytes); break;
     default: read_payload(codecs().scd, bytes); break;
   }
   return 0;

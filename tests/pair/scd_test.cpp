@@ -8,6 +8,7 @@
 #include "common/model/fingerprint.h"
 #include "common/model/model_config.h"
 #include "pair.h"
+#include "tests/unit/codec/rd_samples.h"
 
 namespace scd::testing {
 namespace {
@@ -64,6 +65,27 @@ void write_identity_artifact(const std::filesystem::path& model, const std::file
   write_artifact(directory, encoder, decoder);
 }
 
+// Codes are the state itself, quantised ever more coarsely.
+void write_rd_artifact(const std::filesystem::path& model, const std::filesystem::path& directory) {
+  ArtifactEncoder encoder;
+  encoder.codec = CodecId::kRd;
+  encoder.producer = model_identity(model);
+  encoder.model = codec_model(model);
+  encoder.fitted_with = encoder.producer.weights;
+  RdSample sample = sample_rd(encoder.model, {0.004f, 0.06f, 0.5f});
+  encoder.rd_layers = std::move(sample.encoders);
+  encoder.rd_quantiser = sample.quantiser;
+  ArtifactDecoder decoder;
+  decoder.codec = CodecId::kRd;
+  decoder.producer = decoder.consumer = encoder.producer;
+  decoder.producer_model = decoder.model = encoder.model;
+  decoder.rd_layers = std::move(sample.decoders);
+  decoder.rd_quantiser = std::move(sample.quantiser);
+  decoder.levels = {{900, 2, 0.001}, {500, 4, 0.01}, {250, 8, 0.1}};
+  decoder.prediction = decoder.levels.front();
+  write_artifact(directory, encoder, decoder);
+}
+
 class ScdPairTest : public PairTest {
  protected:
   std::filesystem::path artifact() {
@@ -76,6 +98,74 @@ class ScdPairTest : public PairTest {
     config.codec.artifact = artifact();
   }
 };
+
+class RdPairTest : public PairTest {
+ protected:
+  RdPairTest() { write_rd_artifact(base_model(), artifact()); }
+  std::filesystem::path artifact() { return root() / "rd"; }
+  void start_rd(const ChangeDecode& change = {}) {
+    start_decode([&](DecodeConfig& config) {
+      config.codec.mode = CodecMode::kRd;
+      config.codec.artifact = artifact();
+      if (change) change(config);
+    });
+  }
+};
+
+TEST_F(RdPairTest, every_level_answers_with_fewer_bytes_than_the_one_before) {
+  start_prefill([this](PrefillConfig& config) { config.codec.artifact = artifact(); });
+  start_rd();
+  auto request = greedy_request(300);
+  request.set_logprobs(5);
+  const auto alone = complete_alone(request);
+  uint64_t before = UINT64_MAX;
+  for (const auto& [level, tolerance] : {std::pair(0u, 0.05), std::pair(1u, 0.1), std::pair(2u, 0.5)}) {
+    v1::CodecChoice& choice = *request.mutable_codec()->mutable_choice();
+    choice.set_codec(v1::CODEC_RD);
+    choice.set_level(level);
+    const auto coded = complete(request);
+    EXPECT_EQ(coded.finish().transfer().codec(), v1::CODEC_RD);
+    EXPECT_EQ(coded.finish().transfer().level(), level);
+    EXPECT_EQ(coded.finish().transfer().fallback_reason(), "");
+    EXPECT_LT(coded.finish().transfer().wire_bytes(), before);
+    before = coded.finish().transfer().wire_bytes();
+    EXPECT_NEAR(coded.logprobs(0).top(0).logprob(), alone.logprobs(0).top(0).logprob(), tolerance) << level;
+  }
+  request.mutable_codec()->mutable_choice()->set_level(3);
+  v1::CompleteResponse response;
+  const grpc::Status status = complete(request, response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("codec.choice.level: 3; expected a level below 3"));
+  expect_idle();
+}
+
+TEST_F(RdPairTest, the_level_follows_max_kl) {
+  start_prefill([this](PrefillConfig& config) { config.codec.artifact = artifact(); });
+  const auto level_with = [&](double max_kl, int32_t level) {
+    start_rd([&](DecodeConfig& config) {
+      config.codec.max_kl = max_kl;
+      config.codec.level = level;
+    });
+    return complete(greedy_request(200)).finish().transfer().level();
+  };
+  EXPECT_EQ(level_with(0, -1), 1u);
+  EXPECT_EQ(level_with(0.2, -1), 2u);
+  EXPECT_EQ(level_with(0.01, -1), 1u);
+  EXPECT_EQ(level_with(0.002, -1), 0u);
+  EXPECT_EQ(level_with(0, 2), 2u);
+  EXPECT_THROW(level_with(0.0001, -1), Error);
+  EXPECT_THROW(level_with(0.01, 2), Error);
+  EXPECT_THROW(level_with(0, 3), Error);
+}
+
+TEST_F(RdPairTest, an_artifact_of_another_codec_than_the_mode_is_refused_at_start) {
+  try {
+    start_rd([](DecodeConfig& config) { config.codec.mode = CodecMode::kScd; });
+    FAIL() << "started";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("is an artifact of codec rd, but codec.mode is scd"));
+  }
+}
 
 TEST_F(ScdPairTest, reuse_and_patch_layers_rebuild_the_consumers_state) {
   start_prefill([this](PrefillConfig& config) { config.codec.artifact = artifact(); });

@@ -65,8 +65,9 @@ class CacheExperiment {
   CacheExperiment(const CacheExperiment&) = delete;
   CacheExperiment& operator=(const CacheExperiment&) = delete;
 
-  // Prefills both models over the prompt's hand-over; what it has in common with the last prompt's is kept. `encoders`: those that rebuild() will be called with (what Patch
-  // layers need is kept). Throws Error kOutOfRange for a prompt beyond max_tokens, kInvalidArgument for an empty one.
+  // Prefills both models over the prompt's hand-over; what it has in common with the last prompt's is kept. `encoders`:
+  // those that rebuild() will be called with (what Patch layers need is kept). Throws Error kOutOfRange for a prompt
+  // beyond max_tokens, kInvalidArgument for an empty one.
   void set_prompt(std::span<const TokenId> prompt, std::span<const Encoder* const> encoders);
 
   int64_t prompt_tokens() const;

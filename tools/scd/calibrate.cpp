@@ -13,6 +13,7 @@
 #include "common/tokenizer/tokenizer.h"
 #include "tools/scd/calibration.h"
 #include "tools/scd/model_pair.h"
+#include "tools/scd/rd_calibration.h"
 #include "tools/scd/report.h"
 
 namespace scd {
@@ -25,6 +26,8 @@ struct CalibrateOptions {
   std::filesystem::path out;
   std::filesystem::path json;
   bool add_consumer = false;
+  std::string codec = "scd";
+  RdCalibrationOptions rd;
 };
 
 ModelIdentity identity_of(const std::filesystem::path& directory, const std::filesystem::path& adapter) {
@@ -158,7 +161,77 @@ void require_writable(const CalibrateOptions& options, const std::optional<Artif
   }
 }
 
+void print_rd_layers(const RdCalibrationResult& result) {
+  TextTable table({"layer", "KL per error in K", "in V", "unpredictable", "components"});
+  for (size_t layer = 0; layer < result.layers.size(); ++layer) {
+    const RdLayerReport& report = result.layers[layer];
+    table.add_row({std::to_string(layer), format_fixed(report.key_weight, 3), format_fixed(report.value_weight, 3),
+                   format_percent(report.unpredictable),
+                   std::to_string(result.encoder.rd_quantiser.deviations[layer].size())});
+  }
+  table.print(std::cout);
+}
+
+void print_levels(const RdCalibrationResult& result) {
+  TextTable table({"level", "bytes/token", "vs BF16", "KL (held out)"});
+  for (size_t level = 0; level < result.decoder.levels.size(); ++level) {
+    const CodecPrediction& prediction = result.decoder.levels[level];
+    table.add_row({std::to_string(level), format_fixed(prediction.bytes_per_token, 0),
+                   format_fixed(prediction.ratio_to_bf16, 1) + "x", format_fixed(prediction.kl, 4)});
+  }
+  std::cout << "\n";
+  table.print(std::cout);
+}
+
+nlohmann::ordered_json level_row(const RdCalibrationResult& result, size_t level, double seconds) {
+  const CodecPrediction& prediction = result.decoder.levels[level];
+  return {{"codec", "rd"},
+          {"level", level},
+          {"task", "calibration"},
+          {"kl_text", prediction.kl},
+          {"bytes_per_token", prediction.bytes_per_token},
+          {"ratio_to_bf16", prediction.ratio_to_bf16},
+          {"tokens", result.decoder.calibration.tokens},
+          {"calibration_ms", seconds * 1000}};
+}
+
+void run_rd(CalibrateOptions options) {
+  const auto start = std::chrono::steady_clock::now();
+  if (std::filesystem::exists(options.out) &&
+      (!std::filesystem::is_directory(options.out) || !std::filesystem::is_empty(options.out))) {
+    throw Error(ErrorCode::kAlreadyExists, options.out.string() + " is not empty; choose another directory");
+  }
+  const CalibrationText text = read_text(options);
+  const ModelPair pair(options.pair);
+  const CalibrationInput input{pair.producer(), pair.consumer(),
+                               identity_of(options.pair.producer, options.pair.producer_adapter),
+                               identity_of(options.pair.consumer, options.pair.consumer_adapter), text};
+  options.rd.seed = options.calibration.seed;
+  options.rd.ridge = options.calibration.ridge;
+  options.rd.experiment = options.calibration.experiment;
+  RdCalibrationResult result = calibrate_rd(input, options.rd);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  print_rd_layers(result);
+  print_levels(result);
+  Report report;
+  for (size_t level = 0; level < result.decoder.levels.size(); ++level)
+    report.add_row(level_row(result, level, seconds));
+  report.write(options.json);
+  const double max_kl = options.calibration.max_kl;
+  if (max_kl > 0 && result.decoder.levels.front().kl > max_kl) {
+    throw Error(ErrorCode::kFailedPrecondition,
+                "the loss constraint cannot be met: KL on held-out text is " +
+                    format_fixed(result.decoder.levels.front().kl, 5) + " at the finest level, --max-kl " +
+                    format_fixed(max_kl, 5) +
+                    "; nothing was written. Allow more --tokens, lower --ratios or a higher limit");
+  }
+  write_artifact(options.out, result.encoder, result.decoder);
+  std::cout << "\nfitted on " << result.decoder.calibration.tokens << " tokens in " << format_fixed(seconds, 1)
+            << " s; wrote " << options.out.string() << ": encoder " << to_hex(result.encoder.id).substr(0, 16) << "\n";
+}
+
 void run(CalibrateOptions options) {
+  if (options.codec == "rd") return run_rd(std::move(options));
   const auto start = std::chrono::steady_clock::now();
   const std::optional<ArtifactEncoder> there = existing_encoder(options);
   const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
@@ -266,6 +339,14 @@ void add_calibrate_command(CLI::App& app) {
                          "text that nothing was fitted on. The same input and seed give the same artifact.\n"
                          "  scd calibrate --producer BASE --consumer BASE --consumer-adapter ADAPTER \\\n"
                          "                --text train.jsonl,prose.txt --tokens 32768 --out artifacts/pair");
+  command->add_option("--codec", options->codec, "rd (rate-distortion codes) or scd (Reuse and Patch as published)")
+      ->check(CLI::IsMember({"rd", "scd"}))
+      ->capture_default_str();
+  command->add_option("--ratios", options->rd.ratios, "Levels of rd: how many times smaller than BF16, rising")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(1.5, 1000.0))
+      ->capture_default_str();
   add_pair_options(*command, *options);
   add_text_options(*command, *options);
   add_encoder_options(*command, *options);

@@ -48,7 +48,7 @@ nlohmann::ordered_json ratio_to_bf16(const CodecResult& result, const ModelPair&
 }
 
 nlohmann::ordered_json row_of(const CodecResult& result, const std::string& task, const ModelPair& pair) {
-  nlohmann::ordered_json row = {{"codec", result.codec}, {"level", 0}, {"task", task}};
+  nlohmann::ordered_json row = {{"codec", result.codec}, {"level", result.level}, {"task", task}};
   std::vector<double> kl = result.kl_question;
   kl.insert(kl.end(), result.kl_answer.begin(), result.kl_answer.end());
   if (!result.f1.empty()) {
@@ -156,7 +156,9 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--prose", options->prose, "Text files for perplexity and KL, comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false);
-  command->add_option("--codecs", options->codecs, "Of oracle, raw, lossless, int8, int4, scd; comma-separated")
+  command
+      ->add_option("--codecs", options->codecs,
+                   "Of oracle, raw, lossless, int8, int4, scd, rd; rd@2 is level 2; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

@@ -21,16 +21,20 @@ std::vector<const Encoder*> encoders_of(std::span<const NamedCodec> codecs) {
 
 std::vector<CodecResult> empty_results(std::span<const NamedCodec> codecs) {
   std::vector<CodecResult> results(codecs.size());
-  for (size_t i = 0; i < codecs.size(); ++i) results[i].codec = codecs[i].name;
+  for (size_t i = 0; i < codecs.size(); ++i) {
+    results[i].codec = codecs[i].name;
+    results[i].level = codecs[i].level;
+  }
   return results;
 }
 
 // Makes the experiment stand on the codec's cache.
-void use_codec(CacheExperiment& experiment, const NamedCodec& codec, const RankCaps& rank, CodecResult& result) {
+void use_codec(CacheExperiment& experiment, const NamedCodec& codec, RankCaps rank, CodecResult& result) {
   if (codec.is_oracle()) {
     experiment.use_oracle();
     return;
   }
+  rank.level = codec.level;
   const RebuildAccount account = experiment.rebuild(*codec.encoder, *codec.decoder, rank);
   result.wire_bytes += account.payload_bytes + account.payloads * static_cast<int64_t>(kMessageHeaderBytes);
   result.coded_tokens += account.tokens;

@@ -15,6 +15,7 @@ namespace scd {
 // What a codec gave on each item of a task; entries of the same index belong to the same question.
 struct CodecResult {
   std::string codec;
+  int32_t level = 0;
   std::vector<double> f1;           // [questions], in [0, 1]
   std::vector<double> exact_match;  // [questions], 0 or 1
   std::vector<double> same_answer;  // [questions], 1 where the token ids are the oracle's

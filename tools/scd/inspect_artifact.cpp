@@ -1,8 +1,13 @@
 #include "tools/scd/inspect_artifact.h"
 
+#include <algorithm>
 #include <ostream>
+#include <string>
+#include <vector>
 
 #include "common/codec/artifact.h"
+#include "common/codec/rd/rd_quantiser.h"
+#include "common/codec/registry.h"
 #include "tools/scd/report.h"
 
 namespace scd {
@@ -34,6 +39,29 @@ void print_layers(std::ostream& out, const ArtifactEncoder& encoder) {
   table.print(out);
 }
 
+void print_rd_layers(std::ostream& out, const ArtifactEncoder& encoder) {
+  const RdQuantiserSettings& quantiser = encoder.rd_quantiser;
+  std::vector<std::string> header{"layer", "components"};
+  for (size_t level = 0; level < quantiser.steps.size(); ++level) header.push_back("level " + std::to_string(level));
+  TextTable table(header);
+  for (size_t layer = 0; layer < quantiser.deviations.size(); ++layer) {
+    std::vector<std::string> row{std::to_string(layer), std::to_string(quantiser.deviations[layer].size())};
+    for (const float step : quantiser.steps) {
+      const auto sent = std::ranges::count_if(quantiser.deviations[layer],
+                                              [&](float deviation) { return deviation >= kRdSmallestRatio * step; });
+      row.push_back(std::to_string(sent));
+    }
+    table.add_row(row);
+  }
+  table.print(out);
+}
+
+void print_prediction(std::ostream& out, const std::string& what, const CodecPrediction& prediction) {
+  out << "  " << what << ": KL " << format_fixed(prediction.kl, 5) << ", "
+      << format_fixed(prediction.bytes_per_token, 0) << " bytes/token, " << format_fixed(prediction.ratio_to_bf16, 2)
+      << "x smaller than BF16\n";
+}
+
 }  // namespace
 
 bool looks_like_artifact(const std::filesystem::path& directory) {
@@ -43,20 +71,26 @@ bool looks_like_artifact(const std::filesystem::path& directory) {
 void print_artifact(const std::filesystem::path& directory, std::ostream& out) {
   const ArtifactEncoder encoder = load_encoder(directory);
   const CodecModel& model = encoder.model;
-  out << "codec artifact scd, version " << kArtifactVersion << ", encoder " << to_hex(encoder.id) << "\n";
+  out << "codec artifact " << to_string(encoder.codec) << ", version " << kArtifactVersion << ", encoder "
+      << to_hex(encoder.id) << "\n";
   print_model(out, "producer", encoder.producer);
   out << "  " << model.layers << " layers, " << model.kv_heads << " KV heads of " << model.head_dim << ", hidden "
-      << model.hidden << "; latent fitted with consumer " << abbreviated(encoder.fitted_with) << "\n";
+      << model.hidden << "; fitted with consumer " << abbreviated(encoder.fitted_with) << "\n";
   print_calibration(out, encoder.calibration);
-  print_layers(out, encoder);
+  if (encoder.codec == CodecId::kRd) {
+    print_rd_layers(out, encoder);
+  } else {
+    print_layers(out, encoder);
+  }
   for (const std::string& consumer : list_decoders(directory)) {
     const ArtifactDecoder decoder = load_decoder(directory, consumer);
     out << "\n";
     print_model(out, "consumer", decoder.consumer);
     print_calibration(out, decoder.calibration);
-    out << "  predicted: KL " << format_fixed(decoder.prediction.kl, 5) << ", "
-        << format_fixed(decoder.prediction.bytes_per_token, 0) << " bytes/token, "
-        << format_fixed(decoder.prediction.ratio_to_bf16, 2) << "x smaller than BF16\n";
+    if (decoder.levels.empty()) print_prediction(out, "predicted", decoder.prediction);
+    for (size_t level = 0; level < decoder.levels.size(); ++level) {
+      print_prediction(out, "level " + std::to_string(level), decoder.levels[level]);
+    }
     if (decoder.encoder_id != encoder.id) out << "  belongs to another encoder: it will be refused\n";
   }
 }

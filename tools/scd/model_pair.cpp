@@ -1,5 +1,7 @@
 #include "tools/scd/model_pair.h"
 
+#include <algorithm>
+#include <charconv>
 #include <optional>
 
 #include "common/base/error.h"
@@ -29,6 +31,14 @@ ModelIdentity identity_of(const std::filesystem::path& directory, const std::fil
   return {fingerprint.weights, fingerprint.tokenizer, fingerprint.rope};
 }
 
+int32_t parse_level(const std::string& text, int32_t levels) {
+  int32_t level = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), level);
+  if (error == std::errc{} && end == text.data() + text.size() && level >= 0 && level < levels) return level;
+  throw Error(ErrorCode::kInvalidArgument,
+              "level '" + text + "' of the codec: expected 0 to " + std::to_string(levels - 1));
+}
+
 CodecModel codec_model_of(const Model& model) {
   const ModelConfig& config = model.config();
   return {config.layers, config.kv_heads, config.head_dim, config.hidden, config.rope};
@@ -51,9 +61,10 @@ ModelPair::ModelPair(const ModelPairOptions& options)
 }
 
 NamedCodec ModelPair::make_codec(const std::string& name) const {
-  NamedCodec codec{name, nullptr, nullptr};
+  NamedCodec codec{.name = name, .encoder = nullptr, .decoder = nullptr};
   if (name == "oracle") return codec;
-  const auto id = codec_from_name(name);
+  const size_t at = std::min(name.find('@'), name.size());
+  const auto id = codec_from_name(std::string_view(name).substr(0, at));
   if (!id) {
     std::string known = "oracle";
     for (const CodecId each : all_codecs()) known += ", " + std::string(to_string(each));
@@ -75,6 +86,7 @@ NamedCodec ModelPair::make_codec(const std::string& name) const {
   }
   const CodecModel producer = codec_model_of(*producer_), consumer = codec_model_of(*consumer_);
   codec.encoder = make_encoder(*id, producer, encoder ? &*encoder : nullptr);
+  if (at < name.size()) codec.level = parse_level(name.substr(at + 1), codec.encoder->levels());
   codec.decoder = make_decoder(*id, producer, consumer, decoder ? &*decoder : nullptr);
   return codec;
 }

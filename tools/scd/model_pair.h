@@ -24,9 +24,10 @@ struct ModelPairOptions {
 
 // One way to hand the cache over. Without encoder and decoder: the oracle, the consumer's own prefill.
 struct NamedCodec {
-  std::string name;
+  std::string name;  // "rd@2": level 2
   std::unique_ptr<Encoder> encoder;
   std::unique_ptr<Decoder> decoder;
+  int32_t level = 0;
   bool is_oracle() const { return encoder == nullptr; }
 };
 

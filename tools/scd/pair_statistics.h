@@ -16,6 +16,8 @@
 
 namespace scd {
 
+class WindowPass;
+
 struct LayerStatistics {
   SecondMoment keys;        // of rows [K~_A  K~_B] without RoPE, one a (token, head): [2 head_dim, 2 head_dim]
   SecondMoment values;      // of rows [V_A  V_B]
@@ -41,8 +43,7 @@ class PairStatistics {
   int64_t tokens() const { return tokens_; }
 
  private:
-  struct Side;
-  void add_layer(int32_t layer, Side& producer, Side& consumer);
+  void add_layer(int32_t layer, WindowPass& producer, WindowPass& consumer);
 
   const Model& producer_;
   const Model& consumer_;

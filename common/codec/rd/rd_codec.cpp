@@ -50,24 +50,23 @@ DenseMatrix unrotated_keys_values(const CodecModel& model, int64_t first_positio
 }
 
 RdEncoder::RdEncoder(const CodecModel& producer, std::vector<RdLayerEncoder> layers, RdQuantiserSettings quantiser,
-                     int32_t level, const Sha256Digest& id)
-    : producer_(producer), layers_(std::move(layers)), quantiser_(std::move(quantiser)), level_(level), id_(id) {
+                     const Sha256Digest& id)
+    : producer_(producer), layers_(std::move(layers)), quantiser_(std::move(quantiser)), id_(id) {
   require_layers(layers_, quantiser_, producer_, "encoder");
   for (const RdLayerEncoder& layer : layers_) {
     require(std::ssize(layer.offset) == layer.map.rows, "an encoder's offset does not fit its map");
   }
-  require(level >= 0 && level < quantiser_.levels(),
-          "level " + std::to_string(level) + "; the artifact has " + std::to_string(quantiser_.levels()));
 }
 
 void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const {
   const RdLayerEncoder& layer = layers_.at(static_cast<size_t>(chunk.layer));
   const int64_t tokens = chunk.keys.rows;
   SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens && chunk.values.rows == tokens, "tokens of a chunk");
-  int64_t components = quantiser_.components(chunk.layer, level_);
+  SCD_CHECK(caps.level >= 0 && caps.level < levels(), "a level of the artifact");
+  int64_t components = quantiser_.components(chunk.layer, caps.level);
   if (caps.key > 0 && caps.value > 0) components = std::min<int64_t>(components, int64_t{caps.key} + caps.value);
   append_payload_header({PayloadKind::kRd, static_cast<uint16_t>(tokens), static_cast<uint16_t>(components),
-                         static_cast<uint16_t>(level_)},
+                         static_cast<uint16_t>(caps.level)},
                         out);
   const DenseMatrix source = unrotated_keys_values(producer_, chunk.first_position, chunk.keys, chunk.values);
   DenseMatrix codes(components, tokens);
@@ -78,7 +77,7 @@ void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer
     kernels::gemm_f32(
         {.a = layer.map.top(components), .b = source.view(), .c = codes.view(), .transpose_b = true, .beta = 1.0f});
   }
-  quantiser_.encode(chunk.layer, level_, std::as_const(codes).view(), out);
+  quantiser_.encode(chunk.layer, caps.level, std::as_const(codes).view(), out);
 }
 
 RdDecoder::RdDecoder(const CodecModel& consumer, std::vector<RdLayerDecoder> layers, RdQuantiserSettings quantiser,

@@ -13,20 +13,20 @@ namespace scd {
 
 class RdEncoder final : public Encoder {
  public:
-  // Codes at `level`. Throws Error kFailedPrecondition when maps, quantiser and model do not fit each other.
+  // Throws Error kFailedPrecondition when maps, quantiser and model do not fit each other.
   RdEncoder(const CodecModel& producer, std::vector<RdLayerEncoder> layers, RdQuantiserSettings quantiser,
-            int32_t level, const Sha256Digest& id);
+            const Sha256Digest& id);
 
   const Sha256Digest& id() const override { return id_; }
   bool needs_attention_input(int32_t) const override { return false; }
-  // caps.key + caps.value, where both are set, is the most components of a layer.
+  int32_t levels() const override { return quantiser_.levels(); }
+  // Codes at caps.level; caps.key + caps.value, where both are set, is the most components of a layer.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
 
  private:
   CodecModel producer_;
   std::vector<RdLayerEncoder> layers_;
   RdQuantiser quantiser_;
-  int32_t level_;
   Sha256Digest id_;
 };
 

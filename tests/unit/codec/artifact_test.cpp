@@ -10,6 +10,7 @@
 #include "common/codec/registry.h"
 #include "common/codec/tensor_file.h"
 #include "tests/unit/codec/codec_samples.h"
+#include "tests/unit/codec/rd_samples.h"
 
 namespace scd {
 namespace {
@@ -68,6 +69,30 @@ class Artifact : public ::testing::Test {
   ArtifactEncoder encoder_;
   ArtifactDecoder decoder_;
 };
+
+TEST_F(Artifact, OfRdComesBackAsWritten) {
+  testing::RdSample sample = testing::sample_rd(encoder_.model, {0.1f, 0.3f});
+  encoder_.codec = decoder_.codec = CodecId::kRd;
+  encoder_.layers.clear();
+  decoder_.layers.clear();
+  encoder_.rd_layers = sample.encoders;
+  decoder_.rd_layers = sample.decoders;
+  encoder_.rd_quantiser = decoder_.rd_quantiser = sample.quantiser;
+  decoder_.levels = {{900, 4, 0.01}, {400, 9, 0.125}};
+  write_artifact(directory(), encoder_, decoder_);
+  EXPECT_EQ(load_encoder(directory()), encoder_);
+  EXPECT_EQ(load_decoder(directory(), decoder_.consumer.weights), decoder_);
+  const ArtifactEncoder loaded = load_encoder(directory());
+  EXPECT_EQ(make_encoder(CodecId::kRd, encoder_.model, &loaded)->levels(), 2);
+  expect_refused([&] { make_encoder(CodecId::kScd, encoder_.model, &loaded); }, ErrorCode::kFailedPrecondition,
+                 HasSubstr("the artifact is one of codec rd"));
+  const auto header = decoder_directory() / "codec.json";
+  std::string text = slurp(header);
+  text.replace(text.find("0.125"), 5, "null ");
+  spit(header, text);
+  expect_refused([&] { load_decoder(directory(), decoder_.consumer.weights); }, ErrorCode::kDataLoss,
+                 HasSubstr("levels[1].kl"));
+}
 
 TEST_F(Artifact, ReadsBackWhatWasWritten) {
   write_artifact(directory(), encoder_, decoder_);

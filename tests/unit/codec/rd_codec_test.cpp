@@ -151,9 +151,10 @@ class RdCodec : public ::testing::Test {
     rotate_chunk(sample_.keys.view(), model_.head_dim, 32, model_.rope, kernels::RopeDirection::kRotate);
   }
 
-  ByteBuffer encode(int32_t level, const RankCaps& caps = {}) const {
+  ByteBuffer encode(int32_t level, int32_t cap = 0) const {
     ByteBuffer payload;
-    RdEncoder(model_, encoders_, settings_, level, {}).encode(sample_.chunk, caps, payload);
+    const RankCaps caps{.key = cap, .value = cap, .hidden = 0, .level = level};
+    RdEncoder(model_, encoders_, settings_, {}).encode(sample_.chunk, caps, payload);
     return payload;
   }
   RdDecoder decoder() const { return {model_, decoders_, settings_, {}}; }
@@ -202,7 +203,7 @@ TEST_F(RdCodec, ACapSendsTheMostImportantComponents) {
   DecodedLayer out;
   double before = 1e9;
   for (const int32_t half : {1, 4, 12}) {
-    const ByteBuffer payload = encode(0, {.key = half, .value = half, .hidden = 0});
+    const ByteBuffer payload = encode(0, half);
     ASSERT_TRUE(decoder().decode(sample_.place(), payload, out).ok());
     const double now = loss(out);
     EXPECT_LT(now, before);

@@ -5,12 +5,14 @@
 
 #include <cmath>
 #include <fstream>
+#include <numeric>
 #include <random>
 
 #include "common/codec/registry.h"
 #include "common/model/fingerprint.h"
 #include "common/model/make_model.h"
 #include "common/tokenizer/byte_tokenizer.h"
+#include "tools/scd/rd_calibration.h"
 
 namespace scd {
 namespace {
@@ -204,6 +206,41 @@ TEST_F(Calibration, APromptThatSharesItsBeginningWithTheLastIsMeasuredAlike) {
     ASSERT_EQ(found.logits.size(), expected.logits.size());
     for (size_t i = 0; i < found.logits.size(); ++i) ASSERT_NEAR(found.logits[i], expected.logits[i], 2e-4);
   }
+}
+
+TEST_F(Calibration, RdLevelsTradeBytesForKlAndTheSameSeedGivesTheSameArtifact) {
+  RdCalibrationOptions wanted;
+  wanted.ratios = {3, 6, 12};
+  wanted.experiment = options().experiment;
+  RdCalibrationResult first = calibrate_rd(pair_->input(), wanted);
+  const std::vector<CodecPrediction>& levels = first.decoder.levels;
+  ASSERT_EQ(levels.size(), 3U);
+  for (size_t i = 1; i < levels.size(); ++i) {
+    EXPECT_LT(levels[i].bytes_per_token, levels[i - 1].bytes_per_token);
+    EXPECT_GT(levels[i].kl, levels[i - 1].kl);
+  }
+  // Far from the producer's cache as it is: the fit knows how the consumer differs.
+  CacheExperiment experiment(*pair_->producer, *pair_->consumer, 256, wanted.experiment);
+  const CodecModel a = codec_model_of(pair_->producer->config()), b = codec_model_of(pair_->consumer->config());
+  const auto raw_encoder = make_encoder(CodecId::kRaw, a, nullptr);
+  const auto raw_decoder = make_decoder(CodecId::kRaw, a, b, nullptr);
+  const auto rd_encoder = make_encoder(CodecId::kRd, a, &first.encoder);
+  const auto rd_decoder = make_decoder(CodecId::kRd, a, b, &first.decoder);
+  const Encoder* encoders[] = {raw_encoder.get(), rd_encoder.get()};
+  experiment.set_prompt(pair_->text.held_out[0], encoders);
+  const Continuation truth = experiment.run({});
+  const auto kl_with = [&](const Encoder& encoder, const Decoder& decoder) {
+    (void)experiment.rebuild(encoder, decoder, {});
+    const std::vector<double> kl = kl_divergence(truth, experiment.run({}));
+    return std::accumulate(kl.begin(), kl.end(), 0.0);
+  };
+  EXPECT_LT(kl_with(*rd_encoder, *rd_decoder), 0.7 * kl_with(*raw_encoder, *raw_decoder));
+
+  RdCalibrationResult second = calibrate_rd(pair_->input(), wanted);
+  write_artifact(pair_->artifact("rd1"), first.encoder, first.decoder);
+  write_artifact(pair_->artifact("rd2"), second.encoder, second.decoder);
+  EXPECT_EQ(first.encoder.id, second.encoder.id);
+  EXPECT_EQ(first.decoder, second.decoder);
 }
 
 TEST_F(Calibration, AnAnswerEndsWithTheFirstIdThatEndsIt) {
