@@ -119,6 +119,25 @@ class CliTest(unittest.TestCase):
             done = daemons.run("scd", "calibrate", *common, "--out", out, option, "-2", check=False)
             self.assertIn(option, done.stderr)
 
+    def test_rd_is_calibrated_inspected_judged_and_served_at_its_levels(self):
+        text = self.folder / "rd.txt"
+        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
+        out = self.folder / "rd"
+        rows = self.report("calibrate", "--codec", "rd", "--ratios", "3,6", "--producer", self.model, "--consumer", self.model,
+                           "--text", text, "--tokens", "2048", "--window", "256", "--out", out)  # fmt: skip
+        self.assertEqual([(row["codec"], row["level"]) for row in rows], [("rd", 0), ("rd", 1)])
+        self.assertGreater(rows[0]["bytes_per_token"], rows[1]["bytes_per_token"])
+        self.assertIn("level 1: KL", daemons.run("scd", "inspect", out).stdout)
+        pair = ("--producer", self.model, "--consumer", self.model, "--artifact", out, "--tasks", self.questions())
+        judged = self.report("eval", *pair, "--codecs", "raw,rd,rd@1")
+        self.assertEqual([row["level"] for row in judged], [0, 0, 1])
+        self.assertGreater(judged[0]["bytes_per_token"], judged[1]["bytes_per_token"])
+        self.assertGreater(judged[1]["bytes_per_token"], judged[2]["bytes_per_token"])
+        refused = daemons.run("scd", "eval", *pair, "--codecs", "rd@2", check=False)
+        self.assertIn("level '2' of the codec: expected 0 to 1", refused.stderr)
+        refused = daemons.run("scd", "eval", *pair, "--codecs", "scd", check=False)
+        self.assertIn("the artifact is one of codec rd", refused.stderr)
+
     def test_complete_has_the_apis_knobs_and_options_leave_the_prompt_alone(self):
         with daemons.Pair(self.model) as pair:
             plain = pair.complete(None, "--stop", "never said", "--max-tokens", "1", "hello")

@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <charconv>
 #include <fstream>
 #include <sstream>
 #include <utility>
@@ -85,14 +86,29 @@ v1::GetServerInfoResponse CompletionClient::server_info() {
   return response;
 }
 
+namespace {
+
+// "rd@2" -> {"rd", 2}; without a level, or with a text that is none, level 0 or the whole text as a name.
+std::pair<std::string, uint32_t> split_level(const std::string& codec) {
+  const size_t at = codec.find('@');
+  uint32_t level = 0;
+  if (at == std::string::npos) return {codec, level};
+  const auto [end, error] = std::from_chars(codec.data() + at + 1, codec.data() + codec.size(), level);
+  if (error != std::errc{} || end != codec.data() + codec.size()) return {codec, 0};
+  return {codec.substr(0, at), level};
+}
+
+}  // namespace
+
 void set_codec(v1::CompleteRequest& request, const std::string& codec) {
   if (codec == "auto") return;
   if (codec == "exact") {
     request.mutable_codec()->set_exact(true);
   } else if (codec == "oracle") {
     request.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_ORACLE);
-  } else if (const auto id = codec_from_name(codec)) {
+  } else if (const auto named = split_level(codec); const auto id = codec_from_name(named.first)) {
     request.mutable_codec()->mutable_choice()->set_codec(static_cast<v1::Codec>(*id));
+    request.mutable_codec()->mutable_choice()->set_level(named.second);
   } else {
     std::string known;
     for (const CodecId each : all_codecs()) known += ", " + std::string(to_string(each));
