@@ -308,7 +308,9 @@ void add_bench_pair_command(CLI::App& bench) {
       ->required()
       ->allow_extra_args(false);
   command->add_option("--limit", options->questions, "Use the first N questions; 0: all")->capture_default_str();
-  command->add_option("--codecs", options->codecs, "Comma-separated, of oracle, raw, lossless, int8, int4, scd, rd; rd@2 is level 2")
+  command
+      ->add_option("--codecs", options->codecs,
+                   "Comma-separated, of oracle, raw, lossless, int8, int4, scd, rd; rd@2 is level 2")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

@@ -45,8 +45,8 @@ class CompletionClient {
   std::unique_ptr<v1::CompletionService::Stub> stub_;
 };
 
-// "oracle" or a codec by name ("rd@2": level 2) -> that choice; "exact" -> the exact override; "auto" leaves the server's configuration.
-// Throws Error naming what is allowed.
+// "oracle" or a codec by name ("rd@2": level 2) -> that choice; "exact" -> the exact override; "auto" leaves the
+// server's configuration. Throws Error naming what is allowed.
 void set_codec(v1::CompleteRequest& request, const std::string& codec);
 std::string codec_name(v1::Codec codec);
 

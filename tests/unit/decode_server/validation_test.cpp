@@ -28,7 +28,7 @@ class ValidationTest : public ::testing::Test {
   }
 
   Result<CompletionRequest> check() const {
-    const ValidationContext context{config_, model_, tokenizer_, "tiny"};
+    const ValidationContext context{config_, model_, tokenizer_, "tiny", artifact_codec_, levels_, 1};
     auto checked = check_request(context, request_);
     if (!checked) return checked;
     if (auto added = add_prompt(context, request_, checked.value()); !added) return added.failure();
@@ -42,6 +42,8 @@ class ValidationTest : public ::testing::Test {
   }
 
   DecodeConfig config_;
+  std::optional<CodecId> artifact_codec_;
+  int32_t levels_ = 1;
   ModelConfig model_;
   Tokenizer tokenizer_;
   v1::CompleteRequest request_;
@@ -176,9 +178,30 @@ TEST_F(ValidationTest, a_request_may_choose_its_codec) {
   EXPECT_EQ(check().value().mode, TransferMode::kOracle);
   request_.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_SCD);
   expect_refused("codec", ErrorCode::kFailedPrecondition);
-  config_.codec.artifact = "/some/where";
+  artifact_codec_ = CodecId::kScd;
   request_.mutable_codec()->mutable_choice()->mutable_rank()->set_key(8);
   EXPECT_EQ(check().value().codec.rank.key, 8);
+  request_.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_RD);
+  expect_refused("codec", ErrorCode::kFailedPrecondition);
+  request_.mutable_codec()->mutable_choice()->set_codec(static_cast<v1::Codec>(99));
+  expect_refused("codec.choice.codec");
+}
+
+TEST_F(ValidationTest, a_level_is_one_of_the_artifacts) {
+  artifact_codec_ = CodecId::kRd;
+  levels_ = 3;
+  config_.codec.mode = CodecMode::kRd;
+  EXPECT_EQ(check().value().codec.rank.level, 1);  // what the server chose
+  v1::CodecChoice& choice = *request_.mutable_codec()->mutable_choice();
+  choice.set_codec(v1::CODEC_RD);
+  EXPECT_EQ(check().value().codec.rank.level, 0);
+  choice.set_level(2);
+  EXPECT_EQ(check().value().codec.rank.level, 2);
+  choice.set_level(3);
+  expect_refused("codec.choice.level");
+  choice.set_codec(v1::CODEC_INT4);
+  choice.set_level(1);
+  expect_refused("codec.choice.level");
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ class ShipperTest : public ::testing::Test {
     std::vector<CodeUnit> all;
     for (const TokenRange& tokens : {TokenRange{0, 16}, TokenRange{16, 16}}) {
       for (int32_t layer = 0; layer < 2; ++layer) {
-        all.push_back({layer, tokens, 77, SharedBytes::from(ByteBuffer(10))});
+        all.push_back({layer, tokens, 5, 77, SharedBytes::from(ByteBuffer(10))});
       }
     }
     return all;
