@@ -51,12 +51,20 @@ TEST(Report, WritesAFileAndNothingForAnEmptyPath) {
   std::filesystem::remove(path);
 }
 
+TEST(Report, FoldersOnTheWayAreMade) {
+  const auto root = std::filesystem::path(::testing::TempDir()) / "scd_report_folders";
+  std::filesystem::remove_all(root);
+  Report().write(root / "a" / "b.json");
+  EXPECT_TRUE(std::filesystem::exists(root / "a" / "b.json"));
+  std::filesystem::remove_all(root);
+}
+
 TEST(Report, UnwritablePathIsNamed) {
   try {
-    Report().write("/nowhere/at/all.json");
+    Report().write("/dev/null/at/all.json");
     FAIL() << "expected an Error";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("/nowhere/at/all.json"));
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("/dev/null/at/all.json"));
   }
 }
 
