@@ -29,6 +29,7 @@ class UcxConnector {
   void flush();  // lets what UCX has buffered leave; the reaper is idle when it has
   void close();  // gives up every connection; sends end while the worker is progressed
   bool closed() const { return connections_.empty() && closing_.empty(); }
+  bool closing() const { return !closing_.empty(); }  // some connection is being taken down
 
  private:
   struct Connection;

@@ -13,6 +13,8 @@ namespace {
 constexpr std::chrono::microseconds kSpin{100};
 constexpr std::chrono::microseconds kKeepCore{10};  // a yield may cost a whole time slice
 constexpr int kProgressBurst = 64;
+// UCX takes connections down in steps that announce themselves by no event.
+constexpr std::chrono::milliseconds kCloseStep{1};
 constexpr std::chrono::milliseconds kFlushLimit{200};
 constexpr std::chrono::milliseconds kCloseLimit{1000};
 
@@ -84,7 +86,11 @@ void UcxEngine::sleep(const std::stop_token& stop) {
   poll(Clock::now());  // what other threads left before they saw us sleep
   // Arming is refused while events are waiting, so none is lost between looking and sleeping.
   if (stop.stop_requested() || ucp_worker_arm(worker_->handle()) == UCS_ERR_BUSY) return shared_.waiter.cancel();
-  shared_.waiter.wait_until(std::min(shared_.sender.next_wakeup(), receiver_->next_wakeup()));
+  auto wakeup = std::min(shared_.sender.next_wakeup(), receiver_->next_wakeup());
+  if (!reaper_.idle() || receiver_->closing() || connector_->closing()) {
+    wakeup = std::min(wakeup, Clock::now() + kCloseStep);
+  }
+  shared_.waiter.wait_until(wakeup);
 }
 
 }  // namespace scd

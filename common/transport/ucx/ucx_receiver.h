@@ -47,6 +47,7 @@ class UcxReceiver {
   bool busy() const { return receiving_ > 0; }
   void close();  // gives up every connection; receives end while the worker is progressed
   bool closed() const { return connections_.empty() && closing_.empty(); }
+  bool closing() const { return !closing_.empty(); }  // some connection is being taken down
 
  private:
   struct Connection;
