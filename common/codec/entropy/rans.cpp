@@ -91,10 +91,11 @@ void RansEncoder::finish(ByteBuffer& out) {
   }
   runs_.clear();
   const size_t start = out.size();
-  out.resize(start + kStateBytes + words_.size() * sizeof(uint16_t));
+  out.resize(start + kStateBytes);
   std::memcpy(out.data() + start, states.data(), kStateBytes);
   std::ranges::reverse(words_);
-  std::memcpy(out.data() + start + kStateBytes, words_.data(), words_.size() * sizeof(uint16_t));
+  const auto words = std::as_bytes(std::span(words_));
+  out.insert(out.end(), words.begin(), words.end());
 }
 
 RansDecoder::RansDecoder(std::span<const std::byte> stream) : sound_(stream.size() >= kStateBytes) {
