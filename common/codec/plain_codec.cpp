@@ -1,9 +1,7 @@
 #include "common/codec/plain_codec.h"
 
-#include <algorithm>
 #include <utility>
 
-#include "common/codec/dense_matrix.h"
 #include "common/codec/key_rotation.h"
 #include "common/codec/model_difference.h"
 
@@ -30,13 +28,8 @@ void PlainEncoder::encode(const LayerChunk& chunk, const RankCaps&, ByteBuffer& 
   }
   append_payload_header({body_->kind(), static_cast<uint16_t>(tokens)}, out);
   if (!body_->codes_unrotated_keys()) return body_->encode(chunk.keys, chunk.values, out);
-  DenseMatrix keys(tokens, producer_.kv_width());
-  for (int64_t row = 0; row < tokens; ++row) {
-    std::copy_n(chunk.keys.row<float>(row), keys.columns, keys.view().row<float>(row));
-  }
-  rotate_chunk(keys.view(), producer_.head_dim, chunk.first_position, producer_.rope,
-               kernels::RopeDirection::kUnrotate);
-  body_->encode(std::as_const(keys).view(), chunk.values, out);
+  const DenseMatrix keys = unrotated_copy(chunk.keys, producer_.head_dim, chunk.first_position, producer_.rope);
+  body_->encode(keys.view(), chunk.values, out);
 }
 
 PlainDecoder::PlainDecoder(std::unique_ptr<const PlainBody> body, const CodecModel& producer,

@@ -77,7 +77,6 @@ std::optional<CodecId> codec_from_number(int number) {
 }
 
 bool needs_artifact(CodecId id) { return id == CodecId::kScd || id == CodecId::kRd; }
-bool is_lossy(CodecId id) { return id != CodecId::kRaw && id != CodecId::kLossless; }
 
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact) {
   if (auto body = make_plain_body(id, producer)) return std::make_unique<PlainEncoder>(std::move(body), producer);

@@ -77,14 +77,9 @@ void ScdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffe
   append_payload_header({PayloadKind::kScdReuse, static_cast<uint16_t>(tokens), static_cast<uint16_t>(key_rank),
                          static_cast<uint16_t>(value_rank)},
                         out);
-  DenseMatrix keys(tokens, producer_.kv_width());
-  for (int64_t row = 0; row < tokens; ++row) {
-    std::copy_n(chunk.keys.row<float>(row), keys.columns, keys.view().row<float>(row));
-  }
-  rotate_chunk(keys.view(), producer_.head_dim, chunk.first_position, producer_.rope,
-               kernels::RopeDirection::kUnrotate);
+  const DenseMatrix keys = unrotated_copy(chunk.keys, producer_.head_dim, chunk.first_position, producer_.rope);
   DenseMatrix copy;
-  append_codes(maps.key, key_rank, head_rows(std::as_const(keys).view(), producer_.head_dim, copy), out);
+  append_codes(maps.key, key_rank, head_rows(keys.view(), producer_.head_dim, copy), out);
   append_codes(maps.value, value_rank, head_rows(chunk.values, producer_.head_dim, copy), out);
 }
 

@@ -35,8 +35,7 @@ void describe(ConfigVisitor& at, CodecOptions& codec) {
              {"oracle", CodecMode::kOracle}},
             "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
             "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), or not at all (oracle: the decode "
-            "server computes the "
-            "prompt).");
+            "server computes the prompt).");
   at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd and rd.");
   at.number("level", codec.level, {-1, 15},
             "Of rd: 0 is the finest. -1: the coarsest that meets max_kl, or the middle one where max_kl is 0.");

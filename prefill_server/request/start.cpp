@@ -67,11 +67,14 @@ Result<CodecChoice> read_codec(const v1::CodecChoice& choice, const Producer& pr
   const std::optional<CodecId> id = codec_from_number(choice.codec());
   if (!id || producer.encoder(*id) == nullptr) {
     std::string offered;
-    for (const auto& [known, encoder] : producer.encoders) offered += " " + std::string(to_string(known));
+    bool fitted = false;
+    for (const auto& [known, encoder] : producer.encoders) {
+      offered += " " + std::string(to_string(known));
+      fitted = fitted || needs_artifact(known);
+    }
     return Failure{ErrorCode::kUnimplemented,
                    "codec " + (id ? std::string(to_string(*id)) : v1::Codec_Name(choice.codec())) +
-                       " is not offered here; offered:" + offered +
-                       (offered.find("scd") == std::string::npos ? " (codec.artifact is not set)" : "")};
+                       " is not offered here; offered:" + offered + (fitted ? "" : " (codec.artifact is not set)")};
   }
   const v1::RankCaps& rank = choice.rank();
   if (std::max({rank.key(), rank.value(), rank.hidden()}) > kMaxRank) return invalid("a rank is larger than 65536");

@@ -17,7 +17,8 @@ MessageHeader header_of(const PrefillJob& job, const CodeUnit& unit, uint32_t se
   std::copy_n(job.encoder.id().begin(), header.encoder_id.size(), header.encoder_id.begin());
   header.codec_id = static_cast<uint8_t>(job.request.codec.id);
   header.level = unit.level;
-  header.dtype = static_cast<uint8_t>(kernels::DType::kBF16);
+  const bool plain = job.request.codec.id == CodecId::kRaw || job.request.codec.id == CodecId::kScd;
+  header.dtype = plain ? static_cast<uint8_t>(kernels::DType::kBF16) : 0;  // docs/wire_format.md
   header.first_layer = static_cast<uint16_t>(unit.layer);
   header.layer_count = 1;
   header.sequence = sequence;

@@ -127,6 +127,11 @@ class CliTest(unittest.TestCase):
                            "--text", text, "--tokens", "2048", "--window", "256", "--out", out)  # fmt: skip
         self.assertEqual([(row["codec"], row["level"]) for row in rows], [("rd", 0), ("rd", 1)])
         self.assertGreater(rows[0]["bytes_per_token"], rows[1]["bytes_per_token"])
+        for wrong, said in (("--patch-layers=1", "--patch-layers is an option of --codec scd"), ("--ratios=6,3", "rise")):
+            refused = daemons.run("scd", "calibrate", "--codec", "rd", wrong, "--producer", self.model, "--consumer", self.model,
+                                  "--text", text, "--out", self.folder / "never", check=False)  # fmt: skip
+            self.assertIn(said, refused.stderr)
+            self.assertNotIn("loading", refused.stderr)
         self.assertIn("level 1: KL", daemons.run("scd", "inspect", out).stdout)
         pair = ("--producer", self.model, "--consumer", self.model, "--artifact", out, "--tasks", self.questions())
         judged = self.report("eval", *pair, "--codecs", "raw,rd,rd@1")

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "common/base/error.h"
+#include "common/codec/rd/rd_quantiser.h"
 #include "common/model/fingerprint.h"
 #include "common/model/model_config.h"
 #include "common/tokenizer/tokenizer.h"
@@ -197,6 +198,9 @@ nlohmann::ordered_json level_row(const RdCalibrationResult& result, size_t level
 
 void run_rd(CalibrateOptions options) {
   const auto start = std::chrono::steady_clock::now();
+  if (!std::ranges::is_sorted(options.rd.ratios) || options.rd.ratios.size() > kRdMaxLevels) {
+    throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
+  }
   if (std::filesystem::exists(options.out) &&
       (!std::filesystem::is_directory(options.out) || !std::filesystem::is_empty(options.out))) {
     throw Error(ErrorCode::kAlreadyExists, options.out.string() + " is not empty; choose another directory");
@@ -332,16 +336,18 @@ void add_calibrate_command(CLI::App& app) {
   const auto options = std::make_shared<CalibrateOptions>();
   CLI::App* command =
       app.add_subcommand("calibrate",
-                         "Fit the scd codec for a pair of models and write its artifact: runs both models over the "
+                         "Fit a codec (--codec) for a pair of models and write its artifact: runs both models over the "
                          "text, fits the maps of\n"
-                         "every layer, trains predictors for the layers worth patching, searches which to patch, and "
-                         "checks the result on\n"
-                         "text that nothing was fitted on. The same input and seed give the same artifact.\n"
+                         "every layer (scd: trains predictors for the layers worth patching, searches which to patch; "
+                         "rd: measures what errors\n"
+                         "cost, trains the coder's tables) and checks the result on text that nothing was fitted on. "
+                         "The same input and seed give the same artifact.\n"
                          "  scd calibrate --producer BASE --consumer BASE --consumer-adapter ADAPTER \\\n"
                          "                --text train.jsonl,prose.txt --tokens 32768 --out artifacts/pair");
-  command->add_option("--codec", options->codec, "rd (rate-distortion codes) or scd (Reuse and Patch as published)")
-      ->check(CLI::IsMember({"rd", "scd"}))
-      ->capture_default_str();
+  CLI::Option* codec =
+      command->add_option("--codec", options->codec, "rd (rate-distortion codes) or scd (Reuse and Patch as published)")
+          ->check(CLI::IsMember({"rd", "scd"}))
+          ->capture_default_str();
   command->add_option("--ratios", options->rd.ratios, "Levels of rd: how many times smaller than BF16, rising")
       ->delimiter(',')
       ->allow_extra_args(false)
@@ -356,7 +362,17 @@ void add_calibrate_command(CLI::App& app) {
                    "Directory of the artifact: new, empty, or holding what the same calibration wrote")
       ->required();
   command->add_option("--json", options->json, "Write the report to this file");
-  command->callback([options] { run(*options); });
+  command->callback([options, command, codec] {
+    const bool rd = codec->as<std::string>() == "rd";
+    for (const char* name : {"--add-consumer", "--rank-key", "--rank-value", "--rank-hidden", "--patch-layers",
+                             "--pool", "--network-width", "--ratios"}) {
+      const bool is_of_rd = std::string_view(name) == "--ratios";
+      if (is_of_rd != rd && command->get_option(name)->count() > 0) {
+        throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is an option of --codec " + (rd ? "scd" : "rd"));
+      }
+    }
+    run(*options);
+  });
 }
 
 }  // namespace scd

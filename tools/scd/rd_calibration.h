@@ -13,7 +13,6 @@ namespace scd {
 
 struct RdCalibrationOptions {
   std::vector<double> ratios{4, 8, 12, 16, 24, 32, 48};  // of BF16 bytes to a level's, by the coder's tables
-  double max_kl = 0;                                     // on held-out text, of the finest level; 0: no limit
   double ridge = 1e-4;
   uint64_t seed = 1;
   int64_t sample_tokens = 1024;  // that the tables are trained on

@@ -83,12 +83,6 @@ RateFit fit_rate(const RegressionMoment& moment, const MatrixXd& metric, double 
   return fit;
 }
 
-double expected_loss(const RateFit& fit, double step) {
-  double loss = fit.unpredictable;
-  for (const float deviation : fit.deviations) loss += std::min(double{deviation} * deviation, step * step / 12);
-  return loss;
-}
-
 void train_tables(std::span<const ComponentSample> components, RdQuantiserSettings& settings) {
   settings.frequencies = DenseMatrix(kRdTables, kRansSymbols);
   settings.shifts.assign(kRdTables, 0.0f);

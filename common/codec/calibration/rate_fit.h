@@ -31,10 +31,6 @@ struct RateFit {
 // out. Signs are fixed, so equal moments give equal maps.
 RateFit fit_rate(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge);
 
-// Expected loss in the metric when components are quantised with this step (high-rate formula, at most the component's
-// own variance), the unpredictable part included.
-double expected_loss(const RateFit& fit, double step);
-
 // Values of one component over calibration tokens, with its deviation.
 struct ComponentSample {
   std::span<const float> values;

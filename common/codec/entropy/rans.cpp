@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <numeric>
 #include <ranges>
 
@@ -62,12 +61,6 @@ RansTable::RansTable(const RansFrequencies& frequencies) : frequencies_(frequenc
     start += frequency;
   }
   if (start != kRansTotal) throw Error(ErrorCode::kInvalidArgument, "rANS frequencies sum to less than 4096");
-}
-
-double RansTable::bits(uint8_t symbol) const {
-  const uint32_t frequency = frequencies_[symbol];
-  return frequency == 0 ? std::numeric_limits<double>::infinity()
-                        : kRansProbabilityBits - std::log2(static_cast<double>(frequency));
 }
 
 void RansEncoder::finish(ByteBuffer& out) {

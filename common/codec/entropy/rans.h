@@ -36,8 +36,6 @@ class RansTable {
   explicit RansTable(const RansFrequencies& frequencies);
 
   uint32_t frequency(uint8_t symbol) const { return frequencies_[symbol]; }
-  // Bits one symbol of this table costs; infinite where its frequency is 0.
-  double bits(uint8_t symbol) const;
 
  private:
   friend class RansEncoder;

@@ -29,21 +29,15 @@ void require_layers(const std::vector<Layer>& layers, const RdQuantiser& quantis
   }
 }
 
-void copy_rows(kernels::ConstMatrix from, kernels::Matrix to) {
-  for (int64_t row = 0; row < from.rows; ++row) std::copy_n(from.row<float>(row), from.columns, to.row<float>(row));
-}
-
 }  // namespace
 
 DenseMatrix unrotated_keys_values(const CodecModel& model, int64_t first_position, kernels::ConstMatrix keys,
                                   kernels::ConstMatrix values) {
-  DenseMatrix unrotated(keys.rows, keys.columns);
-  copy_rows(keys, unrotated.view());
-  rotate_chunk(unrotated.view(), model.head_dim, first_position, model.rope, kernels::RopeDirection::kUnrotate);
+  const DenseMatrix unrotated = unrotated_copy(keys, model.head_dim, first_position, model.rope);
   DenseMatrix joined(keys.rows, keys.columns + values.columns);
   for (int64_t row = 0; row < keys.rows; ++row) {
     float* target = joined.view().row<float>(row);
-    std::copy_n(std::as_const(unrotated).view().row<float>(row), keys.columns, target);
+    std::copy_n(unrotated.view().row<float>(row), keys.columns, target);
     std::copy_n(values.row<float>(row), values.columns, target + keys.columns);
   }
   return joined;

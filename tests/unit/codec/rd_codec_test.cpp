@@ -56,6 +56,13 @@ RateFit fit(const LinearPair& pair) {
   return fit_rate({moment_of(pair), pair.x.columns}, Eigen::MatrixXd::Identity(dims, dims), 1e-9);
 }
 
+// Loss when components are quantised with this step: the high-rate formula, at most the component's own variance.
+double expected_loss(const RateFit& fit, double step) {
+  double loss = fit.unpredictable;
+  for (const float deviation : fit.deviations) loss += std::min(double{deviation} * deviation, step * step / 12);
+  return loss;
+}
+
 // [components, tokens]
 DenseMatrix codes_of(const RdLayerEncoder& encoder, const DenseMatrix& x) {
   DenseMatrix codes(encoder.map.rows, x.rows);
