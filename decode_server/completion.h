@@ -46,8 +46,9 @@ struct CompletionRequest {
   SamplingRequest sampling;
   StopRequest stop;
   TransferMode mode = TransferMode::kCodec;
-  CodecChoice codec;     // with kCodec
-  int32_t priority = 0;  // higher is served first
+  CodecChoice codec;                      // with kCodec
+  std::optional<int32_t> exact_layers{};  // that the consumer computes, where the codec's calibration decided that
+  int32_t priority = 0;                   // higher is served first
   std::string cache_salt;
   std::string user_tag;
 };

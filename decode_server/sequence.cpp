@@ -28,7 +28,9 @@ std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const Comp
   TransferWish wish;
   wish.handover_tokens = (tokens - std::min(suffix, tokens)) / kBlockTokens * kBlockTokens;
   wish.skip_tokens = config.codec.sinks / kBlockTokens * kBlockTokens;
-  wish.first_layer = config.codec.exact_layer0 ? 1 : 0;
+  const bool coded = request.mode == TransferMode::kCodec && request.exact_layers.has_value();
+  wish.first_layer = coded ? *request.exact_layers : config.codec.exact_layer0 ? 1 : 0;
+  wish.predicts = coded && *request.exact_layers > 0;
   if (wish.handover_tokens <= config.codec.sinks) return std::nullopt;
   return wish;
 }

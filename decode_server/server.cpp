@@ -99,6 +99,7 @@ ValidationContext context_of(const DecodeConfig& config, const Model& model, con
   context.artifact_codec = codec;
   context.levels = static_cast<int32_t>(kl_of_levels(*identity.artifact).size());
   context.level = choose_level(config.codec, *identity.artifact);
+  if (codec == CodecId::kRd) context.exact_layers = identity.artifact->rd.plan.exact_layers;
   return context;
 }
 

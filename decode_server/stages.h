@@ -17,7 +17,7 @@ namespace scd {
 // One try of one request's transfer: request id and generation.
 using TransferKey = LeaseKey;
 
-// What the prefill server said it will send: one message for each chunk and each layer in [first_layer, layers).
+// What the prefill server said it will send: one message for each chunk and each unit of layers.
 struct TransferPlan {
   std::string endpoint;
   CodecChoice codec;
@@ -28,15 +28,15 @@ struct TransferPlan {
   int64_t handover_tokens = 0;  // codes cover [first_token, handover_tokens)
   int64_t chunk_tokens = 0;     // chunks end at its multiples and at handover_tokens
   int64_t cached_tokens = 0;
-  int32_t first_layer = 0;
-  int32_t layers = 0;
+  LayerPlan layers;
 };
 
 // What the request stage wants of the prefill server.
 struct TransferWish {
   int64_t handover_tokens = 0;  // a multiple of 16, > 0
   int64_t skip_tokens = 0;      // a multiple of 16
-  int32_t first_layer = 0;
+  int32_t first_layer = 0;      // layers before it are computed here
+  bool predicts = false;        // the codec predicts from the residual stream of those layers
 };
 
 // Requests in, transfers and answers out: the compute thread. Thread-safe; message_arrived and wake never block.

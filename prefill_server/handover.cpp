@@ -1,6 +1,7 @@
 #include "prefill_server/handover.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace scd {
 
@@ -15,11 +16,11 @@ std::vector<TokenRange> chunks_until(int64_t end, int64_t skip, int64_t chunk_to
 }
 
 HandoverPlan plan_handover(const PrefillRequest& request, const StoredExtent& stored, int64_t chunk_tokens,
-                           int32_t model_layers) {
+                           LayerPlan layers) {
   HandoverPlan plan{.handover_tokens = request.handover_tokens,
                     .cached_tokens = stored.cached_tokens,
                     .chunks = {},
-                    .layers = model_layers - request.first_layer};
+                    .layers = std::move(layers)};
   const int64_t missing = request.handover_tokens - stored.cached_tokens;
   // A consumer that holds more than is stored gains nothing from a shorter hand-over.
   if (stored.cached_tokens > std::max(request.held_tokens, request.skip_tokens) &&

@@ -24,7 +24,7 @@ struct PrefillRequest {
   int64_t held_tokens = 0;      // the consumer has them already
   int64_t handover_tokens = 0;  // asked for
   int64_t skip_tokens = 0;      // in no payload
-  int32_t first_layer = 0;      // layers before it are in no payload
+  int32_t first_layer = 0;      // layers before it are in no payload: the consumer computes them
   CodecChoice codec;
   TransferToken transfer_token{};
   std::string peer;  // the consumer's data plane
@@ -42,16 +42,17 @@ struct TokenRange {
   bool operator==(const TokenRange&) const = default;
 };
 
-// The payload of one layer of one chunk.
+// The payload of one unit of layers of one chunk.
 struct CodeUnit {
-  int32_t layer = 0;
+  int32_t layer = 0;  // the unit's first
+  int32_t layers = 1;
   TokenRange tokens;
   uint8_t level = 0;
   uint32_t crc = 0;  // CRC-32C of the payload, made where it was encoded
   SharedBytes payload;
 };
 
-// Codes of a chunk as the code cache keeps them: the layers from the request's first_layer on.
+// Codes of a chunk as the code cache keeps them: the units of the request's plan, in their order.
 struct StoredChunk {
   TokenRange tokens;
   std::vector<CodeUnit> units;
@@ -62,13 +63,13 @@ struct StoredChunk {
   }
 };
 
-// What will be sent: for each of `chunks` and each layer from the request's first_layer on, one message.
+// What will be sent: for each of `chunks` and each unit of layers, one message.
 struct HandoverPlan {
   int64_t handover_tokens = 0;
   int64_t cached_tokens = 0;  // codes of tokens before it are stored
   std::vector<TokenRange> chunks;
-  int32_t layers = 0;  // sent of each chunk
-  size_t messages() const { return chunks.size() * static_cast<size_t>(layers); }
+  LayerPlan layers;  // sent of each chunk
+  size_t messages() const { return chunks.size() * layers.units.size(); }
   // Start of what is sent; handover_tokens when nothing is.
   int64_t first_token() const { return chunks.empty() ? handover_tokens : chunks.front().first; }
 };
@@ -81,8 +82,8 @@ struct StoredExtent {
   int64_t max_uncached_tail = 0;  // so little behind them is left to the consumer
 };
 
-// model_layers: of the producer.
+// layers: of the encoder, for the request's first_layer.
 HandoverPlan plan_handover(const PrefillRequest& request, const StoredExtent& stored, int64_t chunk_tokens,
-                           int32_t model_layers);
+                           LayerPlan layers);
 
 }  // namespace scd

@@ -30,8 +30,7 @@ Pipeline::Pipeline(Args args)
                 .max_credit_messages = static_cast<uint32_t>(args.config.limits.max_credit_messages),
                 .max_unsent_bytes = static_cast<uint64_t>(args.config.limits.max_unsent_mib) * kMiB,
                 .on_room = [this] { prefill_->wake(); }}),
-      encode_(cache_, args.producer.layers,
-              [this](const EncodeStage::Job& job, CodeUnit unit) { shipper_.add(job, {std::move(unit)}); }) {
+      encode_(cache_, [this](const EncodeStage::Job& job, CodeUnit unit) { shipper_.add(job, {std::move(unit)}); }) {
   prefill_ = std::make_unique<PrefillStage>(PrefillStage::Args{
       .model = args.model,
       .cache = args.kv_cache,
@@ -40,6 +39,9 @@ Pipeline::Pipeline(Args args)
       .max_unsent_bytes = static_cast<uint64_t>(args.config.limits.max_unsent_mib) * kMiB,
       .threads = args.config.threads,
       .before = [this](const PrefillStage::Job& job) { return prepare(job); },
+      .on_batch = [this](const PrefillStage::Job& job, const TokenRange& tokens) { encode_.begin_batch(job, tokens); },
+      .on_residual = [this](const PrefillStage::Job& job,
+                            const ResidualStream& residual) { encode_.keep_residual(job, residual); },
       .on_layer = [this](const PrefillStage::Job& job, const ComputedLayer& layer) { encode_.encode(job, layer); }});
 }
 
@@ -53,11 +55,13 @@ std::shared_ptr<PrefillJob> Pipeline::begin(PrefillRequest request, std::shared_
     listener->failed(room.failure());
     return nullptr;
   }
+  auto layers = encoder->plan(request.first_layer);
+  SCD_CHECK(layers.ok(), "the request stage refuses first layers that the encoder does not serve");
   PrefixNames names = names_of(request, *encoder);
   const CodeCache::Found stored = cache_.find(names, request.skip_tokens);
   HandoverPlan plan = plan_handover(
       request, {.cached_tokens = stored.end, .max_uncached_tail = args_.config.code_cache.max_uncached_tail_tokens},
-      chunk_tokens_, args_.producer.layers);
+      chunk_tokens_, std::move(layers).value());
   auto job = std::make_shared<PrefillJob>(PrefillJob::Args{
       .request = std::move(request),
       .plan = std::move(plan),
@@ -103,8 +107,8 @@ PrefixNames Pipeline::names_of(const PrefillRequest& request, const Encoder& enc
           request.tokens};
 }
 
-// Stored chunks that the plan asks for and that were not sent yet, layer by layer: the consumer can finish its lowest
-// layers first.
+// Stored chunks that the plan asks for and that were not sent yet: residual streams first, for the consumer has the
+// most to compute from them, then unit by unit, so that it can finish its lowest layers first.
 void Pipeline::send_stored(const std::shared_ptr<PrefillJob>& job, const std::vector<CodeCache::Chunk>& chunks) {
   std::vector<CodeCache::Chunk> wanted;
   const int64_t sent_before = job->stored_tokens;
@@ -116,8 +120,12 @@ void Pipeline::send_stored(const std::shared_ptr<PrefillJob>& job, const std::ve
     if (is_covered) job->stored_tokens = std::max(job->stored_tokens, chunk->tokens.end());
   }
   std::vector<CodeUnit> units;
-  for (int32_t layer = 0; layer < job->plan.layers; ++layer) {
-    for (const CodeCache::Chunk& chunk : wanted) units.push_back(chunk->units[static_cast<size_t>(layer)]);
+  const std::vector<CodedUnit>& planned_units = job->plan.layers.units;
+  for (const bool residual : {true, false}) {
+    for (size_t unit = 0; unit < planned_units.size(); ++unit) {
+      if (planned_units[unit].residual != residual) continue;
+      for (const CodeCache::Chunk& chunk : wanted) units.push_back(chunk->units[unit]);
+    }
   }
   if (!units.empty()) shipper_.add(job, std::move(units));
 }

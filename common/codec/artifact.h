@@ -56,9 +56,8 @@ struct ArtifactEncoder {
   CalibrationRecord calibration;
   std::string fitted_with;  // weights fingerprint of the consumer whose cache the codes were fitted on
   CodecId codec = CodecId::kScd;
-  std::vector<ScdLayerEncoder> layers;    // of scd
-  std::vector<RdLayerEncoder> rd_layers;  // of rd
-  RdQuantiserSettings rd_quantiser;
+  std::vector<ScdLayerEncoder> layers;  // of scd
+  RdEncoderMaps rd;                     // of rd
 
   std::vector<int32_t> patch_layers() const;
   bool operator==(const ArtifactEncoder&) const = default;
@@ -72,11 +71,10 @@ struct ArtifactDecoder {
   CodecModel model;  // of the consumer
   CalibrationRecord calibration;
   CodecId codec = CodecId::kScd;
-  CodecPrediction prediction;             // of the finest level
-  std::vector<CodecPrediction> levels;    // of rd, the finest first
-  std::vector<ScdLayerDecoder> layers;    // of scd
-  std::vector<RdLayerDecoder> rd_layers;  // of rd
-  RdQuantiserSettings rd_quantiser;
+  CodecPrediction prediction;           // of the finest level
+  std::vector<CodecPrediction> levels;  // of rd, the finest first
+  std::vector<ScdLayerDecoder> layers;  // of scd
+  RdDecoderMaps rd;                     // of rd
   bool operator==(const ArtifactDecoder&) const = default;
 };
 

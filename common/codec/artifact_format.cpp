@@ -134,23 +134,25 @@ void take_layer(TensorMap& tensors, size_t layer, ScdLayerDecoder& maps) {
   maps.predictor.output = take(tensors, tensor_name(layer, "predictor.output"));
 }
 
-void put_layer(TensorMap& tensors, size_t layer, const RdLayerEncoder& maps) {
+void put_layer(TensorMap& tensors, size_t layer, const RdUnitEncoder& maps) {
   put(tensors, tensor_name(layer, "map"), maps.map);
   put(tensors, tensor_name(layer, "offset"), maps.offset);
 }
 
-void put_layer(TensorMap& tensors, size_t layer, const RdLayerDecoder& maps) {
+void put_layer(TensorMap& tensors, size_t layer, const RdUnitDecoder& maps) {
   put(tensors, tensor_name(layer, "map"), maps.map);
+  put(tensors, tensor_name(layer, "anchor_map"), maps.anchor_map);
   put(tensors, tensor_name(layer, "mean"), maps.mean);
 }
 
-void take_layer(TensorMap& tensors, size_t layer, RdLayerEncoder& maps) {
+void take_layer(TensorMap& tensors, size_t layer, RdUnitEncoder& maps) {
   maps.map = take(tensors, tensor_name(layer, "map"));
   maps.offset = take_row(tensors, tensor_name(layer, "offset"));
 }
 
-void take_layer(TensorMap& tensors, size_t layer, RdLayerDecoder& maps) {
+void take_layer(TensorMap& tensors, size_t layer, RdUnitDecoder& maps) {
   maps.map = take(tensors, tensor_name(layer, "map"));
+  maps.anchor_map = take(tensors, tensor_name(layer, "anchor_map"));
   maps.mean = take_row(tensors, tensor_name(layer, "mean"));
 }
 
@@ -165,10 +167,10 @@ std::string serialize_maps(const Part& part) {
   if (part.codec == CodecId::kScd) {
     put_layers(tensors, part.layers);
   } else {
-    put_layers(tensors, part.rd_layers);
-    const RdQuantiserSettings& quantiser = part.rd_quantiser;
-    for (size_t layer = 0; layer < quantiser.deviations.size(); ++layer) {
-      put(tensors, tensor_name(layer, "deviations"), quantiser.deviations[layer]);
+    put_layers(tensors, part.rd.units);
+    const RdQuantiserSettings& quantiser = part.rd.quantiser;
+    for (size_t unit = 0; unit < quantiser.deviations.size(); ++unit) {
+      put(tensors, tensor_name(unit, "deviations"), quantiser.deviations[unit]);
     }
     put(tensors, "tables.frequencies", quantiser.frequencies);
     put(tensors, "tables.shifts", quantiser.shifts);
@@ -194,16 +196,40 @@ std::vector<LayerMaps> take_scd_layers(TensorMap& tensors, int32_t count, const 
   return layers;
 }
 
-template <class Part>
-void take_rd(TensorMap& tensors, Part& part, const std::filesystem::path& file) {
-  part.rd_layers.resize(static_cast<size_t>(part.model.layers));
-  for (size_t layer = 0; layer < part.rd_layers.size(); ++layer) {
-    take_layer(tensors, layer, part.rd_layers[layer]);
-    part.rd_quantiser.deviations.push_back(take_row(tensors, tensor_name(layer, "deviations")));
-    if (part.rd_layers[layer].map.empty()) refuse_layer(file, layer, "no map");
+// The plan comes from the header and says how many units there are.
+template <class Maps>
+void take_rd(TensorMap& tensors, Maps& maps, const std::filesystem::path& file) {
+  maps.units.resize(maps.plan.units.size());
+  for (size_t unit = 0; unit < maps.units.size(); ++unit) {
+    take_layer(tensors, unit, maps.units[unit]);
+    maps.quantiser.deviations.push_back(take_row(tensors, tensor_name(unit, "deviations")));
+    if (maps.units[unit].map.empty()) refuse_layer(file, unit, "no map");
   }
-  part.rd_quantiser.frequencies = take(tensors, "tables.frequencies");
-  part.rd_quantiser.shifts = take_row(tensors, "tables.shifts");
+  maps.quantiser.frequencies = take(tensors, "tables.frequencies");
+  maps.quantiser.shifts = take_row(tensors, "tables.shifts");
+}
+
+// A plan and the levels' steps.
+template <class Maps>
+void put_rd_header(json& header, const Maps& maps) {
+  header["steps"] = maps.quantiser.steps;
+  header["exact_layers"] = maps.plan.exact_layers;
+  header["units"] = json::array();
+  for (const CodedUnit& unit : maps.plan.units) {
+    header["units"].push_back(
+        {{"first_layer", unit.first_layer}, {"layers", unit.layers}, {"native", unit.residual ? 1 : 0}});
+  }
+}
+
+template <class Maps>
+void read_rd_header(const JsonFields& fields, Maps& maps) {
+  maps.quantiser.steps = fields.floats("steps", kRdMaxLevels);
+  maps.plan.exact_layers = static_cast<int32_t>(fields.integer("exact_layers", 0, 4096));
+  for (const JsonFields& unit : fields.children("units", 4096)) {
+    maps.plan.units.push_back({static_cast<int32_t>(unit.integer("first_layer", 0, 4096)),
+                               static_cast<int32_t>(unit.integer("layers", 1, 4096)),
+                               unit.integer("native", 0, 1) == 1});
+  }
 }
 
 // Every layer has its maps, and nothing is left over. That shapes fit the model is checked where the codec is made.
@@ -213,7 +239,7 @@ void parse_maps(const std::string& bytes, Part& part, const std::filesystem::pat
   if (part.codec == CodecId::kScd) {
     part.layers = take_scd_layers<LayerMaps>(tensors, part.model.layers, file);
   } else {
-    take_rd(tensors, part, file);
+    take_rd(tensors, part.rd, file);
   }
   if (!tensors.empty()) throw Error(ErrorCode::kDataLoss, file.string() + ": unknown tensor " + tensors.begin()->first);
 }
@@ -249,7 +275,7 @@ ArtifactFiles serialize(const ArtifactEncoder& encoder) {
   if (encoder.codec == CodecId::kScd) {
     header["patch_layers"] = encoder.patch_layers();
   } else {
-    header["steps"] = encoder.rd_quantiser.steps;
+    put_rd_header(header, encoder.rd);
   }
   return {header.dump(1) + "\n", serialize_maps(encoder)};
 }
@@ -264,7 +290,7 @@ ArtifactFiles serialize(const ArtifactDecoder& decoder) {
   header["calibration"] = to_json(decoder.calibration);
   header["prediction"] = to_json(decoder.prediction);
   if (decoder.codec == CodecId::kRd) {
-    header["steps"] = decoder.rd_quantiser.steps;
+    put_rd_header(header, decoder.rd);
     header["levels"] = json::array();
     for (const CodecPrediction& level : decoder.levels) header["levels"].push_back(to_json(level));
   }
@@ -283,10 +309,9 @@ ArtifactEncoder parse_encoder(const ArtifactFiles& files, const std::filesystem:
   encoder.calibration = read_calibration(fields.child("calibration"));
   encoder.fitted_with = fields.hex_digest("fitted_with");
   const std::filesystem::path tensors = directory / "tensors.safetensors";
+  if (encoder.codec == CodecId::kRd) read_rd_header(fields, encoder.rd);
   parse_maps<ScdLayerEncoder>(files.tensors, encoder, tensors);
-  if (encoder.codec == CodecId::kRd) {
-    encoder.rd_quantiser.steps = fields.floats("steps", kRdMaxLevels);
-  } else if (fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
+  if (encoder.codec == CodecId::kScd && fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
     throw Error(ErrorCode::kDataLoss,
                 file.string() + ": field patch_layers is not what " + tensors.string() + " holds");
   }
@@ -309,13 +334,13 @@ ArtifactDecoder parse_decoder(const ArtifactFiles& files, const std::filesystem:
   decoder.model = read_model(fields.child("model"));
   decoder.calibration = read_calibration(fields.child("calibration"));
   decoder.prediction = read_prediction(fields.child("prediction"));
+  if (decoder.codec == CodecId::kRd) read_rd_header(fields, decoder.rd);
   parse_maps<ScdLayerDecoder>(files.tensors, decoder, directory / "tensors.safetensors");
   if (decoder.codec == CodecId::kRd) {
-    decoder.rd_quantiser.steps = fields.floats("steps", kRdMaxLevels);
     for (const JsonFields& level : fields.children("levels", kRdMaxLevels)) {
       decoder.levels.push_back(read_prediction(level));
     }
-    if (decoder.levels.size() != decoder.rd_quantiser.steps.size()) {
+    if (decoder.levels.size() != decoder.rd.quantiser.steps.size()) {
       throw Error(ErrorCode::kDataLoss, file.string() + ": fields steps and levels differ in length");
     }
   }

@@ -1,9 +1,11 @@
-// The codec interface: a layer of a chunk of tokens -> bytes on the producer, bytes -> that layer's keys and values on
-// the consumer. Pure: no threads, no transport, no model. Servers, calibrator, eval and fuzzers share it.
+// The codec interface: a unit of layers (layer_plan.h) of a chunk of tokens -> bytes on the producer, bytes -> those
+// layers' keys and values, or what the consumer computes them from, on the consumer. Pure: no threads, no transport, no
+// model. Servers, calibrator, eval and fuzzers share it.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "common/base/byte_buffer.h"
 #include "common/base/error.h"
 #include "common/base/sha256.h"
+#include "common/codec/layer_plan.h"
 #include "kernels/matrix.h"
 
 namespace scd {
@@ -34,13 +37,16 @@ struct CodecChoice {
   bool operator==(const CodecChoice&) const = default;
 };
 
-// What the producer holds of `tokens` consecutive tokens in one layer, [tokens, ...] F32.
+// What the producer holds of `tokens` consecutive tokens for one unit, [tokens, ...] F32. Layers of a unit stand side
+// by side: columns [0, kv_width) are its first layer's. Absent where the codec does not need it.
 struct LayerChunk {
-  int32_t layer = 0;
+  int32_t layer = 0;  // the unit's first
   int64_t first_position = 0;
-  kernels::ConstMatrix keys;             // [tokens, kv_width], after the producer's RoPE
-  kernels::ConstMatrix values;           // [tokens, kv_width]
-  kernels::ConstMatrix attention_input;  // [tokens, hidden] RMS-normalised; only where needs_attention_input(layer)
+  kernels::ConstMatrix keys;             // [tokens, layers * kv_width], after the producer's RoPE
+  kernels::ConstMatrix values;           // [tokens, layers * kv_width]
+  kernels::ConstMatrix attention_input;  // [tokens, hidden] RMS-normalised, of `layer`
+  kernels::ConstMatrix residual;         // [tokens, hidden] residual stream before `layer`, of residual units
+  kernels::ConstMatrix anchor;           // [tokens, hidden] residual stream before the unit's anchor layer
 };
 
 class Encoder {
@@ -48,27 +54,35 @@ class Encoder {
   virtual ~Encoder() = default;
   // SHA-256 that names this encoder on the wire and in cache keys (without calibration: of the KV shape and RoPE).
   virtual const Sha256Digest& id() const = 0;
-  virtual bool needs_attention_input(int32_t layer) const = 0;
+  // FAILED_PRECONDITION where it cannot serve a consumer that computes so many first layers itself.
+  virtual Result<LayerPlan> plan(int32_t exact_layers) const = 0;
+  virtual bool needs_attention_input(int32_t) const { return false; }
+  // encode() is to be given the residual stream before this layer, as a unit's residual or anchor.
+  virtual bool needs_residual(int32_t) const { return false; }
   // Rates it can code at; level 0 is the finest.
   virtual int32_t levels() const { return 1; }
-  // Appends the payload of one layer chunk to `out`. Deterministic: the same chunk gives the same bytes.
+  // Appends the payload of one unit's chunk to `out`. Deterministic: the same chunk gives the same bytes.
   virtual void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const = 0;
 };
 
-// What came out: keys and values for the consumer's cache, or (Patch) the consumer's predicted attention input, from
-// which the rebuild stage computes them with the consumer's own weights.
+enum class DecodedKind : uint8_t { kKeysValues, kAttentionInput, kResidual };
+
+// What came out: keys and values for the consumer's cache; or (Patch) the consumer's predicted attention input, from
+// which the rebuild stage computes them with the consumer's own weights; or the consumer's residual stream, from which
+// it runs the unit's layers. Layers side by side, as in LayerChunk.
 struct DecodedLayer {
-  bool is_attention_input = false;
+  DecodedKind kind = DecodedKind::kKeysValues;
   int64_t tokens = 0;
-  std::vector<float> keys;             // [tokens, consumer kv_width], after the consumer's RoPE
-  std::vector<float> values;           // [tokens, consumer kv_width]
-  std::vector<float> attention_input;  // [tokens, consumer hidden]
+  std::vector<float> keys;    // [tokens, layers * consumer kv_width], after the consumer's RoPE
+  std::vector<float> values;  // [tokens, layers * consumer kv_width]
+  std::vector<float> hidden;  // [tokens, consumer hidden]: attention input or residual stream
 };
 
 struct PayloadPlace {
-  int32_t layer = 0;
+  int32_t layer = 0;  // the unit's first
   int64_t first_position = 0;
   int64_t tokens = 0;
+  kernels::ConstMatrix anchor = {};  // [tokens, consumer hidden] F32: the consumer's; where needs_anchor() says so
 };
 
 class Decoder {
@@ -76,6 +90,12 @@ class Decoder {
   virtual ~Decoder() = default;
   // The encoder whose payloads it reads.
   virtual const Sha256Digest& encoder_id() const = 0;
+  // As of its encoder.
+  virtual Result<LayerPlan> plan(int32_t exact_layers) const = 0;
+  // How many first layers the consumer has to compute where calibration decided that.
+  virtual std::optional<int32_t> calibrated_exact_layers() const { return std::nullopt; }
+  // The residual stream before this layer is an anchor that decode() is to be given.
+  virtual bool needs_anchor(int32_t) const { return false; }
   // Untrusted bytes: everything is bounded and checked. DATA_LOSS names what does not fit. `out` is reused storage.
   virtual Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload,
                               DecodedLayer& out) const = 0;

@@ -28,4 +28,7 @@ struct DenseMatrix {
   bool operator==(const DenseMatrix&) const = default;
 };
 
+// [left right], of as many rows.
+DenseMatrix side_by_side(kernels::ConstMatrix left, kernels::ConstMatrix right);
+
 }  // namespace scd

@@ -54,11 +54,11 @@ Result<Done> PlainDecoder::decode(const PayloadPlace& place, std::span<const std
     return payload_failure(place, "the model has " + std::to_string(producer_.layers) + " layers");
   }
   const int64_t width = producer_.kv_width();
-  out.is_attention_input = false;
+  out.kind = DecodedKind::kKeysValues;
   out.tokens = place.tokens;
   out.keys.resize(static_cast<size_t>(place.tokens * width));
   out.values.resize(out.keys.size());
-  out.attention_input.clear();
+  out.hidden.clear();
   const kernels::Matrix keys = kernels::matrix(out.keys.data(), place.tokens, width);
   const kernels::Matrix values = kernels::matrix(out.values.data(), place.tokens, width);
   if (const std::string problem = body_->decode(payload.subspan(kPayloadHeaderBytes), keys, values); !problem.empty()) {

@@ -36,7 +36,7 @@ class PlainEncoder final : public Encoder {
   PlainEncoder(std::unique_ptr<const PlainBody> body, const CodecModel& producer);
 
   const Sha256Digest& id() const override { return id_; }
-  bool needs_attention_input(int32_t) const override { return false; }
+  Result<LayerPlan> plan(int32_t exact_layers) const override { return layer_by_layer(producer_.layers, exact_layers); }
   // Rank caps do not apply.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
 
@@ -52,6 +52,7 @@ class PlainDecoder final : public Decoder {
   PlainDecoder(std::unique_ptr<const PlainBody> body, const CodecModel& producer, const CodecModel& consumer);
 
   const Sha256Digest& encoder_id() const override { return encoder_id_; }
+  Result<LayerPlan> plan(int32_t exact_layers) const override { return layer_by_layer(consumer_.layers, exact_layers); }
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
   size_t max_payload_bytes(int64_t tokens) const override;
 

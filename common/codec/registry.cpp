@@ -81,7 +81,7 @@ bool needs_artifact(CodecId id) { return id == CodecId::kScd || id == CodecId::k
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact) {
   if (auto body = make_plain_body(id, producer)) return std::make_unique<PlainEncoder>(std::move(body), producer);
   const ArtifactEncoder& part = required(artifact, id);
-  if (id == CodecId::kRd) return std::make_unique<RdEncoder>(producer, part.rd_layers, part.rd_quantiser, part.id);
+  if (id == CodecId::kRd) return std::make_unique<RdEncoder>(producer, part.rd, part.id);
   return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
 }
 
@@ -92,9 +92,7 @@ std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, co
   }
   const ArtifactDecoder& part = required(artifact, id);
   require_same_kv_shape(producer, consumer, "codec " + std::string(to_string(id)));
-  if (id == CodecId::kRd) {
-    return std::make_unique<RdDecoder>(consumer, part.rd_layers, part.rd_quantiser, part.encoder_id);
-  }
+  if (id == CodecId::kRd) return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id);
   return std::make_unique<ScdDecoder>(consumer, part.layers, part.encoder_id);
 }
 

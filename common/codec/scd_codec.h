@@ -16,6 +16,7 @@ class ScdEncoder final : public Encoder {
   ScdEncoder(const CodecModel& producer, std::vector<ScdLayerEncoder> layers, const Sha256Digest& id);
 
   const Sha256Digest& id() const override { return id_; }
+  Result<LayerPlan> plan(int32_t exact_layers) const override { return layer_by_layer(producer_.layers, exact_layers); }
   bool needs_attention_input(int32_t layer) const override;
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
 
@@ -31,6 +32,7 @@ class ScdDecoder final : public Decoder {
   ScdDecoder(const CodecModel& consumer, std::vector<ScdLayerDecoder> layers, const Sha256Digest& encoder_id);
 
   const Sha256Digest& encoder_id() const override { return encoder_id_; }
+  Result<LayerPlan> plan(int32_t exact_layers) const override { return layer_by_layer(consumer_.layers, exact_layers); }
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
   size_t max_payload_bytes(int64_t tokens) const override;
 

@@ -109,17 +109,17 @@ Result<Done> ScdDecoder::decode(const PayloadPlace& place, std::span<const std::
   if (!read) return read.failure();
   const Codes& codes = read.value();
   const ScdLayerDecoder& maps = layers_[static_cast<size_t>(place.layer)];
-  out.is_attention_input = maps.is_patch();
+  out.kind = maps.is_patch() ? DecodedKind::kAttentionInput : DecodedKind::kKeysValues;
   out.tokens = place.tokens;
   if (maps.is_patch()) {
     out.keys.clear();
     out.values.clear();
-    out.attention_input.resize(static_cast<size_t>(place.tokens * consumer_.hidden));
+    out.hidden.resize(static_cast<size_t>(place.tokens * consumer_.hidden));
     predict_attention_input(maps.predictor, codes.first.view(),
-                            kernels::matrix(out.attention_input.data(), place.tokens, consumer_.hidden));
+                            kernels::matrix(out.hidden.data(), place.tokens, consumer_.hidden));
     return Done{};
   }
-  out.attention_input.clear();
+  out.hidden.clear();
   decode_rows(codes.first, maps.key, out.keys);
   decode_rows(codes.second, maps.value, out.values);
   rotate_chunk(kernels::matrix(out.keys.data(), place.tokens, consumer_.kv_width()), consumer_.head_dim,

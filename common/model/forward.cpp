@@ -1,5 +1,6 @@
 #include "common/model/forward.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/check.h"
@@ -65,6 +66,8 @@ struct ForwardPass::State {
       activation_memory, logits_memory;
 
   void begin(const Model& of_model, KvCache& in_cache, std::span<const SequenceChunk> batch);
+  void embed();
+  void start_from(int32_t layer, kernels::ConstMatrix from);
   kernels::ConstMatrix attention_norm();
   kernels::Matrix project_qkv(const kernels::ConstMatrix& normed);
   void attend(const kernels::Matrix& qkv);
@@ -75,6 +78,7 @@ struct ForwardPass::State {
     thread_local std::vector<std::unique_ptr<State>> states;
     return states;
   }
+  static std::unique_ptr<State> take();
 };
 
 void ForwardPass::State::begin(const Model& of_model, KvCache& in_cache, std::span<const SequenceChunk> batch) {
@@ -96,7 +100,17 @@ void ForwardPass::State::begin(const Model& of_model, KvCache& in_cache, std::sp
   }
   SCD_CHECK(!tokens.empty(), "a pass has tokens");
   residual = residual_memory.matrix(static_cast<int64_t>(tokens.size()), model->config().hidden);
-  kernels::embedding(model->embedding_table(), tokens, residual);
+}
+
+void ForwardPass::State::embed() { kernels::embedding(model->embedding_table(), tokens, residual); }
+
+void ForwardPass::State::start_from(int32_t layer, kernels::ConstMatrix from) {
+  SCD_CHECK(layer >= 0 && layer < model->config().layers, "a layer of the model");
+  SCD_CHECK(from.rows == residual.rows && from.columns == residual.columns, "a residual stream of the chunk's tokens");
+  for (int64_t row = 0; row < from.rows; ++row) {
+    std::copy_n(from.row<float>(row), from.columns, residual.row<float>(row));
+  }
+  next_layer = layer;
 }
 
 // The input of the next layer's attention, in the weights' precision or as kept.
@@ -147,15 +161,24 @@ void ForwardPass::State::feed_forward() {
   weights.down.forward(activation, residual, /*accumulate=*/true);
 }
 
-ForwardPass::ForwardPass(const Model& model, KvCache& cache, std::span<const SequenceChunk> batch) {
-  auto& idle = State::idle();
-  if (idle.empty()) {
-    state_ = std::make_unique<State>();
-  } else {
-    state_ = std::move(idle.back());
-    idle.pop_back();
-  }
+std::unique_ptr<ForwardPass::State> ForwardPass::State::take() {
+  if (idle().empty()) return std::make_unique<State>();
+  std::unique_ptr<State> state = std::move(idle().back());
+  idle().pop_back();
+  return state;
+}
+
+ForwardPass::ForwardPass(const Model& model, KvCache& cache, std::span<const SequenceChunk> batch)
+    : state_(State::take()) {
   state_->begin(model, cache, batch);
+  state_->embed();
+}
+
+ForwardPass::ForwardPass(const Model& model, KvCache& cache, std::span<const SequenceChunk> batch, int32_t first_layer,
+                         kernels::ConstMatrix residual)
+    : state_(State::take()) {
+  state_->begin(model, cache, batch);
+  state_->start_from(first_layer, residual);
 }
 
 ForwardPass::~ForwardPass() {

@@ -24,6 +24,9 @@ struct SequenceChunk {
 class ForwardPass {
  public:
   ForwardPass(const Model& model, KvCache& cache, std::span<const SequenceChunk> batch);
+  // Begins before `first_layer` with this residual stream, [rows, hidden] F32, which is copied.
+  ForwardPass(const Model& model, KvCache& cache, std::span<const SequenceChunk> batch, int32_t first_layer,
+              kernels::ConstMatrix residual);
   ~ForwardPass();
   ForwardPass(const ForwardPass&) = delete;
   ForwardPass& operator=(const ForwardPass&) = delete;

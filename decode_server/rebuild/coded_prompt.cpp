@@ -5,12 +5,27 @@
 
 namespace scd {
 
-CodedPrompt::CodedPrompt(Args args)
-    : args_(std::move(args)), sinks_pending_(args_.sinks > 0), layer0_done_(args_.sinks) {}
+CodedPrompt::CodedPrompt(Args args) : args_(std::move(args)), sinks_pending_(args_.sinks > 0) {
+  if (args_.wish.first_layer == 0) return;
+  exact_.emplace(NativeLayers::Args{
+      .model = args_.model,
+      .cache = args_.cache,
+      .pages = args_.job.pages,
+      .tokens = std::span(args_.job.request.prompt).first(static_cast<size_t>(args_.wish.handover_tokens)),
+      .first_token = args_.sinks,
+      .first_layer = 0,
+      .layers = args_.wish.first_layer,
+      .keep_anchor = args_.wish.predicts});
+}
 
 void CodedPrompt::begin(TransferPlan plan) {
   suffix_.reset();
-  rebuild_.emplace(PrefixRebuild::Args{args_.model, args_.cache, args_.job, std::move(plan), args_.sinks});
+  rebuild_.emplace(PrefixRebuild::Args{.model = args_.model,
+                                       .cache = args_.cache,
+                                       .job = args_.job,
+                                       .plan = std::move(plan),
+                                       .native_tokens = args_.sinks,
+                                       .exact_layers = exact_ ? &*exact_ : nullptr});
   wire_bytes_ = 0;
   wire_messages_ = 0;
 }
@@ -27,12 +42,14 @@ void CodedPrompt::forget_messages() {
 }
 
 PromptStep CodedPrompt::next() const {
-  if (native_pending()) return PromptStep::kRebuild;
-  if (!rebuild_) return PromptStep::kWait;
-  const int32_t layer = suffix_ == nullptr ? 0 : suffix_->next_layer();
-  if (layer == args_.model.config().layers) return PromptStep::kFirstToken;
-  if (rebuild_->layer_ready(layer)) return PromptStep::kSuffixLayer;
-  return messages_.empty() ? PromptStep::kWait : PromptStep::kRebuild;
+  if (sinks_pending_) return PromptStep::kRebuild;
+  if (rebuild_) {
+    const int32_t layer = suffix_ == nullptr ? 0 : suffix_->next_layer();
+    if (layer == args_.model.config().layers) return PromptStep::kFirstToken;
+    if (rebuild_->layer_ready(layer)) return PromptStep::kSuffixLayer;
+    if (rebuild_->running() || next_message() != messages_.end()) return PromptStep::kRebuild;
+  }
+  return exact_pending() ? PromptStep::kRebuild : PromptStep::kWait;
 }
 
 Result<Done> CodedPrompt::run() {
@@ -45,10 +62,14 @@ Result<Done> CodedPrompt::run() {
       suffix_ = std::make_unique<ForwardPass>(args_.model, args_.cache, std::span(&suffix, 1));
     }
     suffix_->run_layer();
-  } else if (native_pending()) {
-    run_native();
-  } else {
+  } else if (sinks_pending_) {
+    run_sinks();
+  } else if (rebuild_ && rebuild_->running()) {
+    rebuild_->run_layer();
+  } else if (rebuild_ && next_message() != messages_.end()) {
     outcome = rebuild_one();
+  } else {
+    run_exact();
   }
   const auto part = step == PromptStep::kSuffixLayer ? TransferPart::kSuffix : TransferPart::kRebuild;
   args_.job.timeline.add(part, begin, ServingClock::now());
@@ -61,28 +82,34 @@ std::span<const float> CodedPrompt::logits() {
   return {logits.row<float>(0), static_cast<size_t>(logits.columns)};
 }
 
-bool CodedPrompt::native_pending() const {
-  return sinks_pending_ || (args_.wish.first_layer > 0 && layer0_done_ < args_.wish.handover_tokens);
+// A layer of a chunk at a time, so that what arrives meanwhile is not kept waiting.
+bool CodedPrompt::exact_pending() const { return exact_ && exact_->done_tokens() < args_.wish.handover_tokens; }
+
+void CodedPrompt::run_exact() {
+  if (!exact_->running()) {
+    exact_->begin(std::min(args_.chunk_tokens, args_.wish.handover_tokens - exact_->done_tokens()));
+  }
+  exact_->run_layer();
 }
 
-void CodedPrompt::run_native() {
-  if (sinks_pending_) {
-    const SequenceChunk sinks = tokens(0, args_.sinks);
-    ForwardPass pass(args_.model, args_.cache, std::span(&sinks, 1));
-    for (int32_t layer = 0; layer + 1 < args_.model.config().layers; ++layer) pass.run_layer();
-    pass.run_keys_values_only();
-    sinks_pending_ = false;
-    return;
-  }
-  const int64_t end = std::min(layer0_done_ + args_.chunk_tokens, args_.wish.handover_tokens);
-  const SequenceChunk chunk = tokens(layer0_done_, end);
-  ForwardPass(args_.model, args_.cache, std::span(&chunk, 1)).run_keys_values_only();
-  layer0_done_ = end;
+void CodedPrompt::run_sinks() {
+  const SequenceChunk sinks = tokens(0, args_.sinks);
+  ForwardPass pass(args_.model, args_.cache, std::span(&sinks, 1));
+  for (int32_t layer = 0; layer + 1 < args_.model.config().layers; ++layer) pass.run_layer();
+  pass.run_keys_values_only();
+  sinks_pending_ = false;
+}
+
+// The first message whose prediction is possible; one that came early waits for what it depends on.
+std::deque<ReceivedMessage>::const_iterator CodedPrompt::next_message() const {
+  return std::ranges::find_if(messages_,
+                              [this](const ReceivedMessage& message) { return rebuild_->applicable(message); });
 }
 
 Result<Done> CodedPrompt::rebuild_one() {
-  std::optional<ReceivedMessage> message(std::move(messages_.front()));
-  messages_.pop_front();
+  const auto at = messages_.begin() + (next_message() - messages_.cbegin());
+  std::optional<ReceivedMessage> message(std::move(*at));
+  messages_.erase(at);
   const uint32_t sequence = message->header().sequence;
   if (auto applied = rebuild_->apply(*message); !applied) return applied;
   wire_bytes_ += static_cast<int64_t>(message->header().payload_bytes + kMessageHeaderBytes);

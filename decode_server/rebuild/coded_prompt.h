@@ -1,5 +1,5 @@
-// A prompt whose prefix arrives as codes. What needs token ids only (the sinks, layer 0) runs while they travel; the
-// last tokens run natively over the rebuilt prefix, each layer as soon as all of its codes are in the cache.
+// A prompt whose prefix arrives as codes. What needs token ids only (the sinks, the first layers) runs while they
+// travel; the last tokens run natively over the rebuilt prefix, each layer as soon as all of it is in the cache.
 #pragma once
 
 #include <cstdint>
@@ -46,14 +46,16 @@ class CodedPrompt : public PromptWork {
   int64_t wire_messages() const { return wire_messages_; }
 
  private:
-  bool native_pending() const;
-  void run_native();
+  bool exact_pending() const;
+  void run_exact();
+  void run_sinks();
+  std::deque<ReceivedMessage>::const_iterator next_message() const;
   Result<Done> rebuild_one();
   SequenceChunk tokens(int64_t begin, int64_t end) const;
 
   Args args_;
   bool sinks_pending_;
-  int64_t layer0_done_;  // tokens [0, layer0_done_) of layer 0 are in the cache
+  std::optional<NativeLayers> exact_;  // layers [0, wish.first_layer) of the hand-over
   std::deque<ReceivedMessage> messages_;
   std::optional<PrefixRebuild> rebuild_;
   std::unique_ptr<ForwardPass> suffix_;

@@ -5,8 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/codec/codec.h"
-#include "common/model/forward.h"
+#include "common/rebuild/plan_rebuild.h"
 #include "common/transport/staging.h"
 #include "decode_server/job.h"
 #include "decode_server/stages.h"
@@ -21,27 +20,33 @@ class PrefixRebuild {
     const DecodeJob& job;
     TransferPlan plan;
     int64_t native_tokens = 0;  // tokens [0, native_tokens) are computed natively: codes for them are not written
+    const NativeLayers* exact_layers = nullptr;  // runs layers [0, plan.layers.exact_layers); null: done
   };
   // Args are references to what must outlive this.
   explicit PrefixRebuild(Args args);
+  PrefixRebuild(const PrefixRebuild&) = delete;
+  PrefixRebuild& operator=(const PrefixRebuild&) = delete;
 
-  // DATA_LOSS names the message and what is wrong with it.
+  // What the message's codes are predicted from is here, or the message is one that apply() refuses.
+  bool applicable(const ReceivedMessage& message) const;
+  // DATA_LOSS names the message and what is wrong with it. May leave a native span running().
   Result<Done> apply(const ReceivedMessage& message);
-  // All codes of the layer are in the cache.
+  bool running() const { return units_.running(); }
+  void run_layer() { units_.run_layer(); }
+  // The layer's keys and values are all in the cache.
   bool layer_ready(int32_t layer) const;
   const TransferPlan& plan() const { return args_.plan; }
 
  private:
   Result<Done> check_place(const MessageHeader& header) const;
-  void write(int32_t layer, int64_t first_position);
   int64_t chunk_index(int64_t token) const { return token / args_.plan.chunk_tokens - first_chunk_; }
 
   const Args args_;
   const int64_t first_chunk_;
   const int64_t chunks_;
-  std::vector<bool> arrived_;          // [layers, chunks]
-  std::vector<int64_t> chunks_ready_;  // [layers]
-  DecodedLayer decoded_;               // reused storage
+  std::vector<bool> arrived_;          // [units, chunks]
+  std::vector<int64_t> chunks_ready_;  // [units]
+  PlanRebuild units_;
 };
 
 }  // namespace scd

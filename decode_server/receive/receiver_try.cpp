@@ -164,6 +164,8 @@ void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
   if (transfer.clock) return fail_try(transfer, {ErrorCode::kDataLoss, "it accepted the request twice"});
   const auto sound = check_accepted(accepted, transfer.wish, *transfer.decoder, args_.consumer.model.layers);
   if (!sound) return fail_try(transfer, sound.failure());
+  auto layers = transfer.decoder->plan(transfer.wish.first_layer);
+  if (!layers) return fail_try(transfer, layers.failure());
   transfer.clock.emplace(arrived.started_at, arrived.received_at);
   TransferPlan plan{.endpoint = endpoints_.address(*transfer.endpoint),
                     .codec = transfer.codec(),
@@ -173,8 +175,7 @@ void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
                     .handover_tokens = accepted.handover_tokens(),
                     .chunk_tokens = accepted.chunk_tokens(),
                     .cached_tokens = std::min(accepted.cached_tokens(), accepted.handover_tokens()),
-                    .first_layer = transfer.wish.first_layer,
-                    .layers = static_cast<int32_t>(accepted.layers())};
+                    .layers = std::move(layers).value()};
   log_debug("transfer_accepted", {{"request", transfer.job->id},
                                   {"endpoint", plan.endpoint},
                                   {"handover_tokens", plan.handover_tokens},

@@ -22,6 +22,7 @@ struct ValidationContext {
   std::optional<CodecId> artifact_codec{};  // of codec.artifact; nothing without one
   int32_t levels = 1;                       // of it
   int32_t level = 0;                        // where a request names none
+  std::optional<int32_t> exact_layers{};    // that its calibration has the consumer compute
 };
 
 // What is asked of prefill servers when a request says nothing; nothing where the configuration is `oracle`.

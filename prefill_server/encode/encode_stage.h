@@ -1,12 +1,15 @@
-// Turns a computed layer into codes, on the compute thread: reads keys and values back from the paged cache, encodes
-// chunk by chunk, makes the CRC, hands each code on at once, and gives finished chunks to the code cache.
+// Turns computed layers into codes, on the compute thread: as soon as all layers of a unit are there it reads keys and
+// values back from the paged cache, encodes chunk by chunk, makes the CRC, hands each code on at once, and gives
+// finished chunks to the code cache.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
+#include "common/codec/dense_matrix.h"
 #include "prefill_server/computed_layer.h"
 #include "prefill_server/encode/code_cache.h"
 #include "prefill_server/job.h"
@@ -18,21 +21,28 @@ class EncodeStage {
   using Job = std::shared_ptr<PrefillJob>;  // shared as PrefillJob says
   using OnCode = std::function<void(const Job&, CodeUnit)>;
 
-  // The cache must outlive the stage. model_layers: of the producer.
-  EncodeStage(CodeCache& cache, int32_t model_layers, OnCode on_code);
+  // The cache must outlive the stage.
+  EncodeStage(CodeCache& cache, OnCode on_code);
 
-  // For the one thread that computes. Nothing for layers and chunks that are not to be sent or came from the cache.
+  // For the one thread that computes; a batch's layers come in order, and no other batch between them. Nothing is made
+  // for layers and chunks that are not to be sent or came from the cache.
+  void begin_batch(const Job& job, const TokenRange& tokens);
+  void keep_residual(const Job& job, const ResidualStream& residual);
   void encode(const Job& job, const ComputedLayer& state);
 
  private:
-  CodeUnit encode_chunk(const PrefillJob& job, const ComputedLayer& state, const ChunkInWork& work);
+  void encode_unit(const Job& job, size_t unit, const ComputedLayer* state);
+  CodeUnit encode_chunk(const PrefillJob& job, size_t unit, const ComputedLayer* state, const ChunkInWork& work);
+  void read_keys_values(const CodedUnit& unit, const ComputedLayer& state, const TokenRange& tokens);
+  kernels::ConstMatrix residual_rows(int32_t layer, const TokenRange& tokens) const;
   void store(const PrefillJob& job, ChunkInWork& work);
 
   CodeCache& cache_;
-  const int32_t model_layers_;
   const OnCode on_code_;
-  std::vector<float> keys_;  // of the chunk being encoded
-  std::vector<float> values_;
+  TokenRange batch_;
+  std::map<int32_t, DenseMatrix> residuals_;  // of the batch, before the layers the encoder needs them of
+  DenseMatrix keys_;                          // of the chunk being encoded
+  DenseMatrix values_;
 };
 
 }  // namespace scd

@@ -10,6 +10,15 @@
 #include "common/model/forward.h"
 
 namespace scd {
+namespace {
+
+// Layers of the producer that anything sent depends on: a native span at the end needs what the layers before it leave.
+int32_t layers_to_run(const LayerPlan& plan) {
+  const CodedUnit& last = plan.units.back();
+  return last.residual ? last.first_layer : last.end();
+}
+
+}  // namespace
 
 PrefillStage::PrefillStage(Args args)
     : args_(std::move(args)), warm_(warmed_.get_future()), thread_([this](const std::stop_token& stop) {
@@ -131,15 +140,18 @@ void PrefillStage::run_batch(Work& work) {
   const SequenceChunk chunk{
       &work.pages, first,
       std::span(job.request.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count))};
-  const int32_t layers = args_.model.config().layers;
+  const int32_t layers = layers_to_run(job.plan.layers);
+  args_.on_batch(work.job, {first, count});
   auto started = PrefillClock::now();
   ForwardPass pass(args_.model, args_.cache, std::span(&chunk, 1));
-  for (int32_t layer = 0; layer < layers; ++layer) {
+  for (int32_t layer = 0; layer <= layers; ++layer) {
     if (job.ended()) break;  // the consumer's wish is heard between layers
+    if (job.encoder.needs_residual(layer)) args_.on_residual(work.job, {layer, {first, count}, pass.hidden_state()});
+    if (layer == layers) break;
     const bool keep = layer >= job.request.first_layer && job.encoder.needs_attention_input(layer);
     pass.keep_attention_input(keep);
-    // Nobody reads what the last layer passes on: its keys and values are all that is asked for.
-    if (layer + 1 < layers) {
+    // Where nobody reads what the last layer passes on, its keys and values are all that is asked for.
+    if (layer + 1 < layers || job.plan.layers.units.back().residual) {
       pass.run_layer();
     } else {
       pass.run_keys_values_only();
@@ -148,7 +160,7 @@ void PrefillStage::run_batch(Work& work) {
     job.spans.add({PrefillPart::kPrefill, started, computed});
     args_.on_layer(work.job, {.layer = layer,
                               .tokens = {first, count},
-                              .kv = args_.cache.layer(layer),
+                              .cache = args_.cache,
                               .page_ids = work.pages.page_ids(),
                               .attention_input = keep ? pass.attention_input() : kernels::ConstMatrix{}});
     started = PrefillClock::now();

@@ -34,6 +34,8 @@ class PrefillStage {
     int32_t threads = 0;  // of OpenMP; 0: its default
     // On the compute thread. before: whether anything is left to compute.
     std::function<bool(const Job&)> before;
+    std::function<void(const Job&, const TokenRange&)> on_batch;         // begins
+    std::function<void(const Job&, const ResidualStream&)> on_residual;  // of layers whose residual the encoder needs
     std::function<void(const Job&, const ComputedLayer&)> on_layer;
   };
 

@@ -30,7 +30,7 @@ void EventWriter::describe_plan(int32_t first_layer, int64_t chunk_tokens) {
 }
 
 void EventWriter::accepted(const HandoverPlan& plan, const Sha256Digest& encoder_id) {
-  layers_sent_ = plan.layers;
+  layers_sent_ = plan.layers.units.empty() ? 0 : plan.layers.units.back().end() - first_layer_;
   v1::PrefillEvent event;
   v1::PrefillAccepted& accepted = *event.mutable_accepted();
   accepted.set_handover_tokens(static_cast<uint32_t>(plan.handover_tokens));
@@ -38,7 +38,7 @@ void EventWriter::accepted(const HandoverPlan& plan, const Sha256Digest& encoder
   accepted.set_encoder_id(encoder_id.data(), encoder_id.size());
   accepted.set_first_token(static_cast<uint32_t>(plan.first_token()));
   accepted.set_chunk_tokens(static_cast<uint32_t>(chunk_tokens_));
-  accepted.set_layers(static_cast<uint32_t>(first_layer_ + plan.layers));
+  accepted.set_layers(static_cast<uint32_t>(first_layer_ + layers_sent_));
   accepted.set_messages(static_cast<uint32_t>(plan.messages()));
   post(std::move(event), std::nullopt);
 }

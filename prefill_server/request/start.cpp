@@ -121,6 +121,8 @@ Result<PrefillRequest> read_start(const v1::StartPrefill& start, const Producer&
   if (!codec) return codec.failure();
   const auto same = check_fingerprints(start, producer, *producer.encoder(codec.value().id));
   if (!same) return same.failure();
+  const auto layers = producer.encoder(codec.value().id)->plan(static_cast<int32_t>(start.first_layer()));
+  if (!layers) return layers.failure();
 
   PrefillRequest request{.id = start.request_id(),
                          .generation = start.generation(),

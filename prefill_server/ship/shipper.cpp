@@ -20,7 +20,7 @@ MessageHeader header_of(const PrefillJob& job, const CodeUnit& unit, uint32_t se
   const bool plain = job.request.codec.id == CodecId::kRaw || job.request.codec.id == CodecId::kScd;
   header.dtype = plain ? static_cast<uint8_t>(kernels::DType::kBF16) : 0;  // docs/wire_format.md
   header.first_layer = static_cast<uint16_t>(unit.layer);
-  header.layer_count = 1;
+  header.layer_count = static_cast<uint16_t>(unit.layers);
   header.sequence = sequence;
   header.first_token = static_cast<uint32_t>(unit.tokens.first);
   header.token_count = static_cast<uint32_t>(unit.tokens.count);
@@ -138,7 +138,7 @@ void Shipper::left(const Job& job, const CodeUnit& unit, const Result<SendReport
     outbox.unsent_bytes -= bytes;
     payload_bytes = outbox.payload_bytes += bytes;
     all_left = ++outbox.left == job->plan.messages();
-    chunk_left = ++outbox.chunk_left[unit.tokens.first] == static_cast<size_t>(job->plan.layers);
+    chunk_left = ++outbox.chunk_left[unit.tokens.first] == job->plan.layers.units.size();
   }
   if (has_room) args_.on_room();
   if (all_left) {

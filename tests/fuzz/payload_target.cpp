@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 
+#include "common/codec/payload.h"
 #include "common/codec/rd/rd_codec.h"
 #include "common/codec/registry.h"
 #include "common/codec/scd_codec.h"
@@ -36,9 +37,9 @@ struct Codecs {
   std::unique_ptr<Decoder> rotating = make_decoder(CodecId::kRaw, model, testing::small_model(1000000.0), nullptr);
   std::unique_ptr<Decoder> lossless = make_decoder(CodecId::kLossless, model, model, nullptr);
   std::unique_ptr<Decoder> int8 = make_decoder(CodecId::kInt8, model, model, nullptr);
-  testing::RdSample rd_sample = testing::sample_rd(model, {0.02f, 0.2f, 1.0f});
-  RdEncoder rd_encoder{model, rd_sample.encoders, rd_sample.quantiser, {}};
-  RdDecoder rd{model, rd_sample.decoders, rd_sample.quantiser, {}};
+  testing::RdSample rd_sample = testing::sample_rd(model, {1, {{1, 1}, {2, 1, true}}}, {0.02f, 0.2f, 1.0f});
+  RdEncoder rd_encoder{model, rd_sample.encoder, {}};
+  RdDecoder rd{model, rd_sample.decoder, {}};
   std::unique_ptr<Decoder> int4 = make_decoder(CodecId::kInt4, model, model, nullptr);
   ScdDecoder scd{model, testing::sample_decoder_layers(model), {}};
 };
@@ -78,8 +79,10 @@ void read_message(std::span<const std::byte> bytes) {
 
 void read_payload(const Decoder& decoder, std::span<const std::byte> bytes) {
   if (bytes.size() < kPlaceBytes) return;
-  const PayloadPlace place{read_integer<uint16_t>(bytes, 0), read_integer<uint32_t>(bytes, 2),
-                           read_integer<uint32_t>(bytes, 6)};
+  static const DenseMatrix anchor(kMaxPayloadTokens, codecs().model.hidden);
+  const int64_t tokens_there = read_integer<uint32_t>(bytes, 6);
+  const PayloadPlace place{read_integer<uint16_t>(bytes, 0), read_integer<uint32_t>(bytes, 2), tokens_there,
+                           anchor.top(std::min(tokens_there, kMaxPayloadTokens))};
   static DecodedLayer out;
   const auto payload = bytes.subspan(kPlaceBytes);
   const auto result = decoder.decode(place, payload, out);
@@ -90,8 +93,8 @@ void read_payload(const Decoder& decoder, std::span<const std::byte> bytes) {
   require(payload.size() <= decoder.max_payload_bytes(place.tokens));
   require(out.tokens == place.tokens);
   const auto tokens = static_cast<size_t>(place.tokens);
-  if (out.is_attention_input) {
-    require(out.attention_input.size() == tokens * static_cast<size_t>(codecs().model.hidden));
+  if (out.kind != DecodedKind::kKeysValues) {
+    require(out.hidden.size() == tokens * static_cast<size_t>(codecs().model.hidden));
   } else {
     require(out.keys.size() == tokens * static_cast<size_t>(codecs().model.kv_width()));
     require(out.values.size() == out.keys.size());

@@ -18,6 +18,7 @@ ALLOWED = {
     "common/transport": ["common/base", "common/log", "common/threads"],
     "common/codec": ["common/base", "common/kv", "kernels"],
     "common/model": ["common/base", "common/kv", "kernels"],
+    "common/rebuild": ["common/base", "common/codec", "common/kv", "common/model", "kernels"],
     "common/tokenizer": ["common/base"],
     "common/rpc": ["common/base", "common/log", "proto"],
     "prefill_server": ["common", "kernels", "proto"],

@@ -66,21 +66,20 @@ void write_identity_artifact(const std::filesystem::path& model, const std::file
 }
 
 // Codes are the state itself, quantised ever more coarsely.
-void write_rd_artifact(const std::filesystem::path& model, const std::filesystem::path& directory) {
+void write_rd_artifact(const std::filesystem::path& model, const std::filesystem::path& directory,
+                       const LayerPlan& plan) {
   ArtifactEncoder encoder;
   encoder.codec = CodecId::kRd;
   encoder.producer = model_identity(model);
   encoder.model = codec_model(model);
   encoder.fitted_with = encoder.producer.weights;
-  RdSample sample = sample_rd(encoder.model, {0.004f, 0.06f, 0.5f});
-  encoder.rd_layers = std::move(sample.encoders);
-  encoder.rd_quantiser = sample.quantiser;
+  RdSample sample = sample_rd(encoder.model, plan, {0.004f, 0.06f, 0.5f});
+  encoder.rd = std::move(sample.encoder);
   ArtifactDecoder decoder;
   decoder.codec = CodecId::kRd;
   decoder.producer = decoder.consumer = encoder.producer;
   decoder.producer_model = decoder.model = encoder.model;
-  decoder.rd_layers = std::move(sample.decoders);
-  decoder.rd_quantiser = std::move(sample.quantiser);
+  decoder.rd = std::move(sample.decoder);
   decoder.levels = {{900, 2, 0.001}, {500, 4, 0.01}, {250, 8, 0.1}};
   decoder.prediction = decoder.levels.front();
   write_artifact(directory, encoder, decoder);
@@ -101,7 +100,11 @@ class ScdPairTest : public PairTest {
 
 class RdPairTest : public PairTest {
  protected:
-  RdPairTest() { write_rd_artifact(base_model(), artifact()); }
+  RdPairTest() { write_artifact_of(layer_by_layer(codec_model(base_model()).layers, 1)); }
+  void write_artifact_of(const LayerPlan& plan) {
+    std::filesystem::remove_all(artifact());
+    write_rd_artifact(base_model(), artifact(), plan);
+  }
   std::filesystem::path artifact() { return root() / "rd"; }
   void start_rd(const ChangeDecode& change = {}) {
     start_decode([&](DecodeConfig& config) {
@@ -137,6 +140,36 @@ TEST_F(RdPairTest, every_level_answers_with_fewer_bytes_than_the_one_before) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("codec.choice.level: 3; expected a level below 3"));
   expect_idle();
+}
+
+// The same answer whichever layers are coded together, predicted, or run here from a coded residual stream; from fresh
+// codes and from stored ones, which come in another order.
+TEST_F(RdPairTest, every_plan_rebuilds_the_consumers_state) {
+  const int32_t layers = codec_model(base_model()).layers;
+  ASSERT_GE(layers, 4);
+  const std::vector<LayerPlan> plans{layer_by_layer(layers, 0),
+                                     {1, {{1, layers - 1}}},
+                                     {2, {{2, 1}, {3, layers - 3}}},
+                                     {1, {{1, layers - 1, true}}},
+                                     {1, {{1, 1}, {2, 1, true}, {3, layers - 3}}},
+                                     {1, {{1, 1, true}, {2, 1}, {3, layers - 3, true}}}};
+  for (const LayerPlan& plan : plans) {
+    write_artifact_of(plan);
+    start_prefill([this](PrefillConfig& config) { config.codec.artifact = artifact(); });
+    start_rd();
+    auto request = greedy_request(300);
+    request.set_logprobs(5);
+    const auto alone = complete_alone(request);
+    request.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_RD);
+    for (const bool stored : {false, true}) {
+      const auto coded = complete(request);
+      EXPECT_EQ(coded.finish().transfer().fallback_reason(), "") << to_string(plan);
+      EXPECT_GT(coded.finish().transfer().wire_bytes(), 0U) << to_string(plan);
+      EXPECT_EQ(coded.finish().transfer().cached_tokens() > 0, stored) << to_string(plan);
+      EXPECT_NEAR(coded.logprobs(0).top(0).logprob(), alone.logprobs(0).top(0).logprob(), 0.05) << to_string(plan);
+    }
+    expect_idle();
+  }
 }
 
 TEST_F(RdPairTest, the_level_follows_max_kl) {

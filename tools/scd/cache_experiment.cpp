@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "common/model/forward.h"
+#include "common/model/native_layers.h"
+#include "common/rebuild/plan_rebuild.h"
 #include "kernels/sampling.h"
 #include "tools/scd/cache_pages.h"
 
@@ -20,6 +22,39 @@ constexpr int64_t kPrefillTokens = 512;
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+// What no cache holds and an encoder may need of a layer of the producer.
+enum class HiddenState { kAttentionInput, kResidual };
+using StateName = std::pair<int32_t, HiddenState>;
+
+std::set<StateName> states_of(std::span<const Encoder* const> encoders, int32_t layers) {
+  std::set<StateName> names;
+  for (const Encoder* encoder : encoders) {
+    for (int32_t layer = 0; layer < layers; ++layer) {
+      if (encoder->needs_attention_input(layer)) names.emplace(layer, HiddenState::kAttentionInput);
+      if (encoder->needs_residual(layer)) names.emplace(layer, HiddenState::kResidual);
+    }
+  }
+  return names;
+}
+
+void copy_matrix(kernels::ConstMatrix from, DenseMatrix& to, int64_t first_row) {
+  for (int64_t row = 0; row < from.rows; ++row) {
+    std::copy_n(from.row<float>(row), from.columns, to.view().row<float>(first_row + row));
+  }
+}
+
+// Keys and values of consecutive layers, side by side.
+KeysValues unit_rows(const SequenceCache& from, const CodedUnit& unit, PositionRange range) {
+  KeysValues joined{DenseMatrix(range.count, 0), DenseMatrix(range.count, 0)};
+  for (int32_t layer = unit.first_layer; layer < unit.end(); ++layer) {
+    KeysValues rows = read_rows(from.cache, from.pages, layer, range);
+    if (unit.layers == 1) return rows;
+    joined.keys = side_by_side(std::as_const(joined.keys).view(), rows.keys.view());
+    joined.values = side_by_side(std::as_const(joined.values).view(), rows.values.view());
+  }
+  return joined;
 }
 
 void require_same_shape(const ModelConfig& producer, const ModelConfig& consumer) {
@@ -52,8 +87,8 @@ struct CacheExperiment::State {
   SequenceCache working;   // under test
   std::vector<TokenId> prompt;
   int64_t handover = 0;
-  int64_t produced_tokens = 0;                      // of the prompt, that `produced` holds
-  std::map<int32_t, DenseMatrix> attention_inputs;  // of the producer, [handover, hidden], by layer
+  int64_t produced_tokens = 0;            // of the prompt, that `produced` holds
+  std::map<StateName, DenseMatrix> kept;  // of the producer, [handover, hidden]
 
   State(const Model& of_producer, const Model& of_consumer, int64_t tokens, const CacheExperimentOptions& with)
       : producer(of_producer),
@@ -68,90 +103,96 @@ struct CacheExperiment::State {
   // The consumer's cache serves as the producer's where both are one model.
   const SequenceCache& source() const { return same_model() ? truth : produced; }
 
-  void prefill(const Model& model, SequenceCache& into, int64_t first, bool keep_inputs);
-  int64_t keep_common_prefix(std::span<const TokenId> next, const std::set<int32_t>& kept_layers);
-  void rebuild_layer(const Encoder& encoder, const Decoder& decoder, const RankCaps& caps, int32_t layer,
-                     RebuildAccount& account);
-  kernels::ConstMatrix input_rows(int32_t layer, PositionRange range) const;
+  void prefill(const Model& model, SequenceCache& into, int64_t first, bool keep);
+  int64_t keep_common_prefix(std::span<const TokenId> next, const std::set<StateName>& wanted);
+  ByteBuffer encode(const Encoder& encoder, const LayerPlan& plan, size_t unit, PositionRange range,
+                    const RankCaps& caps) const;
+  kernels::ConstMatrix kept_rows(int32_t layer, HiddenState state, PositionRange range) const;
+  NativeLayers run_exact_layers(const LayerPlan& plan, const Decoder& decoder);
   void check_room(size_t tokens) const;
 };
 
-void CacheExperiment::State::prefill(const Model& model, SequenceCache& into, int64_t first, bool keep_inputs) {
+void CacheExperiment::State::prefill(const Model& model, SequenceCache& into, int64_t first, bool keep) {
   for (; first < handover; first += kPrefillTokens) {
     const int64_t count = std::min(kPrefillTokens, handover - first);
     const SequenceChunk chunk{&into.pages, first,
                               std::span(prompt).subspan(static_cast<size_t>(first), static_cast<size_t>(count))};
     ForwardPass pass(model, into.cache, std::span(&chunk, 1));
     for (int32_t layer = 0; layer < model.config().layers; ++layer) {
-      const auto kept = keep_inputs ? attention_inputs.find(layer) : attention_inputs.end();
-      pass.keep_attention_input(kept != attention_inputs.end());
+      const auto input = keep ? kept.find({layer, HiddenState::kAttentionInput}) : kept.end();
+      const auto residual = keep ? kept.find({layer, HiddenState::kResidual}) : kept.end();
+      if (residual != kept.end()) copy_matrix(pass.hidden_state(), residual->second, first);
+      pass.keep_attention_input(input != kept.end());
       pass.run_layer();
-      if (kept == attention_inputs.end()) continue;
-      const kernels::ConstMatrix input = pass.attention_input();
-      for (int64_t row = 0; row < count; ++row) {
-        std::copy_n(input.row<float>(row), input.columns, kept->second.view().row<float>(first + row));
-      }
+      if (input != kept.end()) copy_matrix(pass.attention_input(), input->second, first);
     }
   }
 }
 
 // Questions about one context share its prefill. Takes `next` as the prompt and returns the first position that both
 // caches still lack.
-int64_t CacheExperiment::State::keep_common_prefix(std::span<const TokenId> next,
-                                                   const std::set<int32_t>& kept_layers) {
+int64_t CacheExperiment::State::keep_common_prefix(std::span<const TokenId> next, const std::set<StateName>& wanted) {
   const auto differs = std::ranges::mismatch(prompt, next).in2;
   const int64_t before = std::exchange(handover, handover_tokens(std::ssize(next), options.suffix));
   int64_t common = std::min({int64_t{differs - next.begin()}, before, handover}) / kPageTokens * kPageTokens;
   prompt.assign(next.begin(), next.end());
 
-  std::map<int32_t, DenseMatrix> had = std::exchange(attention_inputs, {});
-  const bool same_layers = std::ranges::equal(kept_layers, had | std::views::keys);
-  if (!same_layers) common = 0;
-  for (const int32_t layer : kept_layers) {
+  std::map<StateName, DenseMatrix> had = std::exchange(kept, {});
+  if (!std::ranges::equal(wanted, had | std::views::keys)) common = 0;
+  for (const StateName& name : wanted) {
     DenseMatrix rows(handover, producer.config().hidden);
-    std::copy_n(had[layer].values.begin(), common * rows.columns, rows.values.begin());
-    attention_inputs[layer] = std::move(rows);
+    std::copy_n(had[name].values.begin(), common * rows.columns, rows.values.begin());
+    kept[name] = std::move(rows);
   }
   return common;
 }
 
-kernels::ConstMatrix CacheExperiment::State::input_rows(int32_t layer, PositionRange range) const {
-  const auto kept = attention_inputs.find(layer);
-  SCD_CHECK(kept != attention_inputs.end(), "set_prompt() was told of this encoder");
-  return kernels::matrix(kept->second.view().row<float>(range.first), range.count, kept->second.columns);
+kernels::ConstMatrix CacheExperiment::State::kept_rows(int32_t layer, HiddenState state, PositionRange range) const {
+  const auto rows = kept.find({layer, state});
+  SCD_CHECK(rows != kept.end(), "set_prompt() was told of this encoder");
+  return kernels::matrix(rows->second.view().row<float>(range.first), range.count, rows->second.columns);
 }
 
-void CacheExperiment::State::rebuild_layer(const Encoder& encoder, const Decoder& decoder, const RankCaps& caps,
-                                           int32_t layer, RebuildAccount& account) {
-  ByteBuffer payload;
-  DecodedLayer decoded;
-  for (int64_t first = options.sinks; first < handover; first += options.chunk_tokens) {
-    const PositionRange range{first, std::min(options.chunk_tokens, handover - first)};
-    const KeysValues rows = read_rows(source().cache, source().pages, layer, range);
-    LayerChunk chunk{layer, first, rows.keys.view(), rows.values.view(), {}};
-    if (encoder.needs_attention_input(layer)) chunk.attention_input = input_rows(layer, range);
-    payload.clear();
-    auto start = std::chrono::steady_clock::now();
-    encoder.encode(chunk, caps, payload);
-    account.encode_ms += milliseconds_since(start);
-    account.payloads += 1;
-    account.payload_bytes += static_cast<int64_t>(payload.size());
-
-    start = std::chrono::steady_clock::now();
-    (void)decoder.decode({layer, first, range.count}, payload, decoded).value_or_throw();
-    if (decoded.is_attention_input) {
-      const SequenceChunk where{&working.pages, first, {}};
-      project_keys_values(
-          consumer, working.cache, layer, where,
-          kernels::matrix(std::as_const(decoded.attention_input).data(), range.count, consumer.config().hidden));
-    } else {
-      const int64_t width = working.cache.shape().kv_width();
-      write_rows(working.cache, working.pages, layer, first,
-                 kernels::matrix(std::as_const(decoded.keys).data(), range.count, width),
-                 kernels::matrix(std::as_const(decoded.values).data(), range.count, width));
-    }
-    account.decode_ms += milliseconds_since(start);
+ByteBuffer CacheExperiment::State::encode(const Encoder& encoder, const LayerPlan& plan, size_t unit,
+                                          PositionRange range, const RankCaps& caps) const {
+  const CodedUnit& coded = plan.units[unit];
+  LayerChunk chunk{.layer = coded.first_layer, .first_position = range.first};
+  KeysValues rows;
+  if (coded.residual) {
+    chunk.residual = kept_rows(coded.first_layer, HiddenState::kResidual, range);
+  } else {
+    rows = unit_rows(source(), coded, range);
+    chunk.keys = rows.keys.view();
+    chunk.values = rows.values.view();
   }
+  if (encoder.needs_attention_input(coded.first_layer)) {
+    chunk.attention_input = kept_rows(coded.first_layer, HiddenState::kAttentionInput, range);
+  }
+  const int32_t anchor = plan.anchor_of(unit);
+  if (anchor >= 0 && encoder.needs_residual(anchor)) {
+    chunk.anchor = kept_rows(anchor, HiddenState::kResidual, range);
+  }
+  ByteBuffer payload;
+  encoder.encode(chunk, caps, payload);
+  return payload;
+}
+
+// Those that a codec predicts from run again, for their residual stream; for others their keys and values are known.
+NativeLayers CacheExperiment::State::run_exact_layers(const LayerPlan& plan, const Decoder& decoder) {
+  const bool keep_anchor = plan.exact_layers > 0 && decoder.needs_anchor(plan.exact_layers - 1);
+  NativeLayers exact({.model = consumer,
+                      .cache = working.cache,
+                      .pages = working.pages,
+                      .tokens = std::span(prompt).first(static_cast<size_t>(handover)),
+                      .first_token = std::min(options.sinks, handover),
+                      .first_layer = 0,
+                      .layers = std::max(plan.exact_layers, 1),
+                      .keep_anchor = keep_anchor});
+  while (keep_anchor && exact.done_tokens() < handover) {
+    exact.begin(std::min(kPrefillTokens, handover - exact.done_tokens()));
+    exact.run_chunk();
+  }
+  return exact;
 }
 
 void CacheExperiment::State::check_room(size_t tokens) const {
@@ -177,12 +218,7 @@ void CacheExperiment::set_prompt(std::span<const TokenId> prompt, std::span<cons
   State& state = *state_;
   if (prompt.empty()) throw Error(ErrorCode::kInvalidArgument, "the prompt is empty");
   state.check_room(prompt.size());
-  std::set<int32_t> kept_layers;
-  for (int32_t layer = 0; layer < state.producer.config().layers; ++layer) {
-    const auto needs = [layer](const Encoder* encoder) { return encoder->needs_attention_input(layer); };
-    if (std::ranges::any_of(encoders, needs)) kept_layers.insert(layer);
-  }
-  const int64_t first = state.keep_common_prefix(prompt, kept_layers);
+  const int64_t first = state.keep_common_prefix(prompt, states_of(encoders, state.producer.config().layers));
   state.prefill(state.consumer, state.truth, first, state.same_model());
   if (!state.same_model() && !encoders.empty()) {
     state.prefill(state.producer, state.produced, std::min(first, state.produced_tokens), true);
@@ -201,15 +237,41 @@ void CacheExperiment::use_oracle() {
 
 RebuildAccount CacheExperiment::rebuild(const Encoder& encoder, const Decoder& decoder, const RankCaps& caps) {
   State& state = *state_;
+  const int32_t exact_layers = decoder.calibrated_exact_layers().value_or(state.options.exact_layer0 ? 1 : 0);
+  const LayerPlan plan = encoder.plan(exact_layers).value_or_throw();
+  const int64_t sinks = std::min(state.options.sinks, state.handover);
+  for (int32_t layer = 0; layer < state.consumer.config().layers; ++layer) {
+    copy_rows(state.truth, state.working, layer, {0, layer < exact_layers ? state.handover : sinks});
+  }
   RebuildAccount account;
   account.tokens = std::max<int64_t>(0, state.handover - state.options.sinks);
-  for (int32_t layer = 0; layer < state.consumer.config().layers; ++layer) {
-    if (layer == 0 && state.options.exact_layer0) {
-      copy_rows(state.truth, state.working, layer, {0, state.handover});
-      continue;
+  using Clock = std::chrono::steady_clock;
+  auto start = Clock::now();
+  const NativeLayers exact = state.run_exact_layers(plan, decoder);
+  account.native_ms += milliseconds_since(start);
+  PlanRebuild rebuild({.model = state.consumer,
+                       .cache = state.working.cache,
+                       .pages = state.working.pages,
+                       .tokens = std::span(state.prompt).first(static_cast<size_t>(state.handover)),
+                       .exact_tokens = sinks,
+                       .plan = plan,
+                       .decoder = decoder,
+                       .exact_layers = &exact});
+  for (int64_t first = sinks; first < state.handover; first += state.options.chunk_tokens) {
+    const PositionRange range{first, std::min(state.options.chunk_tokens, state.handover - first)};
+    for (size_t unit = 0; unit < plan.units.size(); ++unit) {
+      start = Clock::now();
+      const ByteBuffer payload = state.encode(encoder, plan, unit, range, caps);
+      account.encode_ms += milliseconds_since(start);
+      account.payloads += 1;
+      account.payload_bytes += static_cast<int64_t>(payload.size());
+      start = Clock::now();
+      (void)rebuild.apply(plan.units[unit].first_layer, first, range.count, payload).value_or_throw();
+      account.decode_ms += milliseconds_since(start);
+      start = Clock::now();
+      while (rebuild.running()) rebuild.run_layer();
+      account.native_ms += milliseconds_since(start);
     }
-    copy_rows(state.truth, state.working, layer, {0, std::min(state.options.sinks, state.handover)});
-    state.rebuild_layer(encoder, decoder, caps, layer, account);
   }
   return account;
 }

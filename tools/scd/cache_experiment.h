@@ -17,7 +17,8 @@ namespace scd {
 
 struct CacheExperimentOptions {
   int64_t chunk_tokens = 128;  // a codec's block
-  bool exact_layer0 = true;    // layer 0 depends on the token ids alone: the consumer computes it
+  bool exact_layer0 = true;    // layer 0 depends on the token ids alone: the consumer computes it; codecs whose
+                               // calibration says how many first layers it computes are not asked
   int64_t sinks = 16;          // first tokens the consumer computes itself; 0: none
   int64_t suffix = 32;         // at least this many last tokens run natively; 0 still leaves one
 };
@@ -25,13 +26,14 @@ struct CacheExperimentOptions {
 // The hand-over ends at the largest multiple of 16 <= tokens - suffix; 0 when the prompt is too short for one.
 int64_t handover_tokens(int64_t prompt_tokens, int64_t suffix);
 
-// What one rebuild sent and cost. Bytes are payload bytes; one payload is one layer of one chunk.
+// What one rebuild sent and cost. Bytes are payload bytes; one payload is one unit of one chunk.
 struct RebuildAccount {
   int64_t tokens = 0;  // handed over, sinks excluded: those the bytes are for
   int64_t payloads = 0;
   int64_t payload_bytes = 0;
   double encode_ms = 0;
   double decode_ms = 0;  // projection of Patch layers included
+  double native_ms = 0;  // layers that the consumer runs over the prefix
   double bytes_per_token() const {
     return tokens > 0 ? static_cast<double>(payload_bytes) / static_cast<double>(tokens) : 0.0;
   }

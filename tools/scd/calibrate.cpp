@@ -1,11 +1,15 @@
 #include "tools/scd/calibrate.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <set>
+#include <sstream>
+#include <string_view>
 
 #include "common/base/error.h"
 #include "common/codec/rd/rd_quantiser.h"
@@ -20,6 +24,9 @@
 namespace scd {
 namespace {
 
+const std::set<std::string_view> kRdOptions{"--ratios", "--exact-layers",   "--group",
+                                            "--native", "--bandwidth-gbps", "--max-native-share"};
+
 struct CalibrateOptions {
   ModelPairOptions pair;
   CalibrationTextOptions text;
@@ -29,6 +36,10 @@ struct CalibrateOptions {
   bool add_consumer = false;
   std::string codec = "scd";
   RdCalibrationOptions rd;
+  // Every combination is a plan of rd.
+  std::vector<int32_t> exact_layers{1};
+  std::vector<int32_t> groups{1};
+  std::vector<std::string> native{"none"};
 };
 
 ModelIdentity identity_of(const std::filesystem::path& directory, const std::filesystem::path& adapter) {
@@ -162,14 +173,19 @@ void require_writable(const CalibrateOptions& options, const std::optional<Artif
   }
 }
 
-void print_rd_layers(const RdCalibrationResult& result) {
-  TextTable table({"layer", "KL per error in K", "in V", "unpredictable", "components"});
-  for (size_t layer = 0; layer < result.layers.size(); ++layer) {
-    const RdLayerReport& report = result.layers[layer];
-    table.add_row({std::to_string(layer), format_fixed(report.key_weight, 3), format_fixed(report.value_weight, 3),
-                   format_percent(report.unpredictable),
-                   std::to_string(result.encoder.rd_quantiser.deviations[layer].size())});
+void print_rd_units(const RdCalibrationResult& result) {
+  const CodecModel& model = result.decoder.model;
+  const LayerPlan& plan = result.decoder.rd.plan;
+  TextTable table({"unit", "predicted from", "KL if lost", "unpredictable", "components"});
+  for (size_t i = 0; i < result.units.size(); ++i) {
+    const RdUnitReport& report = result.units[i];
+    table.add_row({to_string(LayerPlan{0, {report.of.unit}}),
+                   report.of.anchor < 0 ? "-" : "residual before " + std::to_string(report.of.anchor),
+                   format_fixed(report.energy, 2), format_percent(report.unpredictable / report.energy),
+                   std::to_string(result.encoder.rd.quantiser.deviations[i].size())});
   }
+  std::cout << "plan: " << to_string(plan) << "\nthe consumer runs " << format_percent(plan.native_share(model.layers))
+            << " of its layers over the prefix\n\n";
   table.print(std::cout);
 }
 
@@ -196,6 +212,54 @@ nlohmann::ordered_json level_row(const RdCalibrationResult& result, size_t level
           {"calibration_ms", seconds * 1000}};
 }
 
+// "8-12+18-24": layers 8 to 12 and 18 to 24.
+std::vector<RdPlanOptions::Span> parse_spans(const std::string& text) {
+  std::vector<RdPlanOptions::Span> spans;
+  if (text == "none") return spans;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, '+');) {
+    RdPlanOptions::Span span;
+    const char* end = part.data() + part.size();
+    const auto first = std::from_chars(part.data(), end, span.first);
+    const bool dash = first.ec == std::errc() && first.ptr != end && *first.ptr == '-';
+    const auto last = dash ? std::from_chars(first.ptr + 1, end, span.last) : first;
+    if (!dash || last.ec != std::errc() || last.ptr != end || span.last < span.first) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "--native " + text + ": expected none or layers as first-last, for example 12-24 or 8-12+18-24");
+    }
+    spans.push_back(span);
+  }
+  return spans;
+}
+
+std::vector<LayerPlan> plans_of(const CalibrateOptions& options, int32_t layers) {
+  std::vector<LayerPlan> plans;
+  for (const int32_t exact : options.exact_layers) {
+    for (const int32_t group : options.groups) {
+      for (const std::string& native : options.native) {
+        plans.push_back(make_plan({exact, group, parse_spans(native)}, layers));
+      }
+    }
+  }
+  return plans;
+}
+
+void print_search(const RdCalibrationResult& result) {
+  if (result.search.empty()) return;
+  TextTable table({"plan", "native", "us/token", "KL (validation) at level: bytes/token", "KL gained per ms"});
+  for (const RdPlanReport& report : result.search) {
+    std::string levels;
+    for (const CodecPrediction& level : report.levels) {
+      levels +=
+          (levels.empty() ? "" : "  ") + format_fixed(level.kl, 3) + ": " + format_fixed(level.bytes_per_token, 0);
+    }
+    table.add_row({to_string(report.plan), format_percent(report.native_share), format_fixed(report.rebuild_us, 0),
+                   levels, format_fixed(1000 * report.score, 2)});
+  }
+  table.print(std::cout);
+  std::cout << "\n";
+}
+
 void run_rd(CalibrateOptions options) {
   const auto start = std::chrono::steady_clock::now();
   if (!std::ranges::is_sorted(options.rd.ratios) || options.rd.ratios.size() > kRdMaxLevels) {
@@ -210,12 +274,14 @@ void run_rd(CalibrateOptions options) {
   const CalibrationInput input{pair.producer(), pair.consumer(),
                                identity_of(options.pair.producer, options.pair.producer_adapter),
                                identity_of(options.pair.consumer, options.pair.consumer_adapter), text};
+  options.rd.plans = plans_of(options, pair.consumer().config().layers);
   options.rd.seed = options.calibration.seed;
   options.rd.ridge = options.calibration.ridge;
   options.rd.experiment = options.calibration.experiment;
   RdCalibrationResult result = calibrate_rd(input, options.rd);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  print_rd_layers(result);
+  print_search(result);
+  print_rd_units(result);
   print_levels(result);
   Report report;
   for (size_t level = 0; level < result.decoder.levels.size(); ++level)
@@ -330,6 +396,29 @@ void add_fit_options(CLI::App& command, CalibrateOptions& options) {
       ->check(CLI::Range(0, 65536));
 }
 
+void add_plan_options(CLI::App& command, CalibrateOptions& options) {
+  const auto list = [&](const char* name, auto& values, const char* text) {
+    return command.add_option(name, values, text)->delimiter(',')->allow_extra_args(false)->capture_default_str();
+  };
+  list("--exact-layers", options.exact_layers,
+       "First layers whose keys and values the consumer computes; it predicts the others from there. Several values "
+       "here, in --group or in --native: a search among all combinations")
+      ->check(CLI::Range(0, 4096));
+  list("--group", options.groups, "Layers that rd codes together, at most")->check(CLI::Range(1, 4096));
+  list("--native", options.native,
+       "Layers that the consumer runs over the prefix from a coded residual stream: none, 12-24, or 8-12+18-24");
+  command
+      .add_option("--bandwidth-gbps", options.rd.bandwidth_gbps,
+                  "Of the link that a search weighs bytes against the consumer's time at")
+      ->check(CLI::Range(0.001, 1000.0))
+      ->capture_default_str();
+  command
+      .add_option("--max-native-share", options.rd.max_native_share,
+                  "Most of its layers that a searched plan may have the consumer run over the prefix")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+}
+
 }  // namespace
 
 void add_calibrate_command(CLI::App& app) {
@@ -353,6 +442,7 @@ void add_calibrate_command(CLI::App& app) {
       ->allow_extra_args(false)
       ->check(CLI::Range(1.5, 1000.0))
       ->capture_default_str();
+  add_plan_options(*command, *options);
   add_pair_options(*command, *options);
   add_text_options(*command, *options);
   add_encoder_options(*command, *options);
@@ -365,8 +455,9 @@ void add_calibrate_command(CLI::App& app) {
   command->callback([options, command, codec] {
     const bool rd = codec->as<std::string>() == "rd";
     for (const char* name : {"--add-consumer", "--rank-key", "--rank-value", "--rank-hidden", "--patch-layers",
-                             "--pool", "--network-width", "--ratios"}) {
-      const bool is_of_rd = std::string_view(name) == "--ratios";
+                             "--pool", "--network-width", "--ratios", "--exact-layers", "--group", "--native",
+                             "--bandwidth-gbps", "--max-native-share"}) {
+      const bool is_of_rd = kRdOptions.contains(name);
       if (is_of_rd != rd && command->get_option(name)->count() > 0) {
         throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is an option of --codec " + (rd ? "scd" : "rd"));
       }

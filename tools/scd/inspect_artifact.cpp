@@ -40,12 +40,14 @@ void print_layers(std::ostream& out, const ArtifactEncoder& encoder) {
 }
 
 void print_rd_layers(std::ostream& out, const ArtifactEncoder& encoder) {
-  const RdQuantiserSettings& quantiser = encoder.rd_quantiser;
-  std::vector<std::string> header{"layer", "components"};
+  const RdQuantiserSettings& quantiser = encoder.rd.quantiser;
+  std::vector<std::string> header{"unit", "components"};
   for (size_t level = 0; level < quantiser.steps.size(); ++level) header.push_back("level " + std::to_string(level));
+  out << "  plan: " << to_string(encoder.rd.plan) << "\n";
   TextTable table(header);
   for (size_t layer = 0; layer < quantiser.deviations.size(); ++layer) {
-    std::vector<std::string> row{std::to_string(layer), std::to_string(quantiser.deviations[layer].size())};
+    std::vector<std::string> row{to_string(LayerPlan{0, {encoder.rd.plan.units[layer]}}),
+                                 std::to_string(quantiser.deviations[layer].size())};
     for (const float step : quantiser.steps) {
       const auto sent = std::ranges::count_if(quantiser.deviations[layer],
                                               [&](float deviation) { return deviation >= kRdSmallestRatio * step; });

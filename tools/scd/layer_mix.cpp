@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/model/forward.h"
+#include "common/rebuild/decoded_rows.h"
 #include "tools/scd/cache_pages.h"
 
 namespace scd {
@@ -107,17 +108,7 @@ void LayerMix::State::rebuild_chunk(size_t window, const LayerChunk& chunk, cons
   encoder.encode(chunk, {}, payload);
   DecodedLayer decoded;
   (void)decoder.decode({chunk.layer, chunk.first_position, chunk.keys.rows}, payload, decoded).value_or_throw();
-  if (decoded.is_attention_input) {
-    const SequenceChunk where{&into.pages[window], chunk.first_position, {}};
-    project_keys_values(
-        consumer, into.cache, chunk.layer, where,
-        kernels::matrix(std::as_const(decoded.attention_input).data(), decoded.tokens, consumer.config().hidden));
-    return;
-  }
-  const int64_t width = into.cache.shape().kv_width();
-  write_rows(into.cache, into.pages[window], chunk.layer, chunk.first_position,
-             kernels::matrix(std::as_const(decoded.keys).data(), decoded.tokens, width),
-             kernels::matrix(std::as_const(decoded.values).data(), decoded.tokens, width));
+  write_decoded(consumer, into.cache, {into.pages[window], chunk.layer, chunk.first_position}, decoded);
 }
 
 void LayerMix::State::rebuild_window(size_t window, const Encoder& encoder, const Decoder& decoder,
@@ -140,7 +131,8 @@ void LayerMix::State::rebuild_window(size_t window, const Encoder& encoder, cons
     for (int64_t first = sinks; first < end; first += options.chunk_tokens) {
       const int64_t count = std::min(options.chunk_tokens, end - first);
       const KeysValues rows = read_rows(produced.cache, produced.pages[window], layer, {first, count});
-      LayerChunk source{layer, first, rows.keys.view(), rows.values.view(), {}};
+      LayerChunk source{
+          .layer = layer, .first_position = first, .keys = rows.keys.view(), .values = rows.values.view()};
       if (pass) {
         const kernels::ConstMatrix inputs = pass->attention_input();
         source.attention_input = kernels::matrix(inputs.row<float>(first), count, inputs.columns);

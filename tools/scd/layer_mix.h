@@ -26,7 +26,8 @@ class LayerMix {
   LayerMix(const LayerMix&) = delete;
   LayerMix& operator=(const LayerMix&) = delete;
 
-  // Rebuilds these layers through a codec and keeps the result as what kReuse or kPatch means for them.
+  // Rebuilds these layers through a codec that codes each layer on its own and keeps the result as what kReuse or
+  // kPatch means for them.
   void rebuild(LayerSource kept_as, const Encoder& encoder, const Decoder& decoder, std::span<const int32_t> layers);
 
   // Mean KL(true cache || mix) over all last tokens, nats. sources: one a layer; layer 0 is exact where the options say

@@ -14,6 +14,7 @@ class NoiseDecoder final : public Decoder {
       : raw_(make_decoder(CodecId::kRaw, model, model, nullptr)), noise_(std::move(noise)), seed_(seed) {}
 
   const Sha256Digest& encoder_id() const override { return raw_->encoder_id(); }
+  Result<LayerPlan> plan(int32_t exact_layers) const override { return raw_->plan(exact_layers); }
   size_t max_payload_bytes(int64_t tokens) const override { return raw_->max_payload_bytes(tokens); }
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override {
     auto decoded = raw_->decode(place, payload, out);

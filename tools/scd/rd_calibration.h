@@ -3,33 +3,56 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "common/codec/artifact.h"
 #include "tools/scd/cache_experiment.h"
 #include "tools/scd/calibration.h"
+#include "tools/scd/rd_fitter.h"
 
 namespace scd {
 
+// How a plan is put together (layer_plan.h).
+struct RdPlanOptions {
+  int32_t exact_layers = 1;  // first layers whose keys and values the consumer computes
+  int32_t group = 1;         // layers coded together, at most
+  struct Span {
+    int32_t first = 0;
+    int32_t last = 0;
+  };
+  std::vector<Span> native;  // rising; run by the consumer from a coded residual stream
+};
+// Throws Error kInvalidArgument saying what does not fit a model of so many layers.
+LayerPlan make_plan(const RdPlanOptions& options, int32_t layers);
+
 struct RdCalibrationOptions {
-  std::vector<double> ratios{4, 8, 12, 16, 24, 32, 48};  // of BF16 bytes to a level's, by the coder's tables
+  // One, or those to search among: all are fitted and measured on validation text, and the one with the most KL gained
+  // per time stays, where the time is that of the bytes at bandwidth_gbps and of the consumer's work.
+  std::vector<LayerPlan> plans;
+  double bandwidth_gbps = 1.0;
+  double max_native_share = 1.0;                          // of the consumer's layers, run over the prefix
+  std::vector<double> ratios{8, 12, 16, 24, 32, 48, 64};  // of BF16 bytes to a level's, by the coder's tables
   double ridge = 1e-4;
   uint64_t seed = 1;
   int64_t sample_tokens = 1024;  // that the tables are trained on
   CacheExperimentOptions experiment;
 };
 
-// What calibration found out of one layer.
-struct RdLayerReport {
-  double key_weight = 0;  // KL per unit of error in the metric
-  double value_weight = 0;
-  double unpredictable = 0;  // share of the weighted energy that no rate buys
+// A plan's levels as measured.
+struct RdPlanReport {
+  LayerPlan plan;
+  double native_share = 0;
+  double rebuild_us = 0;  // of the consumer, a token: decoding and native layers
+  std::vector<CodecPrediction> levels;
+  double score = 0;  // the best level's KL gained per microsecond and token
 };
 
 struct RdCalibrationResult {
   ArtifactEncoder encoder;
-  ArtifactDecoder decoder;  // its levels are measured on held-out text
-  std::vector<RdLayerReport> layers;
+  ArtifactDecoder decoder;           // its levels are measured on held-out text
+  std::vector<RdPlanReport> search;  // empty where one plan was given
+  std::vector<RdUnitReport> units;
 };
 
 // Same input and options, same artifact. Shows its progress. Throws Error kFailedPrecondition for models whose caches

@@ -1,55 +1,77 @@
-// What the fits of `rd` read: per layer the second moments of both models' states, the metric of the consumer's
-// attention, and a sample of the producer's rows for the tables. One pass of both models in lockstep; memory does not
-// depend on how much text goes through.
+// What the fits of `rd` read: of every unit the second moments of both models' states, and a sample of the producer's
+// rows for the tables; of every layer what the metric of the consumer's attention is made of. One pass of both models
+// in lockstep; memory does not depend on how much text goes through.
 #pragma once
 
 #include <Eigen/Core>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <vector>
 
+#include "common/codec/calibration/rate_fit.h"
 #include "common/codec/calibration/second_moment.h"
+#include "common/codec/codec_model.h"
 #include "common/model/model.h"
+#include "tools/scd/cache_pages.h"
 #include "tools/scd/calibration_text.h"
 
 namespace scd {
 
-class WindowPass;
+// A unit and what it is predicted from: fits of plans that share it share its statistics.
+struct AnchoredUnit {
+  CodedUnit unit;
+  int32_t anchor = -1;
+  bool operator==(const AnchoredUnit&) const = default;
+};
+std::vector<AnchoredUnit> anchored_units(const LayerPlan& plan);
 
+struct RdUnitStatistics {
+  AnchoredUnit of;
+  SecondMoment joined;  // of rows [x y h_B 1], rd_maps.h
+  DenseMatrix sample;   // x of some tokens
+  int64_t source_dims = 0;
+  int64_t target_dims = 0;
+  RegressionMoment moment() const { return {joined.sum(), source_dims, target_dims}; }
+};
+
+// Of the consumer.
 struct RdLayerStatistics {
-  SecondMoment joined;                   // of rows [K~_A V_A  K~_B V_B  1]
-  std::vector<Eigen::MatrixXd> queries;  // by KV head of B: sum of q q^T over tokens and the head's queries, no RoPE
-  int64_t query_count = 0;               // tokens times query heads of a KV head
-  DenseMatrix sample;                    // [K~_A V_A] of some tokens
+  std::vector<Eigen::MatrixXd> queries;  // by KV head: sum of q q^T over tokens and the head's queries, no RoPE
+  int64_t tokens = 0;
+  double residual_power = 0;  // sum over tokens of the mean square of the residual stream before the layer
+  double key_variance = 0;    // mean variance of a value of its keys
+  double value_variance = 0;
 };
 
 class RdStatistics {
  public:
-  // Models of one KV shape; they must outlive it.
-  RdStatistics(const Model& producer, const Model& consumer, int64_t sinks, int64_t sample_tokens);
+  // Of the units of all `plans`. The models must outlive it; one model may be both.
+  RdStatistics(const Model& producer, const Model& consumer, std::span<const LayerPlan> plans, int64_t sinks,
+               int64_t sample_tokens);
 
   void add_all(std::span<const TokenWindow> windows, const std::function<void(double)>& progress);
-  std::span<const RdLayerStatistics> layers() const { return layers_; }
+  const RdUnitStatistics& unit(const AnchoredUnit& of) const;
+  const RdLayerStatistics& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
 
  private:
+  // Of a batch, coded rows of all windows below each other.
+  struct ModelRows {
+    std::vector<KeysValues> layers;
+    std::map<int32_t, DenseMatrix> residuals;  // before the layers that a unit needs
+  };
   void add(std::span<const TokenWindow> windows);
-  void add_layer(int32_t layer, WindowPass& producer, WindowPass& consumer);
+  void add_layer(int32_t layer, const KeysValues& rows, const DenseMatrix& queries, const DenseMatrix& residual);
+  void add_unit(RdUnitStatistics& unit, const ModelRows& producer, const ModelRows& consumer) const;
+  bool needs_residual(int32_t layer) const;
 
   const Model& producer_;
   const Model& consumer_;
   int64_t sinks_;
   int64_t sample_tokens_;
   std::vector<RdLayerStatistics> layers_;
+  std::vector<RdUnitStatistics> units_;
 };
-
-// The metric of errors in [K~ V] of a layer of the consumer, [2 kv_width, 2 kv_width], block-diagonal by KV head. Keys:
-// E[(q^T R e)^2 / d] over the queries seen and the distances R at which they may stand; values: e^T W_O W_O^T e of
-// the heads that read them. Each half is scaled to trace 1: how much it matters is measured apart.
-struct LayerMetric {
-  Eigen::MatrixXd keys;    // [kv_width, kv_width]
-  Eigen::MatrixXd values;  // [kv_width, kv_width]
-};
-LayerMetric metric_of(const Model& consumer, int32_t layer, const RdLayerStatistics& statistics);
 
 }  // namespace scd

@@ -20,6 +20,8 @@ class WindowPass {
   WindowPass(const Model& model, std::span<const TokenWindow> windows, int64_t sinks);
 
   void run_layer() { pass_->run_layer(); }
+  // The residual stream before the layer that runs next.
+  DenseMatrix residual() const { return coded_rows(pass_->hidden_state(), false); }
   // Of the layer that ran last, rows of all windows below each other. Keys and queries are without RoPE.
   KeysValues keys_values(int32_t layer) const;
   DenseMatrix attention_inputs() const;

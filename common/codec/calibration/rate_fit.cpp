@@ -1,5 +1,6 @@
 #include "common/codec/calibration/rate_fit.h"
 
+#include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <array>
@@ -30,57 +31,131 @@ std::vector<float> to_floats(const VectorXd& vector) {
   return floats;
 }
 
-// matrix^power of a symmetric positive semidefinite matrix; what is nearly zero stays zero.
-MatrixXd power_of(const MatrixXd& matrix, double power) {
-  const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(matrix);
-  if (solver.info() != Eigen::Success) throw Error(ErrorCode::kInternal, "calibration: eigenvalues did not converge");
-  VectorXd values = solver.eigenvalues();
-  const double floor = kSmallestEigenvalue * std::max(values.maxCoeff(), 0.0);
-  for (double& value : values) value = value > floor ? std::pow(value, power) : 0.0;
-  return solver.eigenvectors() * values.asDiagonal() * solver.eigenvectors().transpose();
+Eigen::LLT<MatrixXd> cholesky(MatrixXd matrix, double ridge) {
+  matrix.diagonal().array() += ridge * matrix.trace() / static_cast<double>(matrix.rows()) + 1e-30;
+  Eigen::LLT<MatrixXd> factor(matrix);
+  if (factor.info() != Eigen::Success) {
+    throw Error(ErrorCode::kInternal, "calibration: a covariance is not positive definite; raise --ridge");
+  }
+  return factor;
+}
+
+// G^1/2 of a symmetric positive semidefinite matrix; what is nearly zero stays zero. G is made of few-head blocks: each
+// is taken by itself.
+MatrixXd square_root(const MatrixXd& matrix) {
+  MatrixXd root = MatrixXd::Zero(matrix.rows(), matrix.cols());
+  for (Eigen::Index first = 0; first < matrix.rows();) {
+    Eigen::Index end = first + 1;
+    for (Eigen::Index row = first; row < end; ++row) {
+      for (Eigen::Index column = matrix.cols(); column-- > end;) {
+        if (matrix(row, column) == 0 && matrix(column, row) == 0) continue;
+        end = column + 1;
+      }
+    }
+    const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(matrix.block(first, first, end - first, end - first));
+    if (solver.info() != Eigen::Success) throw Error(ErrorCode::kInternal, "calibration: eigenvalues did not converge");
+    VectorXd values = solver.eigenvalues();
+    const double floor = kSmallestEigenvalue * std::max(values.maxCoeff(), 0.0);
+    for (double& value : values) value = value > floor ? std::sqrt(value) : 0.0;
+    root.block(first, first, end - first, end - first) =
+        solver.eigenvectors() * values.asDiagonal() * solver.eigenvectors().transpose();
+    first = end;
+  }
+  return root;
+}
+
+// Covariances of the parts of a moment.
+struct Covariances {
+  explicit Covariances(const RegressionMoment& moment)
+      : x(moment.source_dims), y(moment.target_dims), h(moment.anchor_dims()) {
+    SCD_CHECK(x >= 1 && y >= 1 && h >= 0, "a moment of rows [x y h 1]");
+    if (!moment.sum.allFinite()) throw Error(ErrorCode::kInternal, "calibration: a statistic is not finite");
+    const Eigen::Index dims = x + y + h;
+    const double count = moment.sum(dims, dims);
+    mean = moment.sum.col(dims).head(dims) / count;
+    all = moment.sum.topLeftCorner(dims, dims) / count - mean * mean.transpose();
+  }
+  auto xx() const { return all.block(0, 0, x, x); }
+  auto xy() const { return all.block(0, x, x, y); }
+  auto xh() const { return all.block(0, x + y, x, h); }
+  auto yy() const { return all.block(x, x, y, y); }
+  auto hh() const { return all.block(x + y, x + y, h, h); }
+  auto hy() const { return all.block(x + y, x, h, y); }
+
+  Eigen::Index x, y, h;
+  VectorXd mean;
+  MatrixXd all;
+};
+
+// The largest entry of each column becomes positive.
+void fix_signs(MatrixXd& directions) {
+  for (Eigen::Index i = 0; i < directions.cols(); ++i) {
+    Eigen::Index largest = 0;
+    directions.col(i).cwiseAbs().maxCoeff(&largest);
+    if (directions(largest, i) < 0) directions.col(i) *= -1.0;
+  }
 }
 
 }  // namespace
 
 RateFit fit_rate(const RegressionMoment& moment, const MatrixXd& metric, double ridge) {
-  const int64_t a = moment.producer_dims;
-  const int64_t b = moment.sum.rows() - a - 1;
-  SCD_CHECK(b >= 1 && metric.rows() == b && metric.cols() == b, "a metric of the consumer's state");
-  if (!moment.sum.allFinite() || !metric.allFinite()) {
-    throw Error(ErrorCode::kInternal, "calibration: a statistic is not finite");
+  const Covariances of(moment);
+  SCD_CHECK(metric.rows() == of.y && metric.cols() == of.y, "a metric of the consumer's state");
+  if (!metric.allFinite()) throw Error(ErrorCode::kInternal, "calibration: a metric is not finite");
+  MatrixXd s_xe = of.xy();
+  MatrixXd s_ee = of.yy();
+  if (of.h > 0) {
+    const MatrixXd prediction = cholesky(of.hh(), ridge).solve(of.hy());
+    s_xe -= of.xh() * prediction;
+    s_ee -= of.hy().transpose() * prediction;
   }
-  const double count = moment.sum(a + b, a + b);
-  const VectorXd mean = moment.sum.col(a + b).head(a + b) / count;
-  const MatrixXd covariance = moment.sum.topLeftCorner(a + b, a + b) / count - mean * mean.transpose();
-  MatrixXd s_xx = covariance.topLeftCorner(a, a);
-  s_xx.diagonal().array() += ridge * s_xx.trace() / static_cast<double>(a) + 1e-30;
-  const MatrixXd s_xy = covariance.topRightCorner(a, b);
-  const MatrixXd s_yy = covariance.bottomRightCorner(b, b);
-
-  const MatrixXd whiten = power_of(s_xx, -0.5);
-  const MatrixXd weighted = whiten * s_xy * power_of(metric, 0.5);
-  const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(weighted * weighted.transpose());
+  const Eigen::LLT<MatrixXd> whitening = cholesky(of.xx(), ridge);
+  const MatrixXd weighted = whitening.matrixL().solve(s_xe) * square_root(metric);
+  const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(weighted.transpose() * weighted);
   if (solver.info() != Eigen::Success) throw Error(ErrorCode::kInternal, "calibration: the SVD did not converge");
   const VectorXd variances = solver.eigenvalues().reverse();
   const double smallest = kSmallestComponent * kSmallestComponent * std::max(variances[0], 0.0);
-  const int64_t kept = std::count_if(variances.begin(), variances.end(), [&](double v) { return v > smallest; });
-  MatrixXd directions = solver.eigenvectors().rowwise().reverse().leftCols(kept);
-  for (int64_t i = 0; i < kept; ++i) {
-    Eigen::Index largest = 0;
-    directions.col(i).cwiseAbs().maxCoeff(&largest);
-    if (directions(largest, i) < 0) directions.col(i) *= -1.0;
-  }
-  const VectorXd deviations = variances.head(kept).cwiseMax(0).cwiseSqrt();
-  const MatrixXd encoder = deviations.asDiagonal() * directions.transpose() * whiten;
-  const MatrixXd decoder = deviations.cwiseInverse().asDiagonal() * directions.transpose() * whiten * s_xy;
+  const int64_t kept =
+      std::max<int64_t>(1, std::count_if(variances.begin(), variances.end(), [&](double v) { return v > smallest; }));
+  MatrixXd right = solver.eigenvectors().rowwise().reverse().leftCols(kept);
+  fix_signs(right);
+  const VectorXd deviations = variances.head(kept).cwiseMax(1e-30).cwiseSqrt();
+  // diag(s) U^T L^-1, and U diag(s) = M V.
+  const MatrixXd encoder = whitening.matrixU().solve(weighted * right).transpose();
 
   RateFit fit;
-  fit.encoder = {to_dense(encoder), to_floats(-(encoder * mean.head(a)))};
-  fit.decoder = {to_dense(decoder), to_floats(mean.tail(b))};
+  fit.encoder = {to_dense(encoder), to_floats(-(encoder * of.mean.head(of.x)))};
   fit.deviations = to_floats(deviations);
-  fit.energy = (metric.array() * s_yy.array()).sum();
-  fit.unpredictable = std::max(fit.energy - variances.cwiseMax(0).sum(), 0.0);
+  fit.energy = (metric.array() * of.yy().array()).sum();
+  fit.unpredictable = std::max((metric.array() * s_ee.array()).sum() - variances.cwiseMax(0).sum(), 0.0);
   return fit;
+}
+
+RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge) {
+  const Covariances of(moment);
+  const MatrixXd map =
+      Eigen::Map<const RowMajorF>(encoder.map.values.data(), encoder.map.rows, encoder.map.columns).cast<double>();
+  const Eigen::Index codes = map.rows();
+  const Eigen::Index known = codes + of.h;
+  MatrixXd s_kk(known, known), s_ky(known, of.y);
+  s_kk.topLeftCorner(codes, codes) = map * of.xx() * map.transpose();
+  s_ky.topRows(codes) = map * of.xy();
+  if (of.h > 0) {
+    s_kk.topRightCorner(codes, of.h) = map * of.xh();
+    s_kk.bottomLeftCorner(of.h, codes) = s_kk.topRightCorner(codes, of.h).transpose();
+    s_kk.bottomRightCorner(of.h, of.h) = of.hh();
+    s_ky.bottomRows(of.h) = of.hy();
+  }
+  // Codes and anchor differ by orders of magnitude: the ridge is one of correlations.
+  const VectorXd scale = s_kk.diagonal().cwiseMax(1e-30).cwiseSqrt().cwiseInverse();
+  s_kk = scale.asDiagonal() * s_kk * scale.asDiagonal();
+  const MatrixXd solution = scale.asDiagonal() * cholesky(s_kk, ridge).solve(scale.asDiagonal() * s_ky);
+  const VectorXd mean_codes =
+      map * of.mean.head(of.x) + Eigen::Map<const Eigen::VectorXf>(encoder.offset.data(), codes).cast<double>();
+  VectorXd mean = of.mean.segment(of.x, of.y) - solution.topRows(codes).transpose() * mean_codes;
+  if (of.h > 0) mean -= solution.bottomRows(of.h).transpose() * of.mean.tail(of.h);
+  return {to_dense(solution.topRows(codes)), of.h > 0 ? to_dense(solution.bottomRows(of.h)) : DenseMatrix{},
+          to_floats(mean)};
 }
 
 void train_tables(std::span<const ComponentSample> components, RdQuantiserSettings& settings) {

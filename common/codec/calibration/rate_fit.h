@@ -11,25 +11,31 @@
 
 namespace scd {
 
-// Of rows [x y 1]: x the producer's, y the consumer's; the last column counts and gives the means.
+// Of rows [x y h 1], as in rd_maps.h: x what the encoder reads, y and h the consumer's state and anchor; the last
+// column counts and gives the means.
 struct RegressionMoment {
-  const Eigen::MatrixXd& sum;  // [a + b + 1, a + b + 1]
-  int64_t producer_dims = 0;   // a
+  const Eigen::MatrixXd& sum;
+  int64_t source_dims = 0;  // of x
+  int64_t target_dims = 0;  // of y
+  int64_t anchor_dims() const { return sum.rows() - source_dims - target_dims - 1; }
 };
 
 struct RateFit {
-  RdLayerEncoder encoder;
-  RdLayerDecoder decoder;
+  RdUnitEncoder encoder;
   std::vector<float> deviations;
   double energy = 0;         // E (y - mean)^T G (y - mean)
-  double unpredictable = 0;  // of it, what no rate buys
+  double unpredictable = 0;  // of it, what no rate buys: neither x nor h tells it
 };
 
-// With S = covariances, M = S_xx^-1/2 S_xy G^1/2 = U diag(s) V^T: component i is s_i times the i-th white direction
-// x^T S_xx^-1/2 U_i, so an error of e in it costs e^2 in the metric, and its deviation is s_i. metric: G, [b, b],
-// positive semidefinite. ridge: of S_xx, relative to its mean variance. Components below 1e-4 of the largest are left
-// out. Signs are fixed, so equal moments give equal maps.
+// With e = y - (regression of y on h) and S = covariances, S_xx = L L^T, M = L^-1 S_xe G^1/2 = U diag(s) V^T: component
+// i is s_i times the i-th white direction U_i^T L^-1 x, so an error of d in it costs d^2 in the metric, and its
+// deviation is s_i. metric: G, [target_dims, target_dims], positive semidefinite. ridge: of S_xx and S_hh, relative to
+// their mean variance. Components below 1e-4 of the largest are left out. Signs are fixed, so equal moments give equal
+// maps.
 RateFit fit_rate(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge);
+
+// The consumer's side: regression of y on [c h], c the codes of `encoder`. All that a further consumer needs.
+RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge);
 
 // Values of one component over calibration tokens, with its deviation.
 struct ComponentSample {

@@ -1,10 +1,12 @@
 #include "common/codec/rd/rd_codec.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "common/codec/key_rotation.h"
 #include "common/codec/payload.h"
+#include "common/codec/rd/rd_state.h"
 #include "kernels/linear.h"
 
 namespace scd {
@@ -14,78 +16,131 @@ void require(bool fits, const std::string& what) {
   if (!fits) throw Error(ErrorCode::kFailedPrecondition, "codec rd: " + what);
 }
 
-// Maps, deviations and the extra vector of one layer belong together.
-template <class Layer>
-void require_layers(const std::vector<Layer>& layers, const RdQuantiser& quantiser, const CodecModel& model,
-                    const char* side) {
+// Plan, maps and deviations of one side belong together and to the model.
+template <class Unit>
+void require_units(const LayerPlan& plan, const std::vector<Unit>& units, const RdQuantiser& quantiser,
+                   const CodecModel& model, const char* side) {
+  const std::string problem = plan_problem(plan, model.layers);
+  require(problem.empty(), std::string(side) + " plan: " + problem);
   const auto& deviations = quantiser.settings().deviations;
-  require(
-      std::ssize(layers) == model.layers && deviations.size() == layers.size(),
-      std::string(side) + " of " + std::to_string(layers.size()) + " layers, model of " + std::to_string(model.layers));
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const DenseMatrix& map = layers[i].map;
-    require(map.rows <= UINT16_MAX && map.rows == std::ssize(deviations[i]) && map.columns == 2 * model.kv_width(),
-            std::string(side) + " of layer " + std::to_string(i) + " does not fit the model's shape");
+  require(plan.units.size() == units.size() && deviations.size() == units.size(),
+          std::string(side) + " of " + std::to_string(units.size()) + " units, plan of " +
+              std::to_string(plan.units.size()) + ", quantiser of " + std::to_string(deviations.size()));
+}
+
+void require_map(bool fits, const char* side, const CodedUnit& unit) {
+  require(fits, std::string(side) + " of the unit from layer " + std::to_string(unit.first_layer) +
+                    " on does not fit the model's shape");
+}
+
+bool is_anchor(const LayerPlan& plan, int32_t layer) {
+  for (size_t unit = 0; unit < plan.units.size(); ++unit) {
+    if (plan.anchor_of(unit) == layer) return true;
   }
+  return false;
+}
+
+Result<LayerPlan> plan_for(const LayerPlan& plan, int32_t exact_layers) {
+  if (plan.exact_layers == exact_layers) return plan;
+  return Failure{ErrorCode::kFailedPrecondition, "codec rd was calibrated for consumers that compute the first " +
+                                                     std::to_string(plan.exact_layers) + " layers themselves, not " +
+                                                     std::to_string(exact_layers)};
+}
+
+// What caps leave of a unit's components.
+int64_t capped(int64_t components, const CodedUnit& unit, const RankCaps& caps) {
+  int64_t cap = 0;
+  if (unit.residual) {
+    cap = caps.hidden;
+  } else if (caps.key > 0 && caps.value > 0) {
+    cap = (int64_t{caps.key} + caps.value) * unit.layers;
+  }
+  return cap > 0 ? std::min(components, cap) : components;
 }
 
 }  // namespace
 
-DenseMatrix unrotated_keys_values(const CodecModel& model, int64_t first_position, kernels::ConstMatrix keys,
-                                  kernels::ConstMatrix values) {
-  const DenseMatrix unrotated = unrotated_copy(keys, model.head_dim, first_position, model.rope);
-  DenseMatrix joined(keys.rows, keys.columns + values.columns);
-  for (int64_t row = 0; row < keys.rows; ++row) {
-    float* target = joined.view().row<float>(row);
-    std::copy_n(unrotated.view().row<float>(row), keys.columns, target);
-    std::copy_n(values.row<float>(row), values.columns, target + keys.columns);
+RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id)
+    : producer_(producer),
+      plan_(std::move(maps.plan)),
+      units_(std::move(maps.units)),
+      quantiser_(std::move(maps.quantiser)),
+      id_(id) {
+  require_units(plan_, units_, quantiser_, producer_, "encoder");
+  for (size_t i = 0; i < units_.size(); ++i) {
+    const DenseMatrix& map = units_[i].map;
+    const int64_t anchor = plan_.anchor_of(i) >= 0 ? producer_.hidden : 0;
+    require_map(map.rows <= UINT16_MAX && map.rows == std::ssize(quantiser_.settings().deviations[i]) &&
+                    map.rows == std::ssize(units_[i].offset) &&
+                    map.columns == rd_state_width(producer_, plan_.units[i]) + anchor,
+                "encoder", plan_.units[i]);
   }
-  return joined;
 }
 
-RdEncoder::RdEncoder(const CodecModel& producer, std::vector<RdLayerEncoder> layers, RdQuantiserSettings quantiser,
-                     const Sha256Digest& id)
-    : producer_(producer), layers_(std::move(layers)), quantiser_(std::move(quantiser)), id_(id) {
-  require_layers(layers_, quantiser_, producer_, "encoder");
-  for (const RdLayerEncoder& layer : layers_) {
-    require(std::ssize(layer.offset) == layer.map.rows, "an encoder's offset does not fit its map");
-  }
+Result<LayerPlan> RdEncoder::plan(int32_t exact_layers) const { return plan_for(plan_, exact_layers); }
+
+bool RdEncoder::needs_residual(int32_t layer) const {
+  const size_t unit = plan_.unit_at(layer);
+  return is_anchor(plan_, layer) || (unit < units_.size() && plan_.units[unit].residual);
 }
 
 void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const {
-  const RdLayerEncoder& layer = layers_.at(static_cast<size_t>(chunk.layer));
-  const int64_t tokens = chunk.keys.rows;
-  SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens && chunk.values.rows == tokens, "tokens of a chunk");
+  const size_t index = plan_.unit_at(chunk.layer);
+  SCD_CHECK(index < units_.size(), "a unit begins at the layer");
+  const CodedUnit& unit = plan_.units[index];
+  const RdUnitEncoder& maps = units_[index];
+  const int64_t tokens = unit.residual ? chunk.residual.rows : chunk.keys.rows;
+  SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens, "tokens of a chunk");
   SCD_CHECK(caps.level >= 0 && caps.level < levels(), "a level of the artifact");
-  int64_t components = quantiser_.components(chunk.layer, caps.level);
-  if (caps.key > 0 && caps.value > 0) components = std::min<int64_t>(components, int64_t{caps.key} + caps.value);
+  const auto number = static_cast<int32_t>(index);
+  const int64_t components = capped(quantiser_.components(number, caps.level), unit, caps);
   append_payload_header({PayloadKind::kRd, static_cast<uint16_t>(tokens), static_cast<uint16_t>(components),
                          static_cast<uint16_t>(caps.level)},
                         out);
-  const DenseMatrix source = unrotated_keys_values(producer_, chunk.first_position, chunk.keys, chunk.values);
+  DenseMatrix source =
+      unit.residual
+          ? rd_residual(chunk.residual, chunk.anchor)
+          : side_by_side(unrotated_copy(chunk.keys, producer_.head_dim, chunk.first_position, producer_.rope).view(),
+                         chunk.values);
+  if (plan_.anchor_of(index) >= 0) source = side_by_side(source.view(), normalised_rows(chunk.anchor).view());
   DenseMatrix codes(components, tokens);
   for (int64_t row = 0; row < components; ++row) {
-    std::fill_n(codes.view().row<float>(row), tokens, layer.offset[static_cast<size_t>(row)]);
+    std::fill_n(codes.view().row<float>(row), tokens, maps.offset[static_cast<size_t>(row)]);
   }
   if (components > 0) {
     kernels::gemm_f32(
-        {.a = layer.map.top(components), .b = source.view(), .c = codes.view(), .transpose_b = true, .beta = 1.0f});
+        {.a = maps.map.top(components), .b = source.view(), .c = codes.view(), .transpose_b = true, .beta = 1.0f});
   }
-  quantiser_.encode(chunk.layer, caps.level, std::as_const(codes).view(), out);
+  quantiser_.encode(number, caps.level, std::as_const(codes).view(), out);
 }
 
-RdDecoder::RdDecoder(const CodecModel& consumer, std::vector<RdLayerDecoder> layers, RdQuantiserSettings quantiser,
-                     const Sha256Digest& encoder_id)
-    : consumer_(consumer), layers_(std::move(layers)), quantiser_(std::move(quantiser)), encoder_id_(encoder_id) {
-  require_layers(layers_, quantiser_, consumer_, "decoder");
-  for (const RdLayerDecoder& layer : layers_) {
-    require(std::ssize(layer.mean) == 2 * consumer_.kv_width(), "a decoder's mean does not fit its map");
+RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id)
+    : consumer_(consumer),
+      plan_(std::move(maps.plan)),
+      units_(std::move(maps.units)),
+      quantiser_(std::move(maps.quantiser)),
+      encoder_id_(encoder_id) {
+  require_units(plan_, units_, quantiser_, consumer_, "decoder");
+  for (size_t i = 0; i < units_.size(); ++i) {
+    const int64_t width = rd_state_width(consumer_, plan_.units[i]);
+    const RdUnitDecoder& maps_of = units_[i];
+    const bool anchored = plan_.anchor_of(i) >= 0;
+    require_map(maps_of.map.rows <= UINT16_MAX && maps_of.map.rows == std::ssize(quantiser_.settings().deviations[i]) &&
+                    maps_of.map.columns == width && std::ssize(maps_of.mean) == width &&
+                    (anchored ? maps_of.anchor_map.rows == consumer_.hidden && maps_of.anchor_map.columns == width
+                              : maps_of.anchor_map.empty()),
+                "decoder", plan_.units[i]);
   }
 }
+
+Result<LayerPlan> RdDecoder::plan(int32_t exact_layers) const { return plan_for(plan_, exact_layers); }
+bool RdDecoder::needs_anchor(int32_t layer) const { return is_anchor(plan_, layer); }
 
 size_t RdDecoder::max_payload_bytes(int64_t tokens) const {
   int64_t most = 0;
-  for (int32_t layer = 0; layer < consumer_.layers; ++layer) most = std::max(most, quantiser_.components(layer, 0));
+  for (size_t unit = 0; unit < units_.size(); ++unit) {
+    most = std::max(most, quantiser_.components(static_cast<int32_t>(unit), 0));
+  }
   return kPayloadHeaderBytes + RdQuantiser::max_bytes(tokens * most);
 }
 
@@ -94,44 +149,65 @@ Result<Done> RdDecoder::decode(const PayloadPlace& place, std::span<const std::b
   if (!read) return read.failure();
   const PayloadHeader& header = read.value();
   if (header.kind != PayloadKind::kRd) return payload_failure(place, "not a payload of codec rd");
-  if (place.layer < 0 || place.layer >= consumer_.layers) {
-    return payload_failure(place, "the model has " + std::to_string(consumer_.layers) + " layers");
-  }
+  const size_t index = plan_.unit_at(place.layer);
+  if (index == units_.size()) return payload_failure(place, "no unit begins there: " + to_string(plan_));
   const int32_t level = header.second_rank;
-  if (level >= quantiser_.levels() || header.first_rank > quantiser_.components(place.layer, level)) {
+  const auto number = static_cast<int32_t>(index);
+  if (level >= quantiser_.levels() || header.first_rank > quantiser_.components(number, level)) {
     return payload_failure(place, std::to_string(header.first_rank) + " components at level " + std::to_string(level) +
                                       " are not what was calibrated");
   }
   DenseMatrix codes(header.first_rank, place.tokens);
-  const std::string problem = quantiser_.decode(place.layer, level, payload.subspan(kPayloadHeaderBytes), codes.view());
+  const std::string problem = quantiser_.decode(number, level, payload.subspan(kPayloadHeaderBytes), codes.view());
   if (!problem.empty()) return payload_failure(place, problem);
+  const bool anchored = plan_.anchor_of(index) >= 0;
+  SCD_CHECK(!anchored || (place.anchor.rows == place.tokens && place.anchor.columns == consumer_.hidden),
+            "the anchor's rows came with the payload");
+  split(plan_.units[index], reconstruct(units_[index], codes, place), place, out);
+  return Done{};
+}
 
-  const RdLayerDecoder& layer = layers_[static_cast<size_t>(place.layer)];
-  const int64_t width = consumer_.kv_width();
-  DenseMatrix joined(place.tokens, 2 * width);
-  for (int64_t row = 0; row < place.tokens; ++row) {
-    std::ranges::copy(layer.mean, joined.view().row<float>(row));
+// map^T codes + anchor_map^T h + mean, [tokens, dims of y]
+DenseMatrix RdDecoder::reconstruct(const RdUnitDecoder& unit, const DenseMatrix& codes,
+                                   const PayloadPlace& place) const {
+  DenseMatrix state(place.tokens, std::ssize(unit.mean));
+  for (int64_t row = 0; row < place.tokens; ++row) std::ranges::copy(unit.mean, state.view().row<float>(row));
+  if (!unit.anchor_map.empty()) {
+    const DenseMatrix anchor = normalised_rows(place.anchor);
+    kernels::gemm_f32({.a = anchor.view(), .b = unit.anchor_map.view(), .c = state.view(), .beta = 1.0f});
   }
   if (codes.rows > 0) {
-    kernels::gemm_f32({.a = std::as_const(codes).view(),
-                       .b = layer.map.top(codes.rows),
-                       .c = joined.view(),
-                       .transpose_a = true,
-                       .beta = 1.0f});
+    kernels::gemm_f32(
+        {.a = codes.view(), .b = unit.map.top(codes.rows), .c = state.view(), .transpose_a = true, .beta = 1.0f});
   }
-  out.is_attention_input = false;
+  return state;
+}
+
+void RdDecoder::split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place,
+                      DecodedLayer& out) const {
   out.tokens = place.tokens;
-  out.attention_input.clear();
+  out.hidden.clear();
+  if (unit.residual) {
+    out.kind = DecodedKind::kResidual;
+    out.keys.clear();
+    out.values.clear();
+    out.hidden = state.values;
+    for (int64_t row = 0; row < place.tokens; ++row) {
+      const float scale = root_mean_square(place.anchor.row<float>(row), place.anchor.columns);
+      for (int64_t c = 0; c < state.columns; ++c) out.hidden[static_cast<size_t>(row * state.columns + c)] *= scale;
+    }
+    return;
+  }
+  out.kind = DecodedKind::kKeysValues;
+  const int64_t width = consumer_.kv_width() * unit.layers;
   out.keys.resize(static_cast<size_t>(place.tokens * width));
   out.values.resize(out.keys.size());
-  const kernels::ConstMatrix both = std::as_const(joined).view();
   for (int64_t row = 0; row < place.tokens; ++row) {
-    std::copy_n(both.row<float>(row), width, out.keys.data() + row * width);
-    std::copy_n(both.row<float>(row) + width, width, out.values.data() + row * width);
+    std::copy_n(state.view().row<float>(row), width, out.keys.data() + row * width);
+    std::copy_n(state.view().row<float>(row) + width, width, out.values.data() + row * width);
   }
   rotate_chunk(kernels::matrix(out.keys.data(), place.tokens, width), consumer_.head_dim, place.first_position,
                consumer_.rope, kernels::RopeDirection::kRotate);
-  return Done{};
 }
 
 }  // namespace scd

@@ -13,42 +13,46 @@ namespace scd {
 
 class RdEncoder final : public Encoder {
  public:
-  // Throws Error kFailedPrecondition when maps, quantiser and model do not fit each other.
-  RdEncoder(const CodecModel& producer, std::vector<RdLayerEncoder> layers, RdQuantiserSettings quantiser,
-            const Sha256Digest& id);
+  // Throws Error kFailedPrecondition when maps, plan, quantiser and model do not fit each other.
+  RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id);
 
   const Sha256Digest& id() const override { return id_; }
-  bool needs_attention_input(int32_t) const override { return false; }
+  Result<LayerPlan> plan(int32_t exact_layers) const override;
+  bool needs_residual(int32_t layer) const override;
   int32_t levels() const override { return quantiser_.levels(); }
-  // Codes at caps.level; caps.key + caps.value, where both are set, is the most components of a layer.
+  // Codes at caps.level. caps.key + caps.value, where both are set, is the most components of a layer; caps.hidden of a
+  // residual stream.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
 
  private:
   CodecModel producer_;
-  std::vector<RdLayerEncoder> layers_;
+  LayerPlan plan_;
+  std::vector<RdUnitEncoder> units_;
   RdQuantiser quantiser_;
   Sha256Digest id_;
 };
 
 class RdDecoder final : public Decoder {
  public:
-  // Reads payloads of every level. Throws Error kFailedPrecondition when maps, quantiser and model do not fit.
-  RdDecoder(const CodecModel& consumer, std::vector<RdLayerDecoder> layers, RdQuantiserSettings quantiser,
-            const Sha256Digest& encoder_id);
+  // Reads payloads of every level. Throws Error kFailedPrecondition when maps, plan, quantiser and model do not fit.
+  RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id);
 
   const Sha256Digest& encoder_id() const override { return encoder_id_; }
+  Result<LayerPlan> plan(int32_t exact_layers) const override;
+  std::optional<int32_t> calibrated_exact_layers() const override { return plan_.exact_layers; }
+  bool needs_anchor(int32_t layer) const override;
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
   size_t max_payload_bytes(int64_t tokens) const override;
 
  private:
+  DenseMatrix reconstruct(const RdUnitDecoder& unit, const DenseMatrix& codes, const PayloadPlace& place) const;
+  void split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place, DecodedLayer& out) const;
+
   CodecModel consumer_;
-  std::vector<RdLayerDecoder> layers_;
+  LayerPlan plan_;
+  std::vector<RdUnitDecoder> units_;
   RdQuantiser quantiser_;
   Sha256Digest encoder_id_;
 };
-
-// [K~ V] of a chunk side by side, [tokens, 2 kv_width] F32: keys without the RoPE that `model` gave them.
-DenseMatrix unrotated_keys_values(const CodecModel& model, int64_t first_position, kernels::ConstMatrix keys,
-                                  kernels::ConstMatrix values);
 
 }  // namespace scd

@@ -1,39 +1,61 @@
-// The linear maps and the quantiser of the `rd` codec, as calibrated: reduced-rank regression of the consumer's keys
-// and values on the producer's, all heads of a layer together, weighted by what the consumer's attention makes of an
-// error. A code c = map x + offset has one component per direction, the most important first; each is worth its own
-// variance, so that one quantiser step for all components of all layers is the rate-distortion optimum (reverse
-// water-filling; T. Cover, J. Thomas, "Elements of Information Theory", section 10.3).
+// The linear maps and the quantiser of the `rd` codec, as calibrated: reduced-rank regression of what the consumer
+// holds of a unit (layer_plan.h) on what the producer holds, all heads and layers of the unit together, weighted by
+// what the consumer's attention makes of an error. A code c = map x + offset has one component per direction, the most
+// important first; each is worth its own variance, so that one quantiser step for all components of all units is the
+// rate-distortion optimum (reverse water-filling; T. Cover, J. Thomas, "Elements of Information Theory", section 10.3).
 //
-// x = [K~ V] of the producer, y = [K~ V] of the consumer; K~ are keys before RoPE.
+// Side information: with h the consumer's residual stream before the unit's anchor layer, divided by its root mean
+// square, y' = decoder map^T c + anchor map^T h + mean. Only what h does not tell is in c (the Wyner-Ziv setting with
+// linear maps: the encoder subtracts what its own residual stream h_A predicts, which its map holds as well).
+//
+//   keys and values   x = [K~ V h_A] of the producer, y = [K~ V] of the consumer; K~ are keys before RoPE,
+//                     of all layers of the unit side by side, then V of all layers
+//   residual          x = [r_A h_A], y = r_B: the residual stream before the unit's first layer, divided by the root
+//                     mean square of the anchor's
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "common/codec/dense_matrix.h"
+#include "common/codec/layer_plan.h"
 
 namespace scd {
 
-struct RdLayerEncoder {
-  DenseMatrix map;            // [components, 2 kv_width of A]
+struct RdUnitEncoder {
+  DenseMatrix map;            // [components, dims of x]
   std::vector<float> offset;  // [components]
-  bool operator==(const RdLayerEncoder&) const = default;
+  bool operator==(const RdUnitEncoder&) const = default;
 };
 
-// y' = map^T c + mean.
-struct RdLayerDecoder {
-  DenseMatrix map;          // [components, 2 kv_width of B]
-  std::vector<float> mean;  // [2 kv_width of B]
-  bool operator==(const RdLayerDecoder&) const = default;
+struct RdUnitDecoder {
+  DenseMatrix map;          // [components, dims of y]
+  DenseMatrix anchor_map;   // [hidden of B, dims of y]; empty without an anchor
+  std::vector<float> mean;  // [dims of y]
+  bool operator==(const RdUnitDecoder&) const = default;
 };
 
 // How codes become symbols; the same on both sides.
 struct RdQuantiserSettings {
   std::vector<float> steps;                    // of the levels, the finest first
-  std::vector<std::vector<float>> deviations;  // by layer: standard deviation of each component, falling
+  std::vector<std::vector<float>> deviations;  // by unit: standard deviation of each component, falling
   DenseMatrix frequencies;                     // [kRdTables, 256]: rANS frequencies of a component, by deviation / step
   std::vector<float> shifts;  // [kRdTables]: where values lie in their cell on average, in steps from its centre
   bool operator==(const RdQuantiserSettings&) const = default;
+};
+
+struct RdEncoderMaps {
+  LayerPlan plan;
+  std::vector<RdUnitEncoder> units;
+  RdQuantiserSettings quantiser;
+  bool operator==(const RdEncoderMaps&) const = default;
+};
+
+struct RdDecoderMaps {
+  LayerPlan plan;
+  std::vector<RdUnitDecoder> units;
+  RdQuantiserSettings quantiser;
+  bool operator==(const RdDecoderMaps&) const = default;
 };
 
 }  // namespace scd

@@ -71,13 +71,12 @@ class Artifact : public ::testing::Test {
 };
 
 TEST_F(Artifact, OfRdComesBackAsWritten) {
-  testing::RdSample sample = testing::sample_rd(encoder_.model, {0.1f, 0.3f});
+  testing::RdSample sample = testing::sample_rd(encoder_.model, {1, {{1, 1}, {2, 1, true}}}, {0.1f, 0.3f});
   encoder_.codec = decoder_.codec = CodecId::kRd;
   encoder_.layers.clear();
   decoder_.layers.clear();
-  encoder_.rd_layers = sample.encoders;
-  decoder_.rd_layers = sample.decoders;
-  encoder_.rd_quantiser = decoder_.rd_quantiser = sample.quantiser;
+  encoder_.rd = sample.encoder;
+  decoder_.rd = sample.decoder;
   decoder_.levels = {{900, 4, 0.01}, {400, 9, 0.125}};
   write_artifact(directory(), encoder_, decoder_);
   EXPECT_EQ(load_encoder(directory()), encoder_);

@@ -34,24 +34,35 @@ inline DenseMatrix identity_matrix(int64_t size) {
   return matrix;
 }
 
-// Keys, values and attention input of one chunk, with the storage behind the views.
+// Keys, values and hidden states of one chunk of `layers` layers, with the storage behind the views.
 struct SampleChunk {
   DenseMatrix keys;
   DenseMatrix values;
   DenseMatrix attention_input;
+  DenseMatrix residual;
+  DenseMatrix anchor;
   LayerChunk chunk;
 
-  SampleChunk(const CodecModel& model, int32_t layer, int64_t first_position, int64_t tokens, uint32_t seed)
-      : keys(random_matrix(tokens, model.kv_width(), seed)),
-        values(random_matrix(tokens, model.kv_width(), seed + 1)),
-        attention_input(random_matrix(tokens, model.hidden, seed + 2)) {
-    chunk = {layer, first_position, std::as_const(keys).view(), std::as_const(values).view(),
-             std::as_const(attention_input).view()};
+  SampleChunk(const CodecModel& model, int32_t layer, int64_t first_position, int64_t tokens, uint32_t seed,
+              int32_t layers = 1)
+      : keys(random_matrix(tokens, layers * model.kv_width(), seed)),
+        values(random_matrix(tokens, layers * model.kv_width(), seed + 1)),
+        attention_input(random_matrix(tokens, model.hidden, seed + 2)),
+        residual(random_matrix(tokens, model.hidden, seed + 3)),
+        anchor(random_matrix(tokens, model.hidden, seed + 4)) {
+    chunk = {layer,
+             first_position,
+             std::as_const(keys).view(),
+             std::as_const(values).view(),
+             std::as_const(attention_input).view(),
+             std::as_const(residual).view(),
+             std::as_const(anchor).view()};
   }
   SampleChunk(const SampleChunk&) = delete;
   SampleChunk& operator=(const SampleChunk&) = delete;
 
-  PayloadPlace place() const { return {chunk.layer, chunk.first_position, keys.rows}; }
+  // As the place of a consumer that is the producer.
+  PayloadPlace place() const { return {chunk.layer, chunk.first_position, keys.rows, anchor.view()}; }
 };
 
 // Layers 0 and 2 Reuse, layer 1 Patch, all at full rank, with a small network.

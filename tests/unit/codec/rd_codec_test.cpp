@@ -51,10 +51,20 @@ Eigen::MatrixXd moment_of(const LinearPair& pair) {
   return moment.sum();
 }
 
-RateFit fit(const LinearPair& pair) {
-  const auto dims = pair.y.columns;
-  return fit_rate({moment_of(pair), pair.x.columns}, Eigen::MatrixXd::Identity(dims, dims), 1e-9);
+// Both sides' maps.
+struct Fitted : RateFit {
+  RdUnitDecoder decoder;
+};
+
+Fitted fit_in(const LinearPair& pair, const Eigen::MatrixXd& metric) {
+  const Eigen::MatrixXd sum = moment_of(pair);
+  const RegressionMoment moment{sum, pair.x.columns, pair.y.columns};
+  Fitted fitted{fit_rate(moment, metric, 1e-9), {}};
+  fitted.decoder = fit_decoder(moment, fitted.encoder, 1e-9);
+  return fitted;
 }
+
+Fitted fit(const LinearPair& pair) { return fit_in(pair, Eigen::MatrixXd::Identity(pair.y.columns, pair.y.columns)); }
 
 // Loss when components are quantised with this step: the high-rate formula, at most the component's own variance.
 double expected_loss(const RateFit& fit, double step) {
@@ -64,7 +74,7 @@ double expected_loss(const RateFit& fit, double step) {
 }
 
 // [components, tokens]
-DenseMatrix codes_of(const RdLayerEncoder& encoder, const DenseMatrix& x) {
+DenseMatrix codes_of(const RdUnitEncoder& encoder, const DenseMatrix& x) {
   DenseMatrix codes(encoder.map.rows, x.rows);
   for (int64_t c = 0; c < codes.rows; ++c) {
     for (int64_t row = 0; row < x.rows; ++row) {
@@ -78,7 +88,7 @@ DenseMatrix codes_of(const RdLayerEncoder& encoder, const DenseMatrix& x) {
 
 TEST(RateFit, CodesAreUncorrelatedWithTheDeviationsItSays) {
   const LinearPair pair = linear_pair(5000, 12, 0.3f, 1);
-  const RateFit fitted = fit(pair);
+  const Fitted fitted = fit(pair);
   const DenseMatrix codes = codes_of(fitted.encoder, pair.x);
   for (int64_t i = 0; i < codes.rows; ++i) {
     for (int64_t k = 0; k <= i; ++k) {
@@ -93,7 +103,7 @@ TEST(RateFit, CodesAreUncorrelatedWithTheDeviationsItSays) {
 
 TEST(RateFit, AllComponentsLeaveWhatIsUnpredictableAndFewerTheirVariance) {
   const LinearPair pair = linear_pair(20'000, 12, 0.3f, 2);
-  const RateFit fitted = fit(pair);
+  const Fitted fitted = fit(pair);
   EXPECT_NEAR(fitted.unpredictable, 12 * 0.09, 0.03);
   const DenseMatrix codes = codes_of(fitted.encoder, pair.x);
   for (const int64_t rank : {int64_t{12}, int64_t{4}}) {
@@ -115,7 +125,7 @@ TEST(RateFit, TheMetricDecidesWhatComesFirst) {
   const LinearPair pair = linear_pair(5000, 6, 0.1f, 3);
   Eigen::MatrixXd metric = Eigen::MatrixXd::Zero(6, 6);
   metric(2, 2) = 1.0;  // nobody reads the other dimensions
-  const RateFit fitted = fit_rate({moment_of(pair), 6}, metric, 1e-9);
+  const Fitted fitted = fit_in(pair, metric);
   ASSERT_EQ(fitted.deviations.size(), 1U);
   const DenseMatrix codes = codes_of(fitted.encoder, pair.x);
   double loss = 0;
@@ -126,12 +136,58 @@ TEST(RateFit, TheMetricDecidesWhatComesFirst) {
   EXPECT_NEAR(loss / static_cast<double>(pair.y.rows), 0.01, 0.001);
 }
 
-// A fitted codec of two layers for a small model, and rows to try it on.
+// y = x + 2 h + noise: an anchor that both sides have takes its part out of the codes.
+TEST(RateFit, WhatTheAnchorTellsIsNotCoded) {
+  constexpr int64_t kTokens = 20'000, kDims = 4;
+  const DenseMatrix own = random_matrix(kTokens, kDims, 11), anchor = random_matrix(kTokens, kDims, 12);
+  const DenseMatrix noise = random_matrix(kTokens, kDims, 13);
+  DenseMatrix y(kTokens, kDims), x(kTokens, kDims), ones(kTokens, 1);
+  for (int64_t row = 0; row < kTokens; ++row) {
+    ones.at(row, 0) = 1.0f;
+    for (int64_t i = 0; i < kDims; ++i) {
+      x.at(row, i) = own.at(row, i) + 2 * anchor.at(row, i);  // the producer's state holds it too
+      y.at(row, i) = x.at(row, i) + 0.1f * noise.at(row, i) + 3.0f;
+    }
+  }
+  const auto moment_with = [&](const DenseMatrix& source, bool anchored) {
+    DenseMatrix target = y;
+    if (anchored) target = side_by_side(std::as_const(target).view(), anchor.view());
+    target = side_by_side(std::as_const(target).view(), std::as_const(ones).view());
+    SecondMoment moment(source.columns + target.columns);
+    moment.add_joined(source.view(), std::as_const(target).view());
+    return moment.sum();
+  };
+  const Eigen::MatrixXd plain = moment_with(x, false);
+  const DenseMatrix both = side_by_side(std::as_const(x).view(), anchor.view());
+  const Eigen::MatrixXd informed = moment_with(both, true);
+  const Eigen::MatrixXd metric = Eigen::MatrixXd::Identity(kDims, kDims);
+  const RateFit without = fit_rate({plain, kDims, kDims}, metric, 1e-9);
+  const RateFit with = fit_rate({informed, 2 * kDims, kDims}, metric, 1e-9);
+  for (size_t i = 0; i < kDims; ++i) {
+    EXPECT_NEAR(without.deviations[i], std::sqrt(5.0f), 0.1f);
+    EXPECT_NEAR(with.deviations[i], 1.0f, 0.05f);  // only `own` is left
+  }
+  EXPECT_NEAR(with.unpredictable, kDims * 0.01, 0.002);
+  const RdUnitDecoder decoder = fit_decoder({informed, 2 * kDims, kDims}, with.encoder, 1e-9);
+  const DenseMatrix codes = codes_of(with.encoder, both);
+  double loss = 0;
+  for (int64_t row = 0; row < kTokens; ++row) {
+    for (int64_t i = 0; i < kDims; ++i) {
+      float back = decoder.mean[static_cast<size_t>(i)];
+      for (int64_t c = 0; c < codes.rows; ++c) back += decoder.map.at(c, i) * codes.at(c, row);
+      for (int64_t c = 0; c < kDims; ++c) back += decoder.anchor_map.at(c, i) * anchor.at(row, c);
+      loss += std::pow(double{back} - y.at(row, i), 2);
+    }
+  }
+  EXPECT_NEAR(loss / kTokens, with.unpredictable, 0.002);
+}
+
+// A fitted codec of three layers for a small model, and rows to try it on.
 class RdCodec : public ::testing::Test {
  protected:
   RdCodec() {
     const LinearPair pair = linear_pair(4000, 2 * model_.kv_width(), 0.05f, 5);
-    const RateFit fitted = fit(pair);
+    const Fitted fitted = fit(pair);
     const DenseMatrix codes = codes_of(fitted.encoder, pair.x);
     std::vector<ComponentSample> samples;
     for (int64_t c = 0; c < codes.rows; ++c) {
@@ -140,11 +196,13 @@ class RdCodec : public ::testing::Test {
     }
     train_tables(samples, settings_);
     settings_.steps = {0.02f, 0.1f, 0.5f};
+    encoder_.plan = decoder_.plan = layer_by_layer(model_.layers, 0);
     for (int32_t layer = 0; layer < model_.layers; ++layer) {
-      encoders_.push_back(fitted.encoder);
-      decoders_.push_back(fitted.decoder);
+      encoder_.units.push_back(fitted.encoder);
+      decoder_.units.push_back(fitted.decoder);
       settings_.deviations.push_back(fitted.deviations);
     }
+    encoder_.quantiser = decoder_.quantiser = settings_;
     fitted_ = fitted;
     const LinearPair fresh = linear_pair(64, 2 * model_.kv_width(), 0.05f, 6);
     const int64_t width = model_.kv_width();
@@ -161,10 +219,10 @@ class RdCodec : public ::testing::Test {
   ByteBuffer encode(int32_t level, int32_t cap = 0) const {
     ByteBuffer payload;
     const RankCaps caps{.key = cap, .value = cap, .hidden = 0, .level = level};
-    RdEncoder(model_, encoders_, settings_, {}).encode(sample_.chunk, caps, payload);
+    RdEncoder(model_, encoder_, {}).encode(sample_.chunk, caps, payload);
     return payload;
   }
-  RdDecoder decoder() const { return {model_, decoders_, settings_, {}}; }
+  RdDecoder decoder() const { return {model_, decoder_, {}}; }
 
   double loss(const DecodedLayer& out) const {
     const int64_t width = model_.kv_width();
@@ -182,8 +240,8 @@ class RdCodec : public ::testing::Test {
   }
 
   CodecModel model_ = small_model();
-  std::vector<RdLayerEncoder> encoders_;
-  std::vector<RdLayerDecoder> decoders_;
+  RdEncoderMaps encoder_;
+  RdDecoderMaps decoder_;
   RdQuantiserSettings settings_;
   RateFit fitted_;
   SampleChunk sample_{model_, 1, 32, 64, 7};
@@ -225,13 +283,14 @@ TEST_F(RdCodec, ValuesFarFromCalibrationEscapeTheirTable) {
   ASSERT_TRUE(decoder().decode(sample_.place(), payload, out).ok());
   // The same values through the maps of the components sent, without quantisation.
   const int64_t sent = static_cast<int64_t>(payload[4]);
-  const DenseMatrix x = unrotated_keys_values(model_, 32, sample_.keys.view(), sample_.values.view());
-  const DenseMatrix codes = codes_of(encoders_[1], x);
+  const DenseMatrix x =
+      side_by_side(unrotated_copy(sample_.keys.view(), model_.head_dim, 32, model_.rope).view(), sample_.values.view());
+  const DenseMatrix codes = codes_of(encoder_.units[1], x);
   const int64_t width = model_.kv_width();
   for (int64_t row = 0; row < 64; ++row) {
     for (int64_t i = 0; i < width; ++i) {
-      float expected = decoders_[1].mean[static_cast<size_t>(width + i)];
-      for (int64_t c = 0; c < sent; ++c) expected += decoders_[1].map.at(c, width + i) * codes.at(c, row);
+      float expected = decoder_.units[1].mean[static_cast<size_t>(width + i)];
+      for (int64_t c = 0; c < sent; ++c) expected += decoder_.units[1].map.at(c, width + i) * codes.at(c, row);
       ASSERT_NEAR(out.values[static_cast<size_t>(row * width + i)], expected, 0.2f + 1e-4f * std::abs(expected));
     }
   }

@@ -6,14 +6,14 @@
 #include <vector>
 
 #include "common/codec/rd/rd_quantiser.h"
+#include "common/codec/rd/rd_state.h"
 #include "tests/unit/codec/codec_samples.h"
 
 namespace scd::testing {
 
 struct RdSample {
-  std::vector<RdLayerEncoder> encoders;
-  std::vector<RdLayerDecoder> decoders;
-  RdQuantiserSettings quantiser;
+  RdEncoderMaps encoder;
+  RdDecoderMaps decoder;
 };
 
 inline float normal_share(float from, float to) {
@@ -21,27 +21,36 @@ inline float normal_share(float from, float to) {
   return below(to) - below(from);
 }
 
-// Components are the values themselves, in order, times a falling weight from 1 down to 1/2.
-inline RdSample sample_rd(const CodecModel& model, std::vector<float> steps) {
+// Components are the values themselves, in order, times a falling weight from 1 down to 1/2. With an anchor its part is
+// in every component and taken out again by the decoder: where both models are one, nothing is lost.
+inline RdSample sample_rd(const CodecModel& model, const LayerPlan& plan, std::vector<float> steps) {
   RdSample sample;
-  const int64_t width = 2 * model.kv_width();
-  for (int32_t layer = 0; layer < model.layers; ++layer) {
-    RdLayerEncoder encoder{DenseMatrix(width, width), std::vector<float>(static_cast<size_t>(width))};
-    RdLayerDecoder decoder{DenseMatrix(width, width), std::vector<float>(static_cast<size_t>(width))};
+  sample.encoder.plan = plan;
+  RdQuantiserSettings& quantiser = sample.encoder.quantiser;
+  for (size_t unit = 0; unit < plan.units.size(); ++unit) {
+    const int64_t width = rd_state_width(model, plan.units[unit]);
+    const int64_t anchor = plan.anchor_of(unit) >= 0 ? model.hidden : 0;
+    RdUnitEncoder encoder{DenseMatrix(width, width + anchor), std::vector<float>(static_cast<size_t>(width))};
+    RdUnitDecoder decoder{DenseMatrix(width, width), anchor > 0 ? DenseMatrix(anchor, width) : DenseMatrix{},
+                          std::vector<float>(static_cast<size_t>(width))};
     std::vector<float> deviations;
     for (int64_t i = 0; i < width; ++i) {
       const float weight = 1.0f / (1.0f + static_cast<float>(i) / static_cast<float>(width));
       encoder.map.at(i, i) = weight;
       decoder.map.at(i, i) = 1 / weight;
       deviations.push_back(weight);
+      if (anchor > 0) {
+        encoder.map.at(i, width + i % anchor) = -0.1f * weight;
+        decoder.anchor_map.at(i % anchor, i) = 0.1f;
+      }
     }
-    sample.encoders.push_back(std::move(encoder));
-    sample.decoders.push_back(std::move(decoder));
-    sample.quantiser.deviations.push_back(std::move(deviations));
+    sample.encoder.units.push_back(std::move(encoder));
+    sample.decoder.units.push_back(std::move(decoder));
+    quantiser.deviations.push_back(std::move(deviations));
   }
-  sample.quantiser.steps = std::move(steps);
-  sample.quantiser.frequencies = DenseMatrix(kRdTables, kRansSymbols);
-  sample.quantiser.shifts.assign(kRdTables, 0.0f);
+  quantiser.steps = std::move(steps);
+  quantiser.frequencies = DenseMatrix(kRdTables, kRansSymbols);
+  quantiser.shifts.assign(kRdTables, 0.0f);
   for (size_t table = 0; table < kRdTables; ++table) {
     std::array<uint64_t, kRansSymbols> counts{};
     const float cell = 1 / rd_ratio_of(table);
@@ -52,9 +61,11 @@ inline RdSample sample_rd(const CodecModel& model, std::vector<float> steps) {
     counts[kRdEscape] = 1;
     const RansFrequencies frequencies = scale_to_frequencies(counts);
     for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
-      sample.quantiser.frequencies.at(static_cast<int64_t>(table), static_cast<int64_t>(symbol)) = frequencies[symbol];
+      quantiser.frequencies.at(static_cast<int64_t>(table), static_cast<int64_t>(symbol)) = frequencies[symbol];
     }
   }
+  sample.decoder.plan = plan;
+  sample.decoder.quantiser = quantiser;
   return sample;
 }
 

@@ -29,7 +29,7 @@ TEST(ScdCodec, IdentityMapsGiveTheCacheBackWithinBfloat16) {
   SampleChunk sample(model, 2, 64, 33, 5);
   DecodedLayer out;
   ASSERT_TRUE(decoder.decode(sample.place(), encode(encoder, sample), out).ok());
-  EXPECT_FALSE(out.is_attention_input);
+  EXPECT_EQ(out.kind, DecodedKind::kKeysValues);
   for (size_t i = 0; i < out.keys.size(); ++i) {
     ASSERT_NEAR(out.keys[i], sample.keys.values[i], 0.03f);
     ASSERT_NEAR(out.values[i], sample.values.values[i], 0.02f);
@@ -63,7 +63,7 @@ TEST(ScdCodec, PatchPredictsTheAttentionInput) {
   SampleChunk sample(model, 1, 16, 9, 6);
   DecodedLayer out;
   ASSERT_TRUE(decoder.decode(sample.place(), encode(encoder, sample), out).ok());
-  ASSERT_TRUE(out.is_attention_input);
+  ASSERT_EQ(out.kind, DecodedKind::kAttentionInput);
   EXPECT_TRUE(out.keys.empty());
 
   const DenseMatrix map = testing::sample_encoder_layers(model)[1].hidden;
@@ -84,7 +84,7 @@ TEST(ScdCodec, PatchPredictsTheAttentionInput) {
       double expected = predictor.bias[size_t(c)];
       for (int64_t r = 0; r < 12; ++r) expected += code[size_t(r)] * predictor.linear.at(r, c);
       for (int64_t w = 0; w < 5; ++w) expected += inner[size_t(w)] * predictor.output.at(w, c);
-      ASSERT_NEAR(out.attention_input[size_t(token * model.hidden + c)], expected, 0.01 * (1 + std::abs(expected)));
+      ASSERT_NEAR(out.hidden[size_t(token * model.hidden + c)], expected, 0.01 * (1 + std::abs(expected)));
     }
   }
 }

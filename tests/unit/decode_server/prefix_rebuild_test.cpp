@@ -28,12 +28,13 @@ class FillDecoder final : public Decoder {
     float value = 0;
     if (payload.size() != sizeof value) return Failure{ErrorCode::kDataLoss, "not a float"};
     std::memcpy(&value, payload.data(), sizeof value);
-    out.is_attention_input = false;
+    out.kind = DecodedKind::kKeysValues;
     out.tokens = place.tokens;
     out.keys.assign(static_cast<size_t>(place.tokens * width_), value);
     out.values.assign(out.keys.size(), -value);
     return Done{};
   }
+  Result<LayerPlan> plan(int32_t exact_layers) const override { return layer_by_layer(2, exact_layers); }
   size_t max_payload_bytes(int64_t) const override { return sizeof(float); }
 
  private:
@@ -82,8 +83,7 @@ class PrefixRebuildTest : public ::testing::Test {
     plan.encoder_id = plan.decoder->encoder_id();
     plan.handover_tokens = kHandover;
     plan.chunk_tokens = kChunk;
-    plan.first_layer = first_layer;
-    plan.layers = model_.config().layers;
+    plan.layers = layer_by_layer(model_.config().layers, first_layer);
     return PrefixRebuild({model_, cache_, job_, std::move(plan), native_tokens});
   }
 

@@ -17,7 +17,7 @@ std::vector<TokenId> prompt(int64_t tokens, TokenId first = 0) {
 
 CodeCache::Chunk chunk(TokenRange tokens, size_t bytes = 100) {
   StoredChunk stored{tokens, {}};
-  stored.units.push_back({0, tokens, 0, 0, SharedBytes::from(ByteBuffer(bytes))});
+  stored.units.push_back({0, 1, tokens, 0, 0, SharedBytes::from(ByteBuffer(bytes))});
   return std::make_shared<const StoredChunk>(std::move(stored));
 }
 

@@ -24,21 +24,23 @@ TEST(Handover, ChunksEndAtMultiplesAndAtTheEndAndLeaveOutSkippedTokens) {
 }
 
 TEST(Handover, WithNothingStoredTheWholeIsComputed) {
-  const HandoverPlan plan = plan_handover(asking(80), {0, 128}, 32, 10);
+  const HandoverPlan plan = plan_handover(asking(80), {0, 128}, 32, layer_by_layer(10, 0));
   EXPECT_EQ(plan.handover_tokens, 80);
   EXPECT_EQ(plan.cached_tokens, 0);
   EXPECT_EQ(plan.messages(), 30U);
 }
 
 TEST(Handover, AShortUncachedTailIsLeftToTheConsumer) {
-  const HandoverPlan plan = plan_handover(asking(96), {.cached_tokens = 80, .max_uncached_tail = 16}, 32, 10);
+  const HandoverPlan plan =
+      plan_handover(asking(96), {.cached_tokens = 80, .max_uncached_tail = 16}, 32, layer_by_layer(10, 0));
   EXPECT_EQ(plan.handover_tokens, 80);
   EXPECT_EQ(plan.cached_tokens, 80);
   EXPECT_EQ(plan.chunks.back(), (TokenRange{64, 16}));
 }
 
 TEST(Handover, ALongUncachedTailIsComputedAndStoredWholeChunksAreUsed) {
-  const HandoverPlan plan = plan_handover(asking(160), {.cached_tokens = 80, .max_uncached_tail = 16}, 32, 10);
+  const HandoverPlan plan =
+      plan_handover(asking(160), {.cached_tokens = 80, .max_uncached_tail = 16}, 32, layer_by_layer(10, 0));
   EXPECT_EQ(plan.handover_tokens, 160);
   EXPECT_EQ(plan.cached_tokens, 64) << "the stored tail [64, 80) is not a chunk of this hand-over";
   EXPECT_EQ(plan.chunks.size(), 5U);
@@ -47,19 +49,20 @@ TEST(Handover, ALongUncachedTailIsComputedAndStoredWholeChunksAreUsed) {
 TEST(Handover, ChunksTheConsumerHoldsAreNotSent) {
   PrefillRequest request = asking(96);
   request.held_tokens = 40;
-  request.first_layer = 1;
-  const HandoverPlan plan = plan_handover(request, {}, 32, 10);
+  const HandoverPlan plan = plan_handover(request, {}, 32, layer_by_layer(10, 1));
   EXPECT_THAT(plan.chunks, ElementsAre(TokenRange{32, 32}, TokenRange{64, 32}));
   EXPECT_EQ(plan.first_token(), 32);
   EXPECT_EQ(plan.messages(), 18U);
   request.held_tokens = 96;
-  EXPECT_THAT(plan_handover(request, {}, 32, 10).chunks, IsEmpty());
+  EXPECT_THAT(plan_handover(request, {}, 32, layer_by_layer(10, 1)).chunks, IsEmpty());
 }
 
 TEST(Handover, AConsumerThatHoldsMoreThanIsStoredGetsAllItAskedFor) {
   PrefillRequest request = asking(96);
   request.held_tokens = 64;
-  EXPECT_EQ(plan_handover(request, {.cached_tokens = 32, .max_uncached_tail = 128}, 32, 10).handover_tokens, 96);
+  EXPECT_EQ(plan_handover(request, {.cached_tokens = 32, .max_uncached_tail = 128}, 32, layer_by_layer(10, 0))
+                .handover_tokens,
+            96);
 }
 
 TEST(SpanLog, IsSortedSummedAndBounded) {

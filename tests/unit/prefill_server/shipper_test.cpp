@@ -40,7 +40,7 @@ struct Told : PrefillListener {
 class NoEncoder : public Encoder {
  public:
   const Sha256Digest& id() const override { return id_; }
-  bool needs_attention_input(int32_t) const override { return false; }
+  Result<LayerPlan> plan(int32_t exact_layers) const override { return layer_by_layer(2, exact_layers); }
   void encode(const LayerChunk&, const RankCaps&, ByteBuffer&) const override {}
 
  private:
@@ -57,7 +57,8 @@ class ShipperTest : public ::testing::Test {
     request.credit_messages = credit;
     request.handover_tokens = 32;
     request.tokens.resize(32);
-    HandoverPlan plan{.handover_tokens = 32, .cached_tokens = 0, .chunks = {{0, 16}, {16, 16}}, .layers = 2};
+    HandoverPlan plan{
+        .handover_tokens = 32, .cached_tokens = 0, .chunks = {{0, 16}, {16, 16}}, .layers = layer_by_layer(2, 0)};
     PrefixNames names({}, request.tokens);
     return std::make_shared<PrefillJob>(
         PrefillJob::Args{std::move(request), std::move(plan), std::move(names), encoder_, told_,
@@ -69,7 +70,7 @@ class ShipperTest : public ::testing::Test {
     std::vector<CodeUnit> all;
     for (const TokenRange& tokens : {TokenRange{0, 16}, TokenRange{16, 16}}) {
       for (int32_t layer = 0; layer < 2; ++layer) {
-        all.push_back({layer, tokens, 5, 77, SharedBytes::from(ByteBuffer(10))});
+        all.push_back({layer, 1, tokens, 5, 77, SharedBytes::from(ByteBuffer(10))});
       }
     }
     return all;

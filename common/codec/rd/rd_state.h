@@ -1,0 +1,19 @@
+// What the regressions of `rd` see of a chunk (rd_maps.h): x of the producer, y of the consumer, and their anchors.
+#pragma once
+
+#include "common/codec/codec.h"
+#include "common/codec/codec_model.h"
+#include "common/codec/dense_matrix.h"
+
+namespace scd {
+
+int64_t rd_state_width(const CodecModel& model, const CodedUnit& unit);
+
+// The residual stream over the root mean square of the anchor's, row by row.
+DenseMatrix rd_residual(kernels::ConstMatrix residual, kernels::ConstMatrix anchor);
+
+// Each row divided by its root mean square.
+DenseMatrix normalised_rows(kernels::ConstMatrix rows);
+float root_mean_square(const float* row, int64_t count);
+
+}  // namespace scd

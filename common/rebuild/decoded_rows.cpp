@@ -1,0 +1,42 @@
+#include "common/rebuild/decoded_rows.h"
+
+#include "common/base/check.h"
+#include "kernels/paged_kv.h"
+
+namespace scd {
+namespace {
+
+kernels::ConstMatrix columns_of(kernels::ConstMatrix rows, int64_t first, int64_t count) {
+  rows.data = rows.row<float>(0) + first;
+  rows.columns = count;
+  return rows;
+}
+
+}  // namespace
+
+kernels::ConstMatrix decoded_rows(const std::vector<float>& values, int64_t tokens, int64_t skipped) {
+  const int64_t width = std::ssize(values) / tokens;
+  return kernels::matrix(values.data() + skipped * width, tokens - skipped, width);
+}
+
+void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place, const DecodedLayer& decoded) {
+  SCD_CHECK(decoded.kind != DecodedKind::kResidual, "keys and values, or what gives them");
+  if (place.skipped >= decoded.tokens) return;
+  const int64_t first = place.first_position + place.skipped;
+  if (decoded.kind == DecodedKind::kAttentionInput) {
+    project_keys_values(model, cache, place.first_layer, {&place.pages, first, {}},
+                        decoded_rows(decoded.hidden, decoded.tokens, place.skipped));
+    return;
+  }
+  const kernels::ConstMatrix keys = decoded_rows(decoded.keys, decoded.tokens, place.skipped);
+  const kernels::ConstMatrix values = decoded_rows(decoded.values, decoded.tokens, place.skipped);
+  const kernels::SequenceRows rows{place.pages.page_ids(), 0, keys.rows, first};
+  const int64_t width = cache.shape().kv_width();
+  for (int64_t column = 0; column < keys.columns; column += width) {
+    const auto layer = place.first_layer + static_cast<int32_t>(column / width);
+    kernels::write_kv(cache.layer(layer), std::span(&rows, 1), columns_of(keys, column, width),
+                      columns_of(values, column, width));
+  }
+}
+
+}  // namespace scd

@@ -1,0 +1,24 @@
+// What a decoder made of a chunk, into the consumer's paged cache.
+#pragma once
+
+#include <cstdint>
+
+#include "common/codec/codec.h"
+#include "common/model/forward.h"
+
+namespace scd {
+
+struct DecodedPlace {
+  const PageTable& pages;
+  int32_t first_layer = 0;
+  int64_t first_position = 0;
+  int64_t skipped = 0;  // so many first tokens stay as they are in the cache
+};
+
+// Keys and values as they are, or from an attention input with the model's own weights. Not for residual streams.
+void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place, const DecodedLayer& decoded);
+
+// Rows [skipped, tokens) of a decoded matrix that has `tokens` rows.
+kernels::ConstMatrix decoded_rows(const std::vector<float>& values, int64_t tokens, int64_t skipped);
+
+}  // namespace scd

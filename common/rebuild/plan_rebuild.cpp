@@ -1,0 +1,76 @@
+#include "common/rebuild/plan_rebuild.h"
+
+#include <algorithm>
+
+#include "common/base/check.h"
+#include "common/rebuild/decoded_rows.h"
+
+namespace scd {
+
+PlanRebuild::PlanRebuild(Args args) : args_(args), spans_(args.plan.units.size()) {
+  for (size_t unit = 0; unit < spans_.size(); ++unit) {
+    const CodedUnit& coded = args_.plan.units[unit];
+    if (!coded.residual) continue;
+    spans_[unit] =
+        std::make_unique<NativeLayers>(NativeLayers::Args{.model = args_.model,
+                                                          .cache = args_.cache,
+                                                          .pages = args_.pages,
+                                                          .tokens = args_.tokens,
+                                                          .first_token = args_.exact_tokens,
+                                                          .first_layer = coded.first_layer,
+                                                          .layers = coded.layers,
+                                                          .keep_anchor = args_.decoder.needs_anchor(coded.end() - 1)});
+  }
+}
+
+bool PlanRebuild::needs_anchor(size_t unit) const {
+  const int32_t anchor = args_.plan.anchor_of(unit);
+  return anchor >= 0 && args_.decoder.needs_anchor(anchor);
+}
+
+// The native layers that end at the unit's anchor.
+const NativeLayers& PlanRebuild::run_before(size_t unit) const {
+  for (size_t i = unit; i-- > 0;) {
+    if (spans_[i]) return *spans_[i];
+  }
+  SCD_CHECK(args_.exact_layers != nullptr, "exact layers before the first unit");
+  return *args_.exact_layers;
+}
+
+bool PlanRebuild::applicable(int32_t first_layer, int64_t first_position, int64_t tokens) const {
+  const size_t unit = args_.plan.unit_at(first_layer);
+  if (running() || unit == spans_.size()) return !running();
+  const int64_t end = first_position + tokens;
+  if (needs_anchor(unit) && run_before(unit).done_tokens() < end) return false;
+  // A span's tokens attend to those before them.
+  return !spans_[unit] || end <= args_.exact_tokens ||
+         spans_[unit]->done_tokens() == std::max(first_position, args_.exact_tokens);
+}
+
+Result<Done> PlanRebuild::apply(int32_t first_layer, int64_t first_position, int64_t tokens,
+                                std::span<const std::byte> payload) {
+  PayloadPlace place{first_layer, first_position, tokens};
+  const size_t unit = args_.plan.unit_at(first_layer);
+  if (unit < spans_.size() && needs_anchor(unit)) place.anchor = run_before(unit).anchor(first_position, tokens);
+  if (auto decoded = args_.decoder.decode(place, payload, decoded_); !decoded) return decoded;
+  const int64_t skipped = std::min(std::max<int64_t>(args_.exact_tokens - first_position, 0), tokens);
+  if (decoded_.kind != DecodedKind::kResidual) {
+    write_decoded(args_.model, args_.cache, {args_.pages, first_layer, first_position, skipped}, decoded_);
+  } else if (skipped < tokens) {
+    running_ = spans_.at(unit).get();
+    running_->begin(decoded_rows(decoded_.hidden, tokens, skipped));
+  }
+  return Done{};
+}
+
+void PlanRebuild::run_layer() {
+  SCD_CHECK(running(), "a native span is running");
+  running_->run_layer();
+  if (!running_->running()) running_ = nullptr;
+}
+
+bool PlanRebuild::span_done(size_t unit, int64_t end) const {
+  return !spans_[unit] || spans_[unit]->done_tokens() >= end;
+}
+
+}  // namespace scd

@@ -1,0 +1,132 @@
+#include "tools/scd/rd_fitter.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/codec/calibration/predictor_fit.h"
+#include "common/codec/rd/rd_quantiser.h"
+#include "kernels/linear.h"
+
+namespace scd {
+namespace {
+
+Eigen::MatrixXd unit_metric(const Model& consumer, const RdStatistics& statistics, std::span<const LayerMetric> metrics,
+                            const AnchoredUnit& of) {
+  if (of.unit.residual) return residual_metric(consumer, of, metrics, statistics);
+  const Eigen::Index width = metrics.front().keys.rows();
+  const Eigen::Index all = width * of.unit.layers;
+  Eigen::MatrixXd metric = Eigen::MatrixXd::Zero(2 * all, 2 * all);
+  for (int32_t i = 0; i < of.unit.layers; ++i) {
+    const LayerMetric& layer = metrics[static_cast<size_t>(of.unit.first_layer + i)];
+    metric.block(i * width, i * width, width, width) = layer.keys;
+    metric.block(all + i * width, all + i * width, width, width) = layer.values;
+  }
+  return metric;
+}
+
+// [components, sampled tokens]
+DenseMatrix sample_codes(const DenseMatrix& sample, const RdUnitEncoder& encoder) {
+  DenseMatrix codes(encoder.map.rows, sample.rows);
+  for (int64_t row = 0; row < codes.rows; ++row) {
+    std::fill_n(codes.view().row<float>(row), codes.columns, encoder.offset[static_cast<size_t>(row)]);
+  }
+  kernels::gemm_f32(
+      {.a = encoder.map.view(), .b = sample.view(), .c = codes.view(), .transpose_b = true, .beta = 1.0f});
+  return codes;
+}
+
+void train(const RdStatistics& statistics, std::span<const AnchoredUnit> units, RdEncoderMaps& encoder) {
+  std::vector<DenseMatrix> codes;
+  std::vector<ComponentSample> samples;
+  for (size_t i = 0; i < units.size(); ++i) {
+    codes.push_back(sample_codes(statistics.unit(units[i]).sample, encoder.units[i]));
+  }
+  for (size_t i = 0; i < units.size(); ++i) {
+    for (int64_t row = 0; row < codes[i].rows; row += 3) {
+      samples.push_back({{codes[i].view().row<float>(row), static_cast<size_t>(codes[i].columns)},
+                         encoder.quantiser.deviations[i][static_cast<size_t>(row)]});
+    }
+  }
+  train_tables(samples, encoder.quantiser);
+}
+
+// Entropy of each table's distribution, bits a symbol.
+std::vector<double> bits_of_tables(const RdQuantiserSettings& settings) {
+  std::vector<double> bits(kRdTables);
+  for (size_t table = 0; table < kRdTables; ++table) {
+    for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
+      const double share =
+          settings.frequencies.at(static_cast<int64_t>(table), static_cast<int64_t>(symbol)) / double{kRansTotal};
+      if (share > 0) bits[table] -= share * std::log2(share);
+    }
+  }
+  return bits;
+}
+
+double bits_at(const RdQuantiserSettings& settings, std::span<const double> table_bits, double step) {
+  double bits = 0;
+  for (const std::vector<float>& deviations : settings.deviations) {
+    for (const float deviation : deviations) {
+      const auto ratio = static_cast<float>(deviation / step);
+      if (ratio < kRdSmallestRatio) break;
+      // Above the last table's range every octave costs a bit.
+      const float over = std::max(0.0f, std::log2(ratio / rd_ratio_of(kRdTables - 1)));
+      bits += table_bits[rd_table_of(ratio)] + over;
+    }
+  }
+  return bits;
+}
+
+// The step at which all units cost so many bits a token, by the tables.
+float step_for(const RdQuantiserSettings& settings, double wanted_bits) {
+  const std::vector<double> table_bits = bits_of_tables(settings);
+  double low = -60, high = 60;  // log2 of the step
+  for (int i = 0; i < 60; ++i) {
+    const double middle = (low + high) / 2;
+    (bits_at(settings, table_bits, std::exp2(middle)) > wanted_bits ? low : high) = middle;
+  }
+  return static_cast<float>(std::exp2(high));
+}
+
+// Components that even the finest level does not send are of no use.
+void drop_unsent(RdUnitEncoder& encoder, std::vector<float>& deviations, float finest_step) {
+  const auto sent = std::count_if(deviations.begin(), deviations.end(),
+                                  [&](float deviation) { return deviation / finest_step >= kRdSmallestRatio; });
+  const auto kept = std::max<int64_t>(1, sent);
+  deviations.resize(static_cast<size_t>(kept));
+  encoder.offset.resize(static_cast<size_t>(kept));
+  encoder.map.rows = kept;
+  encoder.map.values.resize(static_cast<size_t>(kept * encoder.map.columns));
+}
+
+}  // namespace
+
+RdFit fit_rd(const Model& consumer, const RdStatistics& statistics, std::span<const LayerMetric> metrics,
+             const LayerPlan& plan, const RdFitOptions& options) {
+  RdFit fit;
+  fit.encoder.plan = fit.decoder.plan = plan;
+  const std::vector<AnchoredUnit> units = anchored_units(plan);
+  for (const AnchoredUnit& of : units) {
+    RateFit rate =
+        fit_rate(statistics.unit(of).moment(), unit_metric(consumer, statistics, metrics, of), options.ridge);
+    round_to_bf16(rate.encoder.map.values);
+    fit.encoder.units.push_back(std::move(rate.encoder));
+    fit.encoder.quantiser.deviations.push_back(std::move(rate.deviations));
+    fit.units.push_back({of, rate.energy, rate.unpredictable});
+  }
+  train(statistics, units, fit.encoder);
+  for (const double ratio : options.ratios) {
+    fit.encoder.quantiser.steps.push_back(step_for(fit.encoder.quantiser, 8 * options.raw_bytes / ratio));
+  }
+  for (size_t i = 0; i < units.size(); ++i) {
+    drop_unsent(fit.encoder.units[i], fit.encoder.quantiser.deviations[i], fit.encoder.quantiser.steps.front());
+    RdUnitDecoder decoder = fit_decoder(statistics.unit(units[i]).moment(), fit.encoder.units[i], options.ridge);
+    round_to_bf16(decoder.map.values);
+    round_to_bf16(decoder.anchor_map.values);
+    fit.decoder.units.push_back(std::move(decoder));
+  }
+  fit.decoder.quantiser = fit.encoder.quantiser;
+  return fit;
+}
+
+}  // namespace scd
