@@ -55,7 +55,8 @@ void check_config(const DecodeConfig& config) {
   if (config.model.directory.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "model.directory is not set; it must name a Hugging Face checkpoint");
   }
-  const bool calibrated = config.codec.mode == CodecMode::kScd || config.codec.mode == CodecMode::kRd;
+  const bool calibrated = config.codec.mode == CodecMode::kScd || config.codec.mode == CodecMode::kRd ||
+                          config.codec.mode == CodecMode::kKvtc;
   if (calibrated && config.codec.artifact.empty()) {
     throw Error(ErrorCode::kInvalidArgument,
                 "codec.mode is scd or rd but codec.artifact names no directory made by scd calibrate");

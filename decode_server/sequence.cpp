@@ -30,7 +30,7 @@ std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const Comp
   wish.skip_tokens = config.codec.sinks / kBlockTokens * kBlockTokens;
   const bool coded = request.mode == TransferMode::kCodec && request.exact_layers.has_value();
   wish.first_layer = coded ? *request.exact_layers : config.codec.exact_layer0 ? 1 : 0;
-  wish.predicts = coded && *request.exact_layers > 0;
+  wish.predicts = coded && request.predicts;
   if (wish.handover_tokens <= config.codec.sinks) return std::nullopt;
   return wish;
 }

@@ -99,7 +99,10 @@ ValidationContext context_of(const DecodeConfig& config, const Model& model, con
   context.artifact_codec = codec;
   context.levels = static_cast<int32_t>(kl_of_levels(*identity.artifact).size());
   context.level = choose_level(config.codec, *identity.artifact);
-  if (codec == CodecId::kRd) context.exact_layers = identity.artifact->rd.plan.exact_layers;
+  if (codec != CodecId::kScd) {
+    context.exact_layers = identity.artifact->rd.plan.exact_layers;
+    context.predicts = identity.artifact->rd.plan.predicted;
+  }
   return context;
 }
 

@@ -8,7 +8,7 @@ export SCD_CACHE="${SCD_CACHE:-$HOME/.cache/scd}"
 debian_packages=(
   g++ cmake ninja-build pkg-config git ca-certificates
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
-  libucx-dev ucx-utils libdnnl-dev ocl-icd-opencl-dev libeigen3-dev libssl-dev
+  libucx-dev ucx-utils libdnnl-dev ocl-icd-opencl-dev libeigen3-dev libopenblas-openmp-dev liblapacke-dev libssl-dev
   libspdlog-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev
   libgtest-dev libgmock-dev python3 python3-venv python3-grpcio clang-format
 )

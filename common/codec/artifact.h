@@ -57,7 +57,7 @@ struct ArtifactEncoder {
   std::string fitted_with;  // weights fingerprint of the consumer whose cache the codes were fitted on
   CodecId codec = CodecId::kScd;
   std::vector<ScdLayerEncoder> layers;  // of scd
-  RdEncoderMaps rd;                     // of rd
+  RdEncoderMaps rd;                     // of rd and kvtc
 
   std::vector<int32_t> patch_layers() const;
   bool operator==(const ArtifactEncoder&) const = default;
@@ -72,9 +72,9 @@ struct ArtifactDecoder {
   CalibrationRecord calibration;
   CodecId codec = CodecId::kScd;
   CodecPrediction prediction;           // of the finest level
-  std::vector<CodecPrediction> levels;  // of rd, the finest first
+  std::vector<CodecPrediction> levels;  // of rd and kvtc, the finest first
   std::vector<ScdLayerDecoder> layers;  // of scd
-  RdDecoderMaps rd;                     // of rd
+  RdDecoderMaps rd;                     // of rd and kvtc
   bool operator==(const ArtifactDecoder&) const = default;
 };
 

@@ -214,6 +214,7 @@ template <class Maps>
 void put_rd_header(json& header, const Maps& maps) {
   header["steps"] = maps.quantiser.steps;
   header["exact_layers"] = maps.plan.exact_layers;
+  header["predicted"] = maps.plan.predicted ? 1 : 0;
   header["units"] = json::array();
   for (const CodedUnit& unit : maps.plan.units) {
     header["units"].push_back(
@@ -225,6 +226,7 @@ template <class Maps>
 void read_rd_header(const JsonFields& fields, Maps& maps) {
   maps.quantiser.steps = fields.floats("steps", kRdMaxLevels);
   maps.plan.exact_layers = static_cast<int32_t>(fields.integer("exact_layers", 0, 4096));
+  maps.plan.predicted = fields.integer("predicted", 0, 1) == 1;
   for (const JsonFields& unit : fields.children("units", 4096)) {
     maps.plan.units.push_back({static_cast<int32_t>(unit.integer("first_layer", 0, 4096)),
                                static_cast<int32_t>(unit.integer("layers", 1, 4096)),
@@ -289,7 +291,7 @@ ArtifactFiles serialize(const ArtifactDecoder& decoder) {
   header["model"] = to_json(decoder.model);
   header["calibration"] = to_json(decoder.calibration);
   header["prediction"] = to_json(decoder.prediction);
-  if (decoder.codec == CodecId::kRd) {
+  if (decoder.codec != CodecId::kScd) {
     put_rd_header(header, decoder.rd);
     header["levels"] = json::array();
     for (const CodecPrediction& level : decoder.levels) header["levels"].push_back(to_json(level));
@@ -309,7 +311,7 @@ ArtifactEncoder parse_encoder(const ArtifactFiles& files, const std::filesystem:
   encoder.calibration = read_calibration(fields.child("calibration"));
   encoder.fitted_with = fields.hex_digest("fitted_with");
   const std::filesystem::path tensors = directory / "tensors.safetensors";
-  if (encoder.codec == CodecId::kRd) read_rd_header(fields, encoder.rd);
+  if (encoder.codec != CodecId::kScd) read_rd_header(fields, encoder.rd);
   parse_maps<ScdLayerEncoder>(files.tensors, encoder, tensors);
   if (encoder.codec == CodecId::kScd && fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
     throw Error(ErrorCode::kDataLoss,
@@ -334,9 +336,9 @@ ArtifactDecoder parse_decoder(const ArtifactFiles& files, const std::filesystem:
   decoder.model = read_model(fields.child("model"));
   decoder.calibration = read_calibration(fields.child("calibration"));
   decoder.prediction = read_prediction(fields.child("prediction"));
-  if (decoder.codec == CodecId::kRd) read_rd_header(fields, decoder.rd);
+  if (decoder.codec != CodecId::kScd) read_rd_header(fields, decoder.rd);
   parse_maps<ScdLayerDecoder>(files.tensors, decoder, directory / "tensors.safetensors");
-  if (decoder.codec == CodecId::kRd) {
+  if (decoder.codec != CodecId::kScd) {
     for (const JsonFields& level : fields.children("levels", kRdMaxLevels)) {
       decoder.levels.push_back(read_prediction(level));
     }

@@ -12,6 +12,7 @@ std::string range_text(int32_t first, int32_t count) {
 }  // namespace
 
 int32_t LayerPlan::anchor_of(size_t unit) const {
+  if (!predicted) return -1;
   for (size_t i = unit; i-- > 0;) {
     if (units[i].residual) return units[i].end() - 1;
   }
@@ -30,7 +31,7 @@ double LayerPlan::native_share(int32_t layers) const {
 }
 
 LayerPlan layer_by_layer(int32_t layers, int32_t exact_layers) {
-  LayerPlan plan{exact_layers, {}};
+  LayerPlan plan{exact_layers, {}, /*predicted=*/false};
   for (int32_t layer = exact_layers; layer < layers; ++layer) plan.units.push_back({.first_layer = layer});
   return plan;
 }
@@ -45,7 +46,8 @@ std::string plan_problem(const LayerPlan& plan, int32_t layers) {
       return "a unit of layers " + range_text(unit.first_layer, unit.layers) + " where layer " + std::to_string(next) +
              " of " + std::to_string(layers) + " comes next";
     }
-    if (unit.residual && plan.exact_layers == 0) return "a native span needs exact layers before it";
+    if (unit.residual && (plan.exact_layers == 0 || !plan.predicted))
+      return "a native span needs exact layers before it to be predicted from";
     next = unit.end();
   }
   return next == layers ? std::string() : "layers from " + std::to_string(next) + " on are in no unit";

@@ -26,8 +26,9 @@ struct CodedUnit {
 struct LayerPlan {
   int32_t exact_layers = 0;      // keys and values of layers before it come from the token ids
   std::vector<CodedUnit> units;  // by rising layer; they tile what is left
+  bool predicted = true;         // units are predicted from their anchors
 
-  // The layer before which the consumer's residual stream is known when a unit is decoded; -1: nowhere.
+  // The layer before which the consumer's residual stream is known when a unit is decoded; -1: none, or not used.
   int32_t anchor_of(size_t unit) const;
   // The unit that begins at a layer; units.size() when none does.
   size_t unit_at(int32_t layer) const;
@@ -36,7 +37,7 @@ struct LayerPlan {
   bool operator==(const LayerPlan&) const = default;
 };
 
-// Keys and values of each layer on its own.
+// Keys and values of each layer on its own, predicted from nothing.
 LayerPlan layer_by_layer(int32_t layers, int32_t exact_layers);
 
 // What keeps it from being the plan of a model with so many layers, or nothing.

@@ -22,7 +22,8 @@ struct CodecName {
 };
 constexpr std::array kCodecs{CodecName{CodecId::kRaw, "raw"},   CodecName{CodecId::kLossless, "lossless"},
                              CodecName{CodecId::kInt8, "int8"}, CodecName{CodecId::kInt4, "int4"},
-                             CodecName{CodecId::kScd, "scd"},   CodecName{CodecId::kRd, "rd"}};
+                             CodecName{CodecId::kScd, "scd"},   CodecName{CodecId::kRd, "rd"},
+                             CodecName{CodecId::kKvtc, "kvtc"}};
 
 template <class Part>
 const Part& required(const Part* artifact, CodecId id) {
@@ -47,7 +48,8 @@ std::unique_ptr<const PlainBody> make_plain_body(CodecId id, const CodecModel& p
     case CodecId::kInt8: return std::make_unique<IntegerBody>(8, producer.kv_heads, producer.head_dim);
     case CodecId::kInt4: return std::make_unique<IntegerBody>(4, producer.kv_heads, producer.head_dim);
     case CodecId::kScd:
-    case CodecId::kRd: return nullptr;
+    case CodecId::kRd:
+    case CodecId::kKvtc: return nullptr;
   }
   throw Error(ErrorCode::kInvalidArgument, "unknown codec id " + std::to_string(static_cast<int>(id)));
 }
@@ -76,13 +78,13 @@ std::optional<CodecId> codec_from_number(int number) {
   return found == kCodecs.end() ? std::nullopt : std::optional(found->id);
 }
 
-bool needs_artifact(CodecId id) { return id == CodecId::kScd || id == CodecId::kRd; }
+bool needs_artifact(CodecId id) { return id == CodecId::kScd || id == CodecId::kRd || id == CodecId::kKvtc; }
 
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact) {
   if (auto body = make_plain_body(id, producer)) return std::make_unique<PlainEncoder>(std::move(body), producer);
   const ArtifactEncoder& part = required(artifact, id);
-  if (id == CodecId::kRd) return std::make_unique<RdEncoder>(producer, part.rd, part.id);
-  return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
+  if (id == CodecId::kScd) return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
+  return std::make_unique<RdEncoder>(producer, part.rd, part.id);
 }
 
 std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
@@ -92,8 +94,8 @@ std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, co
   }
   const ArtifactDecoder& part = required(artifact, id);
   require_same_kv_shape(producer, consumer, "codec " + std::string(to_string(id)));
-  if (id == CodecId::kRd) return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id);
-  return std::make_unique<ScdDecoder>(consumer, part.layers, part.encoder_id);
+  if (id == CodecId::kScd) return std::make_unique<ScdDecoder>(consumer, part.layers, part.encoder_id);
+  return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id);
 }
 
 }  // namespace scd

@@ -32,6 +32,7 @@ void describe(ConfigVisitor& at, CodecOptions& codec) {
              {"int4", CodecMode::kInt4},
              {"scd", CodecMode::kScd},
              {"rd", CodecMode::kRd},
+             {"kvtc", CodecMode::kKvtc},
              {"oracle", CodecMode::kOracle}},
             "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
             "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), or not at all (oracle: the decode "

@@ -23,7 +23,16 @@ struct ModelOptions {
 };
 
 // The numbers of the protocol's Codec.
-enum class CodecMode : uint8_t { kRaw = 1, kScd = 2, kOracle = 3, kLossless = 4, kInt8 = 5, kInt4 = 6, kRd = 7 };
+enum class CodecMode : uint8_t {
+  kRaw = 1,
+  kScd = 2,
+  kOracle = 3,
+  kLossless = 4,
+  kInt8 = 5,
+  kInt4 = 6,
+  kRd = 7,
+  kKvtc = 8
+};
 
 struct RankOptions {  // 0: as calibrated
   int32_t key = 0;
@@ -34,8 +43,8 @@ struct RankOptions {  // 0: as calibrated
 // What a consumer asks for.
 struct CodecOptions {
   CodecMode mode = CodecMode::kRaw;
-  std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed for scd and rd
-  int32_t level = -1;              // of rd; -1: as max_kl allows
+  std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed for scd, rd and kvtc
+  int32_t level = -1;              // of rd and kvtc; -1: as max_kl allows
   RankOptions rank;
   bool exact_layer0 = true;    // compute layer 0 from the token ids instead of having it sent
   int32_t sinks = 16;          // first tokens computed here; whole pages

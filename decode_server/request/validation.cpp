@@ -149,7 +149,10 @@ void set_codec(const ValidationContext& context, std::optional<CodecId> id, cons
   }
   checked.mode = TransferMode::kCodec;
   checked.codec = {.id = *id, .rank = needs_artifact(*id) ? rank : RankCaps{}};
-  if (needs_artifact(*id)) checked.exact_layers = context.exact_layers;
+  if (needs_artifact(*id)) {
+    checked.exact_layers = context.exact_layers;
+    checked.predicts = context.predicts;
+  }
   if (needs_artifact(*id) && context.artifact_codec != id) {
     check.fail({ErrorCode::kFailedPrecondition,
                 "codec: this server has no artifact for " + std::string(to_string(*id)) + "; set codec.artifact"});

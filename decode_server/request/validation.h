@@ -23,6 +23,7 @@ struct ValidationContext {
   int32_t levels = 1;                       // of it
   int32_t level = 0;                        // where a request names none
   std::optional<int32_t> exact_layers{};    // that its calibration has the consumer compute
+  bool predicts = false;                    // from the residual stream of those layers
 };
 
 // What is asked of prefill servers when a request says nothing; nothing where the configuration is `oracle`.

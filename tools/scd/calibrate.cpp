@@ -1,31 +1,30 @@
 #include "tools/scd/calibrate.h"
 
 #include <algorithm>
-#include <charconv>
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
-#include <set>
-#include <sstream>
+#include <span>
 #include <string_view>
 
 #include "common/base/error.h"
-#include "common/codec/rd/rd_quantiser.h"
+#include "common/codec/registry.h"
 #include "common/model/fingerprint.h"
 #include "common/model/model_config.h"
 #include "common/tokenizer/tokenizer.h"
+#include "tools/scd/calibrate_rd.h"
 #include "tools/scd/calibration.h"
 #include "tools/scd/model_pair.h"
-#include "tools/scd/rd_calibration.h"
 #include "tools/scd/report.h"
 
 namespace scd {
 namespace {
 
-const std::set<std::string_view> kRdOptions{"--ratios", "--exact-layers",   "--group",
-                                            "--native", "--bandwidth-gbps", "--max-native-share"};
+constexpr std::array<std::string_view, 6> kScdOptions{"--rank-key",     "--rank-value", "--rank-hidden",
+                                                      "--patch-layers", "--pool",       "--network-width"};
 
 struct CalibrateOptions {
   ModelPairOptions pair;
@@ -35,11 +34,7 @@ struct CalibrateOptions {
   std::filesystem::path json;
   bool add_consumer = false;
   std::string codec = "scd";
-  RdCalibrationOptions rd;
-  // Every combination is a plan of rd.
-  std::vector<int32_t> exact_layers{1};
-  std::vector<int32_t> groups{1};
-  std::vector<std::string> native{"none"};
+  RdCommandOptions rd;
 };
 
 ModelIdentity identity_of(const std::filesystem::path& directory, const std::filesystem::path& adapter) {
@@ -163,7 +158,16 @@ void require_writable(const CalibrateOptions& options, const std::optional<Artif
   if (!there) return;
   if (options.add_consumer) {
     (void)check_compatible(*there, producer).value_or_throw();
-    return;
+    if (to_string(there->codec) == options.codec) return;
+    throw Error(ErrorCode::kFailedPrecondition, options.out.string() + " holds an encoder of codec " +
+                                                    std::string(to_string(there->codec)) + ", not of --codec " +
+                                                    options.codec);
+  }
+  if (options.codec != "scd") {
+    throw Error(ErrorCode::kAlreadyExists,
+                options.out.string() +
+                    " holds an artifact; choose another folder, remove this one, or keep its encoder "
+                    "with --add-consumer");
   }
   try {
     require_same_calibration(*there, producer, consumer, text, options.calibration);
@@ -173,135 +177,22 @@ void require_writable(const CalibrateOptions& options, const std::optional<Artif
   }
 }
 
-void print_rd_units(const RdCalibrationResult& result) {
-  const CodecModel& model = result.decoder.model;
-  const LayerPlan& plan = result.decoder.rd.plan;
-  TextTable table({"unit", "predicted from", "KL if lost", "unpredictable", "components"});
-  for (size_t i = 0; i < result.units.size(); ++i) {
-    const RdUnitReport& report = result.units[i];
-    table.add_row({to_string(LayerPlan{0, {report.of.unit}}),
-                   report.of.anchor < 0 ? "-" : "residual before " + std::to_string(report.of.anchor),
-                   format_fixed(report.energy, 2), format_percent(report.unpredictable / report.energy),
-                   std::to_string(result.encoder.rd.quantiser.deviations[i].size())});
-  }
-  std::cout << "plan: " << to_string(plan) << "\nthe consumer runs " << format_percent(plan.native_share(model.layers))
-            << " of its layers over the prefix\n\n";
-  table.print(std::cout);
-}
-
-void print_levels(const RdCalibrationResult& result) {
-  TextTable table({"level", "bytes/token", "vs BF16", "KL (held out)"});
-  for (size_t level = 0; level < result.decoder.levels.size(); ++level) {
-    const CodecPrediction& prediction = result.decoder.levels[level];
-    table.add_row({std::to_string(level), format_fixed(prediction.bytes_per_token, 0),
-                   format_fixed(prediction.ratio_to_bf16, 1) + "x", format_fixed(prediction.kl, 4)});
-  }
-  std::cout << "\n";
-  table.print(std::cout);
-}
-
-nlohmann::ordered_json level_row(const RdCalibrationResult& result, size_t level, double seconds) {
-  const CodecPrediction& prediction = result.decoder.levels[level];
-  return {{"codec", "rd"},
-          {"level", level},
-          {"task", "calibration"},
-          {"kl_text", prediction.kl},
-          {"bytes_per_token", prediction.bytes_per_token},
-          {"ratio_to_bf16", prediction.ratio_to_bf16},
-          {"tokens", result.decoder.calibration.tokens},
-          {"calibration_ms", seconds * 1000}};
-}
-
-// "8-12+18-24": layers 8 to 12 and 18 to 24.
-std::vector<RdPlanOptions::Span> parse_spans(const std::string& text) {
-  std::vector<RdPlanOptions::Span> spans;
-  if (text == "none") return spans;
-  std::istringstream parts(text);
-  for (std::string part; std::getline(parts, part, '+');) {
-    RdPlanOptions::Span span;
-    const char* end = part.data() + part.size();
-    const auto first = std::from_chars(part.data(), end, span.first);
-    const bool dash = first.ec == std::errc() && first.ptr != end && *first.ptr == '-';
-    const auto last = dash ? std::from_chars(first.ptr + 1, end, span.last) : first;
-    if (!dash || last.ec != std::errc() || last.ptr != end || span.last < span.first) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "--native " + text + ": expected none or layers as first-last, for example 12-24 or 8-12+18-24");
-    }
-    spans.push_back(span);
-  }
-  return spans;
-}
-
-std::vector<LayerPlan> plans_of(const CalibrateOptions& options, int32_t layers) {
-  std::vector<LayerPlan> plans;
-  for (const int32_t exact : options.exact_layers) {
-    for (const int32_t group : options.groups) {
-      for (const std::string& native : options.native) {
-        plans.push_back(make_plan({exact, group, parse_spans(native)}, layers));
-      }
-    }
-  }
-  return plans;
-}
-
-void print_search(const RdCalibrationResult& result) {
-  if (result.search.empty()) return;
-  TextTable table({"plan", "native", "us/token", "KL (validation) at level: bytes/token", "KL gained per ms"});
-  for (const RdPlanReport& report : result.search) {
-    std::string levels;
-    for (const CodecPrediction& level : report.levels) {
-      levels +=
-          (levels.empty() ? "" : "  ") + format_fixed(level.kl, 3) + ": " + format_fixed(level.bytes_per_token, 0);
-    }
-    table.add_row({to_string(report.plan), format_percent(report.native_share), format_fixed(report.rebuild_us, 0),
-                   levels, format_fixed(1000 * report.score, 2)});
-  }
-  table.print(std::cout);
-  std::cout << "\n";
-}
-
-void run_rd(CalibrateOptions options) {
-  const auto start = std::chrono::steady_clock::now();
-  if (!std::ranges::is_sorted(options.rd.ratios) || options.rd.ratios.size() > kRdMaxLevels) {
-    throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
-  }
-  if (std::filesystem::exists(options.out) &&
-      (!std::filesystem::is_directory(options.out) || !std::filesystem::is_empty(options.out))) {
-    throw Error(ErrorCode::kAlreadyExists, options.out.string() + " is not empty; choose another directory");
-  }
-  const CalibrationText text = read_text(options);
-  const ModelPair pair(options.pair);
-  const CalibrationInput input{pair.producer(), pair.consumer(),
-                               identity_of(options.pair.producer, options.pair.producer_adapter),
-                               identity_of(options.pair.consumer, options.pair.consumer_adapter), text};
-  options.rd.plans = plans_of(options, pair.consumer().config().layers);
-  options.rd.seed = options.calibration.seed;
-  options.rd.ridge = options.calibration.ridge;
-  options.rd.experiment = options.calibration.experiment;
-  RdCalibrationResult result = calibrate_rd(input, options.rd);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  print_search(result);
-  print_rd_units(result);
-  print_levels(result);
-  Report report;
-  for (size_t level = 0; level < result.decoder.levels.size(); ++level)
-    report.add_row(level_row(result, level, seconds));
-  report.write(options.json);
-  const double max_kl = options.calibration.max_kl;
-  if (max_kl > 0 && result.decoder.levels.front().kl > max_kl) {
-    throw Error(ErrorCode::kFailedPrecondition,
-                "the loss constraint cannot be met: KL on held-out text is " +
-                    format_fixed(result.decoder.levels.front().kl, 5) + " at the finest level, --max-kl " +
-                    format_fixed(max_kl, 5) +
-                    "; nothing was written. Allow more --tokens, lower --ratios or a higher limit");
-  }
-  write_artifact(options.out, result.encoder, result.decoder);
-  std::cout << "\nfitted on " << result.decoder.calibration.tokens << " tokens in " << format_fixed(seconds, 1)
-            << " s; wrote " << options.out.string() << ": encoder " << to_hex(result.encoder.id).substr(0, 16) << "\n";
+void run_rd(const CalibrationInput& input, const CalibrateOptions& options,
+            const std::optional<ArtifactEncoder>& there) {
+  RdCommandOptions rd = options.rd;
+  rd.calibration.codec = *codec_from_name(options.codec);
+  rd.calibration.seed = options.calibration.seed;
+  rd.calibration.ridge = options.calibration.ridge;
+  rd.calibration.experiment = options.calibration.experiment;
+  calibrate_and_write_rd({.input = input,
+                          .options = std::move(rd),
+                          .max_kl = options.calibration.max_kl,
+                          .out = options.out,
+                          .json = options.json,
+                          .encoder = options.add_consumer ? &*there : nullptr});
 }
 
 void run(CalibrateOptions options) {
-  if (options.codec == "rd") return run_rd(std::move(options));
   const auto start = std::chrono::steady_clock::now();
   const std::optional<ArtifactEncoder> there = existing_encoder(options);
   const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
@@ -310,6 +201,7 @@ void run(CalibrateOptions options) {
   require_writable(options, there, producer, consumer, text);
   const ModelPair pair(options.pair);
   const CalibrationInput input{pair.producer(), pair.consumer(), producer, consumer, text};
+  if (options.codec != "scd") return run_rd(input, options, there);
   CalibrationResult result = options.add_consumer ? calibrate_consumer(input, *there, options.calibration)
                                                   : calibrate(input, options.calibration);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -396,29 +288,6 @@ void add_fit_options(CLI::App& command, CalibrateOptions& options) {
       ->check(CLI::Range(0, 65536));
 }
 
-void add_plan_options(CLI::App& command, CalibrateOptions& options) {
-  const auto list = [&](const char* name, auto& values, const char* text) {
-    return command.add_option(name, values, text)->delimiter(',')->allow_extra_args(false)->capture_default_str();
-  };
-  list("--exact-layers", options.exact_layers,
-       "First layers whose keys and values the consumer computes; it predicts the others from there. Several values "
-       "here, in --group or in --native: a search among all combinations")
-      ->check(CLI::Range(0, 4096));
-  list("--group", options.groups, "Layers that rd codes together, at most")->check(CLI::Range(1, 4096));
-  list("--native", options.native,
-       "Layers that the consumer runs over the prefix from a coded residual stream: none, 12-24, or 8-12+18-24");
-  command
-      .add_option("--bandwidth-gbps", options.rd.bandwidth_gbps,
-                  "Of the link that a search weighs bytes against the consumer's time at")
-      ->check(CLI::Range(0.001, 1000.0))
-      ->capture_default_str();
-  command
-      .add_option("--max-native-share", options.rd.max_native_share,
-                  "Most of its layers that a searched plan may have the consumer run over the prefix")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-}
-
 }  // namespace
 
 void add_calibrate_command(CLI::App& app) {
@@ -434,15 +303,13 @@ void add_calibrate_command(CLI::App& app) {
                          "  scd calibrate --producer BASE --consumer BASE --consumer-adapter ADAPTER \\\n"
                          "                --text train.jsonl,prose.txt --tokens 32768 --out artifacts/pair");
   CLI::Option* codec =
-      command->add_option("--codec", options->codec, "rd (rate-distortion codes) or scd (Reuse and Patch as published)")
-          ->check(CLI::IsMember({"rd", "scd"}))
+      command
+          ->add_option("--codec", options->codec,
+                       "rd (rate-distortion codes), scd (Reuse and Patch as published) or kvtc (transform "
+                       "coding of the producer's own cache, as a baseline)")
+          ->check(CLI::IsMember({"rd", "scd", "kvtc"}))
           ->capture_default_str();
-  command->add_option("--ratios", options->rd.ratios, "Levels of rd: how many times smaller than BF16, rising")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::Range(1.5, 1000.0))
-      ->capture_default_str();
-  add_plan_options(*command, *options);
+  add_rd_options(*command, options->rd);
   add_pair_options(*command, *options);
   add_text_options(*command, *options);
   add_encoder_options(*command, *options);
@@ -453,13 +320,10 @@ void add_calibrate_command(CLI::App& app) {
       ->required();
   command->add_option("--json", options->json, "Write the report to this file");
   command->callback([options, command, codec] {
-    const bool rd = codec->as<std::string>() == "rd";
-    for (const char* name : {"--add-consumer", "--rank-key", "--rank-value", "--rank-hidden", "--patch-layers",
-                             "--pool", "--network-width", "--ratios", "--exact-layers", "--group", "--native",
-                             "--bandwidth-gbps", "--max-native-share"}) {
-      const bool is_of_rd = kRdOptions.contains(name);
-      if (is_of_rd != rd && command->get_option(name)->count() > 0) {
-        throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is an option of --codec " + (rd ? "scd" : "rd"));
+    const bool scd = codec->as<std::string>() == "scd";
+    for (const std::string_view name : scd ? std::span<const std::string_view>(kRdOptions) : kScdOptions) {
+      if (command->get_option(std::string(name))->count() > 0) {
+        throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is not an option of --codec " + options->codec);
       }
     }
     run(*options);

@@ -79,7 +79,7 @@ void print_artifact(const std::filesystem::path& directory, std::ostream& out) {
   out << "  " << model.layers << " layers, " << model.kv_heads << " KV heads of " << model.head_dim << ", hidden "
       << model.hidden << "; fitted with consumer " << abbreviated(encoder.fitted_with) << "\n";
   print_calibration(out, encoder.calibration);
-  if (encoder.codec == CodecId::kRd) {
+  if (encoder.codec != CodecId::kScd) {
     print_rd_layers(out, encoder);
   } else {
     print_layers(out, encoder);

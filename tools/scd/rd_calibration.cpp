@@ -105,23 +105,35 @@ RdPlanReport judge(const LayerPlan& plan, const Measured& measured, const RdCali
   return report;
 }
 
-void describe_calibration(const CalibrationInput& input, const RdCalibrationOptions& options,
-                          RdCalibrationResult& result) {
-  const CalibrationRecord record{input.text.file_sha256, count_tokens(input.text.fit),
-                                 count_tokens(input.text.held_out), options.seed, options.ridge};
-  result.encoder.codec = result.decoder.codec = CodecId::kRd;
-  result.encoder.calibration = result.decoder.calibration = record;
-  result.encoder.producer = result.decoder.producer = input.producer_identity;
-  result.encoder.model = result.decoder.producer_model = codec_model_of(input.producer.config());
-  result.encoder.fitted_with = input.consumer_identity.weights;
-  result.decoder.consumer = input.consumer_identity;
-  result.decoder.model = codec_model_of(input.consumer.config());
+void describe_decoder(const CalibrationInput& input, const RdCalibrationOptions& options, ArtifactDecoder& decoder) {
+  decoder.codec = options.codec;
+  decoder.calibration = {input.text.file_sha256, count_tokens(input.text.fit), count_tokens(input.text.held_out),
+                         options.seed, options.ridge};
+  decoder.producer = input.producer_identity;
+  decoder.producer_model = codec_model_of(input.producer.config());
+  decoder.consumer = input.consumer_identity;
+  decoder.model = codec_model_of(input.consumer.config());
+}
+
+void describe_encoder(const CalibrationInput& input, const ArtifactDecoder& decoder, ArtifactEncoder& encoder) {
+  encoder.codec = decoder.codec;
+  encoder.calibration = decoder.calibration;
+  encoder.producer = decoder.producer;
+  encoder.model = decoder.producer_model;
+  encoder.fitted_with = input.consumer_identity.weights;
+}
+
+void check_levels(const CalibrationInput& input, const RdCalibrationOptions& options, const RdFit& fit,
+                  ArtifactDecoder& decoder) {
+  decoder.levels =
+      measure(input, options.experiment, input.text.held_out, fit, "checking the levels on held-out text").levels;
+  decoder.prediction = decoder.levels.front();
 }
 
 }  // namespace
 
 LayerPlan make_plan(const RdPlanOptions& options, int32_t layers) {
-  LayerPlan plan{options.exact_layers, {}};
+  LayerPlan plan{options.exact_layers, {}, options.predicted};
   int32_t next = options.exact_layers;
   const auto code_until = [&](int32_t end) {
     while (next < end) {
@@ -153,7 +165,10 @@ RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdCalibrat
   for (const LayerPlan& plan : options.plans) {
     Progress progress("fitting " + to_string(plan));
     RdFit fit = fit_rd(input.consumer, statistics, metrics, plan,
-                       {options.ratios, raw_bytes_per_token(consumer, plan), options.ridge});
+                       {.ratios = options.ratios,
+                        .raw_bytes = raw_bytes_per_token(consumer, plan),
+                        .ridge = options.ridge,
+                        .principal_components = options.codec == CodecId::kKvtc});
     progress.finish();
     if (options.plans.size() > 1) {
       const Measured measured = measure(input, options.experiment, input.text.validation, fit, "measuring it");
@@ -167,13 +182,27 @@ RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdCalibrat
   if (best.decoder.units.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "every plan runs more layers natively than --max-native-share allows");
   }
-  result.decoder.levels =
-      measure(input, options.experiment, input.text.held_out, best, "checking the levels on held-out text").levels;
-  result.decoder.prediction = result.decoder.levels.front();
+  check_levels(input, options, best, result.decoder);
   result.encoder.rd = std::move(best.encoder);
   result.decoder.rd = std::move(best.decoder);
   result.units = std::move(best.units);
-  describe_calibration(input, options, result);
+  describe_decoder(input, options, result.decoder);
+  describe_encoder(input, result.decoder, result.encoder);
+  return result;
+}
+
+RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const ArtifactEncoder& encoder,
+                                          RdCalibrationOptions options) {
+  options.codec = encoder.codec;
+  options.plans = {encoder.rd.plan};
+  const RdStatistics statistics = gather(input, options);
+  RdFit fit{encoder.rd, fit_rd_decoder(statistics, encoder.rd, options.ridge), {}};
+  RdCalibrationResult result;
+  check_levels(input, options, fit, result.decoder);
+  result.encoder = encoder;
+  result.decoder.rd = std::move(fit.decoder);
+  result.decoder.encoder_id = encoder.id;
+  describe_decoder(input, options, result.decoder);
   return result;
 }
 

@@ -22,11 +22,13 @@ struct RdPlanOptions {
     int32_t last = 0;
   };
   std::vector<Span> native;  // rising; run by the consumer from a coded residual stream
+  bool predicted = true;     // what is coded is predicted from the consumer's own residual stream
 };
 // Throws Error kInvalidArgument saying what does not fit a model of so many layers.
 LayerPlan make_plan(const RdPlanOptions& options, int32_t layers);
 
 struct RdCalibrationOptions {
+  CodecId codec = CodecId::kRd;  // or kKvtc: principal components of the producer's state instead of the regression
   // One, or those to search among: all are fitted and measured on validation text, and the one with the most KL gained
   // per time stays, where the time is that of the bytes at bandwidth_gbps and of the consumer's work.
   std::vector<LayerPlan> plans;
@@ -58,5 +60,10 @@ struct RdCalibrationResult {
 // Same input and options, same artifact. Shows its progress. Throws Error kFailedPrecondition for models whose caches
 // do not have one shape.
 RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdCalibrationOptions& options);
+
+// A further consumer of an encoder that stays as it is: only decoders are fitted. Of the options: ridge, seed and
+// experiment.
+RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const ArtifactEncoder& encoder,
+                                          RdCalibrationOptions options);
 
 }  // namespace scd

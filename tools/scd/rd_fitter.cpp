@@ -24,6 +24,30 @@ Eigen::MatrixXd unit_metric(const Model& consumer, const RdStatistics& statistic
   return metric;
 }
 
+// The same weight for all directions of a layer's keys, and of its values.
+Eigen::MatrixXd isotropic(const Eigen::MatrixXd& metric, Eigen::Index width) {
+  Eigen::VectorXd diagonal(metric.rows());
+  for (Eigen::Index first = 0; first < metric.rows(); first += width) {
+    diagonal.segment(first, width).setConstant(metric.diagonal().segment(first, width).mean());
+  }
+  return diagonal.asDiagonal();
+}
+
+// Transform coding of x itself: the regression of x on x.
+RateFit fit_principal_components(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge) {
+  const Eigen::Index x = moment.source_dims, last = moment.sum.rows() - 1;
+  Eigen::MatrixXd twice(2 * x + 1, 2 * x + 1);
+  const auto copy = [&](Eigen::Index row, Eigen::Index rows, Eigen::Index from_row) {
+    twice.block(row, 0, rows, x) = moment.sum.block(from_row, 0, rows, x);
+    twice.block(row, x, rows, x) = moment.sum.block(from_row, 0, rows, x);
+    twice.block(row, 2 * x, rows, 1) = moment.sum.block(from_row, last, rows, 1);
+  };
+  copy(0, x, 0);
+  copy(x, x, 0);
+  copy(2 * x, 1, last);
+  return fit_rate({twice, x, x}, metric, ridge);
+}
+
 // [components, sampled tokens]
 DenseMatrix sample_codes(const DenseMatrix& sample, const RdUnitEncoder& encoder) {
   DenseMatrix codes(encoder.map.rows, sample.rows);
@@ -104,11 +128,14 @@ void drop_unsent(RdUnitEncoder& encoder, std::vector<float>& deviations, float f
 RdFit fit_rd(const Model& consumer, const RdStatistics& statistics, std::span<const LayerMetric> metrics,
              const LayerPlan& plan, const RdFitOptions& options) {
   RdFit fit;
-  fit.encoder.plan = fit.decoder.plan = plan;
+  fit.encoder.plan = plan;
   const std::vector<AnchoredUnit> units = anchored_units(plan);
   for (const AnchoredUnit& of : units) {
-    RateFit rate =
-        fit_rate(statistics.unit(of).moment(), unit_metric(consumer, statistics, metrics, of), options.ridge);
+    const RegressionMoment moment = statistics.unit(of).moment();
+    const Eigen::MatrixXd metric = unit_metric(consumer, statistics, metrics, of);
+    RateFit rate = options.principal_components
+                       ? fit_principal_components(moment, isotropic(metric, metrics.front().keys.rows()), options.ridge)
+                       : fit_rate(moment, metric, options.ridge);
     round_to_bf16(rate.encoder.map.values);
     fit.encoder.units.push_back(std::move(rate.encoder));
     fit.encoder.quantiser.deviations.push_back(std::move(rate.deviations));
@@ -120,13 +147,21 @@ RdFit fit_rd(const Model& consumer, const RdStatistics& statistics, std::span<co
   }
   for (size_t i = 0; i < units.size(); ++i) {
     drop_unsent(fit.encoder.units[i], fit.encoder.quantiser.deviations[i], fit.encoder.quantiser.steps.front());
-    RdUnitDecoder decoder = fit_decoder(statistics.unit(units[i]).moment(), fit.encoder.units[i], options.ridge);
+  }
+  fit.decoder = fit_rd_decoder(statistics, fit.encoder, options.ridge);
+  return fit;
+}
+
+RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps& encoder, double ridge) {
+  RdDecoderMaps maps{encoder.plan, {}, encoder.quantiser};
+  const std::vector<AnchoredUnit> units = anchored_units(encoder.plan);
+  for (size_t i = 0; i < units.size(); ++i) {
+    RdUnitDecoder decoder = fit_decoder(statistics.unit(units[i]).moment(), encoder.units[i], ridge);
     round_to_bf16(decoder.map.values);
     round_to_bf16(decoder.anchor_map.values);
-    fit.decoder.units.push_back(std::move(decoder));
+    maps.units.push_back(std::move(decoder));
   }
-  fit.decoder.quantiser = fit.encoder.quantiser;
-  return fit;
+  return maps;
 }
 
 }  // namespace scd

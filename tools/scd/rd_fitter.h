@@ -26,10 +26,14 @@ struct RdFitOptions {
   std::vector<double> ratios;  // of raw bytes to a level's, by the coder's tables, rising
   double raw_bytes = 0;        // a token
   double ridge = 1e-4;
+  bool principal_components = false;  // of the producer's state, weighted by layer only, instead of the regression
 };
 
 // metrics: of the consumer's layers, weighted by what errors cost there.
 RdFit fit_rd(const Model& consumer, const RdStatistics& statistics, std::span<const LayerMetric> metrics,
              const LayerPlan& plan, const RdFitOptions& options);
+
+// The decoders of a consumer for an encoder that stays as it is.
+RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps& encoder, double ridge);
 
 }  // namespace scd

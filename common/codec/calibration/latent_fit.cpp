@@ -1,9 +1,9 @@
 #include "common/codec/calibration/latent_fit.h"
 
 #include <Eigen/Cholesky>
-#include <Eigen/Eigenvalues>
 
 #include "common/base/error.h"
+#include "common/codec/calibration/eigen_solver.h"
 
 namespace scd {
 namespace {
@@ -30,9 +30,7 @@ MatrixXd ridge_solve(MatrixXd moment, const MatrixXd& right, double ridge) {
 
 // The largest eigenvectors first, each with its largest entry positive.
 MatrixXd leading_eigenvectors(const MatrixXd& moment, int64_t count) {
-  const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(moment);
-  if (solver.info() != Eigen::Success) throw Error(ErrorCode::kInternal, "calibration: the SVD did not converge");
-  MatrixXd vectors = solver.eigenvectors().rightCols(count).rowwise().reverse();
+  MatrixXd vectors = symmetric_eigen(moment).vectors.rightCols(count).rowwise().reverse();
   for (int64_t column = 0; column < count; ++column) {
     Eigen::Index largest = 0;
     vectors.col(column).cwiseAbs().maxCoeff(&largest);

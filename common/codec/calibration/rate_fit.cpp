@@ -1,12 +1,12 @@
 #include "common/codec/calibration/rate_fit.h"
 
 #include <Eigen/Cholesky>
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "common/base/error.h"
+#include "common/codec/calibration/eigen_solver.h"
 #include "common/codec/rd/rd_quantiser.h"
 
 namespace scd {
@@ -52,13 +52,10 @@ MatrixXd square_root(const MatrixXd& matrix) {
         end = column + 1;
       }
     }
-    const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(matrix.block(first, first, end - first, end - first));
-    if (solver.info() != Eigen::Success) throw Error(ErrorCode::kInternal, "calibration: eigenvalues did not converge");
-    VectorXd values = solver.eigenvalues();
+    auto [values, vectors] = symmetric_eigen(matrix.block(first, first, end - first, end - first));
     const double floor = kSmallestEigenvalue * std::max(values.maxCoeff(), 0.0);
     for (double& value : values) value = value > floor ? std::sqrt(value) : 0.0;
-    root.block(first, first, end - first, end - first) =
-        solver.eigenvectors() * values.asDiagonal() * solver.eigenvectors().transpose();
+    root.block(first, first, end - first, end - first) = vectors * values.asDiagonal() * vectors.transpose();
     first = end;
   }
   return root;
@@ -111,13 +108,12 @@ RateFit fit_rate(const RegressionMoment& moment, const MatrixXd& metric, double 
   }
   const Eigen::LLT<MatrixXd> whitening = cholesky(of.xx(), ridge);
   const MatrixXd weighted = whitening.matrixL().solve(s_xe) * square_root(metric);
-  const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(weighted.transpose() * weighted);
-  if (solver.info() != Eigen::Success) throw Error(ErrorCode::kInternal, "calibration: the SVD did not converge");
-  const VectorXd variances = solver.eigenvalues().reverse();
+  const SymmetricEigen eigen = symmetric_eigen(weighted.transpose() * weighted);
+  const VectorXd variances = eigen.values.reverse();
   const double smallest = kSmallestComponent * kSmallestComponent * std::max(variances[0], 0.0);
   const int64_t kept =
       std::max<int64_t>(1, std::count_if(variances.begin(), variances.end(), [&](double v) { return v > smallest; }));
-  MatrixXd right = solver.eigenvectors().rowwise().reverse().leftCols(kept);
+  MatrixXd right = eigen.vectors.rowwise().reverse().leftCols(kept);
   fix_signs(right);
   const VectorXd deviations = variances.head(kept).cwiseMax(1e-30).cwiseSqrt();
   // diag(s) U^T L^-1, and U diag(s) = M V.

@@ -1,0 +1,174 @@
+#include "tools/scd/calibrate_rd.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <iostream>
+#include <sstream>
+
+#include "common/base/error.h"
+#include "common/codec/rd/rd_quantiser.h"
+#include "common/codec/registry.h"
+#include "tools/scd/report.h"
+
+namespace scd {
+namespace {
+
+void print_units(const RdCalibrationResult& result) {
+  const CodecModel& model = result.decoder.model;
+  const LayerPlan& plan = result.decoder.rd.plan;
+  TextTable table({"unit", "predicted from", "KL if lost", "unpredictable", "components"});
+  for (size_t i = 0; i < result.units.size(); ++i) {
+    const RdUnitReport& report = result.units[i];
+    table.add_row({to_string(LayerPlan{0, {report.of.unit}}),
+                   report.of.anchor < 0 ? "-" : "residual before " + std::to_string(report.of.anchor),
+                   format_fixed(report.energy, 2), format_percent(report.unpredictable / report.energy),
+                   std::to_string(result.encoder.rd.quantiser.deviations[i].size())});
+  }
+  std::cout << "plan: " << to_string(plan) << "\nthe consumer runs " << format_percent(plan.native_share(model.layers))
+            << " of its layers over the prefix\n\n";
+  table.print(std::cout);
+}
+
+void print_levels(const RdCalibrationResult& result) {
+  TextTable table({"level", "bytes/token", "vs BF16", "KL (held out)"});
+  for (size_t level = 0; level < result.decoder.levels.size(); ++level) {
+    const CodecPrediction& prediction = result.decoder.levels[level];
+    table.add_row({std::to_string(level), format_fixed(prediction.bytes_per_token, 0),
+                   format_fixed(prediction.ratio_to_bf16, 1) + "x", format_fixed(prediction.kl, 4)});
+  }
+  std::cout << "\n";
+  table.print(std::cout);
+}
+
+nlohmann::ordered_json level_row(const RdCalibrationResult& result, size_t level, double seconds) {
+  const CodecPrediction& prediction = result.decoder.levels[level];
+  return {{"codec", to_string(result.decoder.codec)},
+          {"level", level},
+          {"task", "calibration"},
+          {"kl_text", prediction.kl},
+          {"bytes_per_token", prediction.bytes_per_token},
+          {"ratio_to_bf16", prediction.ratio_to_bf16},
+          {"tokens", result.decoder.calibration.tokens},
+          {"calibration_ms", seconds * 1000}};
+}
+
+// "8-12+18-24": layers 8 to 12 and 18 to 24.
+std::vector<RdPlanOptions::Span> parse_spans(const std::string& text) {
+  std::vector<RdPlanOptions::Span> spans;
+  if (text == "none") return spans;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, '+');) {
+    RdPlanOptions::Span span;
+    const char* end = part.data() + part.size();
+    const auto first = std::from_chars(part.data(), end, span.first);
+    const bool dash = first.ec == std::errc() && first.ptr != end && *first.ptr == '-';
+    const auto last = dash ? std::from_chars(first.ptr + 1, end, span.last) : first;
+    if (!dash || last.ec != std::errc() || last.ptr != end || span.last < span.first) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "--native " + text + ": expected none or layers as first-last, for example 12-24 or 8-12+18-24");
+    }
+    spans.push_back(span);
+  }
+  return spans;
+}
+
+std::vector<LayerPlan> plans_of(const RdCommandOptions& options, int32_t layers) {
+  std::vector<LayerPlan> plans;
+  const bool predicted = !options.no_prediction && options.calibration.codec == CodecId::kRd;
+  for (const int32_t exact : options.exact_layers) {
+    for (const int32_t group : options.groups) {
+      for (const std::string& native : options.native) {
+        plans.push_back(make_plan({exact, group, parse_spans(native), predicted}, layers));
+      }
+    }
+  }
+  return plans;
+}
+
+void print_search(const RdCalibrationResult& result) {
+  if (result.search.empty()) return;
+  TextTable table({"plan", "native", "us/token", "KL (validation) at level: bytes/token", "KL gained per ms"});
+  for (const RdPlanReport& report : result.search) {
+    std::string levels;
+    for (const CodecPrediction& level : report.levels) {
+      levels +=
+          (levels.empty() ? "" : "  ") + format_fixed(level.kl, 3) + ": " + format_fixed(level.bytes_per_token, 0);
+    }
+    table.add_row({to_string(report.plan), format_percent(report.native_share), format_fixed(report.rebuild_us, 0),
+                   levels, format_fixed(1000 * report.score, 2)});
+  }
+  table.print(std::cout);
+  std::cout << "\n";
+}
+
+void require_limit(const RdCalibrationResult& result, double max_kl) {
+  const double finest = result.decoder.levels.front().kl;
+  if (max_kl == 0 || finest <= max_kl) return;
+  throw Error(ErrorCode::kFailedPrecondition,
+              "the loss constraint cannot be met: KL on held-out text is " + format_fixed(finest, 5) +
+                  " at the finest level, --max-kl " + format_fixed(max_kl, 5) +
+                  "; nothing was written. Allow more --tokens, lower --ratios or a higher limit");
+}
+
+}  // namespace
+
+void add_rd_options(CLI::App& command, RdCommandOptions& options) {
+  const auto list = [&](const char* name, auto& values, const char* text) {
+    return command.add_option(name, values, text)->delimiter(',')->allow_extra_args(false)->capture_default_str();
+  };
+  list("--ratios", options.calibration.ratios, "Levels: how many times smaller than BF16, rising")
+      ->check(CLI::Range(1.5, 10000.0));
+  list("--exact-layers", options.exact_layers,
+       "First layers whose keys and values the consumer computes; it predicts the others from there. Several values "
+       "here, in --group or in --native: a search among all combinations")
+      ->check(CLI::Range(0, 4096));
+  list("--group", options.groups, "Layers coded together, at most")->check(CLI::Range(1, 4096));
+  list("--native", options.native,
+       "Layers that the consumer runs over the prefix from a coded residual stream: none, 12-24, or 8-12+18-24");
+  command
+      .add_option("--bandwidth-gbps", options.calibration.bandwidth_gbps,
+                  "Of the link that a search weighs bytes against the consumer's time at")
+      ->check(CLI::Range(0.001, 1000.0))
+      ->capture_default_str();
+  command
+      .add_option("--max-native-share", options.calibration.max_native_share,
+                  "Most of its layers that a searched plan may have the consumer run over the prefix")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command.add_flag("--no-prediction", options.no_prediction,
+                   "Predict nothing from the consumer's first layers: all is in the codes");
+}
+
+void calibrate_and_write_rd(RdCommand command) {
+  const auto start = std::chrono::steady_clock::now();
+  RdCalibrationOptions& options = command.options.calibration;
+  if (!std::ranges::is_sorted(options.ratios) || options.ratios.size() > kRdMaxLevels) {
+    throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
+  }
+  options.plans = plans_of(command.options, command.input.consumer.config().layers);
+  RdCalibrationResult result = command.encoder == nullptr
+                                   ? calibrate_rd(command.input, options)
+                                   : calibrate_rd_consumer(command.input, *command.encoder, options);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  print_search(result);
+  print_units(result);
+  print_levels(result);
+  Report report;
+  for (size_t level = 0; level < result.decoder.levels.size(); ++level) {
+    report.add_row(level_row(result, level, seconds));
+  }
+  report.write(command.json);
+  require_limit(result, command.max_kl);
+  if (command.encoder == nullptr) {
+    write_artifact(command.out, result.encoder, result.decoder);
+  } else {
+    add_decoder(command.out, result.decoder);
+  }
+  std::cout << "\nfitted on " << result.decoder.calibration.tokens << " tokens in " << format_fixed(seconds, 1)
+            << " s; wrote " << command.out.string() << ": encoder " << to_hex(result.decoder.encoder_id).substr(0, 16)
+            << ", consumer " << result.decoder.consumer.weights.substr(0, 16) << "\n";
+}
+
+}  // namespace scd

@@ -1,0 +1,45 @@
+// `scd calibrate` of codecs with units and levels: rd and kvtc.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tools/scd/rd_calibration.h"
+
+namespace CLI {
+class App;
+}
+
+namespace scd {
+
+inline constexpr std::array<std::string_view, 7> kRdOptions{
+    "--ratios", "--exact-layers", "--group", "--native", "--bandwidth-gbps", "--max-native-share", "--no-prediction"};
+
+struct RdCommandOptions {
+  RdCalibrationOptions calibration;
+  // Every combination is a plan.
+  std::vector<int32_t> exact_layers{1};
+  std::vector<int32_t> groups{1};
+  std::vector<std::string> native{"none"};
+  bool no_prediction = false;
+};
+
+void add_rd_options(CLI::App& command, RdCommandOptions& options);
+
+struct RdCommand {
+  const CalibrationInput& input;
+  RdCommandOptions options;
+  double max_kl = 0;  // 0: no limit
+  std::filesystem::path out;
+  std::filesystem::path json;
+  const ArtifactEncoder* encoder = nullptr;  // that `out` holds, where only a consumer is added
+};
+
+// Prints what was found and writes the artifact. Throws Error kFailedPrecondition, with nothing written, when no level
+// meets max_kl.
+void calibrate_and_write_rd(RdCommand command);
+
+}  // namespace scd
