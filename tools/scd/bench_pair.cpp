@@ -23,6 +23,7 @@ namespace {
 struct BenchPairOptions {
   ClientOptions client;
   std::vector<std::filesystem::path> files;
+  QuestionFileOptions file;
   std::vector<std::string> codecs{"oracle", "raw", "scd"};
   size_t questions = 0;  // 0: all
   uint32_t max_tokens = 48;
@@ -107,7 +108,8 @@ struct FileQuestion : Question {
 std::vector<FileQuestion> load_questions(const BenchPairOptions& options) {
   std::vector<FileQuestion> questions;
   for (size_t file = 0; file < options.files.size(); ++file) {
-    for (Question& question : read_questions(options.files[file])) questions.push_back({std::move(question), file});
+    for (Question& question : read_questions(options.files[file], options.file))
+      questions.push_back({std::move(question), file});
   }
   if (options.questions > 0 && questions.size() > options.questions) questions.resize(options.questions);
   return questions;
@@ -257,7 +259,7 @@ void write_json(const BenchPairOptions& options, const std::vector<CodecRun>& ru
         if (part.answers.empty()) continue;
         std::optional<CodecRun> reference;
         if (oracle != nullptr) reference = only(*oracle, group);
-        report.add_row(row_of(part, reference ? &*reference : nullptr, first, options.files[file].stem().string()));
+        report.add_row(row_of(part, reference ? &*reference : nullptr, first, task_name(options.files[file])));
       }
     }
   }
@@ -303,10 +305,12 @@ void add_bench_pair_command(CLI::App& bench) {
       "token, for a context's first question (prefill in path) and for its next ones (hand-off: the codes exist).");
   add_client_options(*command, options->client);
   command
-      ->add_option("--questions", options->files,
-                   "SQuAD or HotpotQA JSON, bAbI text, or JSON lines; may be given several times")
+      ->add_option("--questions", options->files, "Question files as `scd eval` reads them; may be given several times")
       ->required()
       ->allow_extra_args(false);
+  command
+      ->add_option("--keys", options->file.keys, "Of key-value retrieval: keep so many keys around the one asked for")
+      ->check(CLI::Range(0, 1 << 20));
   command->add_option("--limit", options->questions, "Use the first N questions; 0: all")->capture_default_str();
   command
       ->add_option("--codecs", options->codecs,

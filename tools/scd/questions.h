@@ -15,9 +15,17 @@ struct Question {
   std::vector<std::string> answers;  // any of them is right
 };
 
-// Reads SQuAD-format JSON, HotpotQA JSON, bAbI text or JSON lines {context, question, answers}; the form is told by the
-// content. Errors name the file, the line or the field, and what was expected.
-std::vector<Question> read_questions(const std::filesystem::path& file);
+struct QuestionFileOptions {
+  int32_t keys = 0;  // of key-value cases: records kept around the one asked for; 0: all
+};
+
+// Reads SQuAD-format JSON, HotpotQA JSON, bAbI text or JSON lines, compressed by gzip or not; the form is told by the
+// content. Lines are {context, question, answers}, {ctxs: [{title, text}], question, answers} as in NQ-open, or
+// {ordered_kv_records: [[key, value]], key, value}. Errors name the file, the line or the field, and what was expected.
+std::vector<Question> read_questions(const std::filesystem::path& file, const QuestionFileOptions& options = {});
+
+// What reports call the file's questions: its name without .gz and without its form's ending.
+std::string task_name(const std::filesystem::path& file);
 
 // Joins each question's passage with up to `passages` - 1 other passages of the set (deterministic, own passage at a
 // seeded place): SQuAD with longer contexts.
