@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -12,6 +11,7 @@
 
 #include "common/base/error.h"
 #include "common/log/progress.h"
+#include "tools/scd/account_parts.h"
 #include "tools/scd/answer_score.h"
 #include "tools/scd/client_options.h"
 #include "tools/scd/questions.h"
@@ -30,23 +30,6 @@ struct BenchPairOptions {
   int show = 2;
   std::filesystem::path json;
 };
-
-// The parts of the time to the first token, in the order in which they happen.
-struct PartColumn {
-  const char* name;
-  const char* key;
-  double (v1::TransferAccount::*milliseconds)() const;
-};
-constexpr std::array<PartColumn, 8> kParts{{
-    {"queue", "queue_ms", &v1::TransferAccount::queue_ms},
-    {"prefill", "prefill_ms", &v1::TransferAccount::prefill_ms},
-    {"encode", "encode_ms", &v1::TransferAccount::encode_ms},
-    {"wire", "wire_ms", &v1::TransferAccount::wire_ms},
-    {"rebuild", "rebuild_ms", &v1::TransferAccount::rebuild_ms},
-    {"suffix", "suffix_ms", &v1::TransferAccount::suffix_ms},
-    {"first step", "first_step_ms", &v1::TransferAccount::first_step_ms},
-    {"orchestration", "orchestration_ms", &v1::TransferAccount::orchestration_ms},
-}};
 
 struct Answer {
   size_t question = 0;
@@ -75,7 +58,7 @@ CodecRun only(const CodecRun& run, const Group& group) {
   return part;
 }
 
-std::vector<double> column(const CodecRun& run, bool first, double (v1::TransferAccount::*milliseconds)() const) {
+std::vector<double> column(const CodecRun& run, bool first, AccountTime milliseconds) {
   std::vector<double> values;
   for (const Answer& answer : run.answers) {
     if (answer.first == first) values.push_back((answer.completion.finish.transfer().*milliseconds)());
@@ -209,14 +192,13 @@ void print_quality(const std::vector<CodecRun>& runs) {
 
 void print_parts(const std::vector<CodecRun>& runs) {
   std::vector<std::string> header{"codec", "question"};
-  for (const PartColumn& part : kParts) header.emplace_back(part.name);
+  for (const TtftPart& part : kTtftParts) header.emplace_back(part.name);
   header.emplace_back("TTFT ms");
   TextTable table(header);
   for (const CodecRun& run : runs) {
     for (const bool first : {true, false}) {
       std::vector<std::string> cells{run.codec, first ? "first" : "next"};
-      for (const PartColumn& part : kParts)
-        cells.push_back(format_fixed(median(column(run, first, part.milliseconds)), 1));
+      for (const AccountTime part : kPartTimes) cells.push_back(format_fixed(median(column(run, first, part)), 1));
       cells.push_back(format_fixed(median(column(run, first, &v1::TransferAccount::ttft_ms)), 1));
       table.add_row(cells);
     }
@@ -236,7 +218,7 @@ nlohmann::ordered_json row_of(const CodecRun& run, const CodecRun* oracle, bool 
   nlohmann::ordered_json row = {{"codec", run.codec},
                                 {"level", 0},
                                 {"task", task},
-                                {"regime", first ? "prefill_in_path" : "handoff"},
+                                {"regime", first ? kPrefillInPath : kHandoff},
                                 {"questions", run.answers.size()},
                                 {"f1", f1 / count},
                                 {"exact_match", exact / count},
@@ -244,7 +226,9 @@ nlohmann::ordered_json row_of(const CodecRun& run, const CodecRun* oracle, bool 
                                 {"ttft_ms", median(column(run, first, &v1::TransferAccount::ttft_ms))}};
   if (oracle != nullptr) row["same_answer"] = same_answer_share(run, *oracle);
   if (cost.bytes_per_token > 0) row["ratio_to_bf16"] = cost.ratio_to_bf16;
-  for (const PartColumn& part : kParts) row[part.key] = median(column(run, first, part.milliseconds));
+  for (size_t part = 0; part < kTtftParts.size(); ++part) {
+    row[kTtftParts[part].key] = median(column(run, first, kPartTimes[part]));
+  }
   return row;
 }
 
