@@ -210,17 +210,21 @@ void print_parts(const std::vector<CodecRun>& runs) {
 nlohmann::ordered_json row_of(const CodecRun& run, const CodecRun* oracle, bool first, const std::string& task) {
   const WireCost cost = wire_cost(run);
   const auto count = static_cast<double>(run.answers.size());
-  double f1 = 0, exact = 0;
+  std::vector<double> f1;
+  double exact = 0;
   for (const Answer& answer : run.answers) {
-    f1 += answer.score.f1;
+    f1.push_back(answer.score.f1);
     exact += answer.score.exact_match;
   }
+  const Interval interval = bootstrap_mean(f1);
   nlohmann::ordered_json row = {{"codec", run.codec},
                                 {"level", 0},
                                 {"task", task},
                                 {"regime", first ? kPrefillInPath : kHandoff},
                                 {"questions", run.answers.size()},
-                                {"f1", f1 / count},
+                                {"f1", interval.mean},
+                                {"f1_low", interval.low},
+                                {"f1_high", interval.high},
                                 {"exact_match", exact / count},
                                 {"bytes_per_token", cost.bytes_per_token},
                                 {"ttft_ms", median(column(run, first, &v1::TransferAccount::ttft_ms))}};

@@ -56,7 +56,9 @@ std::vector<int64_t> usable_lengths(const BenchParetoOptions& options) {
 
 std::vector<TokenId> read_text(const BenchParetoOptions& options) {
   std::ifstream stream(options.text, std::ios::binary);
-  if (!stream) throw Error(ErrorCode::kNotFound, options.text.string() + ": cannot be read");
+  if (!stream || std::filesystem::is_directory(options.text)) {
+    throw Error(ErrorCode::kNotFound, options.text.string() + ": cannot be read");
+  }
   const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
   return Tokenizer::from_file(options.servers.consumer / "tokenizer.json")
       .encode(text, {.add_special_tokens = false, .parse_special = false});
@@ -167,7 +169,7 @@ void run(BenchParetoOptions options) {
   plan.text = prompt_source(options, plan.prompt_tokens.back());
   options.servers.longest_prompt = plan.prompt_tokens.back();
   nlohmann::ordered_json quality, rows = nlohmann::ordered_json::array();
-  if (!options.quality.empty()) quality = read_report_rows(options.quality);
+  if (!options.quality.empty()) quality = read_report(options.quality).at("rows");
   const TemporaryFolder folder("scd-pareto");
   std::cout << "Time to the first token, medians of " << plan.repeats
             << " runs. Prefill in path: a prefix asked for the first time; handoff: its codes are stored.\n"

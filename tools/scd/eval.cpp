@@ -112,7 +112,9 @@ void print_rows(const nlohmann::ordered_json& rows) {
 
 std::vector<TokenId> read_prose(const ModelPair& pair, const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
+  if (!stream || std::filesystem::is_directory(file)) {
+    throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
+  }
   const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
   return pair.tokenizer().encode(text, {.add_special_tokens = false, .parse_special = false});
 }

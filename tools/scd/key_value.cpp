@@ -29,7 +29,12 @@ Question key_value_question(const KeyValueCase& item, int32_t keys) {
     const auto& [key, value] = item.records[i];
     object += (object.empty() ? "{\"" : ",\n \"") + key + "\": \"" + value + "\"";
   }
-  return {item.key, "JSON data:\n" + object + "}", "What is the value of the key \"" + item.key + "\"?", {item.value}};
+  return {
+      item.key,
+      "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n" + object + "}",
+      item.key,
+      {item.value},
+      "\n\nKey: \"" + item.key + "\"\nCorresponding value:"};
 }
 
 }  // namespace scd

@@ -1,5 +1,5 @@
 // The key-value retrieval task of "Lost in the Middle" (Liu et al. 2023, arXiv:2307.03172): find one key of a JSON
-// object of random UUIDs and say its value. Nothing but the cache can tell the answer.
+// object of random UUIDs and say its value, asked in the paper's words. Nothing but the cache can tell the answer.
 #pragma once
 
 #include <cstdint>

@@ -14,6 +14,7 @@
 #include "tools/scd/inspect.h"
 #include "tools/scd/logits.h"
 #include "tools/scd/make_model.h"
+#include "tools/scd/plot.h"
 #include "tools/scd/tokenize.h"
 
 int main(int argc, char** argv) {
@@ -25,6 +26,7 @@ int main(int argc, char** argv) {
   scd::add_complete_command(app);
   scd::add_calibrate_command(app);
   scd::add_eval_command(app);
+  scd::add_plot_command(app);
   scd::add_tokenize_command(app);
   scd::add_logits_command(app);
   scd::add_inspect_command(app);

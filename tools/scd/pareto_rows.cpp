@@ -161,10 +161,12 @@ std::string to_csv(const Json& rows) {
   return text + "\r\n";
 }
 
-Json read_report_rows(const std::filesystem::path& file) {
+Json read_report(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
-  if (!in) throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
-  const Json report = Json::parse(in, nullptr, /*allow_exceptions=*/false);
+  if (!in || std::filesystem::is_directory(file)) {
+    throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
+  }
+  Json report = Json::parse(in, nullptr, /*allow_exceptions=*/false);
   if (report.is_discarded()) throw Error(ErrorCode::kInvalidArgument, file.string() + ": not JSON");
   if (!report.is_object() || !report.contains("rows") || !report.at("rows").is_array()) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -177,7 +179,7 @@ Json read_report_rows(const std::filesystem::path& file) {
     throw Error(ErrorCode::kInvalidArgument,
                 file.string() + ": row " + std::to_string(i) + " is no object with a 'codec'");
   }
-  return report.at("rows");
+  return report;
 }
 
 }  // namespace scd

@@ -49,7 +49,8 @@ size_t join_quality(nlohmann::ordered_json& rows, const nlohmann::ordered_json& 
 // RFC 4180: a header with the keys of all rows, then the rows; null is an empty field.
 std::string to_csv(const nlohmann::ordered_json& rows);
 
-// The rows of a report. Throws Error naming the file and what it lacks.
-nlohmann::ordered_json read_report_rows(const std::filesystem::path& file);
+// A report with its array `rows`, each an object with a codec (or null). Throws Error naming the file and what it
+// lacks.
+nlohmann::ordered_json read_report(const std::filesystem::path& file);
 
 }  // namespace scd

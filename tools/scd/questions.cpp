@@ -230,6 +230,7 @@ void widen_contexts(std::vector<Question>& questions, int32_t passages, uint64_t
 }
 
 std::string make_prompt(const Question& question) {
+  if (!question.closing.empty()) return question.context + question.closing;
   return question.context + "\n\nQuestion: " + question.question + "\nAnswer:";
 }
 

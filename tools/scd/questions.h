@@ -13,6 +13,7 @@ struct Question {
   std::string context;
   std::string question;
   std::vector<std::string> answers;  // any of them is right
+  std::string closing = {};          // what follows the context in the prompt, of tasks with a form of their own
 };
 
 struct QuestionFileOptions {
@@ -31,7 +32,7 @@ std::string task_name(const std::filesystem::path& file);
 // seeded place): SQuAD with longer contexts.
 void widen_contexts(std::vector<Question>& questions, int32_t passages, uint64_t seed);
 
-// The prompt every task uses; the answer follows after one space.
+// The prompt: the context, then the task's closing, or "Question: ...\nAnswer:". The answer follows after one space.
 std::string make_prompt(const Question& question);
 
 }  // namespace scd

@@ -19,24 +19,27 @@ KeyValueCase five(const std::string& key, const std::string& value) {
   return {{{"a", "1"}, {"b", "2"}, {"c", "3"}, {"d", "4"}, {"e", "5"}}, key, value};
 }
 
+// The context ends with the object.
+auto object_is(const std::string& object) { return ::testing::EndsWith("JSON data:\n" + object); }
+
 std::filesystem::path file_of(const std::string& name) { return std::filesystem::path(::testing::TempDir()) / name; }
 
 TEST(KeyValue, all_records_are_the_context) {
   const Question question = key_value_question(five("b", "2"), 0);
-  EXPECT_EQ(question.context,
-            "JSON data:\n{\"a\": \"1\",\n \"b\": \"2\",\n \"c\": \"3\",\n \"d\": \"4\",\n \"e\": \"5\"}");
-  EXPECT_EQ(question.question, "What is the value of the key \"b\"?");
+  EXPECT_THAT(question.context,
+              object_is("{\"a\": \"1\",\n \"b\": \"2\",\n \"c\": \"3\",\n \"d\": \"4\",\n \"e\": \"5\"}"));
+  EXPECT_EQ(make_prompt(question), question.context + "\n\nKey: \"b\"\nCorresponding value:");
   EXPECT_EQ(question.answers, std::vector<std::string>{"2"});
 }
 
 TEST(KeyValue, fewer_records_keep_the_asked_one_at_its_relative_place) {
-  EXPECT_EQ(key_value_question(five("a", "1"), 3).context,
-            "JSON data:\n{\"a\": \"1\",\n \"b\": \"2\",\n \"c\": \"3\"}");
-  EXPECT_EQ(key_value_question(five("c", "3"), 3).context,
-            "JSON data:\n{\"b\": \"2\",\n \"c\": \"3\",\n \"d\": \"4\"}");
-  EXPECT_EQ(key_value_question(five("e", "5"), 3).context,
-            "JSON data:\n{\"c\": \"3\",\n \"d\": \"4\",\n \"e\": \"5\"}");
-  EXPECT_EQ(key_value_question(five("d", "4"), 1).context, "JSON data:\n{\"d\": \"4\"}");
+  EXPECT_THAT(key_value_question(five("a", "1"), 3).context,
+              object_is("{\"a\": \"1\",\n \"b\": \"2\",\n \"c\": \"3\"}"));
+  EXPECT_THAT(key_value_question(five("c", "3"), 3).context,
+              object_is("{\"b\": \"2\",\n \"c\": \"3\",\n \"d\": \"4\"}"));
+  EXPECT_THAT(key_value_question(five("e", "5"), 3).context,
+              object_is("{\"c\": \"3\",\n \"d\": \"4\",\n \"e\": \"5\"}"));
+  EXPECT_THAT(key_value_question(five("d", "4"), 1).context, object_is("{\"d\": \"4\"}"));
   EXPECT_EQ(key_value_question(five("d", "4"), 99).context, key_value_question(five("d", "4"), 0).context);
 }
 
@@ -54,7 +57,7 @@ TEST(KeyValue, lines_are_read_plain_and_compressed) {
   EXPECT_EQ(read_questions(plain).size(), 2u);
   const auto questions = read_questions(packed, {.keys = 2});
   ASSERT_EQ(questions.size(), 1u);
-  EXPECT_EQ(questions[0].context, "JSON data:\n{\"c\": \"3\",\n \"d\": \"4\"}");
+  EXPECT_THAT(questions[0].context, object_is("{\"c\": \"3\",\n \"d\": \"4\"}"));
   EXPECT_EQ(task_name(packed), "scd_key_value");
   EXPECT_EQ(task_name(plain), "scd_key_value");
   std::filesystem::remove(plain);
@@ -103,7 +106,7 @@ TEST(KeyValue, the_published_cases_are_read) {
   ASSERT_EQ(questions.size(), 500u);
   for (const Question& question : questions) {
     EXPECT_THAT(question.context, ::testing::HasSubstr("\"" + question.id + "\": \"" + question.answers[0] + "\""));
-    EXPECT_EQ(std::ranges::count(question.context, '\n'), 10);
+    EXPECT_EQ(std::ranges::count(question.context, '\n'), 3 + 9);
   }
   EXPECT_EQ(read_questions(*passages).size(), 2655u);
 }
