@@ -132,7 +132,9 @@ class JudgementTest(unittest.TestCase):
                               (("--prompt-tokens", "100000"), "the models take at most 2047 tokens"),
                               (("--text", self.folder / "none"), "none: cannot be read"),
                               (("--set-prefill", "link.bandwith_gbps=1"), "prefill_server ended before it listened"),
-                              (("--set-decode", "prefill.endpoints=[]", "--prompt-tokens", "64"), "fell back"),
+                              (("--set-decode", "prefill.endpoints=[127.0.0.1:1]", "--prompt-tokens", "64"), "codec raw, 64 tokens: "),
+                              (("--set-decode", "prefill.endpoints=[127.0.0.1:1]", "--set-decode", "fallback.local_prefill=true",
+                                "--prompt-tokens", "64"), "fell back"),
                               (("--prompt-tokens", "64", "--set-decode", "codec.suffix_tokens=64"),
                                "nothing was handed over")):  # fmt: skip
             done = self.pareto("--bandwidths", "0", "--repeats", "1", *options, check=False)
