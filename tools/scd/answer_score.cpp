@@ -6,6 +6,8 @@
 #include <map>
 #include <random>
 
+#include "common/base/check.h"
+
 namespace scd {
 namespace {
 
@@ -75,6 +77,28 @@ Interval bootstrap_mean(std::span<const double> values, int32_t resamples) {
   means.reserve(static_cast<size_t>(resamples));
   for (int32_t i = 0; i < resamples; ++i) means.push_back(mean_of([&](size_t) { return random() % values.size(); }));
   return {mean_of([](size_t i) { return i; }), percentile(means, 0.025), percentile(means, 0.975)};
+}
+
+std::optional<Interval> paired_loss(std::span<const double> reference, std::span<const double> values,
+                                    int32_t resamples) {
+  SCD_CHECK(reference.size() == values.size(), "a score of each question on both sides");
+  const auto loss_of = [&](auto&& pick) -> std::optional<double> {
+    double before = 0, after = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const size_t question = pick(i);
+      before += reference[question];
+      after += values[question];
+    }
+    return before > 0 ? std::optional(1 - after / before) : std::nullopt;
+  };
+  const std::optional<double> loss = loss_of([](size_t i) { return i; });
+  if (!loss) return std::nullopt;
+  std::mt19937_64 random(20240607);
+  std::vector<double> losses;
+  for (int32_t i = 0; i < resamples; ++i) {
+    if (const auto drawn = loss_of([&](size_t) { return random() % values.size(); })) losses.push_back(*drawn);
+  }
+  return Interval{*loss, percentile(losses, 0.025), percentile(losses, 0.975)};
 }
 
 double percentile(std::vector<double> values, double share) {

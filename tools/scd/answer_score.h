@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +26,12 @@ struct Interval {
   double high = 0;  // 97.5 %
 };
 Interval bootstrap_mean(std::span<const double> values, int32_t resamples = 1000);
+
+// Share of the reference's mean that is lost, 1 - mean(values) / mean(reference), with its bootstrap interval. Entries
+// of one index belong to one question and are drawn together: what makes a question hard or easy for both cancels.
+// Nothing where the reference scored 0 throughout. Draws in which it scored 0 have no ratio and are left out.
+std::optional<Interval> paired_loss(std::span<const double> reference, std::span<const double> values,
+                                    int32_t resamples = 1000);
 
 // The value below which `share` of the values lie (nearest rank); 0 for none.
 double percentile(std::vector<double> values, double share);

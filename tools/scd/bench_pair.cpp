@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -12,6 +11,7 @@
 
 #include "common/base/error.h"
 #include "common/log/progress.h"
+#include "tools/scd/account_parts.h"
 #include "tools/scd/answer_score.h"
 #include "tools/scd/client_options.h"
 #include "tools/scd/questions.h"
@@ -23,29 +23,13 @@ namespace {
 struct BenchPairOptions {
   ClientOptions client;
   std::vector<std::filesystem::path> files;
+  QuestionFileOptions file;
   std::vector<std::string> codecs{"oracle", "raw", "scd"};
   size_t questions = 0;  // 0: all
   uint32_t max_tokens = 48;
   int show = 2;
   std::filesystem::path json;
 };
-
-// The parts of the time to the first token, in the order in which they happen.
-struct PartColumn {
-  const char* name;
-  const char* key;
-  double (v1::TransferAccount::*milliseconds)() const;
-};
-constexpr std::array<PartColumn, 8> kParts{{
-    {"queue", "queue_ms", &v1::TransferAccount::queue_ms},
-    {"prefill", "prefill_ms", &v1::TransferAccount::prefill_ms},
-    {"encode", "encode_ms", &v1::TransferAccount::encode_ms},
-    {"wire", "wire_ms", &v1::TransferAccount::wire_ms},
-    {"rebuild", "rebuild_ms", &v1::TransferAccount::rebuild_ms},
-    {"suffix", "suffix_ms", &v1::TransferAccount::suffix_ms},
-    {"first step", "first_step_ms", &v1::TransferAccount::first_step_ms},
-    {"orchestration", "orchestration_ms", &v1::TransferAccount::orchestration_ms},
-}};
 
 struct Answer {
   size_t question = 0;
@@ -74,7 +58,7 @@ CodecRun only(const CodecRun& run, const Group& group) {
   return part;
 }
 
-std::vector<double> column(const CodecRun& run, bool first, double (v1::TransferAccount::*milliseconds)() const) {
+std::vector<double> column(const CodecRun& run, bool first, AccountTime milliseconds) {
   std::vector<double> values;
   for (const Answer& answer : run.answers) {
     if (answer.first == first) values.push_back((answer.completion.finish.transfer().*milliseconds)());
@@ -107,7 +91,8 @@ struct FileQuestion : Question {
 std::vector<FileQuestion> load_questions(const BenchPairOptions& options) {
   std::vector<FileQuestion> questions;
   for (size_t file = 0; file < options.files.size(); ++file) {
-    for (Question& question : read_questions(options.files[file])) questions.push_back({std::move(question), file});
+    for (Question& question : read_questions(options.files[file], options.file))
+      questions.push_back({std::move(question), file});
   }
   if (options.questions > 0 && questions.size() > options.questions) questions.resize(options.questions);
   return questions;
@@ -207,14 +192,13 @@ void print_quality(const std::vector<CodecRun>& runs) {
 
 void print_parts(const std::vector<CodecRun>& runs) {
   std::vector<std::string> header{"codec", "question"};
-  for (const PartColumn& part : kParts) header.emplace_back(part.name);
+  for (const TtftPart& part : kTtftParts) header.emplace_back(part.name);
   header.emplace_back("TTFT ms");
   TextTable table(header);
   for (const CodecRun& run : runs) {
     for (const bool first : {true, false}) {
       std::vector<std::string> cells{run.codec, first ? "first" : "next"};
-      for (const PartColumn& part : kParts)
-        cells.push_back(format_fixed(median(column(run, first, part.milliseconds)), 1));
+      for (const AccountTime part : kPartTimes) cells.push_back(format_fixed(median(column(run, first, part)), 1));
       cells.push_back(format_fixed(median(column(run, first, &v1::TransferAccount::ttft_ms)), 1));
       table.add_row(cells);
     }
@@ -226,23 +210,29 @@ void print_parts(const std::vector<CodecRun>& runs) {
 nlohmann::ordered_json row_of(const CodecRun& run, const CodecRun* oracle, bool first, const std::string& task) {
   const WireCost cost = wire_cost(run);
   const auto count = static_cast<double>(run.answers.size());
-  double f1 = 0, exact = 0;
+  std::vector<double> f1;
+  double exact = 0;
   for (const Answer& answer : run.answers) {
-    f1 += answer.score.f1;
+    f1.push_back(answer.score.f1);
     exact += answer.score.exact_match;
   }
+  const Interval interval = bootstrap_mean(f1);
   nlohmann::ordered_json row = {{"codec", run.codec},
                                 {"level", 0},
                                 {"task", task},
-                                {"regime", first ? "prefill_in_path" : "handoff"},
+                                {"regime", first ? kPrefillInPath : kHandoff},
                                 {"questions", run.answers.size()},
-                                {"f1", f1 / count},
+                                {"f1", interval.mean},
+                                {"f1_low", interval.low},
+                                {"f1_high", interval.high},
                                 {"exact_match", exact / count},
                                 {"bytes_per_token", cost.bytes_per_token},
                                 {"ttft_ms", median(column(run, first, &v1::TransferAccount::ttft_ms))}};
   if (oracle != nullptr) row["same_answer"] = same_answer_share(run, *oracle);
   if (cost.bytes_per_token > 0) row["ratio_to_bf16"] = cost.ratio_to_bf16;
-  for (const PartColumn& part : kParts) row[part.key] = median(column(run, first, part.milliseconds));
+  for (size_t part = 0; part < kTtftParts.size(); ++part) {
+    row[kTtftParts[part].key] = median(column(run, first, kPartTimes[part]));
+  }
   return row;
 }
 
@@ -257,7 +247,7 @@ void write_json(const BenchPairOptions& options, const std::vector<CodecRun>& ru
         if (part.answers.empty()) continue;
         std::optional<CodecRun> reference;
         if (oracle != nullptr) reference = only(*oracle, group);
-        report.add_row(row_of(part, reference ? &*reference : nullptr, first, options.files[file].stem().string()));
+        report.add_row(row_of(part, reference ? &*reference : nullptr, first, task_name(options.files[file])));
       }
     }
   }
@@ -303,10 +293,12 @@ void add_bench_pair_command(CLI::App& bench) {
       "token, for a context's first question (prefill in path) and for its next ones (hand-off: the codes exist).");
   add_client_options(*command, options->client);
   command
-      ->add_option("--questions", options->files,
-                   "SQuAD or HotpotQA JSON, bAbI text, or JSON lines; may be given several times")
+      ->add_option("--questions", options->files, "Question files as `scd eval` reads them; may be given several times")
       ->required()
       ->allow_extra_args(false);
+  command
+      ->add_option("--keys", options->file.keys, "Of key-value retrieval: keep so many keys around the one asked for")
+      ->check(CLI::Range(0, 1 << 20));
   command->add_option("--limit", options->questions, "Use the first N questions; 0: all")->capture_default_str();
   command
       ->add_option("--codecs", options->codecs,

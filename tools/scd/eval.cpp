@@ -7,6 +7,7 @@
 #include <iterator>
 #include <memory>
 #include <numeric>
+#include <optional>
 
 #include "common/base/error.h"
 #include "tools/scd/answer_score.h"
@@ -20,6 +21,7 @@ struct EvalOptions {
   ModelPairOptions pair;
   CacheExperimentOptions experiment;
   EvalTaskOptions task;
+  QuestionFileOptions file;
   std::vector<std::filesystem::path> tasks;
   std::vector<std::filesystem::path> prose;
   std::vector<std::string> codecs{"oracle", "raw", "scd"};
@@ -47,6 +49,17 @@ nlohmann::ordered_json ratio_to_bf16(const CodecResult& result, const ModelPair&
   return static_cast<double>(pair.consumer().config().kv_shape(kernels::DType::kBF16).bf16_bytes_per_token()) / bytes;
 }
 
+// Against the oracle's answers to the same questions; null where the oracle scored nothing to lose.
+void add_paired_loss(nlohmann::ordered_json& row, const CodecResult& result) {
+  const std::optional<Interval> loss = paired_loss(result.oracle_f1, result.f1);
+  const auto put = [&](const char* key, double Interval::*part) {
+    row[key] = loss ? nlohmann::ordered_json((*loss).*part) : nlohmann::ordered_json(nullptr);
+  };
+  put("f1_loss", &Interval::mean);
+  put("f1_loss_low", &Interval::low);
+  put("f1_loss_high", &Interval::high);
+}
+
 nlohmann::ordered_json row_of(const CodecResult& result, const std::string& task, const ModelPair& pair) {
   nlohmann::ordered_json row = {{"codec", result.codec}, {"level", result.level}, {"task", task}};
   std::vector<double> kl = result.kl_question;
@@ -61,6 +74,7 @@ nlohmann::ordered_json row_of(const CodecResult& result, const std::string& task
                 {"same_answer", mean(result.same_answer)},
                 {"kl_question", mean(result.kl_question)},
                 {"kl_answer", mean(result.kl_answer)}});
+    add_paired_loss(row, result);
   } else {
     row["kl_text"] = mean(result.kl_question);
     row["perplexity"] = std::exp(-result.log_likelihood / static_cast<double>(result.scored_tokens));
@@ -80,28 +94,33 @@ std::string cell(const nlohmann::ordered_json& row, const char* key, double scal
 }
 
 void print_rows(const nlohmann::ordered_json& rows) {
-  TextTable table({"task", "codec", "bytes/token", "vs BF16", "F1", "95 % interval", "exact", "same answer",
-                   "KL question", "KL answer", "KL p99", "perplexity"});
+  TextTable table({"task", "codec", "bytes/token", "vs BF16", "F1", "95 % interval", "F1 loss", "95 % (paired)",
+                   "exact", "same answer", "KL question", "KL answer", "KL p99", "perplexity"});
   for (const auto& row : rows) {
-    table.add_row({row.at("task"), row.at("codec"), cell(row, "bytes_per_token", 1, 0),
-                   has(row, "ratio_to_bf16") ? cell(row, "ratio_to_bf16", 1, 2) + "x" : "-", cell(row, "f1", 100, 1),
-                   has(row, "f1_low") ? cell(row, "f1_low", 100, 1) + " - " + cell(row, "f1_high", 100, 1) : "-",
-                   cell(row, "exact_match", 100, 1), cell(row, "same_answer", 100, 1),
-                   has(row, "kl_text") ? cell(row, "kl_text", 1, 4) : cell(row, "kl_question", 1, 4),
-                   cell(row, "kl_answer", 1, 4), cell(row, "kl_p99", 1, 3), cell(row, "perplexity", 1, 2)});
+    table.add_row(
+        {row.at("task"), row.at("codec"), cell(row, "bytes_per_token", 1, 0),
+         has(row, "ratio_to_bf16") ? cell(row, "ratio_to_bf16", 1, 2) + "x" : "-", cell(row, "f1", 100, 1),
+         has(row, "f1_low") ? cell(row, "f1_low", 100, 1) + " - " + cell(row, "f1_high", 100, 1) : "-",
+         has(row, "f1_loss") ? cell(row, "f1_loss", 100, 1) + " %" : "-",
+         has(row, "f1_loss") ? cell(row, "f1_loss_low", 100, 1) + " - " + cell(row, "f1_loss_high", 100, 1) : "-",
+         cell(row, "exact_match", 100, 1), cell(row, "same_answer", 100, 1),
+         has(row, "kl_text") ? cell(row, "kl_text", 1, 4) : cell(row, "kl_question", 1, 4),
+         cell(row, "kl_answer", 1, 4), cell(row, "kl_p99", 1, 3), cell(row, "perplexity", 1, 2)});
   }
   table.print(std::cout);
 }
 
 std::vector<TokenId> read_prose(const ModelPair& pair, const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
+  if (!stream || std::filesystem::is_directory(file)) {
+    throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
+  }
   const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
   return pair.tokenizer().encode(text, {.add_special_tokens = false, .parse_special = false});
 }
 
 std::vector<Question> read_task(const EvalOptions& options, const std::filesystem::path& file) {
-  std::vector<Question> questions = read_questions(file);
+  std::vector<Question> questions = read_questions(file, options.file);
   if (options.passages > 1) widen_contexts(questions, options.passages, options.seed);
   if (options.limit > 0 && questions.size() > options.limit) questions.resize(options.limit);
   return questions;
@@ -122,7 +141,7 @@ void run(EvalOptions options) {
     for (const CodecResult& result : results) report.add_row(row_of(result, task, pair));
   };
   for (const auto& file : options.tasks) {
-    add(file.stem().string(), evaluate_questions(pair, experiment, codecs, read_task(options, file), options.task));
+    add(task_name(file), evaluate_questions(pair, experiment, codecs, read_task(options, file), options.task));
   }
   for (const auto& file : options.prose) {
     add(file.stem().string(), evaluate_prose(pair, experiment, codecs, read_prose(pair, file),
@@ -141,7 +160,9 @@ void add_eval_command(CLI::App& app) {
       "Judge codecs on questions and prose: F1, exact match, share of answers identical to the oracle's, KL to the\n"
       "oracle on the question's and on the oracle's answer tokens, perplexity, bytes per token. Oracle: the "
       "consumer's\n"
-      "own prefill. Question files: SQuAD JSON, HotpotQA JSON, bAbI text, JSON lines {context, question, answers}.\n"
+      "own prefill. F1 loss: share of the oracle's F1 that is lost, its interval paired by question. Question files:\n"
+      "SQuAD JSON, HotpotQA JSON, bAbI text, JSON lines {context, question, answers}, NQ-open and key-value retrieval\n"
+      "of \"Lost in the Middle\" (JSON lines); gzip is understood.\n"
       "  scd eval --producer BASE --consumer BASE --consumer-adapter ADAPTER --artifact DIR \\\n"
       "           --tasks held_out.jsonl --prose wikitext.txt --codecs oracle,raw,scd --limit 100");
   command->add_option("--producer", options->pair.producer, "Checkpoint of the prefill side")->required();
@@ -163,6 +184,11 @@ void add_eval_command(CLI::App& app) {
       ->allow_extra_args(false)
       ->capture_default_str();
   command->add_option("--limit", options->limit, "At most so many questions (windows of prose) a file; 0: all");
+  command
+      ->add_option("--keys", options->file.keys,
+                   "Of key-value retrieval: keep so many keys around the one asked for; 0: all")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
   command->add_option("--passages", options->passages, "Join each context with others of its file to so many")
       ->check(CLI::Range(1, 64));
   command->add_option("--seed", options->seed, "Of the joined passages")->capture_default_str();

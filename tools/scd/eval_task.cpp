@@ -58,16 +58,35 @@ std::string answer_text(const ModelPair& pair, std::span<const TokenId> ids) {
 struct Asked {
   const Question& question;
   std::vector<TokenId> oracle_answer;
-  Continuation oracle;  // question tokens, then the oracle's answer; the last row predicts the answer's last token
+  double oracle_f1 = 0;
+  // Question tokens, then the oracle's answer; the last row predicts the answer's last token.
+  Continuation oracle = {};
 
   std::span<const TokenId> forced() const { return std::span(oracle_answer).first(oracle_answer.size() - 1); }
 };
+
+Asked ask_oracle(const ModelPair& pair, CacheExperiment& experiment, std::span<const Encoder* const> encoders,
+                 const Question& question, int32_t max_tokens) {
+  try {
+    experiment.set_prompt(pair.tokenizer().encode(make_prompt(question)), encoders);
+    experiment.use_oracle();
+    Asked asked{question, answer_ids(pair, experiment, max_tokens)};
+    asked.oracle_f1 = score_answer(answer_text(pair, asked.oracle_answer), question.answers).f1;
+    asked.oracle = experiment.run(asked.forced());
+    return asked;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kOutOfRange) throw;
+    throw Error(error.code(), "question " + question.id + ": " + error.what() +
+                                  "; raise --context, or ask for shorter prompts with --passages or --keys");
+  }
+}
 
 void measure_answer(const ModelPair& pair, CacheExperiment& experiment, const Asked& asked, int32_t max_tokens,
                     CodecResult& result) {
   const std::vector<TokenId> answer = answer_ids(pair, experiment, max_tokens);
   const AnswerScore score = score_answer(answer_text(pair, answer), asked.question.answers);
   result.f1.push_back(score.f1);
+  result.oracle_f1.push_back(asked.oracle_f1);
   result.exact_match.push_back(score.exact_match);
   result.same_answer.push_back(answer == asked.oracle_answer ? 1 : 0);
   const std::vector<double> kl = kl_divergence(asked.oracle, experiment.run(asked.forced()));
@@ -99,11 +118,7 @@ std::vector<CodecResult> evaluate_questions(const ModelPair& pair, CacheExperime
   const std::vector<const Encoder*> encoders = encoders_of(codecs);
   Progress progress("asking " + std::to_string(questions.size()) + " questions");
   for (size_t i = 0; i < questions.size(); ++i) {
-    const std::vector<TokenId> prompt = pair.tokenizer().encode(make_prompt(questions[i]));
-    experiment.set_prompt(prompt, encoders);
-    experiment.use_oracle();
-    Asked asked{questions[i], answer_ids(pair, experiment, options.max_tokens), {}};
-    asked.oracle = experiment.run(asked.forced());
+    const Asked asked = ask_oracle(pair, experiment, encoders, questions[i], options.max_tokens);
     for (size_t c = 0; c < codecs.size(); ++c) {
       use_codec(experiment, codecs[c], options.rank, results[c]);
       measure_answer(pair, experiment, asked, options.max_tokens, results[c]);

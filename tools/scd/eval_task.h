@@ -17,6 +17,7 @@ struct CodecResult {
   std::string codec;
   int32_t level = 0;
   std::vector<double> f1;           // [questions], in [0, 1]
+  std::vector<double> oracle_f1;    // [questions], of the oracle's answers to the same questions
   std::vector<double> exact_match;  // [questions], 0 or 1
   std::vector<double> same_answer;  // [questions], 1 where the token ids are the oracle's
   std::vector<double> kl_question;  // nats, one a native prompt token (prose: a scored token)

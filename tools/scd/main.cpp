@@ -6,6 +6,7 @@
 #include "common/base/error.h"
 #include "tools/scd/bench_engine.h"
 #include "tools/scd/bench_pair.h"
+#include "tools/scd/bench_pareto.h"
 #include "tools/scd/bench_transfer.h"
 #include "tools/scd/calibrate.h"
 #include "tools/scd/complete.h"
@@ -13,6 +14,7 @@
 #include "tools/scd/inspect.h"
 #include "tools/scd/logits.h"
 #include "tools/scd/make_model.h"
+#include "tools/scd/plot.h"
 #include "tools/scd/tokenize.h"
 
 int main(int argc, char** argv) {
@@ -24,6 +26,7 @@ int main(int argc, char** argv) {
   scd::add_complete_command(app);
   scd::add_calibrate_command(app);
   scd::add_eval_command(app);
+  scd::add_plot_command(app);
   scd::add_tokenize_command(app);
   scd::add_logits_command(app);
   scd::add_inspect_command(app);
@@ -32,6 +35,7 @@ int main(int argc, char** argv) {
   bench->require_subcommand(1);
   scd::add_bench_engine_command(*bench);
   scd::add_bench_pair_command(*bench);
+  scd::add_bench_pareto_command(*bench);
   scd::add_bench_transfer_command(*bench);
 
   try {

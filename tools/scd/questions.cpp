@@ -1,10 +1,12 @@
 #include "tools/scd/questions.h"
 
+#include <zlib.h>
+
 #include <algorithm>
+#include <array>
 #include <cctype>
-#include <fstream>
-#include <iterator>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
@@ -12,6 +14,7 @@
 #include <string_view>
 
 #include "common/base/error.h"
+#include "tools/scd/key_value.h"
 
 namespace scd {
 namespace {
@@ -24,13 +27,22 @@ constexpr std::uintmax_t kMaxFileBytes = std::uintmax_t{1} << 30;
   throw Error(ErrorCode::kInvalidArgument, file.string() + ": " + what);
 }
 
+// zlib hands through what is not compressed.
 std::string read_text(const std::filesystem::path& file) {
-  std::error_code failed;
-  const auto size = std::filesystem::file_size(file, failed);
-  if (failed) throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read (" + failed.message() + ")");
-  if (size > kMaxFileBytes) refuse(file, "larger than 1 GiB: not a question file");
-  std::ifstream stream(file, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  const std::unique_ptr<gzFile_s, int (*)(gzFile)> stream(gzopen(file.c_str(), "rbe"), &gzclose);
+  if (!stream || std::filesystem::is_directory(file)) {
+    throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
+  }
+  std::string text;
+  std::array<char, 1 << 16> part;
+  int bytes = 0;
+  while ((bytes = gzread(stream.get(), part.data(), part.size())) > 0) {
+    text.append(part.data(), static_cast<size_t>(bytes));
+    if (text.size() > kMaxFileBytes) refuse(file, "larger than 1 GiB: not a question file");
+  }
+  int error = Z_OK;
+  const char* why = gzerror(stream.get(), &error);
+  if (bytes < 0 || error != Z_OK) refuse(file, std::string("cannot be unpacked: ") + why);
   if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);  // some editors' byte order mark
   return text;
 }
@@ -117,21 +129,46 @@ std::vector<Question> from_babi(const std::filesystem::path& file, const std::st
   return questions;
 }
 
-std::vector<Question> from_json_lines(const std::filesystem::path& file, const std::string& text) {
+// NQ-open as "Lost in the Middle" publishes it: the passages are retrieved documents.
+std::string passages_context(const Json& passages) {
+  std::string context;
+  for (const Json& passage : passages) {
+    context += (context.empty() ? "" : "\n\n") + passage.at("title").get<std::string>() + ": " +
+               passage.at("text").get<std::string>();
+  }
+  return context;
+}
+
+Question from_json_line(const Json& row, const std::string& id, const QuestionFileOptions& options) {
+  if (row.contains("ordered_kv_records")) {
+    return key_value_question({row.at("ordered_kv_records").get<std::vector<std::pair<std::string, std::string>>>(),
+                               row.at("key").get<std::string>(), row.at("value").get<std::string>()},
+                              options.keys);
+  }
+  return {row.value("id", id),
+          row.contains("ctxs") ? passages_context(row.at("ctxs")) : row.at("context").get<std::string>(),
+          row.at("question").get<std::string>(), row.at("answers").get<std::vector<std::string>>()};
+}
+
+std::vector<Question> from_json_lines(const std::filesystem::path& file, const std::string& text,
+                                      const QuestionFileOptions& options) {
   std::vector<Question> questions;
   std::istringstream lines(text);
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const std::string where = "line " + std::to_string(number) + ": ";
     try {
-      const Json row = Json::parse(line);
-      questions.push_back({row.value("id", std::to_string(number)), row.at("context").get<std::string>(),
-                           row.at("question").get<std::string>(), row.at("answers").get<std::vector<std::string>>()});
+      questions.push_back(from_json_line(Json::parse(line), std::to_string(number), options));
     } catch (const Json::exception& error) {
-      refuse(file, "line " + std::to_string(number) +
-                       ": expected {\"context\": text, \"question\": text, \"answers\": [text]}: " + error.what());
+      refuse(file, where +
+                       "expected {\"context\": text or \"ctxs\": passages, \"question\": text, \"answers\": [text]} or "
+                       "{\"ordered_kv_records\": [[key, value]], \"key\": text, \"value\": text}: " +
+                       error.what());
+    } catch (const Error& error) {
+      refuse(file, where + error.what());
     }
-    if (questions.back().answers.empty()) refuse(file, "line " + std::to_string(number) + ": no answers");
+    if (questions.back().answers.empty()) refuse(file, where + "no answers");
   }
   return questions;
 }
@@ -151,14 +188,14 @@ std::optional<std::vector<Question>> from_json_file(const std::filesystem::path&
 
 }  // namespace
 
-std::vector<Question> read_questions(const std::filesystem::path& file) {
+std::vector<Question> read_questions(const std::filesystem::path& file, const QuestionFileOptions& options) {
   const std::string text = read_text(file);
   const size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string::npos) refuse(file, "empty");
   std::vector<Question> questions;
   if (text[first] == '{' || text[first] == '[') {
     auto whole = from_json_file(file, text);
-    questions = whole ? *std::move(whole) : from_json_lines(file, text);
+    questions = whole ? *std::move(whole) : from_json_lines(file, text, options);
   } else if (std::isdigit(static_cast<unsigned char>(text[first])) != 0) {
     questions = from_babi(file, text);
   } else {
@@ -166,6 +203,10 @@ std::vector<Question> read_questions(const std::filesystem::path& file) {
   }
   if (questions.empty()) refuse(file, "holds no questions");
   return questions;
+}
+
+std::string task_name(const std::filesystem::path& file) {
+  return (file.extension() == ".gz" ? file.stem() : file).stem().string();
 }
 
 void widen_contexts(std::vector<Question>& questions, int32_t passages, uint64_t seed) {
@@ -189,6 +230,7 @@ void widen_contexts(std::vector<Question>& questions, int32_t passages, uint64_t
 }
 
 std::string make_prompt(const Question& question) {
+  if (!question.closing.empty()) return question.context + question.closing;
   return question.context + "\n\nQuestion: " + question.question + "\nAnswer:";
 }
 

@@ -35,6 +35,36 @@ TEST(Bootstrap, interval_holds_the_mean_and_shrinks_with_more_values) {
   EXPECT_LT(narrow.high - narrow.low, (wide.high - wide.low) / 5);
 }
 
+// Two questions, one lost: the draws lose nothing, half or all with probability 1/4, 1/2, 1/4.
+TEST(PairedLoss, is_the_share_of_the_reference_that_is_lost) {
+  const std::vector<double> reference{1, 1}, values{1, 0};
+  const std::optional<Interval> loss = paired_loss(reference, values);
+  ASSERT_TRUE(loss);
+  EXPECT_DOUBLE_EQ(loss->mean, 0.5);
+  EXPECT_DOUBLE_EQ(loss->low, 0);
+  EXPECT_DOUBLE_EQ(loss->high, 1);
+}
+
+// A tenth of every question is lost: whichever questions are drawn, a tenth is lost. Unpaired draws would scatter.
+TEST(PairedLoss, questions_are_drawn_together_on_both_sides) {
+  std::vector<double> reference, values;
+  for (int i = 0; i < 40; ++i) {
+    reference.push_back(i % 2);
+    values.push_back(0.9 * (i % 2));
+  }
+  const std::optional<Interval> loss = paired_loss(reference, values);
+  ASSERT_TRUE(loss);
+  EXPECT_NEAR(loss->mean, 0.1, 1e-12);
+  EXPECT_NEAR(loss->low, 0.1, 1e-12);
+  EXPECT_NEAR(loss->high, 0.1, 1e-12);
+}
+
+TEST(PairedLoss, a_gain_is_a_negative_loss_and_nothing_is_lost_of_nothing) {
+  EXPECT_DOUBLE_EQ(paired_loss(std::vector{0.5, 0.5}, std::vector{0.5, 1.0})->mean, -0.5);
+  EXPECT_FALSE(paired_loss(std::vector{0.0, 0.0}, std::vector{0.0, 1.0}));
+  EXPECT_FALSE(paired_loss({}, {}));
+}
+
 TEST(Percentile, is_the_nearest_rank) {
   EXPECT_EQ(percentile({3, 1, 2, 4}, 0.5), 2);
   EXPECT_EQ(percentile({3, 1, 2, 4}, 0.99), 4);
