@@ -48,6 +48,7 @@ struct CompletionRequest {
   TransferMode mode = TransferMode::kCodec;
   CodecChoice codec;                      // with kCodec
   std::optional<int32_t> exact_layers{};  // that the consumer computes, where the codec's calibration decided that
+  bool level_open = false;                // no level was named: it follows the policy
   bool predicts = false;                  // the codec predicts from their residual stream
   int32_t priority = 0;                   // higher is served first
   std::string cache_salt;

@@ -195,6 +195,9 @@ void Sequence::close_account() {
             [](const TransferSpan& a, const TransferSpan& b) { return a.begin < b.begin; });
   account_.times = attribute_time(job_->received_at, first_token_at_, account_.timeline);
   if (account_.wire_bytes > 0) {
+    if (context_.levels != nullptr) {
+      context_.levels->observe(account_.wire_bytes, busy_time(account_.timeline, TransferPart::kWire));
+    }
     const int64_t bf16_bytes = account_.handover_tokens * context_.cache.shape().bf16_bytes_per_token();
     account_.ratio_to_bf16 = static_cast<double>(bf16_bytes) / static_cast<double>(account_.wire_bytes);
   }

@@ -15,6 +15,7 @@
 #include "decode_server/config.h"
 #include "decode_server/generate/generation.h"
 #include "decode_server/job.h"
+#include "decode_server/level_policy.h"
 #include "decode_server/rebuild/coded_prompt.h"
 #include "decode_server/rebuild/prompt_work.h"
 #include "decode_server/stages.h"
@@ -28,6 +29,7 @@ struct SequenceContext {
   KvCache& cache;
   const Tokenizer& tokenizer;
   TransferStage& transfers;
+  LevelPolicy* levels = nullptr;
 };
 
 // Used by the compute thread only.

@@ -55,38 +55,13 @@ ConsumerIdentity identify(const DecodeConfig& config, const Model& model) {
   return identity;
 }
 
-// KL of each level of the artifact, the finest first.
-std::vector<double> kl_of_levels(const ArtifactDecoder& artifact) {
-  std::vector<double> kl;
-  for (const CodecPrediction& level : artifact.levels) kl.push_back(level.kl);
-  if (kl.empty()) kl.push_back(artifact.prediction.kl);
-  return kl;
-}
-
-// The level of requests that name none.
-int32_t choose_level(const CodecOptions& codec, const ArtifactDecoder& artifact) {
-  const std::vector<double> kl = kl_of_levels(artifact);
-  const auto levels = static_cast<int32_t>(kl.size());
-  const auto refuse = [&](const std::string& what) {
-    throw Error(ErrorCode::kFailedPrecondition, codec.artifact.string() + ": " + what);
-  };
-  if (codec.level >= levels) {
-    refuse("it has " + std::to_string(levels) + " levels, codec.level is " + std::to_string(codec.level));
-  }
-  int32_t level = codec.level;
-  if (level < 0) {
-    level = codec.max_kl > 0 ? levels - 1 : levels / 2;
-    while (codec.max_kl > 0 && level > 0 && kl[static_cast<size_t>(level)] > codec.max_kl) --level;
-  }
-  if (codec.max_kl > 0 && kl[static_cast<size_t>(level)] > codec.max_kl) {
-    refuse("its KL on held-out text is " + std::to_string(kl[static_cast<size_t>(level)]) +
-           ", more than codec.max_kl " + std::to_string(codec.max_kl));
-  }
-  return level;
+std::optional<LevelPolicy> make_level_policy(const DecodeConfig& config, const ConsumerIdentity& identity) {
+  if (!identity.artifact) return std::nullopt;
+  return std::optional<LevelPolicy>(std::in_place, config.codec, *identity.artifact);
 }
 
 ValidationContext context_of(const DecodeConfig& config, const Model& model, const Tokenizer& tokenizer,
-                             const ConsumerIdentity& identity) {
+                             const ConsumerIdentity& identity, const LevelPolicy* levels) {
   ValidationContext context{config, model.config(), tokenizer, name_of(config.model)};
   if (!identity.artifact) return context;
   const CodecId codec = identity.artifact->codec;
@@ -97,11 +72,20 @@ ValidationContext context_of(const DecodeConfig& config, const Model& model, con
                                                     std::string(to_string(*configured)));
   }
   context.artifact_codec = codec;
-  context.levels = static_cast<int32_t>(kl_of_levels(*identity.artifact).size());
-  context.level = choose_level(config.codec, *identity.artifact);
+  context.policy = levels;
+  context.levels = levels->levels();
+  context.level = levels->fixed();
   if (codec != CodecId::kScd) {
-    context.exact_layers = identity.artifact->rd.plan.exact_layers;
-    context.predicts = identity.artifact->rd.plan.predicted;
+    const LayerPlan& plan = identity.artifact->rd.plan;
+    const double share = plan.native_share(model.config().layers);
+    if (share > config.codec.max_native_share) {
+      throw Error(ErrorCode::kFailedPrecondition,
+                  config.codec.artifact.string() + ": it has this server run " + std::to_string(share) +
+                      " of its layers over the prefix, more than codec.max_native_share " +
+                      std::to_string(config.codec.max_native_share) + "; calibrate with fewer --native layers");
+    }
+    context.exact_layers = plan.exact_layers;
+    context.predicts = plan.predicted;
   }
   return context;
 }
@@ -120,6 +104,7 @@ struct DecodeServer::Parts {
   const Model model;
   const Tokenizer tokenizer;
   const ConsumerIdentity identity;
+  std::optional<LevelPolicy> levels;
   const ValidationContext validation;
   KvCache cache;
   std::unique_ptr<Transport> transport;
@@ -141,10 +126,11 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       model(load_model(config.model)),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       identity(identify(config, model)),
-      validation(context_of(config, model, tokenizer, identity)),
+      levels(make_level_policy(config, identity)),
+      validation(context_of(config, model, tokenizer, identity, levels ? &*levels : nullptr)),
       cache(model.config().kv_shape(model.precision()), config.kv_cache.pages),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
-      compute({config, model, cache, tokenizer, release}),
+      compute({config, model, cache, tokenizer, release, levels ? &*levels : nullptr}),
       receiver({config, identity, *transport, compute}),
       admission({validation, cache.pool(), compute}),
       service({validation, admission, compute, facts()}),

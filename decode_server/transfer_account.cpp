@@ -55,6 +55,17 @@ PartTimes attribute_time(ServingClock::time_point begin, ServingClock::time_poin
   return times;
 }
 
+std::chrono::nanoseconds busy_time(std::span<const TransferSpan> spans, TransferPart part) {
+  std::chrono::nanoseconds busy{0};
+  ServingClock::time_point until = ServingClock::time_point::min();
+  for (const TransferSpan& span : spans) {
+    if (span.part != part || span.end <= until) continue;
+    busy += span.end - std::max(span.begin, until);
+    until = span.end;
+  }
+  return busy;
+}
+
 RemoteClock::RemoteClock(ServingClock::time_point start_sent, ServingClock::time_point accepted_received)
     : origin_(start_sent + std::max(accepted_received - start_sent, ServingClock::duration::zero()) / 2) {}
 

@@ -38,6 +38,9 @@ struct PartTimes {
 PartTimes attribute_time(ServingClock::time_point begin, ServingClock::time_point end,
                          std::span<const TransferSpan> spans);
 
+// How long at least one span of the part ran; spans sorted by their beginning.
+std::chrono::nanoseconds busy_time(std::span<const TransferSpan> spans, TransferPart part);
+
 // Puts instants of the prefill server, which counts from the moment it received Start, on this server's clock. The
 // prefill server answers Start with Accepted at once and both ways are taken to be equally long, so Start was received
 // in the middle of the round trip.

@@ -25,26 +25,38 @@ void describe(ConfigVisitor& at, RankOptions& rank) {
 }
 
 void describe(ConfigVisitor& at, CodecOptions& codec) {
-  at.choice("mode", codec.mode,
-            {{"raw", CodecMode::kRaw},
-             {"lossless", CodecMode::kLossless},
-             {"int8", CodecMode::kInt8},
-             {"int4", CodecMode::kInt4},
-             {"scd", CodecMode::kScd},
-             {"rd", CodecMode::kRd},
-             {"kvtc", CodecMode::kKvtc},
-             {"oracle", CodecMode::kOracle}},
-            "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
-            "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), or not at all (oracle: the decode "
-            "server computes the prompt).");
-  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd and rd.");
-  at.number("level", codec.level, {-1, 15},
-            "Of rd: 0 is the finest. -1: the coarsest that meets max_kl, or the middle one where max_kl is 0.");
+  at.choice(
+      "mode", codec.mode,
+      {{"raw", CodecMode::kRaw},
+       {"lossless", CodecMode::kLossless},
+       {"int8", CodecMode::kInt8},
+       {"int4", CodecMode::kInt4},
+       {"scd", CodecMode::kScd},
+       {"rd", CodecMode::kRd},
+       {"kvtc", CodecMode::kKvtc},
+       {"oracle", CodecMode::kOracle}},
+      "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
+      "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), kvtc (transform coding, a baseline), or "
+      "not at all (oracle: the decode "
+      "server computes the prompt).");
+  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd, rd and kvtc.");
+  at.number(
+      "level", codec.level, {-1, 15},
+      "Of rd and kvtc: 0 is the finest. -1: the coarsest that meets max_kl, or the middle one where max_kl is 0.");
+  at.milliseconds(
+      "ttft_target_ms", codec.ttft_target, {0, 3600000},
+      "Time that codes may take on the wire: with level -1 the finest level that max_kl allows and that crosses "
+      "the link in it, by the bandwidth transfers have reached; the coarsest where none does. 0: no target.");
   at.section("rank", codec.rank, "Caps on what is sent of the calibrated components.");
   at.number(
       "max_kl", codec.max_kl, {0, 100},
       "Largest KL measured at calibration that is taken, nats; an artifact without such a level is refused. 0: any.");
-  at.flag("exact_layer0", codec.exact_layer0, "Compute layer 0 from the token ids instead of having it sent.");
+  at.number(
+      "max_native_share", codec.max_native_share, {0, 1},
+      "Largest share of its layers that an artifact may have this server run over the prefix; one that wants more "
+      "is refused.");
+  at.flag("exact_layer0", codec.exact_layer0,
+          "Compute layer 0 from the token ids instead of having it sent; rd and kvtc say themselves which layers.");
   at.number("sinks", codec.sinks, {0, 1024},
             "First tokens of the prompt that are computed here, not sent; a multiple of 16.");
   at.number("suffix_tokens", codec.suffix_tokens, {1, 4096},

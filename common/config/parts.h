@@ -1,6 +1,7 @@
 // Settings that both servers share, and their keys.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -46,10 +47,12 @@ struct CodecOptions {
   std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed for scd, rd and kvtc
   int32_t level = -1;              // of rd and kvtc; -1: as max_kl allows
   RankOptions rank;
-  bool exact_layer0 = true;    // compute layer 0 from the token ids instead of having it sent
-  int32_t sinks = 16;          // first tokens computed here; whole pages
-  int32_t suffix_tokens = 32;  // last tokens computed here, at least
-  double max_kl = 0;           // artifacts whose held-out KL on answers is larger are refused; 0: any
+  bool exact_layer0 = true;                  // compute layer 0 from the token ids instead of having it sent
+  int32_t sinks = 16;                        // first tokens computed here; whole pages
+  int32_t suffix_tokens = 32;                // last tokens computed here, at least
+  std::chrono::milliseconds ttft_target{0};  // chooses the level by the bandwidth measured; 0: fixed level
+  double max_native_share = 1;               // of the consumer's layers, run over the prefix
+  double max_kl = 0;                         // artifacts whose held-out KL on answers is larger are refused; 0: any
 };
 
 struct KvCacheOptions {

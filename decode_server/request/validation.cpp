@@ -170,6 +170,7 @@ void codec_of(const ValidationContext& context, const v1::CodecOverride& codec, 
   }
   if (codec.override_case() != v1::CodecOverride::kChoice) {
     set_codec(context, configured_codec(options), configured, checked, check);
+    checked.level_open = true;
     return;
   }
   const v1::CodecChoice& choice = codec.choice();
@@ -260,6 +261,9 @@ Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequ
   const int64_t context_length = context.model.max_positions;
   if (tokens >= context_length) {
     return wrong(request.has_text() ? "text" : "token_ids", too_long(tokens, context_length));
+  }
+  if (checked.level_open && context.policy != nullptr && checked.codec.id == context.artifact_codec) {
+    checked.codec.rank.level = context.policy->choose(tokens);
   }
   checked.stop.max_tokens = static_cast<int32_t>(std::min<int64_t>(checked.stop.max_tokens, context_length - tokens));
   const int64_t capacity = int64_t{context.config.kv_cache.pages} * kPageTokens;

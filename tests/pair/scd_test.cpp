@@ -191,6 +191,19 @@ TEST_F(RdPairTest, the_level_follows_max_kl) {
   EXPECT_THROW(level_with(0, 3), Error);
 }
 
+TEST_F(RdPairTest, an_artifact_that_wants_too_much_of_the_consumer_is_refused_at_start) {
+  const int32_t layers = codec_model(base_model()).layers;
+  write_artifact_of({2, {{2, layers - 2, true}}});  // all but two layers' outputs
+  try {
+    start_rd([](DecodeConfig& config) { config.codec.max_native_share = 0.3; });
+    FAIL() << "started";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);
+    EXPECT_THAT(error.what(), HasSubstr("codec.max_native_share"));
+  }
+  start_rd([](DecodeConfig& config) { config.codec.max_native_share = 0.9; });
+}
+
 TEST_F(RdPairTest, an_artifact_of_another_codec_than_the_mode_is_refused_at_start) {
   try {
     start_rd([](DecodeConfig& config) { config.codec.mode = CodecMode::kScd; });

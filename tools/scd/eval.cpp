@@ -169,7 +169,11 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--producer-adapter", options->pair.producer_adapter, "LoRA adapter merged into it");
   command->add_option("--consumer", options->pair.consumer, "Checkpoint of the decode side")->required();
   command->add_option("--consumer-adapter", options->pair.consumer_adapter, "LoRA adapter merged into it");
-  command->add_option("--artifact", options->pair.artifact, "Codec artifact of the pair (scd calibrate makes it)");
+  command
+      ->add_option("--artifacts,--artifact", options->pair.artifacts,
+                   "Codec artifacts of the pair, comma-separated (scd calibrate makes them)")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command->add_option("--precision", options->pair.precision, "auto, bf16 or fp32")->capture_default_str();
   command->add_option("--tasks", options->tasks, "Question files, comma-separated")
       ->delimiter(',')
@@ -179,7 +183,7 @@ void add_eval_command(CLI::App& app) {
       ->allow_extra_args(false);
   command
       ->add_option("--codecs", options->codecs,
-                   "Of oracle, raw, lossless, int8, int4, scd, rd; rd@2 is level 2; comma-separated")
+                   "Of oracle, raw, lossless, int8, int4, scd, rd, kvtc; rd@2 is level 2; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

@@ -73,15 +73,19 @@ NamedCodec ModelPair::make_codec(const std::string& name) const {
   std::optional<ArtifactEncoder> encoder;
   std::optional<ArtifactDecoder> decoder;
   if (needs_artifact(*id)) {
-    if (options_.artifact.empty()) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "codec '" + name + "' needs --artifact DIR; make one with: scd calibrate --help");
-    }
     const ModelIdentity producer = identity_of(options_.producer, options_.producer_adapter);
     const ModelIdentity consumer = identity_of(options_.consumer, options_.consumer_adapter);
-    encoder = load_encoder(options_.artifact);
+    size_t index = 0;
+    for (; index < options_.artifacts.size() && !encoder; ++index) {
+      encoder = load_encoder(options_.artifacts[index]);
+      if (encoder->codec != *id) encoder.reset();
+    }
+    if (!encoder) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "codec '" + name + "' needs --artifacts with one of it; make one with: scd calibrate --help");
+    }
     (void)check_compatible(*encoder, producer).value_or_throw();
-    decoder = load_decoder(options_.artifact, consumer.weights);
+    decoder = load_decoder(options_.artifacts[index - 1], consumer.weights);
     (void)check_compatible(*decoder, producer, consumer).value_or_throw();
   }
   const CodecModel producer = codec_model_of(*producer_), consumer = codec_model_of(*consumer_);

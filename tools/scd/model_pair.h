@@ -17,9 +17,9 @@ struct ModelPairOptions {
   std::filesystem::path producer;
   std::filesystem::path producer_adapter;  // empty: none
   std::filesystem::path consumer;
-  std::filesystem::path consumer_adapter;  // empty: none
-  std::filesystem::path artifact;          // needed by codecs that were calibrated
-  std::string precision = "auto";          // auto, bf16 or fp32
+  std::filesystem::path consumer_adapter;        // empty: none
+  std::vector<std::filesystem::path> artifacts;  // of codecs that were calibrated, the first of each counts
+  std::string precision = "auto";                // auto, bf16 or fp32
 };
 
 // One way to hand the cache over. Without encoder and decoder: the oracle, the consumer's own prefill.

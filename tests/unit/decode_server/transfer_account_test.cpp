@@ -36,6 +36,14 @@ TEST(TransferAccount, an_instant_belongs_to_the_running_part_closest_to_the_firs
   EXPECT_DOUBLE_EQ(times.orchestration_ms, 1);
 }
 
+TEST(TransferAccount, a_part_is_busy_while_any_of_its_spans_runs) {
+  const std::vector<TransferSpan> spans{span(TransferPart::kWire, 0, 4), span(TransferPart::kPrefill, 0, 50),
+                                        span(TransferPart::kWire, 1, 3), span(TransferPart::kWire, 2, 6),
+                                        span(TransferPart::kWire, 10, 11)};
+  EXPECT_EQ(busy_time(spans, TransferPart::kWire), milliseconds(7));
+  EXPECT_EQ(busy_time(spans, TransferPart::kSuffix), milliseconds(0));
+}
+
 TEST(TransferAccount, spans_of_one_part_that_overlap_count_once) {
   const PartTimes times = attribute(10, {span(TransferPart::kWire, 0, 6), span(TransferPart::kWire, 2, 10)});
   EXPECT_DOUBLE_EQ(times.of(TransferPart::kWire), 10);
