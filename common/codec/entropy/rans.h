@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -76,7 +77,7 @@ class RansDecoder {
  public:
   explicit RansDecoder(std::span<const std::byte> stream);
 
-  // Fills `symbols`. A stream that is too short gives symbols of no meaning; finished() is false then.
+  // Fills `symbols`. A stream that is too short gives symbols of no meaning, zeros at last; finished() is false then.
   void take(const RansTable& table, std::span<uint8_t> symbols);
   // All words are read and every lane is back where the encoder began.
   bool finished() const;
@@ -84,9 +85,10 @@ class RansDecoder {
  private:
   void take_singly(const RansTable& table, std::span<uint8_t> symbols);
 
-  // The states of all lanes, by lane, and the words that are left.
-  std::array<uint32_t, kRansLanes> states_{};
-  std::span<const std::byte> words_;
+  std::unique_ptr<std::byte[]> words_;  // a copy with room behind it: loops look for its end once a group of symbols
+  const std::byte* next_ = nullptr;
+  const std::byte* end_ = nullptr;
+  std::array<uint32_t, kRansLanes> states_{};  // by lane
   size_t next_lane_ = 0;
   bool sound_ = true;
 };

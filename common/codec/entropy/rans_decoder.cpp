@@ -8,11 +8,9 @@ namespace scd {
 namespace rans {
 namespace {
 
-constexpr uint32_t kSlotMask = kRansTotal - 1;
-
 // Without branches: whether a lane takes a word is as good as random.
 inline uint8_t decode_one(const uint32_t* slots, uint32_t& state, const std::byte*& words) {
-  const uint32_t slot = slots[state & kSlotMask];
+  const uint32_t slot = slots[state & (kRansTotal - 1)];
   const uint32_t next = decode_step(slot, state);
   uint16_t word;
   std::memcpy(&word, words, sizeof word);
@@ -29,7 +27,7 @@ size_t decode_groups_portable(const uint32_t* slots, States& states, const std::
   States lanes = states;  // a copy the compiler may keep in registers
   const std::byte* next = words;
   size_t done = 0;
-  for (; done < groups && static_cast<size_t>(end - next) >= kGroupWordBytes; ++done) {
+  for (; done < groups && next <= end; ++done) {
 #pragma GCC unroll 16
     for (size_t lane = 0; lane < kRansLanes; ++lane) symbols[lane] = decode_one(slots, lanes[lane], next);
     symbols += kRansLanes;
@@ -60,42 +58,40 @@ RansDecoder::RansDecoder(std::span<const std::byte> stream) : sound_(stream.size
   if (!sound_) return;
   std::memcpy(states_.data(), stream.data(), sizeof states_);
   sound_ = std::ranges::all_of(states_, [](uint32_t state) { return state >= rans::kLowerBound; });
-  words_ = stream.subspan(sizeof states_);
+  const auto words = stream.subspan(sizeof states_);
+  // A take() reads this much beyond the end at most: a group that begins there, and less than another one singly.
+  constexpr size_t kRoom = 2 * rans::kGroupWordBytes;
+  words_ = std::make_unique_for_overwrite<std::byte[]>(words.size() + kRoom);
+  std::ranges::copy(words, words_.get());
+  std::fill_n(words_.get() + words.size(), kRoom, std::byte{0});
+  next_ = words_.get();
+  end_ = next_ + words.size();
 }
 
 void RansDecoder::take(const RansTable& table, std::span<uint8_t> symbols) {
-  const size_t to_lane_0 = std::min((kRansLanes - next_lane_) % kRansLanes, symbols.size());
-  take_singly(table, symbols.first(to_lane_0));
-  symbols = symbols.subspan(to_lane_0);
-  const std::byte* words = words_.data();
-  const size_t groups = decode_groups()(table.slots(), states_, words, words + words_.size(), symbols.data(),
-                                        symbols.size() / kRansLanes);
-  words_ = words_.last(words_.size() - static_cast<size_t>(words - words_.data()));
-  take_singly(table, symbols.subspan(groups * kRansLanes));
+  if (sound_) {
+    const auto first = symbols.first(std::min((kRansLanes - next_lane_) % kRansLanes, symbols.size()));
+    take_singly(table, first);
+    symbols = symbols.subspan(first.size());
+    const size_t groups = symbols.size() / kRansLanes;
+    const size_t done = decode_groups()(table.slots(), states_, next_, end_, symbols.data(), groups);
+    symbols = symbols.subspan(done * kRansLanes);
+    sound_ = done == groups && next_ <= end_;
+  }
+  if (!sound_) return void(std::ranges::fill(symbols, uint8_t{0}));
+  take_singly(table, symbols);
+  sound_ = next_ <= end_;
 }
 
 void RansDecoder::take_singly(const RansTable& table, std::span<uint8_t> symbols) {
   for (uint8_t& symbol : symbols) {
-    uint32_t& state = states_[next_lane_];
+    symbol = rans::decode_one(table.slots(), states_[next_lane_], next_);
     next_lane_ = (next_lane_ + 1) % kRansLanes;
-    const uint32_t slot = table.slots()[state & (kRansTotal - 1)];
-    symbol = static_cast<uint8_t>(slot >> 24);
-    state = rans::decode_step(slot, state);
-    if (state >= rans::kLowerBound) continue;
-    if (words_.size() < rans::kWordBytes) {
-      sound_ = false;
-      state |= rans::kLowerBound;
-      continue;
-    }
-    uint16_t word;
-    std::memcpy(&word, words_.data(), sizeof word);
-    state = state << 16 | word;
-    words_ = words_.subspan(sizeof word);
   }
 }
 
 bool RansDecoder::finished() const {
-  return sound_ && words_.empty() &&
+  return sound_ && next_ == end_ &&
          std::ranges::all_of(states_, [](uint32_t state) { return state == rans::kLowerBound; });
 }
 

@@ -63,7 +63,7 @@ size_t decode_groups_avx2(const uint32_t* slots, States& states, const std::byte
   __m256i first = _mm256_loadu_si256(lanes), second = _mm256_loadu_si256(lanes + 1);
   const std::byte* next = words;
   size_t done = 0;
-  for (; done < groups && static_cast<size_t>(end - next) >= kGroupWordBytes; ++done) {
+  for (; done < groups && next <= end; ++done) {
     const __m256i first_slots = slots_of(slots, first), second_slots = slots_of(slots, second);
     first = refill(step(first_slots, first), next);
     second = refill(step(second_slots, second), next);

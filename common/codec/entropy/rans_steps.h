@@ -18,11 +18,10 @@ using States = std::array<uint32_t, kRansLanes>;
 
 inline constexpr uint32_t kLowerBound = 1U << 16;  // states lie in [kLowerBound, 2^32)
 inline constexpr size_t kWordBytes = sizeof(uint16_t);
-// No group takes more words than it has symbols, and none reads more than this many bytes at the words' place.
-inline constexpr size_t kGroupWordBytes = kRansLanes * kWordBytes;
+inline constexpr size_t kGroupWordBytes = kRansLanes * kWordBytes;  // no group takes more
 
-// Decodes up to `groups` groups into `symbols`, as many as are certain not to read past `end`; returns how many.
-// `words` moves on.
+// Decodes up to `groups` groups into `symbols` and moves `words` on; stops where `words` is beyond `end`, which only a
+// stream that is not sound makes it. Reads up to kGroupWordBytes beyond `end`. Returns how many groups it decoded.
 using DecodeGroups = size_t (*)(const uint32_t* slots, States& states, const std::byte*& words, const std::byte* end,
                                 uint8_t* symbols, size_t groups);
 size_t decode_groups_portable(const uint32_t* slots, States& states, const std::byte*& words, const std::byte* end,
