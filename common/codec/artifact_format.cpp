@@ -140,8 +140,9 @@ void put_layer(TensorMap& tensors, size_t layer, const RdUnitEncoder& maps) {
 }
 
 void put_layer(TensorMap& tensors, size_t layer, const RdUnitDecoder& maps) {
-  put(tensors, tensor_name(layer, "map"), maps.map);
-  put(tensors, tensor_name(layer, "anchor_map"), maps.anchor_map);
+  // By value of y, as round_columns_to_int8() leaves them.
+  put(tensors, tensor_name(layer, "map"), transposed(maps.map));
+  put(tensors, tensor_name(layer, "anchor_map"), transposed(maps.anchor_map));
   put(tensors, tensor_name(layer, "mean"), maps.mean);
 }
 
@@ -151,8 +152,8 @@ void take_layer(TensorMap& tensors, size_t layer, RdUnitEncoder& maps) {
 }
 
 void take_layer(TensorMap& tensors, size_t layer, RdUnitDecoder& maps) {
-  maps.map = take(tensors, tensor_name(layer, "map"));
-  maps.anchor_map = take(tensors, tensor_name(layer, "anchor_map"));
+  maps.map = transposed(take(tensors, tensor_name(layer, "map")));
+  maps.anchor_map = transposed(take(tensors, tensor_name(layer, "anchor_map")));
   maps.mean = take_row(tensors, tensor_name(layer, "mean"));
 }
 

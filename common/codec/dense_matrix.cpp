@@ -6,6 +6,14 @@
 
 namespace scd {
 
+DenseMatrix transposed(const DenseMatrix& matrix) {
+  DenseMatrix turned(matrix.columns, matrix.rows);
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    for (int64_t column = 0; column < matrix.columns; ++column) turned.at(column, row) = matrix.at(row, column);
+  }
+  return turned;
+}
+
 DenseMatrix side_by_side(kernels::ConstMatrix left, kernels::ConstMatrix right) {
   SCD_CHECK(left.rows == right.rows, "as many rows on both sides");
   DenseMatrix joined(left.rows, left.columns + right.columns);

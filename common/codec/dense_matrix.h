@@ -28,6 +28,8 @@ struct DenseMatrix {
   bool operator==(const DenseMatrix&) const = default;
 };
 
+DenseMatrix transposed(const DenseMatrix& matrix);
+
 // [left right], of as many rows.
 DenseMatrix side_by_side(kernels::ConstMatrix left, kernels::ConstMatrix right);
 

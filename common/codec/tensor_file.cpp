@@ -29,11 +29,13 @@ bool exact_in_bf16(const DenseMatrix& matrix) {
 
 std::span<const std::byte> as_bytes_of(const DenseMatrix& matrix) { return std::as_bytes(std::span(matrix.values)); }
 
+constexpr const char* kScaleSuffix = ".scale";
+
 struct StoredShape {
   int64_t rows = 0;
   int64_t columns = 0;
-  bool bf16 = false;
-  size_t bytes() const { return static_cast<size_t>(rows * columns) * (bf16 ? 2 : 4); }
+  size_t value_bytes = 4;  // F32; 2: BF16; 1: I8, with a scale for each row in a tensor of its own
+  size_t bytes() const { return static_cast<size_t>(rows * columns) * value_bytes; }
 };
 
 StoredShape read_shape(const json& entry, const std::filesystem::path& file, const std::string& name) {
@@ -45,8 +47,10 @@ StoredShape read_shape(const json& entry, const std::filesystem::path& file, con
   }
   StoredShape stored;
   const std::string type = dtype->get<std::string>();
-  if (type != "F32" && type != "BF16") refuse(file, "tensor " + name + ": dtype " + type + "; F32 or BF16 wanted");
-  stored.bf16 = type == "BF16";
+  if (type != "F32" && type != "BF16" && type != "I8") {
+    refuse(file, "tensor " + name + ": dtype " + type + "; F32, BF16 or I8 wanted");
+  }
+  stored.value_bytes = type == "F32" ? 4 : type == "BF16" ? 2 : 1;
   for (const json& extent : *shape) {
     if (!extent.is_number_unsigned() || extent.get<uint64_t>() < 1 || extent.get<uint64_t>() > (uint64_t{1} << 24)) {
       refuse(file, "tensor " + name + ": an extent is not between 1 and 2^24");
@@ -60,7 +64,10 @@ StoredShape read_shape(const json& entry, const std::filesystem::path& file, con
 
 DenseMatrix read_tensor(const StoredShape& stored, std::span<const std::byte> bytes) {
   DenseMatrix matrix(stored.rows, stored.columns);
-  if (stored.bf16) {
+  if (stored.value_bytes == 1) {
+    std::transform(bytes.begin(), bytes.end(), matrix.values.begin(),
+                   [](std::byte value) { return static_cast<float>(static_cast<int8_t>(value)); });
+  } else if (stored.value_bytes == 2) {
     for (size_t i = 0; i < matrix.values.size(); ++i) {
       uint16_t half;
       std::memcpy(&half, bytes.data() + 2 * i, sizeof half);
@@ -72,26 +79,77 @@ DenseMatrix read_tensor(const StoredShape& stored, std::span<const std::byte> by
   return matrix;
 }
 
+// The scales that make every row's values integers of 8 bits, [rows, 1]; empty where there are none. A row's largest
+// value is 127 times its scale, as round_rows_to_int8() leaves it.
+DenseMatrix int8_scales(const DenseMatrix& matrix) {
+  DenseMatrix scales(matrix.rows, 1);
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    const std::span values(matrix.view().row<float>(row), static_cast<size_t>(matrix.columns));
+    float largest = 0;
+    for (const float value : values) largest = std::max(largest, std::abs(value));
+    const float scale = largest > 0 ? largest / 127.0f : 1.0f;
+    scales.at(row, 0) = scale;
+    const auto exact = [scale](float value) { return std::nearbyint(value / scale) * scale == value; };
+    if (!std::all_of(values.begin(), values.end(), exact)) return {};
+  }
+  return scales;
+}
+
+// The header's entries and the bytes of a file in the making.
+struct FileInWork {
+  json header = json::object();
+  std::string body;
+
+  void add(const std::string& name, const DenseMatrix& matrix, const char* dtype, std::span<const std::byte> bytes) {
+    const size_t begin = body.size();
+    body.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    header[name] = {{"dtype", dtype}, {"shape", {matrix.rows, matrix.columns}}, {"data_offsets", {begin, body.size()}}};
+  }
+
+  void add(const std::string& name, const DenseMatrix& matrix) {
+    ByteBuffer narrow;
+    if (exact_in_bf16(matrix)) {
+      append_bf16(matrix.values, narrow);
+      return add(name, matrix, "BF16", narrow);
+    }
+    const DenseMatrix scales = matrix.rows > 1 ? int8_scales(matrix) : DenseMatrix{};
+    if (scales.empty()) return add(name, matrix, "F32", as_bytes_of(matrix));
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      for (int64_t column = 0; column < matrix.columns; ++column) {
+        narrow.push_back(
+            static_cast<std::byte>(static_cast<int8_t>(std::nearbyint(matrix.at(row, column) / scales.at(row, 0)))));
+      }
+    }
+    add(name, matrix, "I8", narrow);
+    add(name + kScaleSuffix, scales, "F32", as_bytes_of(scales));
+  }
+};
+
+// Integers become values; their scales are no tensors of their own.
+void apply_scales(TensorMap& tensors, const std::vector<std::string>& integers, const std::filesystem::path& file) {
+  for (const std::string& name : integers) {
+    DenseMatrix& matrix = tensors.at(name);
+    auto scales = tensors.extract(name + kScaleSuffix);
+    if (scales.empty() || scales.mapped().rows != matrix.rows || scales.mapped().columns != 1) {
+      refuse(file, "tensor " + name + ": no scale for each row");
+    }
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      for (int64_t column = 0; column < matrix.columns; ++column) matrix.at(row, column) *= scales.mapped().at(row, 0);
+    }
+  }
+}
+
+bool all_finite(const DenseMatrix& matrix) {
+  return std::all_of(matrix.values.begin(), matrix.values.end(), [](float v) { return std::isfinite(v); });
+}
+
 }  // namespace
 
 std::string serialize_tensors(const TensorMap& tensors) {
-  json header = json::object();
-  std::string body;
-  ByteBuffer halves;
-  for (const auto& [name, matrix] : tensors) {
-    const bool bf16 = exact_in_bf16(matrix);
-    const size_t begin = body.size();
-    std::span<const std::byte> bytes = as_bytes_of(matrix);
-    if (bf16) {
-      halves.clear();
-      append_bf16(matrix.values, halves);
-      bytes = halves;
-    }
-    body.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    header[name] = {{"dtype", bf16 ? "BF16" : "F32"},
-                    {"shape", {matrix.rows, matrix.columns}},
-                    {"data_offsets", {begin, body.size()}}};
-  }
+  FileInWork work;
+  for (const auto& [name, matrix] : tensors) work.add(name, matrix);
+  const json& header = work.header;
+  const std::string& body = work.body;
   std::string head = header.dump();
   head.resize((head.size() + 7) / 8 * 8, ' ');
   const uint64_t length = head.size();
@@ -111,6 +169,7 @@ TensorMap parse_tensors(std::span<const std::byte> bytes, const std::filesystem:
 
   const auto body = bytes.subspan(sizeof length + length);
   TensorMap tensors;
+  std::vector<std::string> integers;
   size_t covered = 0;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
@@ -128,10 +187,13 @@ TensorMap parse_tensors(std::span<const std::byte> bytes, const std::filesystem:
     }
     covered += end - begin;
     DenseMatrix matrix = read_tensor(stored, body.subspan(begin, end - begin));
-    if (!std::all_of(matrix.values.begin(), matrix.values.end(), [](float v) { return std::isfinite(v); })) {
-      refuse(file, "tensor " + name + ": a value is not finite");
-    }
+    if (!all_finite(matrix)) refuse(file, "tensor " + name + ": a value is not finite");
+    if (stored.value_bytes == 1) integers.push_back(name);
     tensors.emplace(name, std::move(matrix));
+  }
+  apply_scales(tensors, integers, file);
+  for (const std::string& name : integers) {
+    if (!all_finite(tensors.at(name))) refuse(file, "tensor " + name + ": a value is not finite");
   }
   // Offsets may not overlap: with every byte covered exactly once the sum is the body.
   if (covered != body.size()) refuse(file, "its tensors do not cover its bytes");

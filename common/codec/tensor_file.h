@@ -1,5 +1,5 @@
 // Named matrices in one safetensors file (https://huggingface.co/docs/safetensors): 8 bytes header length, a JSON
-// header, the values. Only what artifacts need: two dimensions, F32 and BF16.
+// header, the values. Only what artifacts need: two dimensions, F32, BF16 and I8.
 #pragma once
 
 #include <filesystem>
@@ -13,7 +13,8 @@ namespace scd {
 
 using TensorMap = std::map<std::string, DenseMatrix>;
 
-// A matrix whose values are all exact in BF16 is stored so, others in F32: reading gives back the same values. The same
+// A matrix whose values are all exact in BF16 is stored so; one whose rows are multiples of a scale each (a tensor
+// "<name>.scale" of [rows, 1]) of at most 127 in I8; others in F32: reading gives back the same values. The same
 // map gives the same bytes.
 std::string serialize_tensors(const TensorMap& tensors);
 

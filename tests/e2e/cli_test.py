@@ -9,8 +9,13 @@ import unittest
 
 import daemons
 
+<<<<<<< HEAD
 COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model", "plot"]
 BENCHES = ["engine", "pair", "pareto", "transfer"]
+=======
+COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model"]
+BENCHES = ["codec", "engine", "pair", "transfer"]
+>>>>>>> 9fbfa0f9fc50ceea39814afd5244624c105ba071
 REPORT_KEYS = {"machine", "commit", "command", "rows"}
 ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_answer", "kl_question", "kl_answer", "kl_p99",
             "perplexity", "bytes_per_token", "ratio_to_bf16"]  # fmt: skip
@@ -176,6 +181,13 @@ class CliTest(unittest.TestCase):
         rows = self.report("bench", "engine", "--model", self.model, "--prefill", "64", "--batch", "1", "--context", "32",
                            "--steps", "4", "--repetitions", "1")  # fmt: skip
         self.assertTrue(any(key.endswith("_share") for row in rows for key in row))
+
+    def test_bench_codec_measures_every_level_both_ways(self):
+        rows = self.report("bench", "codec", "--layers", "2", "--components", "24,8", "--tokens", "33", "--repetitions",
+                           "1")  # fmt: skip
+        self.assertEqual([(row["level"], row["phase"]) for row in rows],
+                         [(0, "encode"), (0, "decode"), (1, "encode"), (1, "decode")])  # fmt: skip
+        self.assertTrue(all(row["whole_gbyte_per_s"] > 0 and row["gemm_share"] > 0 for row in rows))
 
     def test_bench_transfer_measures_beside_ucx_perftest(self):
         (row,) = self.report("bench", "transfer", "--transports", "tcp", "--sizes", "256K", "--megabytes", "8", "--repeats",

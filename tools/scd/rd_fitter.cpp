@@ -157,8 +157,8 @@ RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps
   const std::vector<AnchoredUnit> units = anchored_units(encoder.plan);
   for (size_t i = 0; i < units.size(); ++i) {
     RdUnitDecoder decoder = fit_decoder(statistics.unit(units[i]).moment(), encoder.units[i], ridge);
-    round_to_bf16(decoder.map.values);
-    round_to_bf16(decoder.anchor_map.values);
+    round_columns_to_int8(decoder.map);
+    round_columns_to_int8(decoder.anchor_map);
     maps.units.push_back(std::move(decoder));
   }
   return maps;

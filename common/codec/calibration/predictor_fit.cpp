@@ -46,14 +46,6 @@ void fit_regression(const DenseMatrix& codes, const DenseMatrix& targets, double
   round_to_bf16(predictor.bias);
 }
 
-DenseMatrix transposed(const DenseMatrix& matrix) {
-  DenseMatrix out(matrix.columns, matrix.rows);
-  for (int64_t r = 0; r < matrix.rows; ++r) {
-    for (int64_t c = 0; c < matrix.columns; ++c) out.at(c, r) = matrix.at(r, c);
-  }
-  return out;
-}
-
 // targets - prediction, [samples, hidden].
 DenseMatrix residual_of(const ScdPredictor& predictor, const DenseMatrix& codes, const DenseMatrix& targets) {
   DenseMatrix out(targets.rows, targets.columns);

@@ -154,6 +154,20 @@ RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& e
           to_floats(mean)};
 }
 
+void round_columns_to_int8(DenseMatrix& matrix) {
+  for (int64_t column = 0; column < matrix.columns; ++column) {
+    float largest = 0;
+    for (int64_t row = 0; row < matrix.rows; ++row) largest = std::max(largest, std::abs(matrix.at(row, column)));
+    // A scale of 8 bits times an integer of 8 is exact, and the largest value stays at 127.
+    const float scale = kernels::to_float(kernels::to_bfloat16(largest / 127.0f));
+    if (scale == 0) continue;
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      float& value = matrix.at(row, column);
+      value = std::clamp(std::nearbyint(value / scale), -127.0f, 127.0f) * scale;
+    }
+  }
+}
+
 void train_tables(std::span<const ComponentSample> components, RdQuantiserSettings& settings) {
   settings.frequencies = DenseMatrix(kRdTables, kRansSymbols);
   settings.shifts.assign(kRdTables, 0.0f);

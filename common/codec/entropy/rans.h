@@ -3,13 +3,14 @@
 // coder never adapts and any run costs what its table says.
 //
 // Stream: the final states of kRansLanes interleaved coders, 4 bytes each, then words of 2 bytes, all little-endian.
-// Symbol i belongs to lane i mod kRansLanes: lanes are independent, which is what keeps a CPU's pipeline or a warp
-// busy.
+// Symbol i belongs to lane i mod kRansLanes: lanes are independent, which is what keeps a CPU's pipeline, its vector
+// units or a warp busy. Every variant of the coders (rans_steps.h) gives the same bytes.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -20,7 +21,7 @@ namespace scd {
 
 inline constexpr int kRansProbabilityBits = 12;
 inline constexpr uint32_t kRansTotal = 1U << kRansProbabilityBits;
-inline constexpr size_t kRansLanes = 8;
+inline constexpr size_t kRansLanes = 16;
 inline constexpr size_t kRansSymbols = 256;
 
 // Frequencies of the 256 symbols; they sum to kRansTotal. A symbol of frequency 0 cannot be coded.
@@ -30,24 +31,32 @@ using RansFrequencies = std::array<uint16_t, kRansSymbols>;
 // counts give symbol 0 everything.
 RansFrequencies scale_to_frequencies(std::span<const uint64_t, kRansSymbols> counts);
 
+// One step of a coder over a symbol of frequency f and start c: x' = floor(x / f) 4096 + x mod f + c, as
+// x + bias + floor(x / f) complement.
+struct RansStep {
+  uint64_t reciprocal;  // floor(x reciprocal / 2^64) is x / f rounded down, for every x below 2^32
+  uint32_t largest;     // state from which a step stays below 2^32; of a larger one a word is written before
+  uint16_t bias;
+  uint16_t complement;  // 4096 - f; 4096 says that the symbol cannot be coded
+};
+
 class RansTable {
  public:
   // Throws Error INVALID_ARGUMENT when the frequencies do not sum to kRansTotal.
   explicit RansTable(const RansFrequencies& frequencies);
 
-  uint32_t frequency(uint8_t symbol) const { return frequencies_[symbol]; }
+  uint32_t frequency(uint8_t symbol) const { return kRansTotal - steps_[symbol].complement; }
+  // By symbol: what an encoder needs.
+  const RansStep* steps() const { return steps_.data(); }
+  // By symbol: start << 16 | frequency.
+  const uint32_t* ranges() const { return ranges_.data(); }
+  // By the low bits of a state: symbol << 24 | (frequency - 1) << 12 | distance from the symbol's start.
+  const uint32_t* slots() const { return slots_.data(); }
 
  private:
-  friend class RansEncoder;
-  friend class RansDecoder;
-  struct Slot {
-    uint16_t frequency;
-    uint16_t offset;  // of the slot within its symbol
-    uint8_t symbol;
-  };
-  RansFrequencies frequencies_;
-  std::array<uint16_t, kRansSymbols> starts_;
-  std::vector<Slot> slots_;  // by the state's low bits
+  std::array<RansStep, kRansSymbols> steps_;
+  std::array<uint32_t, kRansSymbols> ranges_;
+  std::vector<uint32_t> slots_;
 };
 
 // Collects runs, then writes them: coding goes from the last symbol to the first.
@@ -60,7 +69,6 @@ class RansEncoder {
 
  private:
   std::vector<std::pair<const RansTable*, std::span<const uint8_t>>> runs_;
-  std::vector<uint16_t> words_;
 };
 
 // Reads what RansEncoder wrote, run by run with the same tables and lengths. Untrusted bytes: it never reads past them,
@@ -69,14 +77,18 @@ class RansDecoder {
  public:
   explicit RansDecoder(std::span<const std::byte> stream);
 
-  // Fills `symbols`. A stream that is too short gives symbols of no meaning; finished() is false then.
+  // Fills `symbols`. A stream that is too short gives symbols of no meaning, zeros at last; finished() is false then.
   void take(const RansTable& table, std::span<uint8_t> symbols);
   // All words are read and every lane is back where the encoder began.
   bool finished() const;
 
  private:
-  std::span<const std::byte> words_;
-  std::array<uint32_t, kRansLanes> states_{};
+  void take_singly(const RansTable& table, std::span<uint8_t> symbols);
+
+  std::unique_ptr<std::byte[]> words_;  // a copy with room behind it: loops look for its end once a group of symbols
+  const std::byte* next_ = nullptr;
+  const std::byte* end_ = nullptr;
+  std::array<uint32_t, kRansLanes> states_{};  // by lane
   size_t next_lane_ = 0;
   bool sound_ = true;
 };

@@ -1,24 +1,24 @@
 #include "common/codec/rd/rd_quantiser.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 
-#include "common/base/check.h"
 #include "common/base/error.h"
-#include "common/codec/payload.h"
+#include "common/codec/rd/packed_codes.h"
 
 namespace scd {
 namespace {
 
 constexpr float kSqrt2 = 1.41421356f;
-// Values round up from here on: a larger dead zone than 1/2 costs a little distortion and saves more rate.
-constexpr float kRoundUpFrom = 0.6f;
+constexpr int32_t kCentre = 128;  // of the 256 symbols of rANS
 constexpr int32_t kLargestSymbol = 127;
-constexpr size_t kStreamLengthBytes = sizeof(uint32_t);
+constexpr int32_t kLargestEscaped = 1'000'000'000;
+constexpr size_t kHeadBytes = sizeof(uint32_t);  // bit 31: packed; the others: bytes of the rANS stream
+constexpr uint32_t kPackedBit = 1U << 31;
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(ErrorCode::kFailedPrecondition, "codec rd: " + what); }
 
@@ -26,7 +26,7 @@ bool falls(std::span<const float> values) {
   return std::ranges::is_sorted(values, std::greater{}) && (values.empty() || values.back() > 0);
 }
 
-RansTable make_table(const DenseMatrix& frequencies, int64_t row) {
+RansTable make_rans_table(const DenseMatrix& frequencies, int64_t row) {
   RansFrequencies table;
   for (int64_t i = 0; i < frequencies.columns; ++i) {
     const float value = frequencies.at(row, i);
@@ -41,16 +41,89 @@ RansTable make_table(const DenseMatrix& frequencies, int64_t row) {
   }
 }
 
-float value_of(int32_t q, float step, float shift) {
-  if (q == 0) return 0;
-  return q > 0 ? (static_cast<float>(q) + shift) * step : (static_cast<float>(q) - shift) * step;
+bool is_known(const RansTable& table, int32_t integer) {
+  return std::abs(integer) <= kLargestSymbol && table.frequency(static_cast<uint8_t>(integer + kCentre)) > 0;
+}
+
+SymbolRange known_around_zero(const RansTable& table) {
+  SymbolRange range{1, -1};  // empty: zero itself may be unknown
+  if (!is_known(table, 0)) return range;
+  range = {0, 0};
+  while (is_known(table, range.low - 1)) --range.low;
+  while (is_known(table, range.high + 1)) ++range.high;
+  return range;
+}
+
+// Integers that have a code of so many bits.
+SymbolRange packed_range(int bits) {
+  const int32_t centre = 1 << (bits - 1);
+  return {1 - centre, centre - 1};
+}
+
+// The width that costs least by the table's own frequencies, the smaller one of equals: b bits a value, and 32 more for
+// each that escapes.
+int packed_bits_of(const RansTable& table) {
+  int best = 0;
+  uint64_t best_cost = UINT64_MAX;
+  for (int bits = 1; bits <= kMaxPackedBits; ++bits) {
+    const SymbolRange range = packed_range(bits);
+    uint64_t inside = 0;
+    for (int32_t q = range.low; q <= range.high; ++q) inside += table.frequency(static_cast<uint8_t>(q + kCentre));
+    const uint64_t cost = kRansTotal * static_cast<uint64_t>(bits) + 32 * (kRansTotal - inside);
+    if (cost < best_cost) best = bits, best_cost = cost;
+  }
+  return best;
+}
+
+void append_escapes(const std::vector<int32_t>& escapes, ByteBuffer& out) {
+  const auto bytes = std::as_bytes(std::span(escapes));
+  out.insert(out.end(), bytes.begin(), bytes.end());
+}
+
+// Calls `action` with the place of every escape in a row, as long as it returns true. They are few.
+template <class Action>
+bool for_each_escape(std::span<const uint8_t> symbols, const Action& action) {
+  for (size_t at = 0; at < symbols.size(); ++at) {
+    const void* found = std::memchr(symbols.data() + at, kRdEscape, symbols.size() - at);
+    if (found == nullptr) return true;
+    at = static_cast<size_t>(static_cast<const uint8_t*>(found) - symbols.data());
+    if (!action(at)) return false;
+  }
+  return true;
+}
+
+// Puts escaped values into a row, off the front of `escapes`; returns what is wrong with them, or nothing.
+std::string fill_escapes(std::span<const uint8_t> symbols, CellPlace cell, std::span<const std::byte>& escapes,
+                         float* values) {
+  std::string problem;
+  for_each_escape(symbols, [&](size_t at) {
+    int32_t integer;
+    if (escapes.size() < sizeof integer) {
+      problem = "an escaped value is missing";
+      return false;
+    }
+    std::memcpy(&integer, escapes.data(), sizeof integer);
+    if (std::abs(int64_t{integer}) > kLargestEscaped) {
+      problem = "an escaped value is out of range";
+      return false;
+    }
+    escapes = escapes.subspan(sizeof integer);
+    values[at] = rd_value_of(integer, cell);
+    return true;
+  });
+  return problem;
+}
+
+template <class Element>
+std::span<Element> row_of(Element* data, int64_t columns) {
+  return {data, static_cast<size_t>(columns)};
 }
 
 }  // namespace
 
 size_t rd_table_of(float ratio) {
-  float bound = kRdSmallestRatio * kSqrt2;
-  float next = 2 * kRdSmallestRatio;
+  float bound = kRdFirstRatio * kSqrt2;
+  float next = 2 * kRdFirstRatio;
   size_t table = 0;
   while (table + 1 < kRdTables && ratio >= bound) {
     ++table;
@@ -59,13 +132,7 @@ size_t rd_table_of(float ratio) {
   return table;
 }
 
-float rd_ratio_of(size_t table) { return kRdSmallestRatio * std::exp2(0.25f + 0.5f * static_cast<float>(table)); }
-
-int32_t rd_quantise(float value, float step) {
-  const float scaled = std::min(std::abs(value) / step + (1 - kRoundUpFrom), 1e9f);
-  const auto magnitude = static_cast<int32_t>(scaled);
-  return value < 0 ? -magnitude : magnitude;
-}
+float rd_ratio_of(size_t table) { return kRdFirstRatio * std::exp2(0.25f + 0.5f * static_cast<float>(table)); }
 
 RdQuantiser::RdQuantiser(RdQuantiserSettings settings) : settings_(std::move(settings)) {
   if (settings_.steps.empty() || settings_.steps.size() > kRdMaxLevels) refuse("expected 1 to 16 levels");
@@ -77,9 +144,12 @@ RdQuantiser::RdQuantiser(RdQuantiserSettings settings) : settings_(std::move(set
       settings_.shifts.size() != kRdTables) {
     refuse("expected 18 tables of 256 frequencies");
   }
-  for (int64_t row = 0; row < settings_.frequencies.rows; ++row) {
-    tables_.push_back(make_table(settings_.frequencies, row));
-  }
+  for (size_t index = 0; index < kRdTables; ++index) tables_.push_back(make_table(settings_, index));
+}
+
+RdQuantiser::Table RdQuantiser::make_table(const RdQuantiserSettings& settings, size_t index) {
+  const RansTable rans = make_rans_table(settings.frequencies, static_cast<int64_t>(index));
+  return {rans, known_around_zero(rans), packed_bits_of(rans), settings.shifts[index]};
 }
 
 int64_t RdQuantiser::components(int32_t layer, int32_t level) const {
@@ -94,65 +164,118 @@ size_t RdQuantiser::table_of(int32_t layer, int32_t level, int64_t component) co
 }
 
 size_t RdQuantiser::max_bytes(int64_t values) {
-  return kStreamLengthBytes + sizeof(uint32_t) * kRansLanes +
+  return kHeadBytes + sizeof(uint32_t) * kRansLanes +
          static_cast<size_t>(values) * (sizeof(uint16_t) + sizeof(int32_t));
 }
 
-void RdQuantiser::encode(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const {
+void RdQuantiser::encode(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out,
+                         RdForm form) const {
+  if (form == RdForm::kPacked) return encode_packed(layer, level, values, out);
+  encode_entropy(layer, level, values, out);
+}
+
+void RdQuantiser::encode_entropy(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const {
   const float step = settings_.steps[static_cast<size_t>(level)];
-  std::vector<uint8_t> symbols(static_cast<size_t>(values.rows * values.columns));
-  std::vector<int32_t> escaped;
+  const auto symbols = std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(values.rows * values.columns));
+  std::vector<int32_t> escapes;
   RansEncoder encoder;
   for (int64_t row = 0; row < values.rows; ++row) {
-    const RansTable& table = tables_[table_of(layer, level, row)];
-    const auto run =
-        std::span(symbols).subspan(static_cast<size_t>(row * values.columns), static_cast<size_t>(values.columns));
-    for (size_t i = 0; i < run.size(); ++i) {
-      const int32_t q = rd_quantise(values.row<float>(row)[i], step);
-      const auto symbol = static_cast<uint8_t>(q + 128);
-      const bool known = std::abs(q) <= kLargestSymbol && table.frequency(symbol) > 0;
-      run[i] = known ? symbol : kRdEscape;
-      if (!known) escaped.push_back(q);
+    const Table& table = tables_[table_of(layer, level, row)];
+    const auto source = row_of(values.row<float>(row), values.columns);
+    const auto run = row_of(symbols.get() + row * values.columns, values.columns);
+    if (quantise_row(source, step, table.known, kCentre, run.data())) {
+      for_each_escape(run, [&](size_t at) {
+        const int32_t integer = rd_quantise(source[at], step);
+        if (is_known(table.rans, integer)) {  // beyond a gap in the table
+          run[at] = static_cast<uint8_t>(integer + kCentre);
+        } else {
+          escapes.push_back(integer);
+        }
+        return true;
+      });
     }
-    encoder.put(table, run);
+    encoder.put(table.rans, run);
   }
   const size_t start = out.size();
-  out.resize(start + kStreamLengthBytes);
+  out.resize(start + kHeadBytes);
   encoder.finish(out);
-  const auto length = static_cast<uint32_t>(out.size() - start - kStreamLengthBytes);
+  const auto length = static_cast<uint32_t>(out.size() - start - kHeadBytes);
   std::memcpy(out.data() + start, &length, sizeof length);
-  const auto tail = std::as_bytes(std::span(escaped));
-  out.insert(out.end(), tail.begin(), tail.end());
+  append_escapes(escapes, out);
+}
+
+void RdQuantiser::encode_packed(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const {
+  const float step = settings_.steps[static_cast<size_t>(level)];
+  std::vector<uint8_t> codes(static_cast<size_t>(values.columns));
+  std::vector<int32_t> escapes;
+  const auto head = std::as_bytes(std::span(&kPackedBit, 1));
+  out.insert(out.end(), head.begin(), head.end());
+  for (int64_t row = 0; row < values.rows; ++row) {
+    const int bits = tables_[table_of(layer, level, row)].packed_bits;
+    const auto source = row_of(values.row<float>(row), values.columns);
+    if (quantise_row(source, step, packed_range(bits), 1 << (bits - 1), codes.data())) {
+      for_each_escape(codes, [&](size_t at) {
+        escapes.push_back(rd_quantise(source[at], step));
+        return true;
+      });
+    }
+    const size_t start = out.size();
+    out.resize(start + packed_bytes(codes.size(), bits));
+    pack_codes(codes, bits, out.data() + start);
+  }
+  append_escapes(escapes, out);
 }
 
 std::string RdQuantiser::decode(int32_t layer, int32_t level, std::span<const std::byte> body,
                                 kernels::Matrix values) const {
-  if (body.size() < kStreamLengthBytes) return "its stream is cut off";
-  uint32_t length;
-  std::memcpy(&length, body.data(), sizeof length);
-  body = body.subspan(kStreamLengthBytes);
-  if (length > body.size()) return "its stream is cut off";
-  RansDecoder decoder(body.first(length));
-  auto escaped = body.subspan(length);
-  const float step = settings_.steps[static_cast<size_t>(level)];
+  if (body.size() < kHeadBytes) return "its stream is cut off";
+  uint32_t head;
+  std::memcpy(&head, body.data(), sizeof head);
+  body = body.subspan(kHeadBytes);
+  if (head == kPackedBit) return decode_packed(layer, level, body, values);
+  if ((head & kPackedBit) != 0) return "it is of an unknown form";
+  if (head > body.size()) return "its stream is cut off";
+  return decode_entropy(layer, level, body.first(head), body.subspan(head), values);
+}
+
+std::string RdQuantiser::decode_entropy(int32_t layer, int32_t level, std::span<const std::byte> stream,
+                                        std::span<const std::byte> escapes, kernels::Matrix values) const {
+  RansDecoder decoder(stream);
   std::vector<uint8_t> run(static_cast<size_t>(values.columns));
   for (int64_t row = 0; row < values.rows; ++row) {
-    const size_t table = table_of(layer, level, row);
-    decoder.take(tables_[table], run);
-    auto* target = values.row<float>(row);
-    for (size_t i = 0; i < run.size(); ++i) {
-      int32_t q = int32_t{run[i]} - 128;
-      if (run[i] == kRdEscape) {
-        if (escaped.size() < sizeof q) return "an escaped value is missing";
-        std::memcpy(&q, escaped.data(), sizeof q);
-        if (std::abs(int64_t{q}) > 1'000'000'000) return "an escaped value is out of range";
-        escaped = escaped.subspan(sizeof q);
-      }
-      target[i] = value_of(q, step, settings_.shifts[table]);
+    const Table& table = tables_[table_of(layer, level, row)];
+    const CellPlace cell{settings_.steps[static_cast<size_t>(level)], table.shift};
+    decoder.take(table.rans, run);
+    if (!dequantise_row(run, kCentre, cell, values.row<float>(row))) continue;
+    if (std::string problem = fill_escapes(run, cell, escapes, values.row<float>(row)); !problem.empty()) {
+      return problem;
     }
   }
-  if (!decoder.finished() || !escaped.empty()) return "its stream is not sound";
-  return "";
+  return decoder.finished() && escapes.empty() ? "" : "its stream is not sound";
+}
+
+std::string RdQuantiser::decode_packed(int32_t layer, int32_t level, std::span<const std::byte> body,
+                                       kernels::Matrix values) const {
+  const auto count = static_cast<size_t>(values.columns);
+  size_t codes_bytes = 0;
+  for (int64_t row = 0; row < values.rows; ++row) {
+    codes_bytes += packed_bytes(count, tables_[table_of(layer, level, row)].packed_bits);
+  }
+  if (codes_bytes > body.size()) return "its codes are cut off";
+  auto escapes = body.subspan(codes_bytes);
+  const std::byte* packed = body.data();
+  std::vector<uint8_t> codes(count);
+  for (int64_t row = 0; row < values.rows; ++row) {
+    const Table& table = tables_[table_of(layer, level, row)];
+    const CellPlace cell{settings_.steps[static_cast<size_t>(level)], table.shift};
+    if (!unpack_codes(packed, table.packed_bits, codes)) return "its padding is not zero";
+    packed += packed_bytes(count, table.packed_bits);
+    if (!dequantise_row(codes, 1 << (table.packed_bits - 1), cell, values.row<float>(row))) continue;
+    if (std::string problem = fill_escapes(codes, cell, escapes, values.row<float>(row)); !problem.empty()) {
+      return problem;
+    }
+  }
+  return escapes.empty() ? "" : "there are bytes behind its escaped values";
 }
 
 }  // namespace scd

@@ -1,5 +1,8 @@
 // Uniform quantisation with a dead zone, and which of the static tables codes a component. Everything here that decides
-// about bytes is exact in IEEE arithmetic, so encoder and decoder agree on any machine.
+// about bytes is exact in IEEE arithmetic (component_rows.h), so encoder and decoder agree on any machine.
+//
+// Two forms of a body: entropy-coded, and packed into a fixed number of bits a component, which takes more bytes and
+// less time. A body says which one it is; a decoder reads both.
 #pragma once
 
 #include <cstdint>
@@ -9,23 +12,24 @@
 
 #include "common/base/byte_buffer.h"
 #include "common/codec/entropy/rans.h"
+#include "common/codec/rd/component_rows.h"
 #include "common/codec/rd/rd_maps.h"
 
 namespace scd {
 
 inline constexpr size_t kRdTables = 18;
 inline constexpr size_t kRdMaxLevels = 16;
-// Symbol of the integer q in [-127, 127] is q + 128; this one says that the integer follows behind the stream.
-inline constexpr uint8_t kRdEscape = 0;
 
-// Table for components with this deviation / step: two to the octave, from 1/4 on.
+// Table for components with this deviation / step: two to the octave, from this one on.
+inline constexpr float kRdFirstRatio = 0.25f;
 size_t rd_table_of(float ratio);
 // The ratio in the middle of a table's range: what it is trained at.
 float rd_ratio_of(size_t table);
-// Components below this deviation / step would nearly always be zero: they are not sent.
-inline constexpr float kRdSmallestRatio = 0.25f;
+// Components below this deviation / step would nearly always be zero, for about as much loss as their bits would save:
+// they are not sent.
+inline constexpr float kRdSmallestRatio = 0.35f;
 
-int32_t rd_quantise(float value, float step);
+enum class RdForm : uint8_t { kEntropy = 0, kPacked = 1 };
 
 class RdQuantiser {
  public:
@@ -38,19 +42,34 @@ class RdQuantiser {
   // Components of a layer that a level sends.
   int64_t components(int32_t layer, int32_t level) const;
 
-  // values [components, tokens] row-major -> a stream of symbols and what escapes them, appended to `out`.
-  void encode(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const;
+  // values [components, tokens] row-major -> symbols and what escapes them, appended to `out`.
+  void encode(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out,
+              RdForm form = RdForm::kEntropy) const;
   // Fills values [components, tokens]; returns what is wrong with the bytes, or nothing.
   [[nodiscard]] std::string decode(int32_t layer, int32_t level, std::span<const std::byte> body,
                                    kernels::Matrix values) const;
-  // No stream of so many values is longer.
+  // No body of so many values is longer, in either form.
   static size_t max_bytes(int64_t values);
 
  private:
+  // What codes the components whose deviation / step is in one range.
+  struct Table {
+    RansTable rans;
+    SymbolRange known;  // around 0: every integer in it has a symbol
+    int packed_bits;    // of a code of the packed form
+    float shift;
+  };
+  static Table make_table(const RdQuantiserSettings& settings, size_t index);
   size_t table_of(int32_t layer, int32_t level, int64_t component) const;
+  void encode_entropy(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const;
+  void encode_packed(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const;
+  std::string decode_entropy(int32_t layer, int32_t level, std::span<const std::byte> stream,
+                             std::span<const std::byte> escapes, kernels::Matrix values) const;
+  std::string decode_packed(int32_t layer, int32_t level, std::span<const std::byte> body,
+                            kernels::Matrix values) const;
 
   RdQuantiserSettings settings_;
-  std::vector<RansTable> tables_;
+  std::vector<Table> tables_;
 };
 
 }  // namespace scd

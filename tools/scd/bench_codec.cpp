@@ -1,0 +1,170 @@
+#include "tools/scd/bench_codec.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "kernels/limits.h"
+#include "kernels/linear.h"
+#include "tools/scd/codec_bench_level.h"
+#include "tools/scd/report.h"
+
+namespace scd {
+namespace {
+
+struct BenchCodecOptions {
+  std::string artifact;
+  SyntheticShape shape;
+  int64_t tokens = 128;
+  int repetitions = 9;
+  std::string json;
+};
+
+// The limits that the machine sets, measured between the parts: what else runs here must not favour either side.
+class Limits {
+ public:
+  Limits() : a_(kEdge, kEdge), b_(kEdge, kEdge), c_(kEdge, kEdge), from_(kCopyBytes, 1), to_(kCopyBytes) {}
+  void measure() {
+    gemm_.add(seconds_of(
+        [&] { kernels::gemm_f32({.a = std::as_const(a_).view(), .b = std::as_const(b_).view(), .c = c_.view()}); }));
+    copy_.add(seconds_of([&] { std::memcpy(to_.data(), from_.data(), kCopyBytes); }));
+  }
+  double flop_per_s() const { return kernels::GemmShape{kEdge, kEdge, kEdge}.flops() / gemm_.median(); }
+  double copy_bytes_per_s() const { return static_cast<double>(kCopyBytes) / copy_.median(); }
+
+ private:
+  static constexpr int64_t kEdge = 768;
+  static constexpr size_t kCopyBytes = size_t{64} << 20;
+  DenseMatrix a_, b_, c_;
+  std::vector<char> from_, to_;
+  Samples gemm_, copy_;
+};
+
+void add_rows(const CodecBenchCase& codec, const CodecBenchLevel& level, const Limits& limits, TextTable& table,
+              Report& report) {
+  for (const bool is_encode : {true, false}) {
+    const auto rate = [&](double seconds) { return codec.raw_bytes() / seconds / 1e9; };
+    const auto seconds = [&](const CodecPart& part) { return (is_encode ? part.encode : part.decode).median(); };
+    const auto rate_of = [&](const CodecPart& part) { return rate(seconds(part)); };
+    const double gemm_seconds = level.transform_flops() / limits.flop_per_s();
+    const double components = level.components() / static_cast<double>(codec.units().size());
+    const double symbols_per_s = level.symbols() / seconds(level.rans());
+    const double bits = level.bits_per_component(RdForm::kEntropy);
+    const double packed_bits = level.bits_per_component(RdForm::kPacked);
+    const char* direction = is_encode ? "encode" : "decode";
+    table.add_row({direction, std::to_string(level.level()), format_fixed(components, 1), format_fixed(bits, 2),
+                   format_fixed(rate_of(level.transform()), 2), format_fixed(rate_of(level.quantiser()), 2),
+                   format_fixed(rate_of(level.rans()), 2), format_fixed(1e9 / symbols_per_s, 2),
+                   format_fixed(packed_bits, 2), format_fixed(rate_of(level.packed()), 2),
+                   format_fixed(rate_of(level.whole()), 2), format_fixed(rate(gemm_seconds), 2)});
+    report.add_row({{"task", "codec"},
+                    {"codec", "rd"},
+                    {"level", level.level()},
+                    {"phase", direction},
+                    {"tokens", codec.tokens()},
+                    {"components", components},
+                    {"bits_per_component", bits},
+                    {"packed_bits_per_component", packed_bits},
+                    {"transform_gbyte_per_s", rate_of(level.transform())},
+                    {"quantiser_gbyte_per_s", rate_of(level.quantiser())},
+                    {"rans_gbyte_per_s", rate_of(level.rans())},
+                    {"rans_symbols_per_s", symbols_per_s},
+                    {"packed_gbyte_per_s", rate_of(level.packed())},
+                    {"whole_gbyte_per_s", rate_of(level.whole())},
+                    {"gemm_limit_gbyte_per_s", rate(gemm_seconds)},
+                    {"gemm_gflop_per_s", limits.flop_per_s() / 1e9},
+                    {"copy_gbyte_per_s", limits.copy_bytes_per_s() / 1e9},
+                    {"gemm_share", gemm_seconds / seconds(level.whole())}});
+  }
+}
+
+std::vector<RansTable> rans_tables(const RdQuantiserSettings& settings) {
+  std::vector<RansTable> tables;
+  for (int64_t row = 0; row < settings.frequencies.rows; ++row) {
+    RansFrequencies frequencies;
+    for (size_t i = 0; i < kRansSymbols; ++i) {
+      frequencies[i] = static_cast<uint16_t>(settings.frequencies.at(row, static_cast<int64_t>(i)));
+    }
+    tables.emplace_back(frequencies);
+  }
+  return tables;
+}
+
+void check_shape(const SyntheticShape& shape) {
+  const bool fits = !shape.components.empty() && std::ranges::is_sorted(shape.components, std::greater{}) &&
+                    shape.components.back() >= 1 && shape.components.front() <= 2 * shape.kv_heads * shape.head_dim;
+  if (shape.head_dim % 2 != 0) throw Error(ErrorCode::kInvalidArgument, "--head-dim: RoPE turns pairs of dimensions");
+  if (!fits) {
+    throw Error(ErrorCode::kInvalidArgument, "--components: falling numbers from " +
+                                                 std::to_string(2 * shape.kv_heads * shape.head_dim) +
+                                                 " (keys and values of a token) down to 1");
+  }
+}
+
+void run(const BenchCodecOptions& options) {
+  omp_set_num_threads(1);  // rates are of one core
+  if (options.artifact.empty()) check_shape(options.shape);
+  const CodecBenchCase codec = options.artifact.empty() ? CodecBenchCase::synthetic(options.shape, options.tokens)
+                                                        : CodecBenchCase::of_artifact(options.artifact, options.tokens);
+  const RdQuantiser quantiser(codec.quantiser());
+  const std::vector<RansTable> tables = rans_tables(codec.quantiser());
+  std::vector<CodecBenchLevel> levels;
+  for (int32_t level = 0; level < quantiser.levels(); ++level) levels.emplace_back(codec, quantiser, tables, level);
+  Limits limits;
+  for (int i = 1; i <= options.repetitions; ++i) {
+    std::cerr << "round " << i << " of " << options.repetitions << "\n";
+    limits.measure();
+    for (CodecBenchLevel& level : levels) level.measure();
+  }
+  TextTable table({"way", "level", "components", "bits", "transform", "quantiser", "rANS alone", "ns/symbol",
+                   "packed bits", "packed", "whole", "GEMM limit"});
+  Report report;
+  for (const CodecBenchLevel& level : levels) add_rows(codec, level, limits, table, report);
+  table.print(std::cout);
+  std::cout << "GB/s of BF16 keys and values on one core, medians of " << options.repetitions << "; chunks of "
+            << options.tokens << " tokens. bits: of a component, rANS or packed.\n"
+            << "quantiser, packed: symbols and their coding; whole: payload to keys and values, RoPE included.\n"
+            << "limits here: GEMM " << format_fixed(limits.flop_per_s() / 1e9, 1) << " GFLOP/s, copying "
+            << format_fixed(limits.copy_bytes_per_s() / 1e9, 1) << " GB/s; GEMM limit: the transform at that rate.\n";
+  report.write(options.json);
+}
+
+}  // namespace
+
+void add_bench_codec_command(CLI::App& bench) {
+  auto options = std::make_shared<BenchCodecOptions>();  // the callback outlives this call
+  CLI::App* command = bench.add_subcommand(
+      "codec",
+      "Speed of codec rd on one core, part by part: transform, quantiser, entropy coder, the packed form, the whole.\n"
+      "Of an artifact, or of maps made up for a shape; values are random, of the deviations that were calibrated.");
+  CLI::Option* artifact = command->add_option("--artifact", options->artifact, "Artifact of codec rd");
+  const auto shape_option = [&](const char* name, auto& value, const char* what) {
+    command->add_option(name, value, what)->check(CLI::Range(1, 4096))->capture_default_str()->excludes(artifact);
+  };
+  shape_option("--layers", options->shape.layers, "Without an artifact: layers");
+  shape_option("--kv-heads", options->shape.kv_heads, "Without an artifact: KV heads");
+  shape_option("--head-dim", options->shape.head_dim, "Without an artifact: width of a head, even");
+  command
+      ->add_option("--components", options->shape.components,
+                   "Without an artifact: components that each level sends a layer, the most first; comma-separated")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->capture_default_str()
+      ->excludes(artifact);
+  command->add_option("--tokens", options->tokens, "Tokens of a chunk")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->capture_default_str();
+  command->add_option("--repetitions", options->repetitions, "The median of so many counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--json", options->json, "File for machine, commit, command and rows");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace scd
