@@ -128,11 +128,12 @@ class CliTest(unittest.TestCase):
         text = self.folder / "rd.txt"
         text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
         out = self.folder / "rd"
-        rows = self.report("calibrate", "--codec", "rd", "--ratios", "3,6", "--producer", self.model, "--consumer", self.model,
+        rows = self.report("calibrate", "--codec", "rd", "--ratios", "3,6", "--exact-layers", "2", "--native", "none,3-3",
+                           "--producer", self.model, "--consumer", self.model,
                            "--text", text, "--tokens", "2048", "--window", "256", "--out", out)  # fmt: skip
         self.assertEqual([(row["codec"], row["level"]) for row in rows], [("rd", 0), ("rd", 1)])
         self.assertGreater(rows[0]["bytes_per_token"], rows[1]["bytes_per_token"])
-        for wrong, said in (("--patch-layers=1", "--patch-layers is an option of --codec scd"), ("--ratios=6,3", "rise")):
+        for wrong, said in (("--patch-layers=1", "--patch-layers is not an option of --codec rd"), ("--ratios=6,3", "rise")):
             refused = daemons.run("scd", "calibrate", "--codec", "rd", wrong, "--producer", self.model, "--consumer", self.model,
                                   "--text", text, "--out", self.folder / "never", check=False)  # fmt: skip
             self.assertIn(said, refused.stderr)
@@ -146,7 +147,7 @@ class CliTest(unittest.TestCase):
         refused = daemons.run("scd", "eval", *pair, "--codecs", "rd@2", check=False)
         self.assertIn("level '2' of the codec: expected 0 to 1", refused.stderr)
         refused = daemons.run("scd", "eval", *pair, "--codecs", "scd", check=False)
-        self.assertIn("the artifact is one of codec rd", refused.stderr)
+        self.assertIn("needs --artifacts with one of it", refused.stderr)
 
     def test_complete_has_the_apis_knobs_and_options_leave_the_prompt_alone(self):
         with daemons.Pair(self.model) as pair:

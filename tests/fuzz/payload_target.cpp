@@ -116,13 +116,14 @@ std::vector<uint8_t> payload_seed(Reader reader, const Encoder& encoder, int32_t
 
 // The encoder makes no packed bodies by itself.
 std::vector<uint8_t> packed_rd_seed(int32_t layer, int64_t tokens, int32_t level) {
-  const RdQuantiser quantiser(codecs().rd_sample.quantiser);
-  const int64_t components = quantiser.components(layer, level);
+  const RdQuantiser quantiser(codecs().rd_sample.encoder.quantiser);
+  const auto unit = static_cast<int32_t>(codecs().rd_sample.encoder.plan.unit_at(layer));
+  const int64_t components = quantiser.components(unit, level);
   ByteBuffer payload;
   append_payload_header({PayloadKind::kRd, static_cast<uint16_t>(tokens), static_cast<uint16_t>(components),
                          static_cast<uint16_t>(level)},
                         payload);
-  quantiser.encode(layer, level, testing::random_matrix(components, tokens, 6).view(), payload, RdForm::kPacked);
+  quantiser.encode(unit, level, testing::random_matrix(components, tokens, 6).view(), payload, RdForm::kPacked);
   std::vector<uint8_t> seed{kRdDecoder};
   append(static_cast<uint16_t>(layer), seed);
   append(uint32_t{32}, seed);
@@ -150,8 +151,9 @@ std::vector<std::vector<uint8_t>> seed_corpus() {
   seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 2, 5, {.key = 2, .value = 3, .hidden = 0}));
   seeds.push_back(payload_seed(kScdDecoder, all.scd_encoder, 1, 4, {}));
   for (const int32_t level : {0, 1, 2}) {
-    seeds.push_back(payload_seed(kRdDecoder, all.rd_encoder, level, 9, {.level = level}));
-    seeds.push_back(packed_rd_seed(level, 9, level));
+    const int32_t layer = 1 + level % 2;  // keys and values, a residual stream
+    seeds.push_back(payload_seed(kRdDecoder, all.rd_encoder, layer, 9, {.level = level}));
+    seeds.push_back(packed_rd_seed(layer, 9, level));
   }
   MessageHeader header{.request_id = 7, .generation = 2, .layer_count = 1, .token_count = 128, .payload_bytes = 4096};
   for (const uint16_t flags : {uint16_t{0}, kFlagLastOfRequest}) {

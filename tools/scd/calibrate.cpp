@@ -194,6 +194,7 @@ void run_rd(const CalibrationInput& input, const CalibrateOptions& options,
 
 void run(CalibrateOptions options) {
   const auto start = std::chrono::steady_clock::now();
+  check_rd_options(options.rd);
   const std::optional<ArtifactEncoder> there = existing_encoder(options);
   const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
   const ModelIdentity consumer = identity_of(options.pair.consumer, options.pair.consumer_adapter);

@@ -141,12 +141,17 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
                    "Predict nothing from the consumer's first layers: all is in the codes");
 }
 
+void check_rd_options(const RdCommandOptions& options) {
+  const std::vector<double>& ratios = options.calibration.ratios;
+  if (!std::ranges::is_sorted(ratios) || ratios.size() > kRdMaxLevels) {
+    throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
+  }
+  for (const std::string& native : options.native) (void)parse_spans(native);
+}
+
 void calibrate_and_write_rd(RdCommand command) {
   const auto start = std::chrono::steady_clock::now();
   RdCalibrationOptions& options = command.options.calibration;
-  if (!std::ranges::is_sorted(options.ratios) || options.ratios.size() > kRdMaxLevels) {
-    throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
-  }
   options.plans = plans_of(command.options, command.input.consumer.config().layers);
   RdCalibrationResult result = command.encoder == nullptr
                                    ? calibrate_rd(command.input, options)

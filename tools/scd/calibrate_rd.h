@@ -22,12 +22,15 @@ struct RdCommandOptions {
   RdCalibrationOptions calibration;
   // Every combination is a plan.
   std::vector<int32_t> exact_layers{1};
-  std::vector<int32_t> groups{1};
+  std::vector<int32_t> groups{3};
   std::vector<std::string> native{"none"};
   bool no_prediction = false;
 };
 
 void add_rd_options(CLI::App& command, RdCommandOptions& options);
+
+// What can be said before models are loaded. Throws Error kInvalidArgument naming the option.
+void check_rd_options(const RdCommandOptions& options);
 
 struct RdCommand {
   const CalibrationInput& input;

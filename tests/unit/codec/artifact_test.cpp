@@ -93,6 +93,33 @@ TEST_F(Artifact, OfRdComesBackAsWritten) {
                  HasSubstr("levels[1].kl"));
 }
 
+TEST(TensorFile, RowsThatAreMultiplesOfAScaleTakeAByteAValue) {
+  DenseMatrix matrix(2, 300);
+  for (int64_t column = 0; column < matrix.columns; ++column) {
+    matrix.at(0, column) = 0.0390625f * static_cast<float>(column % 255 - 127);
+    matrix.at(1, column) = 3.140625f * static_cast<float>(127 - column % 128);
+  }
+  const std::string file = serialize_tensors({{"m", matrix}});
+  EXPECT_LT(file.size(), 1100U);
+  const auto read = [](const std::string& bytes) {
+    return parse_tensors(std::as_bytes(std::span(bytes)), "tensors.safetensors");
+  };
+  const TensorMap back = read(file);
+  ASSERT_EQ(back.size(), 1U);  // the scales are no tensor of their own
+  EXPECT_EQ(back.at("m"), matrix);
+  matrix.at(1, 5) += 0.01f;  // no multiple any more: FP32, still the same values
+  EXPECT_EQ(read(serialize_tensors({{"m", matrix}})).at("m"), matrix);
+  std::string without_scale = file;
+  without_scale.replace(without_scale.find("m.scale"), 7, "n.scale");
+  try {
+    read(without_scale);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+    EXPECT_THAT(error.what(), HasSubstr("tensor m: no scale for each row"));
+  }
+}
+
 TEST_F(Artifact, ReadsBackWhatWasWritten) {
   write_artifact(directory(), encoder_, decoder_);
   EXPECT_EQ(load_encoder(directory()), encoder_);

@@ -210,6 +210,7 @@ TEST_F(Calibration, APromptThatSharesItsBeginningWithTheLastIsMeasuredAlike) {
 
 TEST_F(Calibration, RdLevelsTradeBytesForKlAndTheSameSeedGivesTheSameArtifact) {
   RdCalibrationOptions wanted;
+  wanted.plans = {make_plan({.exact_layers = 1, .group = 2}, pair_->consumer->config().layers)};
   wanted.ratios = {3, 6, 12};
   wanted.experiment = options().experiment;
   RdCalibrationResult first = calibrate_rd(pair_->input(), wanted);
@@ -241,6 +242,45 @@ TEST_F(Calibration, RdLevelsTradeBytesForKlAndTheSameSeedGivesTheSameArtifact) {
   write_artifact(pair_->artifact("rd2"), second.encoder, second.decoder);
   EXPECT_EQ(first.encoder.id, second.encoder.id);
   EXPECT_EQ(first.decoder, second.decoder);
+}
+
+// More of the consumer's own layers leave less to code and less to lose; the search says so and keeps to the cap.
+TEST_F(Calibration, ASearchMeasuresEveryPlanAndKeepsTheBestWithinTheCap) {
+  const int32_t layers = pair_->consumer->config().layers;
+  ASSERT_GE(layers, 4);
+  RdCalibrationOptions wanted;
+  wanted.plans = {make_plan({.exact_layers = 1, .group = layers}, layers),
+                  make_plan({.exact_layers = 1, .group = layers, .native = {{1, layers - 1}}}, layers)};
+  wanted.ratios = {8};
+  wanted.bandwidth_gbps = 0.001;  // bytes are dear, the consumer's time is not
+  wanted.experiment = options().experiment;
+  const RdCalibrationResult open = calibrate_rd(pair_->input(), wanted);
+  ASSERT_EQ(open.search.size(), 2U);
+  EXPECT_EQ(open.search[0].native_share, 0.0);
+  EXPECT_GT(open.search[1].native_share, 0.4);
+  EXPECT_LT(open.search[1].levels[0].kl, open.search[0].levels[0].kl);
+  const auto best = std::ranges::max_element(open.search, {}, &RdPlanReport::score);
+  EXPECT_EQ(open.encoder.rd.plan, best->plan);
+  wanted.max_native_share = 0.1;
+  EXPECT_EQ(calibrate_rd(pair_->input(), wanted).encoder.rd.plan, wanted.plans[0]);
+}
+
+// One stored code, two consumers: the fine-tune it was fitted with and the producer itself.
+TEST_F(Calibration, AnEncoderServesAFurtherConsumerWithDecodersOfItsOwn) {
+  RdCalibrationOptions wanted;
+  wanted.plans = {make_plan({.exact_layers = 1, .group = 2}, pair_->consumer->config().layers)};
+  wanted.ratios = {6};
+  wanted.experiment = options().experiment;
+  RdCalibrationResult fitted = calibrate_rd(pair_->input(), wanted);
+  write_artifact(pair_->artifact("rd_two"), fitted.encoder, fitted.decoder);
+  CalibrationInput own = pair_->input();
+  const CalibrationInput producer_itself{own.producer, own.producer, own.producer_identity, own.producer_identity,
+                                         own.text};
+  RdCalibrationResult added = calibrate_rd_consumer(producer_itself, load_encoder(pair_->artifact("rd_two")), wanted);
+  add_decoder(pair_->artifact("rd_two"), added.decoder);
+  EXPECT_EQ(list_decoders(pair_->artifact("rd_two")).size(), 2U);
+  EXPECT_EQ(added.decoder.encoder_id, fitted.encoder.id);
+  EXPECT_LT(added.decoder.levels[0].kl, 2 * fitted.decoder.levels[0].kl);
 }
 
 TEST_F(Calibration, AnAnswerEndsWithTheFirstIdThatEndsIt) {
