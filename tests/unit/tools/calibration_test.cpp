@@ -211,6 +211,7 @@ TEST_F(Calibration, APromptThatSharesItsBeginningWithTheLastIsMeasuredAlike) {
 TEST_F(Calibration, RdLevelsTradeBytesForKlAndTheSameSeedGivesTheSameArtifact) {
   RdCalibrationOptions wanted;
   wanted.ratios = {3, 6, 12};
+  wanted.plans = {layer_by_layer(pair_->consumer->config().layers, 1)};
   wanted.experiment = options().experiment;
   RdCalibrationResult first = calibrate_rd(pair_->input(), wanted);
   const std::vector<CodecPrediction>& levels = first.decoder.levels;
