@@ -99,9 +99,9 @@ ValidationContext context_of(const DecodeConfig& config, const Model& model, con
   context.artifact_codec = codec;
   context.levels = static_cast<int32_t>(kl_of_levels(*identity.artifact).size());
   context.level = choose_level(config.codec, *identity.artifact);
-  if (codec != CodecId::kScd) {
-    context.exact_layers = identity.artifact->rd.plan.exact_layers;
-    context.predicts = identity.artifact->rd.plan.predicted;
+  if (const LayerPlan* plan = identity.artifact->calibrated_plan()) {
+    context.exact_layers = plan->exact_layers;
+    context.predicts = plan->predicted;
   }
   return context;
 }

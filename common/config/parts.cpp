@@ -25,19 +25,24 @@ void describe(ConfigVisitor& at, RankOptions& rank) {
 }
 
 void describe(ConfigVisitor& at, CodecOptions& codec) {
-  at.choice("mode", codec.mode,
-            {{"raw", CodecMode::kRaw},
-             {"lossless", CodecMode::kLossless},
-             {"int8", CodecMode::kInt8},
-             {"int4", CodecMode::kInt4},
-             {"scd", CodecMode::kScd},
-             {"rd", CodecMode::kRd},
-             {"kvtc", CodecMode::kKvtc},
-             {"oracle", CodecMode::kOracle}},
-            "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
-            "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), or not at all (oracle: the decode "
-            "server computes the prompt).");
-  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd and rd.");
+  at.choice(
+      "mode", codec.mode,
+      {{"raw", CodecMode::kRaw},
+       {"lossless", CodecMode::kLossless},
+       {"int8", CodecMode::kInt8},
+       {"int4", CodecMode::kInt4},
+       {"scd", CodecMode::kScd},
+       {"rd", CodecMode::kRd},
+       {"kvtc", CodecMode::kKvtc},
+       {"droidspeak", CodecMode::kDroidSpeak},
+       {"lora_delta", CodecMode::kLoraDelta},
+       {"oracle", CodecMode::kOracle}},
+      "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
+      "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), kvtc (transform codes of the "
+      "producer's own cache), droidspeak (raw, a span of layers recomputed), lora_delta (raw and the adapter's own "
+      "term), or not at all (oracle: the decode server computes the prompt).");
+  at.path("artifact", codec.artifact,
+          "Directory that scd calibrate wrote; needed for scd, rd, kvtc, droidspeak and lora_delta.");
   at.number("level", codec.level, {-1, 15},
             "Of rd: 0 is the finest. -1: the coarsest that meets max_kl, or the middle one where max_kl is 0.");
   at.section("rank", codec.rank, "Caps on what is sent of the calibrated components.");
