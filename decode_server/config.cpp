@@ -1,6 +1,7 @@
 #include "decode_server/config.h"
 
 #include "common/base/error.h"
+#include "common/codec/registry.h"
 
 namespace scd {
 
@@ -55,11 +56,10 @@ void check_config(const DecodeConfig& config) {
   if (config.model.directory.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "model.directory is not set; it must name a Hugging Face checkpoint");
   }
-  const bool calibrated = config.codec.mode == CodecMode::kScd || config.codec.mode == CodecMode::kRd ||
-                          config.codec.mode == CodecMode::kKvtc;
-  if (calibrated && config.codec.artifact.empty()) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "codec.mode is scd or rd but codec.artifact names no directory made by scd calibrate");
+  const auto codec = codec_from_number(static_cast<int>(config.codec.mode));
+  if (codec && needs_artifact(*codec) && config.codec.artifact.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "codec.mode is " + std::string(to_string(*codec)) +
+                                                 " but codec.artifact names no directory made by scd calibrate");
   }
   if (static_cast<size_t>(config.prefill.credit_messages) > config.transport.slots) {
     throw Error(ErrorCode::kInvalidArgument, "prefill.credit_messages is " +

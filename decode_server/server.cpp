@@ -75,17 +75,16 @@ ValidationContext context_of(const DecodeConfig& config, const Model& model, con
   context.policy = levels;
   context.levels = levels->levels();
   context.level = levels->fixed();
-  if (codec != CodecId::kScd) {
-    const LayerPlan& plan = identity.artifact->rd.plan;
-    const double share = plan.native_share(model.config().layers);
+  if (const LayerPlan* plan = identity.artifact->calibrated_plan()) {
+    const double share = plan->native_share(model.config().layers);
     if (share > config.codec.max_native_share) {
       throw Error(ErrorCode::kFailedPrecondition,
                   config.codec.artifact.string() + ": it has this server run " + std::to_string(share) +
                       " of its layers over the prefix, more than codec.max_native_share " +
                       std::to_string(config.codec.max_native_share) + "; calibrate with fewer --native layers");
     }
-    context.exact_layers = plan.exact_layers;
-    context.predicts = plan.predicted;
+    context.exact_layers = plan->exact_layers;
+    context.predicts = plan->predicted;
   }
   return context;
 }

@@ -92,6 +92,15 @@ std::vector<int32_t> ArtifactEncoder::patch_layers() const {
   return patched;
 }
 
+const LayerPlan* ArtifactDecoder::calibrated_plan() const {
+  switch (codec) {
+    case CodecId::kRd:
+    case CodecId::kKvtc: return &rd.plan;
+    case CodecId::kDroidSpeak: return &plan;
+    default: return nullptr;
+  }
+}
+
 void write_artifact(const fs::path& directory, ArtifactEncoder& encoder, ArtifactDecoder& decoder) {
   const fs::path target = without_trailing_slash(directory);
   const ArtifactFiles files = serialize(encoder);

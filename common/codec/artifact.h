@@ -16,6 +16,7 @@
 #include "common/base/sha256.h"
 #include "common/codec/codec.h"
 #include "common/codec/codec_model.h"
+#include "common/codec/lora_delta_maps.h"
 #include "common/codec/rd/rd_maps.h"
 #include "common/codec/scd_maps.h"
 
@@ -56,8 +57,10 @@ struct ArtifactEncoder {
   CalibrationRecord calibration;
   std::string fitted_with;  // weights fingerprint of the consumer whose cache the codes were fitted on
   CodecId codec = CodecId::kScd;
-  std::vector<ScdLayerEncoder> layers;  // of scd
-  RdEncoderMaps rd;                     // of rd and kvtc
+  std::vector<ScdLayerEncoder> layers;      // of scd
+  RdEncoderMaps rd;                         // of rd and kvtc
+  LayerPlan plan;                           // of droidspeak
+  std::vector<LoraDeltaEncoderLayer> lora;  // of lora_delta
 
   std::vector<int32_t> patch_layers() const;
   bool operator==(const ArtifactEncoder&) const = default;
@@ -71,10 +74,16 @@ struct ArtifactDecoder {
   CodecModel model;  // of the consumer
   CalibrationRecord calibration;
   CodecId codec = CodecId::kScd;
-  CodecPrediction prediction;           // of the finest level
-  std::vector<CodecPrediction> levels;  // of rd and kvtc, the finest first
-  std::vector<ScdLayerDecoder> layers;  // of scd
-  RdDecoderMaps rd;                     // of rd and kvtc
+  CodecPrediction prediction;               // of the finest level
+  std::vector<CodecPrediction> levels;      // of rd and kvtc, the finest first
+  std::vector<ScdLayerDecoder> layers;      // of scd
+  RdDecoderMaps rd;                         // of rd and kvtc
+  LayerPlan plan;                           // of droidspeak
+  std::vector<LoraDeltaDecoderLayer> lora;  // of lora_delta
+
+  // What calibration decided of which layers are coded together and which the consumer computes; null where layers are
+  // coded one by one whatever the consumer computes.
+  const LayerPlan* calibrated_plan() const;
   bool operator==(const ArtifactDecoder&) const = default;
 };
 

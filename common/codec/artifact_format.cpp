@@ -157,24 +157,43 @@ void take_layer(TensorMap& tensors, size_t layer, RdUnitDecoder& maps) {
   maps.mean = take_row(tensors, tensor_name(layer, "mean"));
 }
 
+template <class Maps>
+void put_adapter_layer(TensorMap& tensors, size_t layer, const Maps& maps) {
+  put(tensors, tensor_name(layer, "key"), maps.key);
+  put(tensors, tensor_name(layer, "value"), maps.value);
+}
+
+void put_layer(TensorMap& tensors, size_t layer, const LoraDeltaEncoderLayer& maps) {
+  put_adapter_layer(tensors, layer, maps);
+}
+
+void put_layer(TensorMap& tensors, size_t layer, const LoraDeltaDecoderLayer& maps) {
+  put_adapter_layer(tensors, layer, maps);
+}
+
 template <class LayerMaps>
 void put_layers(TensorMap& tensors, const std::vector<LayerMaps>& layers) {
   for (size_t layer = 0; layer < layers.size(); ++layer) put_layer(tensors, layer, layers[layer]);
 }
 
+template <class Maps>
+void put_rd(TensorMap& tensors, const Maps& maps) {
+  put_layers(tensors, maps.units);
+  for (size_t unit = 0; unit < maps.quantiser.deviations.size(); ++unit) {
+    put(tensors, tensor_name(unit, "deviations"), maps.quantiser.deviations[unit]);
+  }
+  put(tensors, "tables.frequencies", maps.quantiser.frequencies);
+  put(tensors, "tables.shifts", maps.quantiser.shifts);
+}
+
 template <class Part>
 std::string serialize_maps(const Part& part) {
   TensorMap tensors;
-  if (part.codec == CodecId::kScd) {
-    put_layers(tensors, part.layers);
-  } else {
-    put_layers(tensors, part.rd.units);
-    const RdQuantiserSettings& quantiser = part.rd.quantiser;
-    for (size_t unit = 0; unit < quantiser.deviations.size(); ++unit) {
-      put(tensors, tensor_name(unit, "deviations"), quantiser.deviations[unit]);
-    }
-    put(tensors, "tables.frequencies", quantiser.frequencies);
-    put(tensors, "tables.shifts", quantiser.shifts);
+  switch (part.codec) {
+    case CodecId::kScd: put_layers(tensors, part.layers); break;
+    case CodecId::kLoraDelta: put_layers(tensors, part.lora); break;
+    case CodecId::kDroidSpeak: break;  // its plan is all there is
+    default: put_rd(tensors, part.rd);
   }
   return serialize_tensors(tensors);
 }
@@ -183,9 +202,10 @@ std::string serialize_maps(const Part& part) {
   throw Error(ErrorCode::kDataLoss, file.string() + ": layer " + std::to_string(layer) + " has " + lacks);
 }
 
-template <class LayerMaps>
-std::vector<LayerMaps> take_scd_layers(TensorMap& tensors, int32_t count, const std::filesystem::path& file) {
-  std::vector<LayerMaps> layers(static_cast<size_t>(count));
+template <class Part>
+void take_scd_layers(TensorMap& tensors, Part& part, const std::filesystem::path& file) {
+  auto& layers = part.layers;
+  layers.resize(static_cast<size_t>(part.model.layers));
   for (size_t layer = 0; layer < layers.size(); ++layer) {
     take_layer(tensors, layer, layers[layer]);
     const bool has_reuse = !layers[layer].key.empty() && !layers[layer].value.empty();
@@ -194,7 +214,16 @@ std::vector<LayerMaps> take_scd_layers(TensorMap& tensors, int32_t count, const 
       refuse_layer(file, layer, "neither the tensors of Reuse (key, value) nor those of Patch alone");
     }
   }
-  return layers;
+}
+
+// A layer that the adapter leaves as it is has no tensors.
+template <class Part>
+void take_adapter_layers(TensorMap& tensors, Part& part) {
+  part.lora.resize(static_cast<size_t>(part.model.layers));
+  for (size_t layer = 0; layer < part.lora.size(); ++layer) {
+    part.lora[layer].key = take(tensors, tensor_name(layer, "key"));
+    part.lora[layer].value = take(tensors, tensor_name(layer, "value"));
+  }
 }
 
 // The plan comes from the header and says how many units there are.
@@ -210,39 +239,53 @@ void take_rd(TensorMap& tensors, Maps& maps, const std::filesystem::path& file) 
   maps.quantiser.shifts = take_row(tensors, "tables.shifts");
 }
 
-// A plan and the levels' steps.
-template <class Maps>
-void put_rd_header(json& header, const Maps& maps) {
-  header["steps"] = maps.quantiser.steps;
-  header["exact_layers"] = maps.plan.exact_layers;
-  header["predicted"] = maps.plan.predicted ? 1 : 0;
+void put_plan(json& header, const LayerPlan& plan) {
+  header["exact_layers"] = plan.exact_layers;
+  header["predicted"] = plan.predicted ? 1 : 0;
   header["units"] = json::array();
-  for (const CodedUnit& unit : maps.plan.units) {
+  for (const CodedUnit& unit : plan.units) {
     header["units"].push_back(
         {{"first_layer", unit.first_layer}, {"layers", unit.layers}, {"native", unit.residual ? 1 : 0}});
   }
 }
 
-template <class Maps>
-void read_rd_header(const JsonFields& fields, Maps& maps) {
-  maps.quantiser.steps = fields.floats("steps", kRdMaxLevels);
-  maps.plan.exact_layers = static_cast<int32_t>(fields.integer("exact_layers", 0, 4096));
-  maps.plan.predicted = fields.integer("predicted", 0, 1) == 1;
+LayerPlan read_plan(const JsonFields& fields) {
+  LayerPlan plan;
+  plan.exact_layers = static_cast<int32_t>(fields.integer("exact_layers", 0, 4096));
+  plan.predicted = fields.integer("predicted", 0, 1) == 1;
   for (const JsonFields& unit : fields.children("units", 4096)) {
-    maps.plan.units.push_back({static_cast<int32_t>(unit.integer("first_layer", 0, 4096)),
-                               static_cast<int32_t>(unit.integer("layers", 1, 4096)),
-                               unit.integer("native", 0, 1) == 1});
+    plan.units.push_back({static_cast<int32_t>(unit.integer("first_layer", 0, 4096)),
+                          static_cast<int32_t>(unit.integer("layers", 1, 4096)), unit.integer("native", 0, 1) == 1});
   }
+  return plan;
+}
+
+// What a codec's maps need beside their tensors: the plan, and the steps of levels.
+template <class Part>
+void put_codec_header(json& header, const Part& part) {
+  if (part.codec == CodecId::kDroidSpeak) put_plan(header, part.plan);
+  if (!has_levels(part.codec)) return;
+  header["steps"] = part.rd.quantiser.steps;
+  put_plan(header, part.rd.plan);
+}
+
+template <class Part>
+void read_codec_header(const JsonFields& fields, Part& part) {
+  if (part.codec == CodecId::kDroidSpeak) part.plan = read_plan(fields);
+  if (!has_levels(part.codec)) return;
+  part.rd.quantiser.steps = fields.floats("steps", kRdMaxLevels);
+  part.rd.plan = read_plan(fields);
 }
 
 // Every layer has its maps, and nothing is left over. That shapes fit the model is checked where the codec is made.
-template <class LayerMaps, class Part>
+template <class Part>
 void parse_maps(const std::string& bytes, Part& part, const std::filesystem::path& file) {
   TensorMap tensors = parse_tensors(std::as_bytes(std::span(bytes)), file);
-  if (part.codec == CodecId::kScd) {
-    part.layers = take_scd_layers<LayerMaps>(tensors, part.model.layers, file);
-  } else {
-    take_rd(tensors, part.rd, file);
+  switch (part.codec) {
+    case CodecId::kScd: take_scd_layers(tensors, part, file); break;
+    case CodecId::kLoraDelta: take_adapter_layers(tensors, part); break;
+    case CodecId::kDroidSpeak: break;
+    default: take_rd(tensors, part.rd, file);
   }
   if (!tensors.empty()) throw Error(ErrorCode::kDataLoss, file.string() + ": unknown tensor " + tensors.begin()->first);
 }
@@ -275,11 +318,8 @@ ArtifactFiles serialize(const ArtifactEncoder& encoder) {
   header["model"] = to_json(encoder.model);
   header["calibration"] = to_json(encoder.calibration);
   header["fitted_with"] = encoder.fitted_with;
-  if (encoder.codec == CodecId::kScd) {
-    header["patch_layers"] = encoder.patch_layers();
-  } else {
-    put_rd_header(header, encoder.rd);
-  }
+  if (encoder.codec == CodecId::kScd) header["patch_layers"] = encoder.patch_layers();
+  put_codec_header(header, encoder);
   return {header.dump(1) + "\n", serialize_maps(encoder)};
 }
 
@@ -292,8 +332,8 @@ ArtifactFiles serialize(const ArtifactDecoder& decoder) {
   header["model"] = to_json(decoder.model);
   header["calibration"] = to_json(decoder.calibration);
   header["prediction"] = to_json(decoder.prediction);
-  if (decoder.codec != CodecId::kScd) {
-    put_rd_header(header, decoder.rd);
+  put_codec_header(header, decoder);
+  if (has_levels(decoder.codec)) {
     header["levels"] = json::array();
     for (const CodecPrediction& level : decoder.levels) header["levels"].push_back(to_json(level));
   }
@@ -312,8 +352,8 @@ ArtifactEncoder parse_encoder(const ArtifactFiles& files, const std::filesystem:
   encoder.calibration = read_calibration(fields.child("calibration"));
   encoder.fitted_with = fields.hex_digest("fitted_with");
   const std::filesystem::path tensors = directory / "tensors.safetensors";
-  if (encoder.codec != CodecId::kScd) read_rd_header(fields, encoder.rd);
-  parse_maps<ScdLayerEncoder>(files.tensors, encoder, tensors);
+  read_codec_header(fields, encoder);
+  parse_maps(files.tensors, encoder, tensors);
   if (encoder.codec == CodecId::kScd && fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
     throw Error(ErrorCode::kDataLoss,
                 file.string() + ": field patch_layers is not what " + tensors.string() + " holds");
@@ -337,9 +377,9 @@ ArtifactDecoder parse_decoder(const ArtifactFiles& files, const std::filesystem:
   decoder.model = read_model(fields.child("model"));
   decoder.calibration = read_calibration(fields.child("calibration"));
   decoder.prediction = read_prediction(fields.child("prediction"));
-  if (decoder.codec != CodecId::kScd) read_rd_header(fields, decoder.rd);
-  parse_maps<ScdLayerDecoder>(files.tensors, decoder, directory / "tensors.safetensors");
-  if (decoder.codec != CodecId::kScd) {
+  read_codec_header(fields, decoder);
+  parse_maps(files.tensors, decoder, directory / "tensors.safetensors");
+  if (has_levels(decoder.codec)) {
     for (const JsonFields& level : fields.children("levels", kRdMaxLevels)) {
       decoder.levels.push_back(read_prediction(level));
     }

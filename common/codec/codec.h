@@ -19,7 +19,17 @@
 namespace scd {
 
 // On the wire and in cache keys for ever: the numbers of the protocol's Codec, whose 3 means that nothing is sent.
-enum class CodecId : uint8_t { kRaw = 1, kScd = 2, kLossless = 4, kInt8 = 5, kInt4 = 6, kRd = 7, kKvtc = 8 };
+enum class CodecId : uint8_t {
+  kRaw = 1,
+  kScd = 2,
+  kLossless = 4,
+  kInt8 = 5,
+  kInt4 = 6,
+  kRd = 7,
+  kKvtc = 8,
+  kDroidSpeak = 9,
+  kLoraDelta = 10
+};
 
 // What is sent of the calibrated codes. Ranks: 0 is all; a cap is a prefix, because codes are ordered by importance.
 struct RankCaps {

@@ -46,11 +46,18 @@ std::string plan_problem(const LayerPlan& plan, int32_t layers) {
       return "a unit of layers " + range_text(unit.first_layer, unit.layers) + " where layer " + std::to_string(next) +
              " of " + std::to_string(layers) + " comes next";
     }
-    if (unit.residual && (plan.exact_layers == 0 || !plan.predicted))
+    if (unit.residual && plan.predicted && plan.exact_layers == 0)
       return "a native span needs exact layers before it to be predicted from";
     next = unit.end();
   }
   return next == layers ? std::string() : "layers from " + std::to_string(next) + " on are in no unit";
+}
+
+Result<LayerPlan> calibrated_plan(const LayerPlan& plan, int32_t exact_layers, std::string_view codec) {
+  if (plan.exact_layers == exact_layers) return plan;
+  return Failure{ErrorCode::kFailedPrecondition,
+                 "codec " + std::string(codec) + " was calibrated for consumers that compute the first " +
+                     std::to_string(plan.exact_layers) + " layers themselves, not " + std::to_string(exact_layers)};
 }
 
 std::string to_string(const LayerPlan& plan) {

@@ -2,8 +2,8 @@
 // exactly (layer 0 needs token ids only); the rest is tiled by units, each one payload a chunk of tokens:
 //
 //   keys and values   of one or more layers, coded together
-//   residual          the residual stream before a layer, from which the consumer runs the unit's layers natively over
-//                     the prefix: drift that no rate buys ends there
+//   residual          the residual stream before a layer, predicted or as it is, from which the consumer runs the
+//                     unit's layers natively over the prefix: drift that no rate buys ends there
 //
 // Wherever the consumer has computed layers natively, it knows its own residual stream before the last of them: the
 // anchor of the units behind it, side information from which most of their content is predicted.
@@ -11,7 +11,10 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "common/base/error.h"
 
 namespace scd {
 
@@ -42,6 +45,10 @@ LayerPlan layer_by_layer(int32_t layers, int32_t exact_layers);
 
 // What keeps it from being the plan of a model with so many layers, or nothing.
 std::string plan_problem(const LayerPlan& plan, int32_t layers);
+
+// The plan of a codec whose calibration decided it; FAILED_PRECONDITION for a consumer that computes another number of
+// first layers itself.
+Result<LayerPlan> calibrated_plan(const LayerPlan& plan, int32_t exact_layers, std::string_view codec);
 
 // "exact 0-4 | 5-7 | 8-10 | native 11-20 | 21-23"
 std::string to_string(const LayerPlan& plan);

@@ -20,9 +20,11 @@ enum class PayloadKind : uint8_t {
   kInt8 = 4,
   kInt4 = 5,
   kLossless = 6,
-  kRd = 7
+  kRd = 7,
+  kResidual = 8,
+  kLoraDelta = 9
 };
-inline constexpr PayloadKind kLastPayloadKind = PayloadKind::kRd;
+inline constexpr PayloadKind kLastPayloadKind = PayloadKind::kLoraDelta;
 
 inline constexpr uint8_t kPayloadVersion = 1;
 inline constexpr size_t kPayloadHeaderBytes = 8;
@@ -31,8 +33,8 @@ inline constexpr int64_t kMaxPayloadTokens = 4096;
 struct PayloadHeader {
   PayloadKind kind = PayloadKind::kRaw;
   uint16_t tokens = 0;
-  uint16_t first_rank = 0;   // Reuse: of keys; Patch: of the hidden state; others: 0
-  uint16_t second_rank = 0;  // Reuse: of values; else 0
+  uint16_t first_rank = 0;   // Reuse, LoRA delta: of keys; Patch: of the hidden state; rd: components; others: 0
+  uint16_t second_rank = 0;  // Reuse, LoRA delta: of values; rd: level; else 0
   bool operator==(const PayloadHeader&) const = default;
 };
 

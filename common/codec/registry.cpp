@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "common/base/check.h"
+#include "common/codec/droidspeak_codec.h"
 #include "common/codec/integer_body.h"
+#include "common/codec/lora_delta_codec.h"
 #include "common/codec/lossless_body.h"
 #include "common/codec/model_difference.h"
 #include "common/codec/plain_codec.h"
@@ -20,10 +22,15 @@ struct CodecName {
   CodecId id;
   std::string_view name;
 };
-constexpr std::array kCodecs{CodecName{CodecId::kRaw, "raw"},   CodecName{CodecId::kLossless, "lossless"},
-                             CodecName{CodecId::kInt8, "int8"}, CodecName{CodecId::kInt4, "int4"},
-                             CodecName{CodecId::kScd, "scd"},   CodecName{CodecId::kRd, "rd"},
-                             CodecName{CodecId::kKvtc, "kvtc"}};
+constexpr std::array kCodecs{CodecName{CodecId::kRaw, "raw"},
+                             CodecName{CodecId::kLossless, "lossless"},
+                             CodecName{CodecId::kInt8, "int8"},
+                             CodecName{CodecId::kInt4, "int4"},
+                             CodecName{CodecId::kScd, "scd"},
+                             CodecName{CodecId::kRd, "rd"},
+                             CodecName{CodecId::kKvtc, "kvtc"},
+                             CodecName{CodecId::kDroidSpeak, "droidspeak"},
+                             CodecName{CodecId::kLoraDelta, "lora_delta"}};
 
 template <class Part>
 const Part& required(const Part* artifact, CodecId id) {
@@ -49,7 +56,9 @@ std::unique_ptr<const PlainBody> make_plain_body(CodecId id, const CodecModel& p
     case CodecId::kInt4: return std::make_unique<IntegerBody>(4, producer.kv_heads, producer.head_dim);
     case CodecId::kScd:
     case CodecId::kRd:
-    case CodecId::kKvtc: return nullptr;
+    case CodecId::kKvtc:
+    case CodecId::kDroidSpeak:
+    case CodecId::kLoraDelta: return nullptr;
   }
   throw Error(ErrorCode::kInvalidArgument, "unknown codec id " + std::to_string(static_cast<int>(id)));
 }
@@ -78,13 +87,32 @@ std::optional<CodecId> codec_from_number(int number) {
   return found == kCodecs.end() ? std::nullopt : std::optional(found->id);
 }
 
-bool needs_artifact(CodecId id) { return id == CodecId::kScd || id == CodecId::kRd || id == CodecId::kKvtc; }
+bool needs_artifact(CodecId id) {
+  switch (id) {
+    case CodecId::kScd:
+    case CodecId::kRd:
+    case CodecId::kKvtc:
+    case CodecId::kDroidSpeak:
+    case CodecId::kLoraDelta: return true;
+    case CodecId::kRaw:
+    case CodecId::kLossless:
+    case CodecId::kInt8:
+    case CodecId::kInt4: return false;
+  }
+  return false;
+}
+
+bool has_levels(CodecId id) { return id == CodecId::kRd || id == CodecId::kKvtc; }
 
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact) {
   if (auto body = make_plain_body(id, producer)) return std::make_unique<PlainEncoder>(std::move(body), producer);
   const ArtifactEncoder& part = required(artifact, id);
-  if (id == CodecId::kScd) return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
-  return std::make_unique<RdEncoder>(producer, part.rd, part.id);
+  switch (id) {
+    case CodecId::kScd: return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
+    case CodecId::kDroidSpeak: return std::make_unique<DroidSpeakEncoder>(producer, part.plan, part.id);
+    case CodecId::kLoraDelta: return std::make_unique<LoraDeltaEncoder>(producer, part.lora, part.id);
+    default: return std::make_unique<RdEncoder>(producer, part.rd, part.id);
+  }
 }
 
 std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
@@ -94,8 +122,13 @@ std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, co
   }
   const ArtifactDecoder& part = required(artifact, id);
   require_same_kv_shape(producer, consumer, "codec " + std::string(to_string(id)));
-  if (id == CodecId::kScd) return std::make_unique<ScdDecoder>(consumer, part.layers, part.encoder_id);
-  return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id);
+  switch (id) {
+    case CodecId::kScd: return std::make_unique<ScdDecoder>(consumer, part.layers, part.encoder_id);
+    case CodecId::kDroidSpeak:
+      return std::make_unique<DroidSpeakDecoder>(producer, consumer, part.plan, part.encoder_id);
+    case CodecId::kLoraDelta: return std::make_unique<LoraDeltaDecoder>(producer, consumer, part.lora, part.encoder_id);
+    default: return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id);
+  }
 }
 
 }  // namespace scd

@@ -34,12 +34,15 @@ void describe(ConfigVisitor& at, CodecOptions& codec) {
        {"scd", CodecMode::kScd},
        {"rd", CodecMode::kRd},
        {"kvtc", CodecMode::kKvtc},
+       {"droidspeak", CodecMode::kDroidSpeak},
+       {"lora_delta", CodecMode::kLoraDelta},
        {"oracle", CodecMode::kOracle}},
       "How the prompt's state crosses: raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 "
-      "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), kvtc (transform coding, a baseline), or "
-      "not at all (oracle: the decode "
-      "server computes the prompt).");
-  at.path("artifact", codec.artifact, "Directory that scd calibrate wrote; needed for scd, rd and kvtc.");
+      "or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), kvtc (transform codes of the "
+      "producer's own cache), droidspeak (raw, a span of layers recomputed), lora_delta (raw and the adapter's own "
+      "term), or not at all (oracle: the decode server computes the prompt).");
+  at.path("artifact", codec.artifact,
+          "Directory that scd calibrate wrote; needed for scd, rd, kvtc, droidspeak and lora_delta.");
   at.number(
       "level", codec.level, {-1, 15},
       "Of rd and kvtc: 0 is the finest. -1: the coarsest that meets max_kl, or the middle one where max_kl is 0.");

@@ -32,7 +32,9 @@ enum class CodecMode : uint8_t {
   kInt8 = 5,
   kInt4 = 6,
   kRd = 7,
-  kKvtc = 8
+  kKvtc = 8,
+  kDroidSpeak = 9,
+  kLoraDelta = 10
 };
 
 struct RankOptions {  // 0: as calibrated
@@ -44,7 +46,7 @@ struct RankOptions {  // 0: as calibrated
 // What a consumer asks for.
 struct CodecOptions {
   CodecMode mode = CodecMode::kRaw;
-  std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed for scd, rd and kvtc
+  std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed by calibrated codecs
   int32_t level = -1;              // of rd and kvtc; -1: as max_kl allows
   RankOptions rank;
   bool exact_layer0 = true;                  // compute layer 0 from the token ids instead of having it sent

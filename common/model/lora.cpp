@@ -173,15 +173,22 @@ LoraAdapter::LoraAdapter(const std::filesystem::path& directory)
   }
 }
 
-bool LoraAdapter::merge(const std::string& module, kernels::Matrix weight) const {
+std::optional<LoraFactors> LoraAdapter::factors(const std::string& module, int64_t out, int64_t in) const {
   const auto found = factors_.find(module);
-  if (found == factors_.end()) return false;
-  const Factors& factors = found->second;
-  const auto a = in_fp32(checkpoint_.matrix(factors.a, factors.rank, weight.columns));
-  auto b = in_fp32(checkpoint_.matrix(factors.b, weight.rows, factors.rank));
-  for (float& value : b) value *= factors.scale;
-  kernels::gemm_f32({.a = kernels::matrix(std::as_const(b).data(), weight.rows, factors.rank),
-                     .b = kernels::matrix(a.data(), factors.rank, weight.columns),
+  if (found == factors_.end()) return std::nullopt;
+  const Factors& stored = found->second;
+  return LoraFactors{.rank = stored.rank,
+                     .scale = stored.scale,
+                     .a = in_fp32(checkpoint_.matrix(stored.a, stored.rank, in)),
+                     .b = in_fp32(checkpoint_.matrix(stored.b, out, stored.rank))};
+}
+
+bool LoraAdapter::merge(const std::string& module, kernels::Matrix weight) const {
+  auto found = factors(module, weight.rows, weight.columns);
+  if (!found) return false;
+  for (float& value : found->b) value *= found->scale;
+  kernels::gemm_f32({.a = kernels::matrix(std::as_const(found->b).data(), weight.rows, found->rank),
+                     .b = kernels::matrix(std::as_const(found->a).data(), found->rank, weight.columns),
                      .c = weight,
                      .beta = 1.0f});
   return true;

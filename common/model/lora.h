@@ -4,14 +4,24 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "common/model/checkpoint.h"
 #include "common/model/json_file.h"
 #include "kernels/matrix.h"
 
 namespace scd {
+
+// What an adapter adds to one module: weight [out, in] += scale * B A.
+struct LoraFactors {
+  int64_t rank = 0;
+  float scale = 0.0f;
+  std::vector<float> a;  // [rank, in]
+  std::vector<float> b;  // [out, rank], unscaled
+};
 
 // One adapter, read and checked. What PEFT offers beyond plain LoRA on linear layers (DoRA, biases, modules_to_save,
 // embeddings, layer replication, ...) is refused by name.
@@ -23,6 +33,8 @@ class LoraAdapter {
   // weight [out, in] += scale * B A in FP32, for the base module `model.layers.0.self_attn.q_proj`; false when the
   // adapter leaves the module as it is. A shape mismatch names the tensor.
   bool merge(const std::string& module, kernels::Matrix weight) const;
+  // None when the adapter leaves the module as it is.
+  std::optional<LoraFactors> factors(const std::string& module, int64_t out, int64_t in) const;
   bool touches(const std::string& module) const { return factors_.contains(module); }
   // The linear modules of the base: throws Error naming an adapter module that is not among them, or a module that
   // target_modules asks for and that has no tensors.

@@ -8,6 +8,12 @@
 namespace scd {
 namespace {
 
+// Payloads of plain numbers, not of codes: docs/wire_format.md, "dtype".
+bool sends_numbers(CodecId codec) {
+  return codec == CodecId::kRaw || codec == CodecId::kScd || codec == CodecId::kDroidSpeak ||
+         codec == CodecId::kLoraDelta;
+}
+
 MessageHeader header_of(const PrefillJob& job, const CodeUnit& unit, uint32_t sequence) {
   MessageHeader header;
   header.flags = sequence + 1 == job.plan.messages() ? kFlagLastOfRequest : 0;
@@ -17,8 +23,7 @@ MessageHeader header_of(const PrefillJob& job, const CodeUnit& unit, uint32_t se
   std::copy_n(job.encoder.id().begin(), header.encoder_id.size(), header.encoder_id.begin());
   header.codec_id = static_cast<uint8_t>(job.request.codec.id);
   header.level = unit.level;
-  const bool plain = job.request.codec.id == CodecId::kRaw || job.request.codec.id == CodecId::kScd;
-  header.dtype = plain ? static_cast<uint8_t>(kernels::DType::kBF16) : 0;  // docs/wire_format.md
+  header.dtype = sends_numbers(job.request.codec.id) ? static_cast<uint8_t>(kernels::DType::kBF16) : 0;
   header.first_layer = static_cast<uint16_t>(unit.layer);
   header.layer_count = static_cast<uint16_t>(unit.layers);
   header.sequence = sequence;

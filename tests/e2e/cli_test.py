@@ -9,13 +9,8 @@ import unittest
 
 import daemons
 
-<<<<<<< HEAD
 COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model", "plot"]
-BENCHES = ["engine", "pair", "pareto", "transfer"]
-=======
-COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model"]
-BENCHES = ["codec", "engine", "pair", "transfer"]
->>>>>>> 9fbfa0f9fc50ceea39814afd5244624c105ba071
+BENCHES = ["codec", "engine", "pair", "pareto", "transfer"]
 REPORT_KEYS = {"machine", "commit", "command", "rows"}
 ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_answer", "kl_question", "kl_answer", "kl_p99",
             "perplexity", "bytes_per_token", "ratio_to_bf16"]  # fmt: skip
@@ -128,7 +123,7 @@ class CliTest(unittest.TestCase):
         text = self.folder / "rd.txt"
         text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
         out = self.folder / "rd"
-        rows = self.report("calibrate", "--codec", "rd", "--ratios", "3,6", "--exact-layers", "2", "--native", "none,3-3",
+        rows = self.report("calibrate", "--codec", "rd", "--ratios", "6,12", "--exact-layers", "2", "--native", "none,3-3",
                            "--producer", self.model, "--consumer", self.model,
                            "--text", text, "--tokens", "2048", "--window", "256", "--out", out)  # fmt: skip
         self.assertEqual([(row["codec"], row["level"]) for row in rows], [("rd", 0), ("rd", 1)])

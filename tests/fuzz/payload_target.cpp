@@ -4,12 +4,15 @@
 #include <memory>
 #include <span>
 
+#include "common/codec/droidspeak_codec.h"
+#include "common/codec/lora_delta_codec.h"
 #include "common/codec/payload.h"
 #include "common/codec/rd/rd_codec.h"
 #include "common/codec/registry.h"
 #include "common/codec/scd_codec.h"
 #include "common/transport/message.h"
 #include "tests/fuzz/fuzz_target.h"
+#include "tests/unit/codec/baseline_samples.h"
 #include "tests/unit/codec/codec_samples.h"
 #include "tests/unit/codec/rd_samples.h"
 
@@ -25,6 +28,8 @@ enum Reader : uint8_t {
   kInt8Decoder,
   kInt4Decoder,
   kRdDecoder,
+  kDroidSpeakDecoder,
+  kLoraDeltaDecoder,
   kReaders
 };
 constexpr size_t kPlaceBytes = 10;  // layer u16, first position u32, tokens u32
@@ -41,6 +46,11 @@ struct Codecs {
   RdEncoder rd_encoder{model, rd_sample.encoder, {}};
   RdDecoder rd{model, rd_sample.decoder, {}};
   std::unique_ptr<Decoder> int4 = make_decoder(CodecId::kInt4, model, model, nullptr);
+  DroidSpeakEncoder droidspeak_encoder{model, testing::sample_droidspeak_plan(), {}};
+  DroidSpeakDecoder droidspeak{model, model, testing::sample_droidspeak_plan(), {}};
+  testing::LoraSample lora = testing::sample_lora(model);
+  LoraDeltaEncoder lora_encoder{model, lora.down, {}};
+  LoraDeltaDecoder lora_delta{model, testing::small_model(1000000.0), lora.up, {}};
   ScdDecoder scd{model, testing::sample_decoder_layers(model), {}};
 };
 
@@ -155,6 +165,11 @@ std::vector<std::vector<uint8_t>> seed_corpus() {
     seeds.push_back(payload_seed(kRdDecoder, all.rd_encoder, layer, 9, {.level = level}));
     seeds.push_back(packed_rd_seed(layer, 9, level));
   }
+  for (const int32_t layer : {1, 2}) {
+    seeds.push_back(payload_seed(kDroidSpeakDecoder, all.droidspeak_encoder, layer, 6, {}));
+    seeds.push_back(payload_seed(kLoraDeltaDecoder, all.lora_encoder, layer, 6, {}));
+  }
+  seeds.push_back(payload_seed(kLoraDeltaDecoder, all.lora_encoder, 0, 6, {}));
   MessageHeader header{.request_id = 7, .generation = 2, .layer_count = 1, .token_count = 128, .payload_bytes = 4096};
   for (const uint16_t flags : {uint16_t{0}, kFlagLastOfRequest}) {
     header.flags = flags;
@@ -178,6 +193,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case kLosslessDecoder: read_payload(*codecs().lossless, bytes); break;
     case kInt8Decoder: read_payload(*codecs().int8, bytes); break;
     case kInt4Decoder: read_payload(*codecs().int4, bytes); break;
+    case kDroidSpeakDecoder: read_payload(codecs().droidspeak, bytes); break;
+    case kLoraDeltaDecoder: read_payload(codecs().lora_delta, bytes); break;
     case kRdDecoder: read_payload(codecs().rd, bytes); break;
     default: read_payload(codecs().scd, bytes); break;
   }

@@ -4,9 +4,7 @@
 
 #include <cmath>
 
-#include "common/codec/artifact.h"
-#include "common/model/fingerprint.h"
-#include "common/model/model_config.h"
+#include "artifact_models.h"
 #include "pair.h"
 #include "tests/unit/codec/rd_samples.h"
 
@@ -21,16 +19,6 @@ DenseMatrix identity(int64_t size) {
   DenseMatrix matrix(size, size);
   for (int64_t i = 0; i < size; ++i) matrix.at(i, i) = 1.0f;
   return matrix;
-}
-
-CodecModel codec_model(const std::filesystem::path& directory) {
-  const ModelConfig config = ModelConfig::from_directory(directory);
-  return {config.layers, config.kv_heads, config.head_dim, config.hidden, config.rope};
-}
-
-ModelIdentity model_identity(const std::filesystem::path& directory) {
-  const ModelFingerprint fingerprint = fingerprint_model(directory, std::nullopt);
-  return {fingerprint.weights, fingerprint.tokenizer, fingerprint.rope};
 }
 
 void write_identity_artifact(const std::filesystem::path& model, const std::filesystem::path& directory) {

@@ -15,6 +15,7 @@
 #include "common/model/fingerprint.h"
 #include "common/model/model_config.h"
 #include "common/tokenizer/tokenizer.h"
+#include "tools/scd/calibrate_baseline.h"
 #include "tools/scd/calibrate_rd.h"
 #include "tools/scd/calibration.h"
 #include "tools/scd/model_pair.h"
@@ -35,6 +36,8 @@ struct CalibrateOptions {
   bool add_consumer = false;
   std::string codec = "scd";
   RdCommandOptions rd;
+  BaselineOptions baseline;
+  CodecId codec_id() const { return *codec_from_name(codec); }
 };
 
 ModelIdentity identity_of(const std::filesystem::path& directory, const std::filesystem::path& adapter) {
@@ -180,7 +183,7 @@ void require_writable(const CalibrateOptions& options, const std::optional<Artif
 void run_rd(const CalibrationInput& input, const CalibrateOptions& options,
             const std::optional<ArtifactEncoder>& there) {
   RdCommandOptions rd = options.rd;
-  rd.calibration.codec = *codec_from_name(options.codec);
+  rd.calibration.codec = options.codec_id();
   rd.calibration.seed = options.calibration.seed;
   rd.calibration.ridge = options.calibration.ridge;
   rd.calibration.experiment = options.calibration.experiment;
@@ -192,17 +195,47 @@ void run_rd(const CalibrationInput& input, const CalibrateOptions& options,
                           .encoder = options.add_consumer ? &*there : nullptr});
 }
 
+void run_baseline(const CalibrationInput& input, const CalibrateOptions& options,
+                  const std::optional<ArtifactEncoder>& there) {
+  BaselineOptions baseline = options.baseline;
+  baseline.seed = options.calibration.seed;
+  baseline.experiment = options.calibration.experiment;
+  calibrate_and_write_baseline({.input = input,
+                                .codec = options.codec_id(),
+                                .options = std::move(baseline),
+                                .native = options.rd.native,
+                                .consumer_adapter = options.pair.consumer_adapter,
+                                .max_kl = options.calibration.max_kl,
+                                .out = options.out,
+                                .json = options.json,
+                                .encoder = options.add_consumer ? &*there : nullptr});
+}
+
+bool is_baseline(const CalibrateOptions& options) {
+  return options.codec_id() == CodecId::kDroidSpeak || options.codec_id() == CodecId::kLoraDelta;
+}
+
+void require_lora_delta(const CalibrateOptions& options, const ModelIdentity& producer) {
+  if (options.add_consumer) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "--add-consumer: the encoder of codec lora_delta is one consumer's adapter; choose another folder");
+  }
+  require_adapter_of(producer, options.pair.consumer, options.pair.consumer_adapter);
+}
+
 void run(CalibrateOptions options) {
   const auto start = std::chrono::steady_clock::now();
   check_rd_options(options.rd);
   const std::optional<ArtifactEncoder> there = existing_encoder(options);
   const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
   const ModelIdentity consumer = identity_of(options.pair.consumer, options.pair.consumer_adapter);
+  if (options.codec_id() == CodecId::kLoraDelta) require_lora_delta(options, producer);
   const CalibrationText text = read_text(options);
   require_writable(options, there, producer, consumer, text);
   const ModelPair pair(options.pair);
   const CalibrationInput input{pair.producer(), pair.consumer(), producer, consumer, text};
-  if (options.codec != "scd") return run_rd(input, options, there);
+  if (is_baseline(options)) return run_baseline(input, options, there);
+  if (options.codec_id() != CodecId::kScd) return run_rd(input, options, there);
   CalibrationResult result = options.add_consumer ? calibrate_consumer(input, *there, options.calibration)
                                                   : calibrate(input, options.calibration);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -220,6 +253,19 @@ void run(CalibrateOptions options) {
   }
   std::cout << "wrote " << options.out.string() << ": encoder " << to_hex(result.decoder.encoder_id).substr(0, 16)
             << ", consumer " << result.decoder.consumer.weights.substr(0, 16) << "\n";
+}
+
+// Those of other codecs.
+std::vector<std::string_view> foreign_options(CodecId codec) {
+  std::vector<std::string_view> foreign;
+  const auto add = [&](std::span<const std::string_view> names) {
+    foreign.insert(foreign.end(), names.begin(), names.end());
+  };
+  if (codec != CodecId::kScd) add(kScdOptions);
+  if (!has_levels(codec)) add(kRdOptions);
+  if (codec != CodecId::kDroidSpeak) add(kDroidSpeakOptions);
+  if (codec == CodecId::kDroidSpeak) std::erase(foreign, "--native");
+  return foreign;
 }
 
 void add_pair_options(CLI::App& command, CalibrateOptions& options) {
@@ -303,14 +349,15 @@ void add_calibrate_command(CLI::App& app) {
                          "The same input and seed give the same artifact.\n"
                          "  scd calibrate --producer BASE --consumer BASE --consumer-adapter ADAPTER \\\n"
                          "                --text train.jsonl,prose.txt --tokens 32768 --out artifacts/pair");
-  CLI::Option* codec =
-      command
-          ->add_option("--codec", options->codec,
-                       "rd (rate-distortion codes), scd (Reuse and Patch as published) or kvtc (transform "
-                       "coding of the producer's own cache, as a baseline)")
-          ->check(CLI::IsMember({"rd", "scd", "kvtc"}))
-          ->capture_default_str();
+  command
+      ->add_option("--codec", options->codec,
+                   "rd (rate-distortion codes), scd (Reuse and Patch as published); baselines: kvtc (transform "
+                   "coding of the producer's own cache), droidspeak (raw, critical layers recomputed by the "
+                   "consumer) and lora_delta (raw and the term of the consumer's own adapter)")
+      ->check(CLI::IsMember({"rd", "scd", "kvtc", "droidspeak", "lora_delta"}))
+      ->capture_default_str();
   add_rd_options(*command, options->rd);
+  add_baseline_options(*command, options->baseline);
   add_pair_options(*command, *options);
   add_text_options(*command, *options);
   add_encoder_options(*command, *options);
@@ -320,9 +367,8 @@ void add_calibrate_command(CLI::App& app) {
                    "Directory of the artifact: new, empty, or holding what the same calibration wrote")
       ->required();
   command->add_option("--json", options->json, "Write the report to this file");
-  command->callback([options, command, codec] {
-    const bool scd = codec->as<std::string>() == "scd";
-    for (const std::string_view name : scd ? std::span<const std::string_view>(kRdOptions) : kScdOptions) {
+  command->callback([options, command] {
+    for (const std::string_view name : foreign_options(options->codec_id())) {
       if (command->get_option(std::string(name))->count() > 0) {
         throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is not an option of --codec " + options->codec);
       }

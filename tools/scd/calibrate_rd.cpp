@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "common/base/error.h"
+#include "common/codec/rd/rd_codec.h"
 #include "common/codec/rd/rd_quantiser.h"
 #include "common/codec/registry.h"
 #include "tools/scd/report.h"
@@ -54,26 +55,6 @@ nlohmann::ordered_json level_row(const RdCalibrationResult& result, size_t level
           {"calibration_ms", seconds * 1000}};
 }
 
-// "8-12+18-24": layers 8 to 12 and 18 to 24.
-std::vector<RdPlanOptions::Span> parse_spans(const std::string& text) {
-  std::vector<RdPlanOptions::Span> spans;
-  if (text == "none") return spans;
-  std::istringstream parts(text);
-  for (std::string part; std::getline(parts, part, '+');) {
-    RdPlanOptions::Span span;
-    const char* end = part.data() + part.size();
-    const auto first = std::from_chars(part.data(), end, span.first);
-    const bool dash = first.ec == std::errc() && first.ptr != end && *first.ptr == '-';
-    const auto last = dash ? std::from_chars(first.ptr + 1, end, span.last) : first;
-    if (!dash || last.ec != std::errc() || last.ptr != end || span.last < span.first) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "--native " + text + ": expected none or layers as first-last, for example 12-24 or 8-12+18-24");
-    }
-    spans.push_back(span);
-  }
-  return spans;
-}
-
 std::vector<LayerPlan> plans_of(const RdCommandOptions& options, int32_t layers) {
   std::vector<LayerPlan> plans;
   const bool predicted = !options.no_prediction && options.calibration.codec == CodecId::kRd;
@@ -81,6 +62,8 @@ std::vector<LayerPlan> plans_of(const RdCommandOptions& options, int32_t layers)
     for (const int32_t group : options.groups) {
       for (const std::string& native : options.native) {
         plans.push_back(make_plan({exact, group, parse_spans(native), predicted}, layers));
+        const std::string problem = rd_plan_problem(plans.back(), layers);
+        if (!problem.empty()) throw Error(ErrorCode::kInvalidArgument, "--native " + native + ": " + problem);
       }
     }
   }
@@ -114,6 +97,25 @@ void require_limit(const RdCalibrationResult& result, double max_kl) {
 
 }  // namespace
 
+std::vector<RdPlanOptions::Span> parse_spans(const std::string& text) {
+  std::vector<RdPlanOptions::Span> spans;
+  if (text == "none") return spans;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, '+');) {
+    RdPlanOptions::Span span;
+    const char* end = part.data() + part.size();
+    const auto first = std::from_chars(part.data(), end, span.first);
+    const bool dash = first.ec == std::errc() && first.ptr != end && *first.ptr == '-';
+    const auto last = dash ? std::from_chars(first.ptr + 1, end, span.last) : first;
+    if (!dash || last.ec != std::errc() || last.ptr != end || span.last < span.first) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "--native " + text + ": expected none or layers as first-last, for example 12-24 or 8-12+18-24");
+    }
+    spans.push_back(span);
+  }
+  return spans;
+}
+
 void add_rd_options(CLI::App& command, RdCommandOptions& options) {
   const auto list = [&](const char* name, auto& values, const char* text) {
     return command.add_option(name, values, text)->delimiter(',')->allow_extra_args(false)->capture_default_str();
@@ -126,7 +128,8 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
       ->check(CLI::Range(0, 4096));
   list("--group", options.groups, "Layers coded together, at most")->check(CLI::Range(1, 4096));
   list("--native", options.native,
-       "Layers that the consumer runs over the prefix from a coded residual stream: none, 12-24, or 8-12+18-24");
+       "Layers that the consumer runs over the prefix from a coded residual stream: none, 12-24, or 8-12+18-24; "
+       "droidspeak: candidates for its span of critical layers");
   command
       .add_option("--bandwidth-gbps", options.calibration.bandwidth_gbps,
                   "Of the link that a search weighs bytes against the consumer's time at")

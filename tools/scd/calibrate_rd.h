@@ -27,6 +27,9 @@ struct RdCommandOptions {
   bool no_prediction = false;
 };
 
+// "8-12+18-24": layers 8 to 12 and 18 to 24; "none": none. Throws Error kInvalidArgument.
+std::vector<RdPlanOptions::Span> parse_spans(const std::string& text);
+
 void add_rd_options(CLI::App& command, RdCommandOptions& options);
 
 // What can be said before models are loaded. Throws Error kInvalidArgument naming the option.

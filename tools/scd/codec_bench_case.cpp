@@ -21,14 +21,13 @@ DenseMatrix normal_matrix(int64_t rows, int64_t columns, std::mt19937& random) {
   return matrix;
 }
 
-// Deviations fall geometrically, and so that each level sends the components asked for: its step is four times the
-// deviation of the last one.
+// Deviations fall geometrically, and steps so that each level sends the components asked for.
 void make_up_rates(const SyntheticShape& shape, RdQuantiserSettings& quantiser) {
   constexpr float kFall = 0.97f;
   std::vector<float> deviations;
   for (int64_t i = 0; i < shape.components.front(); ++i) deviations.push_back(std::pow(kFall, static_cast<float>(i)));
   for (const int64_t components : shape.components) {
-    quantiser.steps.push_back(3.99f * deviations[static_cast<size_t>(components - 1)]);
+    quantiser.steps.push_back(deviations[static_cast<size_t>(components - 1)] / (1.001f * kRdSmallestRatio));
   }
   quantiser.deviations.assign(static_cast<size_t>(shape.layers), deviations);
   std::mt19937 random(1);

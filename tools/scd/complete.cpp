@@ -133,10 +133,10 @@ void add_complete_command(CLI::App& app) {
       ->delimiter(',')
       ->allow_extra_args(false);
   command->add_option("--model", options->model, "Model by name (see GetServerInfo); default: the server's");
-  command->add_option(
-      "--codec", options->codec,
-      "How the prompt's state is had: auto (the server's configuration), raw, lossless, int8, int4, "
-      "scd, rd (rd@2: level 2), oracle (the decode server computes it itself) or exact (nothing lossy)");
+  command->add_option("--codec", options->codec,
+                      "How the prompt's state is had: auto (the server's configuration), raw, lossless, int8, int4, "
+                      "scd, rd (rd@2: level 2), kvtc, droidspeak, lora_delta, oracle (the decode server computes it "
+                      "itself) or exact (nothing lossy)");
   command->add_option("--max-tokens", options->max_tokens, "Most tokens to generate")->capture_default_str();
   command->add_option("--min-tokens", options->min_tokens, "No end before so many tokens")->capture_default_str();
   command->add_option("--temperature", options->temperature, "0 is greedy")->capture_default_str();

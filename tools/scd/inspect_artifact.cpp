@@ -58,6 +58,16 @@ void print_rd_layers(std::ostream& out, const ArtifactEncoder& encoder) {
   table.print(out);
 }
 
+void print_adapter(std::ostream& out, const ArtifactEncoder& encoder) {
+  TextTable table({"layer", "adapter rank K", "adapter rank V", "values/token beside BF16 K and V"});
+  for (size_t i = 0; i < encoder.lora.size(); ++i) {
+    const LoraDeltaEncoderLayer& layer = encoder.lora[i];
+    table.add_row({std::to_string(i), std::to_string(layer.key.rows), std::to_string(layer.value.rows),
+                   std::to_string(layer.key.rows + layer.value.rows)});
+  }
+  table.print(out);
+}
+
 void print_prediction(std::ostream& out, const std::string& what, const CodecPrediction& prediction) {
   out << "  " << what << ": KL " << format_fixed(prediction.kl, 5) << ", "
       << format_fixed(prediction.bytes_per_token, 0) << " bytes/token, " << format_fixed(prediction.ratio_to_bf16, 2)
@@ -79,10 +89,11 @@ void print_artifact(const std::filesystem::path& directory, std::ostream& out) {
   out << "  " << model.layers << " layers, " << model.kv_heads << " KV heads of " << model.head_dim << ", hidden "
       << model.hidden << "; fitted with consumer " << abbreviated(encoder.fitted_with) << "\n";
   print_calibration(out, encoder.calibration);
-  if (encoder.codec != CodecId::kScd) {
-    print_rd_layers(out, encoder);
-  } else {
-    print_layers(out, encoder);
+  switch (encoder.codec) {
+    case CodecId::kScd: print_layers(out, encoder); break;
+    case CodecId::kDroidSpeak: out << "  plan: " << to_string(encoder.plan) << "\n"; break;
+    case CodecId::kLoraDelta: print_adapter(out, encoder); break;
+    default: print_rd_layers(out, encoder);
   }
   for (const std::string& consumer : list_decoders(directory)) {
     const ArtifactDecoder decoder = load_decoder(directory, consumer);

@@ -20,7 +20,7 @@ void require(bool fits, const std::string& what) {
 template <class Unit>
 void require_units(const LayerPlan& plan, const std::vector<Unit>& units, const RdQuantiser& quantiser,
                    const CodecModel& model, const char* side) {
-  const std::string problem = plan_problem(plan, model.layers);
+  const std::string problem = rd_plan_problem(plan, model.layers);
   require(problem.empty(), std::string(side) + " plan: " + problem);
   const auto& deviations = quantiser.settings().deviations;
   require(plan.units.size() == units.size() && deviations.size() == units.size(),
@@ -40,13 +40,6 @@ bool is_anchor(const LayerPlan& plan, int32_t layer) {
   return false;
 }
 
-Result<LayerPlan> plan_for(const LayerPlan& plan, int32_t exact_layers) {
-  if (plan.exact_layers == exact_layers) return plan;
-  return Failure{ErrorCode::kFailedPrecondition, "codec rd was calibrated for consumers that compute the first " +
-                                                     std::to_string(plan.exact_layers) + " layers themselves, not " +
-                                                     std::to_string(exact_layers)};
-}
-
 // What caps leave of a unit's components.
 int64_t capped(int64_t components, const CodedUnit& unit, const RankCaps& caps) {
   int64_t cap = 0;
@@ -59,6 +52,12 @@ int64_t capped(int64_t components, const CodedUnit& unit, const RankCaps& caps) 
 }
 
 }  // namespace
+
+std::string rd_plan_problem(const LayerPlan& plan, int32_t layers) {
+  const bool spans = std::ranges::any_of(plan.units, &CodedUnit::residual);
+  return spans && !plan.predicted ? "a native span of codec rd is predicted from exact layers"
+                                  : plan_problem(plan, layers);
+}
 
 RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id)
     : producer_(producer),
@@ -77,7 +76,7 @@ RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha25
   }
 }
 
-Result<LayerPlan> RdEncoder::plan(int32_t exact_layers) const { return plan_for(plan_, exact_layers); }
+Result<LayerPlan> RdEncoder::plan(int32_t exact_layers) const { return calibrated_plan(plan_, exact_layers, "rd"); }
 
 bool RdEncoder::needs_residual(int32_t layer) const {
   const size_t unit = plan_.unit_at(layer);
@@ -133,7 +132,7 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
   }
 }
 
-Result<LayerPlan> RdDecoder::plan(int32_t exact_layers) const { return plan_for(plan_, exact_layers); }
+Result<LayerPlan> RdDecoder::plan(int32_t exact_layers) const { return calibrated_plan(plan_, exact_layers, "rd"); }
 bool RdDecoder::needs_anchor(int32_t layer) const { return is_anchor(plan_, layer); }
 
 size_t RdDecoder::max_payload_bytes(int64_t tokens) const {

@@ -2,6 +2,7 @@
 // the symbols of component after component, entropy-coded: fewer components are what a coarser level or a cap leaves.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "common/codec/codec.h"
@@ -10,6 +11,9 @@
 #include "common/codec/rd/rd_quantiser.h"
 
 namespace scd {
+
+// plan_problem(), and that residual streams have an anchor: they are coded by the scale of its rows.
+std::string rd_plan_problem(const LayerPlan& plan, int32_t layers);
 
 class RdEncoder final : public Encoder {
  public:

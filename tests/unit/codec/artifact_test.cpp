@@ -9,6 +9,7 @@
 
 #include "common/codec/registry.h"
 #include "common/codec/tensor_file.h"
+#include "tests/unit/codec/baseline_samples.h"
 #include "tests/unit/codec/codec_samples.h"
 #include "tests/unit/codec/rd_samples.h"
 
@@ -118,6 +119,35 @@ TEST(TensorFile, RowsThatAreMultiplesOfAScaleTakeAByteAValue) {
     EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
     EXPECT_THAT(error.what(), HasSubstr("tensor m: no scale for each row"));
   }
+}
+
+TEST_F(Artifact, OfTheBaselinesComesBackAsWritten) {
+  encoder_.layers.clear();
+  decoder_.layers.clear();
+  encoder_.codec = decoder_.codec = CodecId::kDroidSpeak;
+  encoder_.plan = decoder_.plan = testing::sample_droidspeak_plan();
+  write_artifact(root_ / "droidspeak", encoder_, decoder_);
+  EXPECT_EQ(load_encoder(root_ / "droidspeak"), encoder_);
+  EXPECT_EQ(load_decoder(root_ / "droidspeak", decoder_.consumer.weights), decoder_);
+  EXPECT_EQ(*decoder_.calibrated_plan(), decoder_.plan);
+  EXPECT_TRUE(make_encoder(CodecId::kDroidSpeak, encoder_.model, &encoder_)->needs_residual(2));
+  const auto header = root_ / "droidspeak" / "encoder" / "codec.json";
+  std::string text = slurp(header);
+  text.replace(text.find("\"native\": 1"), 11, "\"native\": 7");
+  spit(header, text);
+  expect_refused([&] { load_encoder(root_ / "droidspeak"); }, ErrorCode::kDataLoss, HasSubstr("units[1].native"));
+
+  encoder_.codec = decoder_.codec = CodecId::kLoraDelta;
+  encoder_.plan = decoder_.plan = {};
+  const testing::LoraSample sample = testing::sample_lora(encoder_.model);
+  encoder_.lora = sample.down;
+  decoder_.lora = sample.up;
+  write_artifact(root_ / "lora", encoder_, decoder_);
+  EXPECT_EQ(load_encoder(root_ / "lora"), encoder_);
+  EXPECT_EQ(load_decoder(root_ / "lora", decoder_.consumer.weights), decoder_);
+  EXPECT_EQ(decoder_.calibrated_plan(), nullptr);
+  EXPECT_EQ(make_encoder(CodecId::kLoraDelta, encoder_.model, &encoder_)->id(), encoder_.id);
+  EXPECT_EQ(make_decoder(CodecId::kLoraDelta, encoder_.model, decoder_.model, &decoder_)->encoder_id(), encoder_.id);
 }
 
 TEST_F(Artifact, ReadsBackWhatWasWritten) {
@@ -252,6 +282,8 @@ TEST(TensorFile, StoresExactBfloat16InHalfTheBytes) {
 TEST(CodecRegistry, NamesNumbersAndMissingArtifacts) {
   EXPECT_EQ(codec_from_name("raw"), CodecId::kRaw);
   EXPECT_EQ(codec_from_name("scd"), CodecId::kScd);
+  EXPECT_EQ(codec_from_name("droidspeak"), CodecId::kDroidSpeak);
+  EXPECT_EQ(codec_from_number(10), CodecId::kLoraDelta);
   EXPECT_EQ(codec_from_name("zip"), std::nullopt);
   EXPECT_EQ(codec_from_number(1), CodecId::kRaw);
   EXPECT_EQ(codec_from_number(0), std::nullopt);

@@ -149,7 +149,7 @@ TEST_F(BrokenScdPayload, IsNamedAndNeverRead) {
     return changed;
   };
   expect_data_loss(place, with(0, 0), "unknown kind 0");
-  expect_data_loss(place, with(0, 9), "unknown kind 9");
+  expect_data_loss(place, with(0, 99), "unknown kind 99");
   expect_data_loss(place, with(0, uint8_t(PayloadKind::kRaw)), "not a Reuse payload");
   expect_data_loss(place, with(0, uint8_t(PayloadKind::kScdPatch)), "not a Reuse payload");
   expect_data_loss(place, with(1, 2), "version 2");

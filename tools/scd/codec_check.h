@@ -1,0 +1,25 @@
+// What codecs that are ready do on windows of text: KL of the last tokens, which the consumer runs itself, and bytes.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/codec/artifact.h"
+#include "tools/scd/cache_experiment.h"
+#include "tools/scd/calibration_text.h"
+
+namespace scd {
+
+struct CodecUnderCheck {
+  const Encoder& encoder;
+  const Decoder& decoder;
+};
+
+// One a codec, in their order, all on the same windows. Shows its progress as `purpose`. Throws Error kInvalidArgument
+// when every window is too short to hand over.
+std::vector<CodecPrediction> check_codecs(const Model& producer, const Model& consumer,
+                                          std::span<const TokenWindow> windows, const CacheExperimentOptions& options,
+                                          std::span<const CodecUnderCheck> codecs, const std::string& purpose);
+
+}  // namespace scd
