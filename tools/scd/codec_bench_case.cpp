@@ -9,6 +9,7 @@
 #include "common/base/error.h"
 #include "common/codec/artifact.h"
 #include "common/codec/calibration/rate_fit.h"
+#include "common/codec/rd/rd_quantiser.h"
 #include "common/codec/registry.h"
 
 namespace scd {
