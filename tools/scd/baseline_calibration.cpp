@@ -39,7 +39,8 @@ void check_held_out(const CalibrationInput& input, const BaselineOptions& option
   const CodecUnderCheck codec{*encoder, *decoder};
   result.decoder.prediction = check_codecs(input.producer, input.consumer, input.text.held_out, options.experiment,
                                            std::span(&codec, 1), "checking the codec on held-out text")
-                                  .front();
+                                  .front()
+                                  .prediction;
 }
 
 // Layer 0 from the token ids, the span from its residual stream, all others one by one.
@@ -84,11 +85,11 @@ std::vector<SpanReport> measure_spans(const CalibrationInput& input, const Basel
     decoders.push_back(std::make_unique<DroidSpeakDecoder>(producer, consumer, plan, Sha256Digest{}));
     codecs.push_back({*encoders.back(), *decoders.back()});
   }
-  const std::vector<CodecPrediction> measured =
+  const std::vector<CheckedCodec> measured =
       check_codecs(input.producer, input.consumer, input.text.validation, options.experiment, codecs,
                    "measuring " + std::to_string(plans.size()) + " spans of critical layers");
   std::vector<SpanReport> reports;
-  for (size_t i = 0; i < plans.size(); ++i) reports.push_back({span_of(plans[i]), measured[i]});
+  for (size_t i = 0; i < plans.size(); ++i) reports.push_back({span_of(plans[i]), measured[i].prediction});
   return reports;
 }
 

@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "common/log/progress.h"
+#include "tools/scd/calibration.h"
 
 namespace scd {
 namespace {
@@ -17,21 +18,19 @@ int64_t longest_of(std::span<const TokenWindow> windows) {
   return static_cast<int64_t>(longest);
 }
 
-// BF16 keys and values of the layers that codecs send, a token.
-double raw_bytes_per_token(const ModelConfig& consumer, const CacheExperimentOptions& options) {
-  const int64_t width = int64_t{consumer.kv_heads} * consumer.head_dim;
-  return 4.0 * static_cast<double>((consumer.layers - (options.exact_layer0 ? 1 : 0)) * width);
-}
-
 }  // namespace
 
-std::vector<CodecPrediction> check_codecs(const Model& producer, const Model& consumer,
-                                          std::span<const TokenWindow> windows, const CacheExperimentOptions& options,
-                                          std::span<const CodecUnderCheck> codecs, const std::string& purpose) {
+double raw_bytes_per_token(const CodecModel& consumer, bool exact_layer0) {
+  return 4.0 * static_cast<double>((consumer.layers - (exact_layer0 ? 1 : 0)) * consumer.kv_width());
+}
+
+std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consumer,
+                                       std::span<const TokenWindow> windows, const CacheExperimentOptions& options,
+                                       std::span<const CodecUnderCheck> codecs, const std::string& purpose) {
   CacheExperiment experiment(producer, consumer, longest_of(windows), options);
   std::vector<const Encoder*> encoders;
   for (const CodecUnderCheck& codec : codecs) encoders.push_back(&codec.encoder);
-  std::vector<CodecPrediction> sums(codecs.size());
+  std::vector<CheckedCodec> sums(codecs.size());
   int64_t tokens = 0, rows = 0;
   Progress progress(purpose);
   for (size_t i = 0; i < windows.size(); ++i) {
@@ -39,9 +38,10 @@ std::vector<CodecPrediction> check_codecs(const Model& producer, const Model& co
     experiment.set_prompt(windows[i], encoders);
     const Continuation truth = experiment.run({});
     for (size_t c = 0; c < codecs.size(); ++c) {
-      const RebuildAccount account = experiment.rebuild(codecs[c].encoder, codecs[c].decoder, {});
-      sums[c].bytes_per_token += static_cast<double>(account.payload_bytes);
-      sums[c].kl += sum_of(kl_divergence(truth, experiment.run({})));
+      const RebuildAccount account = experiment.rebuild(codecs[c].encoder, codecs[c].decoder, codecs[c].caps);
+      sums[c].rebuild_us += 1000 * (account.decode_ms + account.native_ms);
+      sums[c].prediction.bytes_per_token += static_cast<double>(account.payload_bytes);
+      sums[c].prediction.kl += sum_of(kl_divergence(truth, experiment.run({})));
       if (c == 0) tokens += account.tokens;
       progress.update(static_cast<double>(i * codecs.size() + c + 1) /
                       static_cast<double>(windows.size() * codecs.size()));
@@ -50,10 +50,12 @@ std::vector<CodecPrediction> check_codecs(const Model& producer, const Model& co
   }
   progress.finish();
   if (rows == 0) throw Error(ErrorCode::kInvalidArgument, "every text to check on is too short to hand over");
-  for (CodecPrediction& sum : sums) {
-    sum.kl /= static_cast<double>(rows);
-    sum.bytes_per_token /= static_cast<double>(tokens);
-    sum.ratio_to_bf16 = raw_bytes_per_token(consumer.config(), options) / sum.bytes_per_token;
+  const double raw_bytes = raw_bytes_per_token(codec_model_of(consumer.config()), options.exact_layer0);
+  for (auto& [prediction, rebuild_us] : sums) {
+    rebuild_us /= static_cast<double>(tokens);
+    prediction.kl /= static_cast<double>(rows);
+    prediction.bytes_per_token /= static_cast<double>(tokens);
+    prediction.ratio_to_bf16 = raw_bytes / prediction.bytes_per_token;
   }
   return sums;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/codec/artifact.h"
+#include "common/codec/codec_model.h"
 #include "tools/scd/cache_experiment.h"
 #include "tools/scd/calibration_text.h"
 
@@ -14,12 +15,21 @@ namespace scd {
 struct CodecUnderCheck {
   const Encoder& encoder;
   const Decoder& decoder;
+  RankCaps caps{};
 };
+
+struct CheckedCodec {
+  CodecPrediction prediction;
+  double rebuild_us = 0;  // of the consumer, a token: decoding and native layers
+};
+
+// BF16 keys and values of the layers that codecs send, a token.
+double raw_bytes_per_token(const CodecModel& consumer, bool exact_layer0);
 
 // One a codec, in their order, all on the same windows. Shows its progress as `purpose`. Throws Error kInvalidArgument
 // when every window is too short to hand over.
-std::vector<CodecPrediction> check_codecs(const Model& producer, const Model& consumer,
-                                          std::span<const TokenWindow> windows, const CacheExperimentOptions& options,
-                                          std::span<const CodecUnderCheck> codecs, const std::string& purpose);
+std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consumer,
+                                       std::span<const TokenWindow> windows, const CacheExperimentOptions& options,
+                                       std::span<const CodecUnderCheck> codecs, const std::string& purpose);
 
 }  // namespace scd

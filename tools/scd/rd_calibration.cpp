@@ -1,22 +1,20 @@
 #include "tools/scd/rd_calibration.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "common/codec/model_difference.h"
 #include "common/codec/rd/rd_codec.h"
 #include "common/codec/registry.h"
 #include "common/log/progress.h"
+#include "tools/scd/codec_check.h"
 #include "tools/scd/rd_costs.h"
 
 namespace scd {
 namespace {
 
-// BF16 keys and values of the layers that codecs send, a token; layer 0 costs nothing where any layer is exact.
-double raw_bytes_per_token(const CodecModel& consumer, const LayerPlan& plan) {
-  return 4.0 * static_cast<double>((consumer.layers - std::min(plan.exact_layers, 1)) * consumer.kv_width());
-}
+// Layer 0 costs nothing where any layer is exact.
+bool exact_layer0(const LayerPlan& plan) { return plan.exact_layers > 0; }
 
 RdStatistics gather(const CalibrationInput& input, const RdCalibrationOptions& options) {
   RdStatistics statistics(input.producer, input.consumer, options.plans, options.experiment.sinks,
@@ -41,66 +39,34 @@ std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const R
   return metrics;
 }
 
-// Levels on windows that nothing was fitted on, and what else that showed.
-struct Measured {
-  std::vector<CodecPrediction> levels;
-  double raw_kl = 0;  // of the producer's cache as it is
-  double rebuild_us = 0;
-};
-
-double sum_of(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
-
-Measured measure(const CalibrationInput& input, const CacheExperimentOptions& options,
-                 std::span<const TokenWindow> windows, const RdFit& fit, const std::string& purpose) {
+// Levels on windows that nothing was fitted on; last, where asked for, the producer's cache as it is.
+std::vector<CheckedCodec> measure(const CalibrationInput& input, CacheExperimentOptions options,
+                                  std::span<const TokenWindow> windows, const RdFit& fit, bool with_raw,
+                                  const std::string& purpose) {
   const CodecModel producer = codec_model_of(input.producer.config());
   const CodecModel consumer = codec_model_of(input.consumer.config());
+  options.exact_layer0 = exact_layer0(fit.decoder.plan);
   const RdEncoder encoder(producer, fit.encoder, {});
   const RdDecoder decoder(consumer, fit.decoder, {});
   const auto raw_encoder = make_encoder(CodecId::kRaw, producer, nullptr);
   const auto raw_decoder = make_decoder(CodecId::kRaw, producer, consumer, nullptr);
-  size_t longest = 0;
-  for (const TokenWindow& window : windows) longest = std::max(longest, window.size());
-  CacheExperiment experiment(input.producer, input.consumer, static_cast<int64_t>(longest), options);
-  std::vector<double> bytes(fit.encoder.quantiser.steps.size()), kl(bytes.size());
-  Measured measured;
-  int64_t tokens = 0, rows = 0;
-  Progress progress(purpose);
-  for (const TokenWindow& window : windows) {
-    if (handover_tokens(std::ssize(window), options.suffix) <= options.sinks) continue;
-    const Encoder* used = &encoder;
-    experiment.set_prompt(window, std::span(&used, 1));
-    const Continuation truth = experiment.run({});
-    const auto kl_now = [&] { return sum_of(kl_divergence(truth, experiment.run({}))); };
-    for (size_t level = 0; level < bytes.size(); ++level) {
-      const RebuildAccount account = experiment.rebuild(encoder, decoder, {.level = static_cast<int32_t>(level)});
-      kl[level] += kl_now();
-      bytes[level] += static_cast<double>(account.payload_bytes);
-      measured.rebuild_us += 1000 * (account.decode_ms + account.native_ms) / static_cast<double>(bytes.size());
-      if (level == 0) tokens += account.tokens;
-    }
-    (void)experiment.rebuild(*raw_encoder, *raw_decoder, {});
-    measured.raw_kl += kl_now();
-    rows += truth.rows;
-    progress.update(static_cast<double>(&window - windows.data() + 1) / static_cast<double>(windows.size()));
-  }
-  progress.finish();
-  if (rows == 0) throw Error(ErrorCode::kInvalidArgument, "every text to check on is too short to hand over");
-  measured.raw_kl /= static_cast<double>(rows);
-  measured.rebuild_us /= static_cast<double>(tokens);
-  const double raw_bytes = raw_bytes_per_token(consumer, fit.decoder.plan);
-  for (size_t level = 0; level < bytes.size(); ++level) {
-    const double per_token = bytes[level] / static_cast<double>(tokens);
-    measured.levels.push_back({per_token, raw_bytes / per_token, kl[level] / static_cast<double>(rows)});
-  }
-  return measured;
+  std::vector<CodecUnderCheck> codecs;
+  for (int32_t level = 0; level < encoder.levels(); ++level) codecs.push_back({encoder, decoder, {.level = level}});
+  if (with_raw) codecs.push_back({*raw_encoder, *raw_decoder});
+  return check_codecs(input.producer, input.consumer, windows, options, codecs, purpose);
 }
 
-RdPlanReport judge(const LayerPlan& plan, const Measured& measured, const RdCalibrationOptions& options,
+// checked: the levels, then the producer's cache as it is.
+RdPlanReport judge(const LayerPlan& plan, std::span<const CheckedCodec> checked, const RdCalibrationOptions& options,
                    int32_t layers) {
-  RdPlanReport report{plan, plan.native_share(layers), measured.rebuild_us, measured.levels, 0};
-  for (const CodecPrediction& level : measured.levels) {
+  RdPlanReport report{.plan = plan, .native_share = plan.native_share(layers), .levels = {}};
+  const double raw_kl = checked.back().prediction.kl;
+  const std::span<const CheckedCodec> levels = checked.first(checked.size() - 1);
+  for (const auto& [level, rebuild_us] : levels) {
     const double wire_us = level.bytes_per_token * 8e-3 / options.bandwidth_gbps;
-    report.score = std::max(report.score, (measured.raw_kl - level.kl) / (wire_us + measured.rebuild_us));
+    report.score = std::max(report.score, (raw_kl - level.kl) / (wire_us + rebuild_us));
+    report.rebuild_us += rebuild_us / static_cast<double>(levels.size());
+    report.levels.push_back(level);
   }
   return report;
 }
@@ -125,8 +91,10 @@ void describe_encoder(const CalibrationInput& input, const ArtifactDecoder& deco
 
 void check_levels(const CalibrationInput& input, const RdCalibrationOptions& options, const RdFit& fit,
                   ArtifactDecoder& decoder) {
-  decoder.levels =
-      measure(input, options.experiment, input.text.held_out, fit, "checking the levels on held-out text").levels;
+  for (const CheckedCodec& level : measure(input, options.experiment, input.text.held_out, fit, /*with_raw=*/false,
+                                           "checking the levels on held-out text")) {
+    decoder.levels.push_back(level.prediction);
+  }
   decoder.prediction = decoder.levels.front();
 }
 
@@ -166,13 +134,14 @@ RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdCalibrat
     Progress progress("fitting " + to_string(plan));
     RdFit fit = fit_rd(input.consumer, statistics, metrics, plan,
                        {.ratios = options.ratios,
-                        .raw_bytes = raw_bytes_per_token(consumer, plan),
+                        .raw_bytes = raw_bytes_per_token(consumer, exact_layer0(plan)),
                         .ridge = options.ridge,
                         .principal_components = options.codec == CodecId::kKvtc});
     progress.finish();
     if (options.plans.size() > 1) {
-      const Measured measured = measure(input, options.experiment, input.text.validation, fit, "measuring it");
-      result.search.push_back(judge(plan, measured, options, consumer.layers));
+      const auto checked =
+          measure(input, options.experiment, input.text.validation, fit, /*with_raw=*/true, "measuring it");
+      result.search.push_back(judge(plan, checked, options, consumer.layers));
       const RdPlanReport& report = result.search.back();
       if (report.native_share > options.max_native_share || report.score <= best_score) continue;
       best_score = report.score;

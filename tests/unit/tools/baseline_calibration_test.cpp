@@ -60,7 +60,8 @@ class BaselineCalibration : public ::testing::Test {
     const auto encoder = make_encoder(CodecId::kRaw, a, nullptr);
     const auto decoder = make_decoder(CodecId::kRaw, a, b, nullptr);
     const CodecUnderCheck raw{*encoder, *decoder};
-    return check_codecs(*producer_, *consumer_, text_.held_out, options_.experiment, std::span(&raw, 1), "raw")[0].kl;
+    return check_codecs(*producer_, *consumer_, text_.held_out, options_.experiment, std::span(&raw, 1), "raw")[0]
+        .prediction.kl;
   }
 
   testing::TemporaryFolder folder_;
