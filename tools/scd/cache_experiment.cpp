@@ -12,7 +12,6 @@
 #include "common/model/forward.h"
 #include "common/model/native_layers.h"
 #include "common/rebuild/plan_rebuild.h"
-#include "kernels/sampling.h"
 #include "tools/scd/cache_pages.h"
 
 namespace scd {
@@ -82,10 +81,10 @@ struct CacheExperiment::State {
   const Model& consumer;
   const int64_t max_tokens;
   const CacheExperimentOptions options;
-  SequenceCache produced;  // the producer's
-  SequenceCache truth;     // the consumer's own
-  SequenceCache working;   // under test
-  std::vector<TokenId> prompt;
+  SequenceCache produced;       // the producer's
+  SequenceCache truth;          // the consumer's own
+  PromptBatch working;          // under test
+  std::vector<TokenId> prompt;  // the first of them: all are alike in the hand-over
   int64_t handover = 0;
   int64_t produced_tokens = 0;            // of the prompt, that `produced` holds
   std::map<StateName, DenseMatrix> kept;  // of the producer, [handover, hidden]
@@ -97,19 +96,19 @@ struct CacheExperiment::State {
         options(with),
         produced(of_producer.config().kv_shape(of_producer.precision()), tokens),
         truth(of_consumer.config().kv_shape(of_consumer.precision()), tokens),
-        working(of_consumer.config().kv_shape(of_consumer.precision()), tokens) {}
+        working(of_consumer, tokens) {}
 
   bool same_model() const { return &producer == &consumer; }
   // The consumer's cache serves as the producer's where both are one model.
   const SequenceCache& source() const { return same_model() ? truth : produced; }
 
   void prefill(const Model& model, SequenceCache& into, int64_t first, bool keep);
-  int64_t keep_common_prefix(std::span<const TokenId> next, const std::set<StateName>& wanted);
+  int64_t keep_common_prefix(std::span<const std::vector<TokenId>> next, const std::set<StateName>& wanted);
+  void take_truth(int32_t layer, int64_t tokens);
   ByteBuffer encode(const Encoder& encoder, const LayerPlan& plan, size_t unit, PositionRange range,
                     const RankCaps& caps) const;
   kernels::ConstMatrix kept_rows(int32_t layer, HiddenState state, PositionRange range) const;
   NativeLayers run_exact_layers(const LayerPlan& plan, const Decoder& decoder);
-  void check_room(size_t tokens) const;
 };
 
 void CacheExperiment::State::prefill(const Model& model, SequenceCache& into, int64_t first, bool keep) {
@@ -129,13 +128,28 @@ void CacheExperiment::State::prefill(const Model& model, SequenceCache& into, in
   }
 }
 
-// Questions about one context share its prefill. Takes `next` as the prompt and returns the first position that both
+// How many first tokens all prompts share.
+int64_t common_tokens(std::span<const std::vector<TokenId>> prompts) {
+  const std::vector<TokenId>& first = prompts.front();
+  auto end = first.begin() + std::ssize(first);
+  for (const std::vector<TokenId>& other : prompts.subspan(1)) {
+    end = std::min(end, std::ranges::mismatch(first, other).in1);
+  }
+  return end - first.begin();
+}
+
+// Prompts about one context share its prefill. Takes `next` as the prompts and returns the first position that both
 // caches still lack.
-int64_t CacheExperiment::State::keep_common_prefix(std::span<const TokenId> next, const std::set<StateName>& wanted) {
-  const auto differs = std::ranges::mismatch(prompt, next).in2;
-  const int64_t before = std::exchange(handover, handover_tokens(std::ssize(next), options.suffix));
-  int64_t common = std::min({int64_t{differs - next.begin()}, before, handover}) / kPageTokens * kPageTokens;
-  prompt.assign(next.begin(), next.end());
+int64_t CacheExperiment::State::keep_common_prefix(std::span<const std::vector<TokenId>> next,
+                                                   const std::set<StateName>& wanted) {
+  const auto differs = std::ranges::mismatch(prompt, next.front()).in2;
+  const int64_t before = handover;
+  handover = common_tokens(next) / kPageTokens * kPageTokens;
+  for (const std::vector<TokenId>& of : next) {
+    handover = std::min(handover, handover_tokens(std::ssize(of), options.suffix));
+  }
+  int64_t common = std::min({int64_t{differs - next.front().begin()}, before, handover}) / kPageTokens * kPageTokens;
+  prompt = next.front();
 
   std::map<StateName, DenseMatrix> had = std::exchange(kept, {});
   if (!std::ranges::equal(wanted, had | std::views::keys)) common = 0;
@@ -181,8 +195,8 @@ ByteBuffer CacheExperiment::State::encode(const Encoder& encoder, const LayerPla
 NativeLayers CacheExperiment::State::run_exact_layers(const LayerPlan& plan, const Decoder& decoder) {
   const bool keep_anchor = plan.exact_layers > 0 && decoder.needs_anchor(plan.exact_layers - 1);
   NativeLayers exact({.model = consumer,
-                      .cache = working.cache,
-                      .pages = working.pages,
+                      .cache = working.cache(),
+                      .pages = working.pages(),
                       .tokens = std::span(prompt).first(static_cast<size_t>(handover)),
                       .first_token = std::min(options.sinks, handover),
                       .first_layer = 0,
@@ -195,11 +209,8 @@ NativeLayers CacheExperiment::State::run_exact_layers(const LayerPlan& plan, con
   return exact;
 }
 
-void CacheExperiment::State::check_room(size_t tokens) const {
-  if (tokens <= static_cast<size_t>(max_tokens)) return;
-  throw Error(ErrorCode::kOutOfRange, "a prompt and its continuation of " + std::to_string(tokens) +
-                                          " tokens exceed the " + std::to_string(max_tokens) +
-                                          " this experiment has room for");
+void CacheExperiment::State::take_truth(int32_t layer, int64_t tokens) {
+  copy_rows(truth.cache, truth.pages, working.cache(), working.pages(), layer, {0, tokens});
 }
 
 CacheExperiment::CacheExperiment(const Model& producer, const Model& consumer, int64_t max_tokens,
@@ -211,14 +222,18 @@ CacheExperiment::CacheExperiment(const Model& producer, const Model& consumer, i
 
 CacheExperiment::~CacheExperiment() = default;
 
-int64_t CacheExperiment::prompt_tokens() const { return static_cast<int64_t>(state_->prompt.size()); }
+int64_t CacheExperiment::max_tokens() const { return state_->max_tokens; }
+int64_t CacheExperiment::prompt_tokens(size_t prompt) const { return std::ssize(state_->working.prompts()[prompt]); }
 int64_t CacheExperiment::handover() const { return state_->handover; }
 
-void CacheExperiment::set_prompt(std::span<const TokenId> prompt, std::span<const Encoder* const> encoders) {
+void CacheExperiment::set_prompts(std::vector<std::vector<TokenId>> prompts, std::span<const Encoder* const> encoders) {
   State& state = *state_;
-  if (prompt.empty()) throw Error(ErrorCode::kInvalidArgument, "the prompt is empty");
-  state.check_room(prompt.size());
-  const int64_t first = state.keep_common_prefix(prompt, states_of(encoders, state.producer.config().layers));
+  for (const std::vector<TokenId>& prompt : prompts) {
+    if (prompt.empty()) throw Error(ErrorCode::kInvalidArgument, "the prompt is empty");
+    state.working.check_room(prompt.size());
+  }
+  const int64_t first = state.keep_common_prefix(prompts, states_of(encoders, state.producer.config().layers));
+  state.working.set_prompts(std::move(prompts), state.handover);
   state.prefill(state.consumer, state.truth, first, state.same_model());
   if (!state.same_model() && !encoders.empty()) {
     state.prefill(state.producer, state.produced, std::min(first, state.produced_tokens), true);
@@ -229,10 +244,15 @@ void CacheExperiment::set_prompt(std::span<const TokenId> prompt, std::span<cons
   use_oracle();
 }
 
+void CacheExperiment::set_prompt(std::span<const TokenId> prompt, std::span<const Encoder* const> encoders) {
+  set_prompts({{prompt.begin(), prompt.end()}}, encoders);
+}
+
 void CacheExperiment::use_oracle() {
   for (int32_t layer = 0; layer < state_->consumer.config().layers; ++layer) {
-    copy_rows(state_->truth, state_->working, layer, {0, state_->handover});
+    state_->take_truth(layer, state_->handover);
   }
+  state_->working.cache_changed();
 }
 
 RebuildAccount CacheExperiment::rebuild(const Encoder& encoder, const Decoder& decoder, const RankCaps& caps) {
@@ -241,7 +261,7 @@ RebuildAccount CacheExperiment::rebuild(const Encoder& encoder, const Decoder& d
   const LayerPlan plan = encoder.plan(exact_layers).value_or_throw();
   const int64_t sinks = std::min(state.options.sinks, state.handover);
   for (int32_t layer = 0; layer < state.consumer.config().layers; ++layer) {
-    copy_rows(state.truth, state.working, layer, {0, layer < exact_layers ? state.handover : sinks});
+    state.take_truth(layer, layer < exact_layers ? state.handover : sinks);
   }
   RebuildAccount account;
   account.tokens = std::max<int64_t>(0, state.handover - state.options.sinks);
@@ -250,8 +270,8 @@ RebuildAccount CacheExperiment::rebuild(const Encoder& encoder, const Decoder& d
   const NativeLayers exact = state.run_exact_layers(plan, decoder);
   account.native_ms += milliseconds_since(start);
   PlanRebuild rebuild({.model = state.consumer,
-                       .cache = state.working.cache,
-                       .pages = state.working.pages,
+                       .cache = state.working.cache(),
+                       .pages = state.working.pages(),
                        .tokens = std::span(state.prompt).first(static_cast<size_t>(state.handover)),
                        .exact_tokens = sinks,
                        .plan = plan,
@@ -273,41 +293,26 @@ RebuildAccount CacheExperiment::rebuild(const Encoder& encoder, const Decoder& d
       account.native_ms += milliseconds_since(start);
     }
   }
+  state.working.cache_changed();
   return account;
 }
 
 Continuation CacheExperiment::run(std::span<const TokenId> forced) {
-  State& state = *state_;
-  state.check_room(state.prompt.size() + forced.size());
-  std::vector<TokenId> tokens(state.prompt.begin() + state.handover, state.prompt.end());
-  tokens.insert(tokens.end(), forced.begin(), forced.end());
-  const SequenceChunk chunk{&state.working.pages, state.handover, tokens};
-  ForwardPass pass(state.consumer, state.working.cache, std::span(&chunk, 1));
-  while (pass.next_layer() < state.consumer.config().layers) pass.run_layer();
-  std::vector<int64_t> rows(tokens.size());
-  std::iota(rows.begin(), rows.end(), 0);
-  const kernels::ConstMatrix logits = pass.logits(rows);
-  const auto* begin = logits.row<float>(0);
-  return {state.handover, logits.rows, logits.columns, {begin, begin + logits.rows * logits.columns}};
+  const std::vector<TokenId> tokens(forced.begin(), forced.end());
+  return std::move(run_all(std::span(&tokens, 1)).front());
+}
+
+std::vector<Continuation> CacheExperiment::run_all(std::span<const std::vector<TokenId>> forced) {
+  return state_->working.run(forced);
 }
 
 std::vector<TokenId> CacheExperiment::generate(int32_t max_tokens, const std::function<bool(TokenId)>& ends) {
-  State& state = *state_;
-  state.check_room(state.prompt.size() + static_cast<size_t>(std::max(max_tokens, 0)));
-  const std::vector<TokenId>& end_ids = state.consumer.config().end_of_sequence;
-  std::vector<TokenId> tokens(state.prompt.begin() + state.handover, state.prompt.end());
-  int64_t position = state.handover;
-  std::vector<TokenId> generated;
-  while (static_cast<int32_t>(generated.size()) < max_tokens) {
-    const SequenceChunk chunk{&state.working.pages, position, tokens};
-    const std::vector<float> logits = forward_last_logits(state.consumer, state.working.cache, std::span(&chunk, 1));
-    const TokenId next = kernels::sample(logits, {}, 0.0);
-    generated.push_back(next);
-    if (std::find(end_ids.begin(), end_ids.end(), next) != end_ids.end() || (ends && ends(next))) break;
-    position += static_cast<int64_t>(tokens.size());
-    tokens.assign(1, next);
-  }
-  return generated;
+  return std::move(generate_all(max_tokens, ends).front());
+}
+
+std::vector<std::vector<TokenId>> CacheExperiment::generate_all(int32_t max_tokens,
+                                                                const std::function<bool(TokenId)>& ends) {
+  return state_->working.generate(max_tokens, ends);
 }
 
 }  // namespace scd

@@ -12,6 +12,7 @@
 #include "common/base/token.h"
 #include "common/codec/codec.h"
 #include "common/model/model.h"
+#include "tools/scd/prompt_batch.h"
 
 namespace scd {
 
@@ -39,25 +40,14 @@ struct RebuildAccount {
   }
 };
 
-// Logits of consecutive positions: row i is the distribution of the token at first_position + i + 1.
-struct Continuation {
-  int64_t first_position = 0;
-  int64_t rows = 0;
-  int64_t vocab = 0;
-  std::vector<float> logits;  // [rows, vocab]
-
-  std::span<const float> row(int64_t index) const {
-    return std::span(logits).subspan(static_cast<size_t>(index * vocab), static_cast<size_t>(vocab));
-  }
-};
-
 // KL(truth || other) of each row's next-token distribution, nats; double inside. Same rows and vocabulary.
 std::vector<double> kl_divergence(const Continuation& truth, const Continuation& other);
 
 // KL(softmax(truth) || softmax(other)) of one row of logits, nats.
 double kl_divergence(std::span<const float> truth, std::span<const float> other);
 
-// One producer, one consumer, one prompt at a time. Not thread-safe. Holds three caches of max_tokens positions.
+// One producer, one consumer, and prompts that share their hand-over. Not thread-safe. Holds caches of max_tokens
+// positions of either model, and one for each prompt.
 class CacheExperiment {
  public:
   // The models must outlive it and may be one and the same. Throws Error when their KV shapes differ.
@@ -67,12 +57,14 @@ class CacheExperiment {
   CacheExperiment(const CacheExperiment&) = delete;
   CacheExperiment& operator=(const CacheExperiment&) = delete;
 
-  // Prefills both models over the prompt's hand-over; what it has in common with the last prompt's is kept. `encoders`:
-  // those that rebuild() will be called with (what Patch layers need is kept). Throws Error kOutOfRange for a prompt
-  // beyond max_tokens, kInvalidArgument for an empty one.
+  // Prefills both models over the hand-over that the prompts have in common; what it has in common with the last one is
+  // kept. At most PromptBatch::kMostPrompts. `encoders`: those that rebuild() will be called with (what Patch layers
+  // need is kept). Throws Error kOutOfRange for a prompt beyond max_tokens, kInvalidArgument for an empty one.
+  void set_prompts(std::vector<std::vector<TokenId>> prompts, std::span<const Encoder* const> encoders);
   void set_prompt(std::span<const TokenId> prompt, std::span<const Encoder* const> encoders);
 
-  int64_t prompt_tokens() const;
+  int64_t max_tokens() const;  // of a prompt and its continuation
+  int64_t prompt_tokens(size_t prompt = 0) const;
   int64_t handover() const;  // positions [0, handover) come from the cache under test
 
   // Choose the cache that the next runs stand on.
@@ -81,12 +73,13 @@ class CacheExperiment {
   RebuildAccount rebuild(const Encoder& encoder, const Decoder& decoder, const RankCaps& caps);
 
   // The suffix [handover, prompt) and then `forced`, natively over the chosen cache: a distribution for every one of
-  // these tokens. May be called again and again.
+  // these tokens. May be called again and again. Of one prompt, and of all in one batch.
   Continuation run(std::span<const TokenId> forced);
+  std::vector<Continuation> run_all(std::span<const std::vector<TokenId>> forced);
 
-  // The same, then greedily up to max_tokens ids. The first end-of-sequence id of the consumer, or the first id that
-  // `ends` holds for, is the last of them, as in a decode server's answer.
+  // Greedily up to max_tokens ids (PromptBatch::generate).
   std::vector<TokenId> generate(int32_t max_tokens, const std::function<bool(TokenId)>& ends = {});
+  std::vector<std::vector<TokenId>> generate_all(int32_t max_tokens, const std::function<bool(TokenId)>& ends = {});
 
  private:
   struct State;

@@ -31,10 +31,11 @@ void write_rows(KvCache& cache, const PageTable& pages, int32_t layer, int64_t f
   kernels::write_kv(cache.layer(layer), std::span(&rows, 1), keys, values);
 }
 
-void copy_rows(const SequenceCache& from, SequenceCache& to, int32_t layer, PositionRange range) {
+void copy_rows(const KvCache& from, const PageTable& from_pages, KvCache& to, const PageTable& to_pages, int32_t layer,
+               PositionRange range) {
   if (range.count == 0) return;
-  const KeysValues rows = read_rows(from.cache, from.pages, layer, range);
-  write_rows(to.cache, to.pages, layer, range.first, rows.keys.view(), rows.values.view());
+  const KeysValues rows = read_rows(from, from_pages, layer, range);
+  write_rows(to, to_pages, layer, range.first, rows.keys.view(), rows.values.view());
 }
 
 }  // namespace scd

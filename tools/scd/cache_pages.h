@@ -30,6 +30,7 @@ struct KeysValues {
 KeysValues read_rows(const KvCache& cache, const PageTable& pages, int32_t layer, PositionRange range);
 void write_rows(KvCache& cache, const PageTable& pages, int32_t layer, int64_t first_position,
                 kernels::ConstMatrix keys, kernels::ConstMatrix values);
-void copy_rows(const SequenceCache& from, SequenceCache& to, int32_t layer, PositionRange range);
+void copy_rows(const KvCache& from, const PageTable& from_pages, KvCache& to, const PageTable& to_pages, int32_t layer,
+               PositionRange range);
 
 }  // namespace scd

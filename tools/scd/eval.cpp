@@ -171,7 +171,8 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--consumer-adapter", options->pair.consumer_adapter, "LoRA adapter merged into it");
   command
       ->add_option("--artifacts,--artifact", options->pair.artifacts,
-                   "Codec artifacts of the pair, comma-separated (scd calibrate makes them)")
+                   "Codec artifacts of the pair, comma-separated (scd calibrate makes them): DIR, or NAME=DIR to call "
+                   "its codec NAME in --codecs")
       ->delimiter(',')
       ->allow_extra_args(false);
   command->add_option("--precision", options->pair.precision, "auto, bf16 or fp32")->capture_default_str();
@@ -183,7 +184,8 @@ void add_eval_command(CLI::App& app) {
       ->allow_extra_args(false);
   command
       ->add_option("--codecs", options->codecs,
-                   "Of oracle, raw, lossless, int8, int4, scd, rd, kvtc; rd@2 is level 2; comma-separated")
+                   "Of oracle, raw, lossless, int8, int4, scd, rd, kvtc, droidspeak, lora_delta and names of artifacts; "
+                   "rd@2 is level 2; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

@@ -42,8 +42,8 @@ void use_codec(CacheExperiment& experiment, const NamedCodec& codec, RankCaps ra
   result.decode_ms += account.decode_ms;
 }
 
-std::vector<TokenId> answer_ids(const ModelPair& pair, CacheExperiment& experiment, int32_t max_tokens) {
-  return experiment.generate(max_tokens, [&](TokenId id) {
+std::vector<std::vector<TokenId>> answer_ids(const ModelPair& pair, CacheExperiment& experiment, int32_t max_tokens) {
+  return experiment.generate_all(max_tokens, [&](TokenId id) {
     return pair.tokenizer().decode(std::span(&id, 1), /*skip_special=*/true).find('\n') != std::string::npos;
   });
 }
@@ -55,45 +55,69 @@ std::string answer_text(const ModelPair& pair, std::span<const TokenId> ids) {
   return text.substr(0, text.find('\n'));
 }
 
+// Questions about one context, and what the oracle says to them. By question:
 struct Asked {
-  const Question& question;
-  std::vector<TokenId> oracle_answer;
-  double oracle_f1 = 0;
-  // Question tokens, then the oracle's answer; the last row predicts the answer's last token.
-  Continuation oracle = {};
-
-  std::span<const TokenId> forced() const { return std::span(oracle_answer).first(oracle_answer.size() - 1); }
+  std::span<const Question> questions;
+  std::vector<std::vector<TokenId>> answers = {};
+  std::vector<std::vector<TokenId>> forced = {};  // the answers without their last tokens
+  std::vector<double> f1 = {};
+  // Question tokens, then the forced ones; the last row predicts the answer's last token.
+  std::vector<Continuation> truth = {};
 };
 
-Asked ask_oracle(const ModelPair& pair, CacheExperiment& experiment, std::span<const Encoder* const> encoders,
-                 const Question& question, int32_t max_tokens) {
-  try {
-    experiment.set_prompt(pair.tokenizer().encode(make_prompt(question)), encoders);
-    experiment.use_oracle();
-    Asked asked{question, answer_ids(pair, experiment, max_tokens)};
-    asked.oracle_f1 = score_answer(answer_text(pair, asked.oracle_answer), question.answers).f1;
-    asked.oracle = experiment.run(asked.forced());
-    return asked;
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kOutOfRange) throw;
-    throw Error(error.code(), "question " + question.id + ": " + error.what() +
-                                  "; raise --context, or ask for shorter prompts with --passages or --keys");
-  }
+// The next questions about one context that are asked in one batch.
+std::span<const Question> next_batch(std::span<const Question> questions) {
+  const auto other = std::ranges::find_if(
+      questions, [&](const Question& question) { return question.context != questions.front().context; });
+  const auto count = static_cast<size_t>(other - questions.begin());
+  return questions.first(std::min(count, PromptBatch::kMostPrompts));
 }
 
-void measure_answer(const ModelPair& pair, CacheExperiment& experiment, const Asked& asked, int32_t max_tokens,
-                    CodecResult& result) {
-  const std::vector<TokenId> answer = answer_ids(pair, experiment, max_tokens);
-  const AnswerScore score = score_answer(answer_text(pair, answer), asked.question.answers);
-  result.f1.push_back(score.f1);
-  result.oracle_f1.push_back(asked.oracle_f1);
-  result.exact_match.push_back(score.exact_match);
-  result.same_answer.push_back(answer == asked.oracle_answer ? 1 : 0);
-  const std::vector<double> kl = kl_divergence(asked.oracle, experiment.run(asked.forced()));
-  // Row i tells of token first_position + i + 1: the last prompt row already predicts the answer's first token.
-  const auto question_rows = experiment.prompt_tokens() - experiment.handover() - 1;
-  result.kl_question.insert(result.kl_question.end(), kl.begin(), kl.begin() + question_rows);
-  result.kl_answer.insert(result.kl_answer.end(), kl.begin() + question_rows, kl.end());
+std::vector<std::vector<TokenId>> prompts_of(const ModelPair& pair, const CacheExperiment& experiment,
+                                             std::span<const Question> questions, int32_t max_tokens) {
+  std::vector<std::vector<TokenId>> prompts;
+  for (const Question& question : questions) {
+    prompts.push_back(pair.tokenizer().encode(make_prompt(question)));
+    const int64_t tokens = std::ssize(prompts.back()) + max_tokens;
+    if (tokens <= experiment.max_tokens()) continue;
+    throw Error(ErrorCode::kOutOfRange, "question " + question.id + ": its prompt and answer may have " +
+                                            std::to_string(tokens) + " tokens, there is room for " +
+                                            std::to_string(experiment.max_tokens()) +
+                                            "; raise --context, or ask for shorter prompts with --passages or --keys");
+  }
+  return prompts;
+}
+
+Asked ask_oracle(const ModelPair& pair, CacheExperiment& experiment, std::span<const Encoder* const> encoders,
+                 std::span<const Question> questions, int32_t max_tokens) {
+  experiment.set_prompts(prompts_of(pair, experiment, questions, max_tokens), encoders);
+  experiment.use_oracle();
+  Asked asked{questions, answer_ids(pair, experiment, max_tokens)};
+  for (size_t i = 0; i < questions.size(); ++i) {
+    const std::vector<TokenId>& answer = asked.answers[i];
+    asked.forced.emplace_back(answer.begin(), answer.end() - 1);
+    asked.f1.push_back(score_answer(answer_text(pair, answer), questions[i].answers).f1);
+  }
+  asked.truth = experiment.run_all(asked.forced);
+  return asked;
+}
+
+void measure_answers(const ModelPair& pair, CacheExperiment& experiment, const Asked& asked, int32_t max_tokens,
+                     CodecResult& result) {
+  const std::vector<Continuation> continuations = experiment.run_all(asked.forced);
+  const std::vector<std::vector<TokenId>> answers = answer_ids(pair, experiment, max_tokens);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const AnswerScore score = score_answer(answer_text(pair, answers[i]), asked.questions[i].answers);
+    result.f1.push_back(score.f1);
+    result.oracle_f1.push_back(asked.f1[i]);
+    result.exact_match.push_back(score.exact_match);
+    result.same_answer.push_back(answers[i] == asked.answers[i] ? 1 : 0);
+    const std::vector<double> kl = kl_divergence(asked.truth[i], continuations[i]);
+    // Row i tells of token first_position + i + 1: the last prompt row already predicts the answer's first token.
+    const auto question_rows = experiment.prompt_tokens(i) - experiment.handover() - 1;
+    result.kl_question.insert(result.kl_question.end(), kl.begin(), kl.begin() + question_rows);
+    result.kl_answer.insert(result.kl_answer.end(), kl.begin() + question_rows, kl.end());
+  }
 }
 
 double log_likelihood(const Continuation& continuation, std::span<const TokenId> next) {
@@ -117,13 +141,15 @@ std::vector<CodecResult> evaluate_questions(const ModelPair& pair, CacheExperime
   std::vector<CodecResult> results = empty_results(codecs);
   const std::vector<const Encoder*> encoders = encoders_of(codecs);
   Progress progress("asking " + std::to_string(questions.size()) + " questions");
-  for (size_t i = 0; i < questions.size(); ++i) {
-    const Asked asked = ask_oracle(pair, experiment, encoders, questions[i], options.max_tokens);
+  for (size_t done = 0; done < questions.size();) {
+    const std::span<const Question> batch = next_batch(questions.subspan(done));
+    const Asked asked = ask_oracle(pair, experiment, encoders, batch, options.max_tokens);
     for (size_t c = 0; c < codecs.size(); ++c) {
       use_codec(experiment, codecs[c], options.rank, results[c]);
-      measure_answer(pair, experiment, asked, options.max_tokens, results[c]);
+      measure_answers(pair, experiment, asked, options.max_tokens, results[c]);
     }
-    progress.update(static_cast<double>(i + 1) / static_cast<double>(questions.size()));
+    done += batch.size();
+    progress.update(static_cast<double>(done) / static_cast<double>(questions.size()));
   }
   progress.finish();
   return results;

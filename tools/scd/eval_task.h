@@ -36,9 +36,9 @@ struct EvalTaskOptions {
   RankCaps rank;
 };
 
-// Asks every question with every codec. An answer ends with the first token whose text holds a line end, as a request
-// with the stop string "\n" does; that token is one of the answer's ids, and not of its text. Items longer than the
-// experiment's cache are refused with their id.
+// Asks every question with every codec; neighbours that share their context share its hand-over and its codes. An
+// answer ends with the first token whose text holds a line end, as a request with the stop string "\n" does; that token
+// is one of the answer's ids, and not of its text. Items longer than the experiment's cache are refused with their id.
 std::vector<CodecResult> evaluate_questions(const ModelPair& pair, CacheExperiment& experiment,
                                             std::span<const NamedCodec> codecs, std::span<const Question> questions,
                                             const EvalTaskOptions& options);

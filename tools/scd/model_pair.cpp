@@ -46,6 +46,12 @@ CodecModel codec_model_of(const Model& model) {
 
 }  // namespace
 
+NamedArtifact parse_named_artifact(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos) return {{}, text};
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
 ModelPair::ModelPair(const ModelPairOptions& options)
     : options_(options), tokenizer_(Tokenizer::from_file(options.consumer / "tokenizer.json")) {
   const kernels::DType precision = parse_precision(options.precision);
@@ -60,38 +66,42 @@ ModelPair::ModelPair(const ModelPairOptions& options)
   }
 }
 
+std::optional<ModelPair::Calibrated> ModelPair::find_artifact(const std::string& name) const {
+  const ModelIdentity producer = identity_of(options_.producer, options_.producer_adapter);
+  const ModelIdentity consumer = identity_of(options_.consumer, options_.consumer_adapter);
+  for (const std::string& text : options_.artifacts) {
+    const NamedArtifact artifact = parse_named_artifact(text);
+    ArtifactEncoder encoder = load_encoder(artifact.directory);
+    if ((artifact.name.empty() ? to_string(encoder.codec) : artifact.name) != name) continue;
+    (void)check_compatible(encoder, producer).value_or_throw();
+    ArtifactDecoder decoder = load_decoder(artifact.directory, consumer.weights);
+    (void)check_compatible(decoder, producer, consumer).value_or_throw();
+    return Calibrated{std::move(encoder), std::move(decoder)};
+  }
+  return std::nullopt;
+}
+
 NamedCodec ModelPair::make_codec(const std::string& name) const {
   NamedCodec codec{.name = name, .encoder = nullptr, .decoder = nullptr};
   if (name == "oracle") return codec;
   const size_t at = std::min(name.find('@'), name.size());
-  const auto id = codec_from_name(std::string_view(name).substr(0, at));
+  const std::string what = name.substr(0, at);
+  const std::optional<Calibrated> artifact = find_artifact(what);
+  const std::optional<CodecId> id = artifact ? artifact->encoder.codec : codec_from_name(what);
   if (!id) {
     std::string known = "oracle";
     for (const CodecId each : all_codecs()) known += ", " + std::string(to_string(each));
-    throw Error(ErrorCode::kInvalidArgument, "codec '" + name + "': expected one of " + known);
+    throw Error(ErrorCode::kInvalidArgument,
+                "codec '" + name + "': expected one of " + known + ", or NAME of --artifacts NAME=DIR");
   }
-  std::optional<ArtifactEncoder> encoder;
-  std::optional<ArtifactDecoder> decoder;
-  if (needs_artifact(*id)) {
-    const ModelIdentity producer = identity_of(options_.producer, options_.producer_adapter);
-    const ModelIdentity consumer = identity_of(options_.consumer, options_.consumer_adapter);
-    size_t index = 0;
-    for (; index < options_.artifacts.size() && !encoder; ++index) {
-      encoder = load_encoder(options_.artifacts[index]);
-      if (encoder->codec != *id) encoder.reset();
-    }
-    if (!encoder) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "codec '" + name + "' needs --artifacts with one of it; make one with: scd calibrate --help");
-    }
-    (void)check_compatible(*encoder, producer).value_or_throw();
-    decoder = load_decoder(options_.artifacts[index - 1], consumer.weights);
-    (void)check_compatible(*decoder, producer, consumer).value_or_throw();
+  if (needs_artifact(*id) && !artifact) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "codec '" + name + "' needs --artifacts with one of it; make one with: scd calibrate --help");
   }
   const CodecModel producer = codec_model_of(*producer_), consumer = codec_model_of(*consumer_);
-  codec.encoder = make_encoder(*id, producer, encoder ? &*encoder : nullptr);
+  codec.encoder = make_encoder(*id, producer, artifact ? &artifact->encoder : nullptr);
   if (at < name.size()) codec.level = parse_level(name.substr(at + 1), codec.encoder->levels());
-  codec.decoder = make_decoder(*id, producer, consumer, decoder ? &*decoder : nullptr);
+  codec.decoder = make_decoder(*id, producer, consumer, artifact ? &artifact->decoder : nullptr);
   return codec;
 }
 

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,13 +14,20 @@
 
 namespace scd {
 
+// "DIR" or "NAME=DIR".
+struct NamedArtifact {
+  std::string name;  // what its codec is called here; empty: the codec's own name
+  std::filesystem::path directory;
+};
+NamedArtifact parse_named_artifact(const std::string& text);
+
 struct ModelPairOptions {
   std::filesystem::path producer;
   std::filesystem::path producer_adapter;  // empty: none
   std::filesystem::path consumer;
-  std::filesystem::path consumer_adapter;        // empty: none
-  std::vector<std::filesystem::path> artifacts;  // of codecs that were calibrated, the first of each counts
-  std::string precision = "auto";                // auto, bf16 or fp32
+  std::filesystem::path consumer_adapter;  // empty: none
+  std::vector<std::string> artifacts;      // NamedArtifact, of codecs that were calibrated; the first of a name counts
+  std::string precision = "auto";          // auto, bf16 or fp32
 };
 
 // One way to hand the cache over. Without encoder and decoder: the oracle, the consumer's own prefill.
@@ -39,9 +47,17 @@ class ModelPair {
   const Model& producer() const { return *producer_; }
   const Model& consumer() const { return *consumer_; }
   const Tokenizer& tokenizer() const { return tokenizer_; }
+  // A codec's name or that of an artifact, with or without "@level".
   NamedCodec make_codec(const std::string& name) const;
 
  private:
+  struct Calibrated {
+    ArtifactEncoder encoder;
+    ArtifactDecoder decoder;
+  };
+  // The artifact that goes by the name, and fits the pair; none where no artifact does.
+  std::optional<Calibrated> find_artifact(const std::string& name) const;
+
   ModelPairOptions options_;
   std::shared_ptr<const Model> producer_;  // shared: one and the same where both sides are the same checkpoint
   std::shared_ptr<const Model> consumer_;

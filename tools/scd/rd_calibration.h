@@ -21,7 +21,7 @@ struct RdPlanOptions {
     int32_t first = 0;
     int32_t last = 0;
   };
-  std::vector<Span> native;  // rising; run by the consumer from a coded residual stream
+  std::vector<Span> native = {};  // rising; run by the consumer from a coded residual stream
   bool predicted = true;     // what is coded is predicted from the consumer's own residual stream
 };
 // Throws Error kInvalidArgument saying what does not fit a model of so many layers.

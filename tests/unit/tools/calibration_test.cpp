@@ -208,6 +208,46 @@ TEST_F(Calibration, APromptThatSharesItsBeginningWithTheLastIsMeasuredAlike) {
   }
 }
 
+TEST_F(Calibration, PromptsThatShareTheirBeginningAreMeasuredInABatchAsOneByOne) {
+  const CodecModel a = codec_model_of(pair_->producer->config()), b = codec_model_of(pair_->consumer->config());
+  const auto encoder = make_encoder(CodecId::kRaw, a, nullptr);
+  const auto decoder = make_decoder(CodecId::kRaw, a, b, nullptr);
+  const Encoder* encoders[] = {encoder.get()};
+  // Alike up to 83: three different ends, of different lengths, behind a hand-over of 80.
+  std::vector<std::vector<TokenId>> prompts(3, std::vector<TokenId>(pair_->text.fit[0]));
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    prompts[i].resize(114 + i);
+    for (size_t at = 83; at < prompts[i].size(); ++at) prompts[i][at] = static_cast<TokenId>((31 * at + 7 * i) % 250);
+  }
+  const std::vector<std::vector<TokenId>> forced = {{5}, {}, {6, 7}};
+  CacheExperiment batch(*pair_->producer, *pair_->consumer, 160);
+  batch.set_prompts(prompts, encoders);
+  ASSERT_EQ(batch.handover(), 80);
+  (void)batch.rebuild(*encoder, *decoder, {});
+  const std::vector<Continuation> together = batch.run_all(forced);
+  const std::vector<std::vector<TokenId>> answers = batch.generate_all(6);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    CacheExperiment alone(*pair_->producer, *pair_->consumer, 160);
+    alone.set_prompt(prompts[i], encoders);
+    ASSERT_EQ(alone.handover(), 80);
+    (void)alone.rebuild(*encoder, *decoder, {});
+    // Generating without run() first: it runs the end of the prompt itself.
+    EXPECT_EQ(alone.generate(6), answers[i]);
+    const Continuation expected = alone.run(forced[i]);
+    ASSERT_EQ(together[i].logits.size(), expected.logits.size());
+    for (size_t k = 0; k < expected.logits.size(); ++k) ASSERT_NEAR(together[i].logits[k], expected.logits[k], 2e-4);
+  }
+}
+
+TEST_F(Calibration, APromptThatIsTooLongLeavesTheExperimentAsItWas) {
+  CacheExperiment experiment(*pair_->producer, *pair_->consumer, 128);
+  experiment.set_prompt(pair_->text.fit[0], {});
+  const std::vector<TokenId> expected = experiment.generate(4);
+  EXPECT_THROW(experiment.set_prompt(std::vector<TokenId>(129, 5), {}), Error);
+  experiment.set_prompt(pair_->text.fit[0], {});
+  EXPECT_EQ(experiment.generate(4), expected);
+}
+
 TEST_F(Calibration, RdLevelsTradeBytesForKlAndTheSameSeedGivesTheSameArtifact) {
   RdCalibrationOptions wanted;
   wanted.plans = {make_plan({.exact_layers = 1, .group = 2}, pair_->consumer->config().layers)};
