@@ -102,16 +102,20 @@ const LayerPlan* ArtifactDecoder::calibrated_plan() const {
 }
 
 void write_artifact(const fs::path& directory, ArtifactEncoder& encoder, ArtifactDecoder& decoder) {
+  write_artifact(directory, encoder, std::span(&decoder, 1));
+}
+
+void write_artifact(const fs::path& directory, ArtifactEncoder& encoder, std::span<ArtifactDecoder> decoders) {
   const fs::path target = without_trailing_slash(directory);
   const ArtifactFiles files = serialize(encoder);
   encoder.id = digest_of(files);
-  decoder.encoder_id = encoder.id;
+  for (ArtifactDecoder& decoder : decoders) decoder.encoder_id = encoder.id;
   if (fs::exists(target / "encoder")) {
     if (digest_of(read_part(target / "encoder")) != encoder.id) {
       throw Error(ErrorCode::kAlreadyExists,
                   target.string() + " holds another encoder; choose another directory or remove it");
     }
-    write_decoder_part(target, decoder);
+    for (const ArtifactDecoder& decoder : decoders) write_decoder_part(target, decoder);
     return;
   }
   if (fs::exists(target) && !fs::is_empty(target)) {
@@ -120,7 +124,9 @@ void write_artifact(const fs::path& directory, ArtifactEncoder& encoder, Artifac
   const fs::path temporary = temporary_beside(target);
   fs::remove_all(temporary);
   write_part(temporary / "encoder", files);
-  write_part(temporary / "decoders" / decoder.consumer.weights, serialize(decoder));
+  for (const ArtifactDecoder& decoder : decoders) {
+    write_part(temporary / "decoders" / decoder.consumer.weights, serialize(decoder));
+  }
   put_in_place(temporary, target);
 }
 

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,7 @@ struct ArtifactEncoder {
   CodecModel model;
   CalibrationRecord calibration;
   std::string fitted_with;  // weights fingerprint of the consumer whose cache the codes were fitted on
+  std::vector<std::string> also_fitted_with;  // and of others, where it was fitted for several at once
   CodecId codec = CodecId::kScd;
   std::vector<ScdLayerEncoder> layers;      // of scd
   RdEncoderMaps rd;                         // of rd and kvtc
@@ -90,6 +92,9 @@ struct ArtifactDecoder {
 // Writes both parts and fills encoder.id and decoder.encoder_id. A directory that already holds the same encoder gets
 // the decoder added (or replaced); one that holds another is refused with kAlreadyExists and left as it is.
 void write_artifact(const std::filesystem::path& directory, ArtifactEncoder& encoder, ArtifactDecoder& decoder);
+// The same with the decoders of several consumers.
+void write_artifact(const std::filesystem::path& directory, ArtifactEncoder& encoder,
+                    std::span<ArtifactDecoder> decoders);
 
 // Adds a consumer: encoder/ is not touched, decoder.encoder_id must be its id (kFailedPrecondition).
 void add_decoder(const std::filesystem::path& directory, const ArtifactDecoder& decoder);

@@ -318,6 +318,7 @@ ArtifactFiles serialize(const ArtifactEncoder& encoder) {
   header["model"] = to_json(encoder.model);
   header["calibration"] = to_json(encoder.calibration);
   header["fitted_with"] = encoder.fitted_with;
+  if (!encoder.also_fitted_with.empty()) header["also_fitted_with"] = encoder.also_fitted_with;
   if (encoder.codec == CodecId::kScd) header["patch_layers"] = encoder.patch_layers();
   put_codec_header(header, encoder);
   return {header.dump(1) + "\n", serialize_maps(encoder)};
@@ -351,6 +352,7 @@ ArtifactEncoder parse_encoder(const ArtifactFiles& files, const std::filesystem:
   encoder.model = read_model(fields.child("model"));
   encoder.calibration = read_calibration(fields.child("calibration"));
   encoder.fitted_with = fields.hex_digest("fitted_with");
+  if (fields.has("also_fitted_with")) encoder.also_fitted_with = fields.texts("also_fitted_with", 4096);
   const std::filesystem::path tensors = directory / "tensors.safetensors";
   read_codec_header(fields, encoder);
   parse_maps(files.tensors, encoder, tensors);

@@ -14,6 +14,7 @@ class JsonFields {
  public:
   JsonFields(const nlohmann::json& object, std::filesystem::path file, std::string path = "");
 
+  bool has(const char* name) const { return object_.contains(name); }
   JsonFields child(const char* name) const;
   std::vector<JsonFields> children(const char* name, size_t limit) const;  // of a list of objects
   int64_t integer(const char* name, int64_t low, int64_t high) const;

@@ -27,8 +27,16 @@ namespace {
 constexpr std::array<std::string_view, 6> kScdOptions{"--rank-key",     "--rank-value", "--rank-hidden",
                                                       "--patch-layers", "--pool",       "--network-width"};
 
+struct ConsumerOptions {
+  std::filesystem::path directory;
+  std::filesystem::path adapter;  // empty: none
+};
+
 struct CalibrateOptions {
-  ModelPairOptions pair;
+  ModelPairOptions pair;  // with the first consumer
+  std::vector<std::filesystem::path> consumers;
+  std::vector<std::filesystem::path> adapters;  // one for each consumer, or of one consumer several
+  std::vector<ConsumerOptions> further;         // consumers after the first
   CalibrationTextOptions text;
   CalibrationOptions calibration;
   std::filesystem::path out;
@@ -180,14 +188,62 @@ void require_writable(const CalibrateOptions& options, const std::optional<Artif
   }
 }
 
+// Pairs what --consumer and --consumer-adapter say, the first for the pair of models that every codec has.
+void choose_consumers(CalibrateOptions& options) {
+  const std::vector<std::filesystem::path>&consumers = options.consumers, &adapters = options.adapters;
+  const size_t count = std::max(consumers.size(), adapters.size());
+  if ((consumers.size() != count && consumers.size() != 1) || (adapters.size() != count && !adapters.empty())) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::to_string(consumers.size()) + " of --consumer and " + std::to_string(adapters.size()) +
+                    " of --consumer-adapter: expected one base for all adapters, or one adapter (none: no adapter) for "
+                    "each base");
+  }
+  const auto consumer = [&](size_t k) {
+    ConsumerOptions chosen{consumers.size() == 1 ? consumers[0] : consumers[k], {}};
+    if (!adapters.empty() && adapters[k] != "none") chosen.adapter = adapters[k];
+    return chosen;
+  };
+  options.pair.consumer = consumer(0).directory;
+  options.pair.consumer_adapter = consumer(0).adapter;
+  for (size_t k = 1; k < count; ++k) options.further.push_back(consumer(k));
+  if (count > 1 && (!has_levels(options.codec_id()) || options.add_consumer)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "several consumers: an encoder for all of them is fitted by --codec rd and kvtc; for others, and to an "
+                "encoder that is there, add one consumer at a time with --add-consumer");
+  }
+}
+
+void require_distinct(std::span<const CalibrationInput> inputs) {
+  for (const CalibrationInput& input : inputs) {
+    const auto same = [&](const CalibrationInput& other) {
+      return other.consumer_identity.weights == input.consumer_identity.weights;
+    };
+    if (std::ranges::count_if(inputs, same) == 1) continue;
+    throw Error(ErrorCode::kInvalidArgument, "two consumers are one model: " + input.consumer_identity.weights);
+  }
+}
+
 void run_rd(const CalibrationInput& input, const CalibrateOptions& options,
             const std::optional<ArtifactEncoder>& there) {
+  std::vector<std::shared_ptr<const Model>> models;  // shared: a consumer may be the producer
+  std::vector<CalibrationInput> inputs{input};
+  for (const ConsumerOptions& further : options.further) {
+    const ModelIdentity identity = identity_of(further.directory, further.adapter);
+    if (identity.tokenizer != input.producer_identity.tokenizer) {
+      throw Error(ErrorCode::kFailedPrecondition,
+                  further.directory.string() + " has another tokenizer than the producer: " + identity.tokenizer +
+                      " and " + input.producer_identity.tokenizer);
+    }
+    models.push_back(load_model(further.directory, further.adapter, options.pair.precision));
+    inputs.push_back({input.producer, *models.back(), input.producer_identity, identity, input.text});
+  }
+  require_distinct(inputs);
   RdCommandOptions rd = options.rd;
   rd.calibration.codec = options.codec_id();
   rd.calibration.seed = options.calibration.seed;
   rd.calibration.ridge = options.calibration.ridge;
   rd.calibration.experiment = options.calibration.experiment;
-  calibrate_and_write_rd({.input = input,
+  calibrate_and_write_rd({.inputs = inputs,
                           .options = std::move(rd),
                           .max_kl = options.calibration.max_kl,
                           .out = options.out,
@@ -226,6 +282,7 @@ void require_lora_delta(const CalibrateOptions& options, const ModelIdentity& pr
 void run(CalibrateOptions options) {
   const auto start = std::chrono::steady_clock::now();
   check_rd_options(options.rd);
+  choose_consumers(options);
   const std::optional<ArtifactEncoder> there = existing_encoder(options);
   const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
   const ModelIdentity consumer = identity_of(options.pair.consumer, options.pair.consumer_adapter);
@@ -271,8 +328,17 @@ std::vector<std::string_view> foreign_options(CodecId codec) {
 void add_pair_options(CLI::App& command, CalibrateOptions& options) {
   command.add_option("--producer", options.pair.producer, "Checkpoint of the prefill side")->required();
   command.add_option("--producer-adapter", options.pair.producer_adapter, "LoRA adapter merged into it");
-  command.add_option("--consumer", options.pair.consumer, "Checkpoint of the decode side")->required();
-  command.add_option("--consumer-adapter", options.pair.consumer_adapter, "LoRA adapter merged into it");
+  command
+      .add_option("--consumer", options.consumers,
+                  "Checkpoint of the decode side. Several, comma-separated: one encoder for all of them (rd, kvtc)")
+      ->required()
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command
+      .add_option("--consumer-adapter", options.adapters,
+                  "LoRA adapter merged into it. Several: of one base, or one for each consumer (none: no adapter)")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command.add_option("--precision", options.pair.precision, "auto, bf16 or fp32")->capture_default_str();
 }
 

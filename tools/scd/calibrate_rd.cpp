@@ -17,8 +17,8 @@ namespace scd {
 namespace {
 
 void print_units(const RdCalibrationResult& result) {
-  const CodecModel& model = result.decoder.model;
-  const LayerPlan& plan = result.decoder.rd.plan;
+  const CodecModel& model = result.decoders.front().model;
+  const LayerPlan& plan = result.decoders.front().rd.plan;
   TextTable table({"unit", "predicted from", "KL if lost", "unpredictable", "components"});
   for (size_t i = 0; i < result.units.size(); ++i) {
     const RdUnitReport& report = result.units[i];
@@ -33,25 +33,29 @@ void print_units(const RdCalibrationResult& result) {
 }
 
 void print_levels(const RdCalibrationResult& result) {
-  TextTable table({"level", "bytes/token", "vs BF16", "KL (held out)"});
-  for (size_t level = 0; level < result.decoder.levels.size(); ++level) {
-    const CodecPrediction& prediction = result.decoder.levels[level];
-    table.add_row({std::to_string(level), format_fixed(prediction.bytes_per_token, 0),
-                   format_fixed(prediction.ratio_to_bf16, 1) + "x", format_fixed(prediction.kl, 4)});
+  TextTable table({"consumer", "level", "bytes/token", "vs BF16", "KL (held out)"});
+  for (const ArtifactDecoder& decoder : result.decoders) {
+    for (size_t level = 0; level < decoder.levels.size(); ++level) {
+      const CodecPrediction& prediction = decoder.levels[level];
+      table.add_row({decoder.consumer.weights.substr(0, 8), std::to_string(level),
+                     format_fixed(prediction.bytes_per_token, 0), format_fixed(prediction.ratio_to_bf16, 1) + "x",
+                     format_fixed(prediction.kl, 4)});
+    }
   }
   std::cout << "\n";
   table.print(std::cout);
 }
 
-nlohmann::ordered_json level_row(const RdCalibrationResult& result, size_t level, double seconds) {
-  const CodecPrediction& prediction = result.decoder.levels[level];
-  return {{"codec", to_string(result.decoder.codec)},
+nlohmann::ordered_json level_row(const ArtifactDecoder& decoder, size_t level, double seconds) {
+  const CodecPrediction& prediction = decoder.levels[level];
+  return {{"codec", to_string(decoder.codec)},
           {"level", level},
           {"task", "calibration"},
+          {"consumer", decoder.consumer.weights},
           {"kl_text", prediction.kl},
           {"bytes_per_token", prediction.bytes_per_token},
           {"ratio_to_bf16", prediction.ratio_to_bf16},
-          {"tokens", result.decoder.calibration.tokens},
+          {"tokens", decoder.calibration.tokens},
           {"calibration_ms", seconds * 1000}};
 }
 
@@ -87,12 +91,20 @@ void print_search(const RdCalibrationResult& result) {
 }
 
 void require_limit(const RdCalibrationResult& result, double max_kl) {
-  const double finest = result.decoder.levels.front().kl;
-  if (max_kl == 0 || finest <= max_kl) return;
-  throw Error(ErrorCode::kFailedPrecondition,
-              "the loss constraint cannot be met: KL on held-out text is " + format_fixed(finest, 5) +
-                  " at the finest level, --max-kl " + format_fixed(max_kl, 5) +
-                  "; nothing was written. Allow more --tokens, lower --ratios or a higher limit");
+  for (const ArtifactDecoder& decoder : result.decoders) {
+    const double finest = decoder.levels.front().kl;
+    if (max_kl == 0 || finest <= max_kl) continue;
+    throw Error(ErrorCode::kFailedPrecondition,
+                "the loss constraint cannot be met: KL on held-out text is " + format_fixed(finest, 5) +
+                    " at the finest level for consumer " + decoder.consumer.weights.substr(0, 16) + ", --max-kl " +
+                    format_fixed(max_kl, 5) +
+                    "; nothing was written. Allow more --tokens, lower --ratios or a higher limit");
+  }
+}
+
+void write(const RdCommand& command, RdCalibrationResult& result) {
+  if (command.encoder != nullptr) return add_decoder(command.out, result.decoders.front());
+  write_artifact(command.out, result.encoder, result.decoders);
 }
 
 }  // namespace
@@ -155,28 +167,30 @@ void check_rd_options(const RdCommandOptions& options) {
 void calibrate_and_write_rd(RdCommand command) {
   const auto start = std::chrono::steady_clock::now();
   RdCalibrationOptions& options = command.options.calibration;
-  options.plans = plans_of(command.options, command.input.consumer.config().layers);
+  options.plans = plans_of(command.options, command.inputs.front().consumer.config().layers);
   RdCalibrationResult result = command.encoder == nullptr
-                                   ? calibrate_rd(command.input, options)
-                                   : calibrate_rd_consumer(command.input, *command.encoder, options);
+                                   ? calibrate_rd(command.inputs, options)
+                                   : calibrate_rd_consumer(command.inputs.front(), *command.encoder, options);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   print_search(result);
   print_units(result);
   print_levels(result);
   Report report;
-  for (size_t level = 0; level < result.decoder.levels.size(); ++level) {
-    report.add_row(level_row(result, level, seconds));
+  for (const ArtifactDecoder& decoder : result.decoders) {
+    for (size_t level = 0; level < decoder.levels.size(); ++level) {
+      report.add_row(level_row(decoder, level, seconds));
+    }
   }
   report.write(command.json);
   require_limit(result, command.max_kl);
-  if (command.encoder == nullptr) {
-    write_artifact(command.out, result.encoder, result.decoder);
-  } else {
-    add_decoder(command.out, result.decoder);
+  write(command, result);
+  const ArtifactDecoder& first = result.decoders.front();
+  std::cout << "\nfitted on " << first.calibration.tokens << " tokens in " << format_fixed(seconds, 1) << " s; wrote "
+            << command.out.string() << ": encoder " << to_hex(first.encoder_id).substr(0, 16);
+  for (const ArtifactDecoder& decoder : result.decoders) {
+    std::cout << ", consumer " << decoder.consumer.weights.substr(0, 16);
   }
-  std::cout << "\nfitted on " << result.decoder.calibration.tokens << " tokens in " << format_fixed(seconds, 1)
-            << " s; wrote " << command.out.string() << ": encoder " << to_hex(result.decoder.encoder_id).substr(0, 16)
-            << ", consumer " << result.decoder.consumer.weights.substr(0, 16) << "\n";
+  std::cout << "\n";
 }
 
 }  // namespace scd

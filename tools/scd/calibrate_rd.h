@@ -3,6 +3,7 @@
 
 #include <array>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,7 +37,7 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options);
 void check_rd_options(const RdCommandOptions& options);
 
 struct RdCommand {
-  const CalibrationInput& input;
+  std::span<const CalibrationInput> inputs;  // of each consumer; producer and text are one
   RdCommandOptions options;
   double max_kl = 0;  // 0: no limit
   std::filesystem::path out;

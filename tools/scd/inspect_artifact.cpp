@@ -87,7 +87,9 @@ void print_artifact(const std::filesystem::path& directory, std::ostream& out) {
       << to_hex(encoder.id) << "\n";
   print_model(out, "producer", encoder.producer);
   out << "  " << model.layers << " layers, " << model.kv_heads << " KV heads of " << model.head_dim << ", hidden "
-      << model.hidden << "; fitted with consumer " << abbreviated(encoder.fitted_with) << "\n";
+      << model.hidden << "; fitted with consumer " << abbreviated(encoder.fitted_with);
+  for (const std::string& consumer : encoder.also_fitted_with) out << ", " << abbreviated(consumer);
+  out << "\n";
   print_calibration(out, encoder.calibration);
   switch (encoder.codec) {
     case CodecId::kScd: print_layers(out, encoder); break;

@@ -17,15 +17,6 @@ std::optional<std::filesystem::path> optional_path(const std::filesystem::path& 
   return path.empty() ? std::nullopt : std::optional(path);
 }
 
-std::shared_ptr<const Model> load(const std::filesystem::path& directory, const std::filesystem::path& adapter,
-                                  kernels::DType precision) {
-  Progress progress("loading " + directory.filename().string());
-  return std::make_shared<const Model>(Model::load({.directory = directory,
-                                                    .adapter = optional_path(adapter),
-                                                    .precision = precision,
-                                                    .progress = [&](double share) { progress.update(share); }}));
-}
-
 ModelIdentity identity_of(const std::filesystem::path& directory, const std::filesystem::path& adapter) {
   const ModelFingerprint fingerprint = fingerprint_model(directory, optional_path(adapter));
   return {fingerprint.weights, fingerprint.tokenizer, fingerprint.rope};
@@ -52,12 +43,20 @@ NamedArtifact parse_named_artifact(const std::string& text) {
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
+std::shared_ptr<const Model> load_model(const std::filesystem::path& directory, const std::filesystem::path& adapter,
+                                        const std::string& precision) {
+  Progress progress("loading " + directory.filename().string());
+  return std::make_shared<const Model>(Model::load({.directory = directory,
+                                                    .adapter = optional_path(adapter),
+                                                    .precision = parse_precision(precision),
+                                                    .progress = [&](double share) { progress.update(share); }}));
+}
+
 ModelPair::ModelPair(const ModelPairOptions& options)
     : options_(options), tokenizer_(Tokenizer::from_file(options.consumer / "tokenizer.json")) {
-  const kernels::DType precision = parse_precision(options.precision);
-  producer_ = load(options.producer, options.producer_adapter, precision);
+  producer_ = load_model(options.producer, options.producer_adapter, options.precision);
   const bool same = options.producer == options.consumer && options.producer_adapter == options.consumer_adapter;
-  consumer_ = same ? producer_ : load(options.consumer, options.consumer_adapter, precision);
+  consumer_ = same ? producer_ : load_model(options.consumer, options.consumer_adapter, options.precision);
   const ModelIdentity producer = identity_of(options.producer, options.producer_adapter);
   const ModelIdentity consumer = identity_of(options.consumer, options.consumer_adapter);
   if (producer.tokenizer != consumer.tokenizer) {

@@ -30,6 +30,10 @@ struct ModelPairOptions {
   std::string precision = "auto";          // auto, bf16 or fp32
 };
 
+// With an adapter merged into it where one is given. Shows its progress.
+std::shared_ptr<const Model> load_model(const std::filesystem::path& directory, const std::filesystem::path& adapter,
+                                        const std::string& precision);
+
 // One way to hand the cache over. Without encoder and decoder: the oracle, the consumer's own prefill.
 struct NamedCodec {
   std::string name;  // "rd@2": level 2

@@ -39,15 +39,21 @@ std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const R
   return metrics;
 }
 
+// An encoder with one consumer's decoder.
+struct RdCodec {
+  const RdEncoderMaps& encoder;
+  const RdDecoderMaps& decoder;
+};
+
 // Levels on windows that nothing was fitted on; last, where asked for, the producer's cache as it is.
 std::vector<CheckedCodec> measure(const CalibrationInput& input, CacheExperimentOptions options,
-                                  std::span<const TokenWindow> windows, const RdFit& fit, bool with_raw,
+                                  std::span<const TokenWindow> windows, const RdCodec& codec, bool with_raw,
                                   const std::string& purpose) {
   const CodecModel producer = codec_model_of(input.producer.config());
   const CodecModel consumer = codec_model_of(input.consumer.config());
-  options.exact_layer0 = exact_layer0(fit.decoder.plan);
-  const RdEncoder encoder(producer, fit.encoder, {});
-  const RdDecoder decoder(consumer, fit.decoder, {});
+  options.exact_layer0 = exact_layer0(codec.decoder.plan);
+  const RdEncoder encoder(producer, codec.encoder, {});
+  const RdDecoder decoder(consumer, codec.decoder, {});
   const auto raw_encoder = make_encoder(CodecId::kRaw, producer, nullptr);
   const auto raw_decoder = make_decoder(CodecId::kRaw, producer, consumer, nullptr);
   std::vector<CodecUnderCheck> codecs;
@@ -71,7 +77,33 @@ RdPlanReport judge(const LayerPlan& plan, std::span<const CheckedCodec> checked,
   return report;
 }
 
-void describe_decoder(const CalibrationInput& input, const RdCalibrationOptions& options, ArtifactDecoder& decoder) {
+// What one consumer adds to a plan's report.
+void blend(RdPlanReport& mean, const RdPlanReport& more, double share) {
+  mean.rebuild_us += share * more.rebuild_us;
+  mean.score += share * more.score;
+  mean.levels.resize(more.levels.size());
+  for (size_t level = 0; level < more.levels.size(); ++level) {
+    mean.levels[level].bytes_per_token += share * more.levels[level].bytes_per_token;
+    mean.levels[level].ratio_to_bf16 += share * more.levels[level].ratio_to_bf16;
+    mean.levels[level].kl += share * more.levels[level].kl;
+  }
+}
+
+RdPlanReport judge_for_all(std::span<const CalibrationInput> inputs, const RdFit& fit,
+                           const RdCalibrationOptions& options) {
+  const LayerPlan& plan = fit.encoder.plan;
+  const int32_t layers = inputs.front().consumer.config().layers;
+  RdPlanReport mean{.plan = plan, .native_share = plan.native_share(layers), .levels = {}};
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    const auto checked = measure(inputs[k], options.experiment, inputs[k].text.validation,
+                                 {fit.encoder, fit.decoders[k]}, /*with_raw=*/true, "measuring it");
+    blend(mean, judge(plan, checked, options, layers), 1.0 / static_cast<double>(inputs.size()));
+  }
+  return mean;
+}
+
+ArtifactDecoder describe_decoder(const CalibrationInput& input, const RdCalibrationOptions& options) {
+  ArtifactDecoder decoder;
   decoder.codec = options.codec;
   decoder.calibration = {input.text.file_sha256, count_tokens(input.text.fit), count_tokens(input.text.held_out),
                          options.seed, options.ridge};
@@ -79,23 +111,61 @@ void describe_decoder(const CalibrationInput& input, const RdCalibrationOptions&
   decoder.producer_model = codec_model_of(input.producer.config());
   decoder.consumer = input.consumer_identity;
   decoder.model = codec_model_of(input.consumer.config());
+  return decoder;
 }
 
-void describe_encoder(const CalibrationInput& input, const ArtifactDecoder& decoder, ArtifactEncoder& encoder) {
-  encoder.codec = decoder.codec;
-  encoder.calibration = decoder.calibration;
-  encoder.producer = decoder.producer;
-  encoder.model = decoder.producer_model;
-  encoder.fitted_with = input.consumer_identity.weights;
+void describe_encoder(std::span<const ArtifactDecoder> decoders, ArtifactEncoder& encoder) {
+  const ArtifactDecoder& first = decoders.front();
+  encoder.codec = first.codec;
+  encoder.calibration = first.calibration;
+  encoder.producer = first.producer;
+  encoder.model = first.producer_model;
+  encoder.fitted_with = first.consumer.weights;
+  for (const ArtifactDecoder& further : decoders.subspan(1)) {
+    encoder.also_fitted_with.push_back(further.consumer.weights);
+  }
 }
 
-void check_levels(const CalibrationInput& input, const RdCalibrationOptions& options, const RdFit& fit,
-                  ArtifactDecoder& decoder) {
-  for (const CheckedCodec& level : measure(input, options.experiment, input.text.held_out, fit, /*with_raw=*/false,
-                                           "checking the levels on held-out text")) {
+// A consumer's decoder with its levels as held-out text shows them.
+ArtifactDecoder finish_decoder(const CalibrationInput& input, const RdCalibrationOptions& options,
+                               const RdEncoderMaps& encoder, RdDecoderMaps maps) {
+  ArtifactDecoder decoder = describe_decoder(input, options);
+  for (const CheckedCodec& level : measure(input, options.experiment, input.text.held_out, {encoder, maps},
+                                           /*with_raw=*/false, "checking the levels on held-out text")) {
     decoder.levels.push_back(level.prediction);
   }
   decoder.prediction = decoder.levels.front();
+  decoder.rd = std::move(maps);
+  return decoder;
+}
+
+// What fits read of a consumer.
+struct ConsumerStatistics {
+  RdStatistics statistics;
+  std::vector<LayerMetric> metrics;
+};
+
+std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inputs,
+                                           const RdCalibrationOptions& options) {
+  std::vector<ConsumerStatistics> all;
+  for (const CalibrationInput& input : inputs) {
+    SCD_CHECK(&input.producer == &inputs.front().producer && &input.text == &inputs.front().text,
+              "one producer and text");
+    require_same_kv_shape(codec_model_of(input.producer.config()), codec_model_of(input.consumer.config()),
+                          "calibration");
+    RdStatistics statistics = gather(input, options);
+    std::vector<LayerMetric> metrics = weighted_metrics(input, statistics, options);
+    all.push_back({std::move(statistics), std::move(metrics)});
+  }
+  return all;
+}
+
+double mean_raw_bytes(std::span<const CalibrationInput> inputs, const LayerPlan& plan) {
+  double sum = 0;
+  for (const CalibrationInput& input : inputs) {
+    sum += raw_bytes_per_token(codec_model_of(input.consumer.config()), exact_layer0(plan));
+  }
+  return sum / static_cast<double>(inputs.size());
 }
 
 }  // namespace
@@ -121,42 +191,41 @@ LayerPlan make_plan(const RdPlanOptions& options, int32_t layers) {
   return plan;
 }
 
-RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdCalibrationOptions& options) {
-  const CodecModel consumer = codec_model_of(input.consumer.config());
-  require_same_kv_shape(codec_model_of(input.producer.config()), consumer, "calibration");
-  SCD_CHECK(!options.plans.empty(), "a plan");
-  const RdStatistics statistics = gather(input, options);
-  const std::vector<LayerMetric> metrics = weighted_metrics(input, statistics, options);
+RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const RdCalibrationOptions& options) {
+  SCD_CHECK(!options.plans.empty() && !inputs.empty(), "a plan and a consumer");
+  const std::vector<ConsumerStatistics> gathered = gather_all(inputs, options);
+  std::vector<RdConsumer> consumers;
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    consumers.push_back({inputs[k].consumer, gathered[k].statistics, gathered[k].metrics});
+  }
   RdCalibrationResult result;
   RdFit best;
   double best_score = -1;
   for (const LayerPlan& plan : options.plans) {
     Progress progress("fitting " + to_string(plan));
-    RdFit fit = fit_rd(input.consumer, statistics, metrics, plan,
+    RdFit fit = fit_rd(consumers, plan,
                        {.ratios = options.ratios,
-                        .raw_bytes = raw_bytes_per_token(consumer, exact_layer0(plan)),
+                        .raw_bytes = mean_raw_bytes(inputs, plan),
                         .ridge = options.ridge,
                         .principal_components = options.codec == CodecId::kKvtc});
     progress.finish();
     if (options.plans.size() > 1) {
-      const auto checked =
-          measure(input, options.experiment, input.text.validation, fit, /*with_raw=*/true, "measuring it");
-      result.search.push_back(judge(plan, checked, options, consumer.layers));
+      result.search.push_back(judge_for_all(inputs, fit, options));
       const RdPlanReport& report = result.search.back();
       if (report.native_share > options.max_native_share || report.score <= best_score) continue;
       best_score = report.score;
     }
     best = std::move(fit);
   }
-  if (best.decoder.units.empty()) {
+  if (best.decoders.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "every plan runs more layers natively than --max-native-share allows");
   }
-  check_levels(input, options, best, result.decoder);
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    result.decoders.push_back(finish_decoder(inputs[k], options, best.encoder, std::move(best.decoders[k])));
+  }
   result.encoder.rd = std::move(best.encoder);
-  result.decoder.rd = std::move(best.decoder);
   result.units = std::move(best.units);
-  describe_decoder(input, options, result.decoder);
-  describe_encoder(input, result.decoder, result.encoder);
+  describe_encoder(result.decoders, result.encoder);
   return result;
 }
 
@@ -165,13 +234,11 @@ RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const A
   options.codec = encoder.codec;
   options.plans = {encoder.rd.plan};
   const RdStatistics statistics = gather(input, options);
-  RdFit fit{encoder.rd, fit_rd_decoder(statistics, encoder.rd, options.ridge), {}};
   RdCalibrationResult result;
-  check_levels(input, options, fit, result.decoder);
+  result.decoders.push_back(
+      finish_decoder(input, options, encoder.rd, fit_rd_decoder(statistics, encoder.rd, options.ridge)));
   result.encoder = encoder;
-  result.decoder.rd = std::move(fit.decoder);
-  result.decoder.encoder_id = encoder.id;
-  describe_decoder(input, options, result.decoder);
+  result.decoders.front().encoder_id = encoder.id;
   return result;
 }
 

@@ -41,7 +41,7 @@ struct RdCalibrationOptions {
   CacheExperimentOptions experiment;
 };
 
-// A plan's levels as measured.
+// A plan's levels as measured; of several consumers the mean.
 struct RdPlanReport {
   LayerPlan plan;
   double native_share = 0;
@@ -52,14 +52,17 @@ struct RdPlanReport {
 
 struct RdCalibrationResult {
   ArtifactEncoder encoder;
-  ArtifactDecoder decoder;           // its levels are measured on held-out text
-  std::vector<RdPlanReport> search;  // empty where one plan was given
+  std::vector<ArtifactDecoder> decoders;  // of each consumer; their levels are measured on held-out text
+  std::vector<RdPlanReport> search;       // empty where one plan was given
   std::vector<RdUnitReport> units;
 };
 
-// Same input and options, same artifact. Shows its progress. Throws Error kFailedPrecondition for models whose caches
-// do not have one shape.
-RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdCalibrationOptions& options);
+// One encoder for all consumers and a decoder for each: inputs share their producer and text. Same inputs and options,
+// same artifact. Shows its progress. Throws Error kFailedPrecondition for models whose caches do not have one shape.
+RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const RdCalibrationOptions& options);
+inline RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdCalibrationOptions& options) {
+  return calibrate_rd(std::span(&input, 1), options);
+}
 
 // A further consumer of an encoder that stays as it is: only decoders are fitted. Of the options: ridge, seed and
 // experiment.

@@ -10,9 +10,9 @@
 namespace scd {
 namespace {
 
-Eigen::MatrixXd unit_metric(const Model& consumer, const RdStatistics& statistics, std::span<const LayerMetric> metrics,
-                            const AnchoredUnit& of) {
-  if (of.unit.residual) return residual_metric(consumer, of, metrics, statistics);
+Eigen::MatrixXd unit_metric(const RdConsumer& consumer, const AnchoredUnit& of) {
+  const std::span<const LayerMetric> metrics = consumer.metrics;
+  if (of.unit.residual) return residual_metric(consumer.model, of, metrics, consumer.statistics);
   const Eigen::Index width = metrics.front().keys.rows();
   const Eigen::Index all = width * of.unit.layers;
   Eigen::MatrixXd metric = Eigen::MatrixXd::Zero(2 * all, 2 * all);
@@ -46,6 +46,24 @@ RateFit fit_principal_components(const RegressionMoment& moment, const Eigen::Ma
   copy(x, x, 0);
   copy(2 * x, 1, last);
   return fit_rate({twice, x, x}, metric, ridge);
+}
+
+// The mean over consumers of what errors cost them is what a unit's fit is about.
+RateFit fit_unit(std::span<const RdConsumer> consumers, const AnchoredUnit& of, const RdFitOptions& options) {
+  std::vector<Eigen::MatrixXd> metrics;
+  for (const RdConsumer& consumer : consumers) metrics.push_back(unit_metric(consumer, of));
+  const double share = 1.0 / static_cast<double>(consumers.size());
+  if (options.principal_components) {
+    Eigen::MatrixXd metric = isotropic(metrics.front(), consumers.front().metrics.front().keys.rows());
+    for (size_t k = 1; k < metrics.size(); ++k)
+      metric += isotropic(metrics[k], consumers[k].metrics.front().keys.rows());
+    return fit_principal_components(consumers.front().statistics.unit(of).moment(), share * metric, options.ridge);
+  }
+  std::vector<RegressionTarget> targets;
+  for (size_t k = 0; k < consumers.size(); ++k) {
+    targets.push_back({consumers[k].statistics.unit(of).moment(), metrics[k], share});
+  }
+  return fit_rate(targets, options.ridge);
 }
 
 // [components, sampled tokens]
@@ -125,17 +143,13 @@ void drop_unsent(RdUnitEncoder& encoder, std::vector<float>& deviations, float f
 
 }  // namespace
 
-RdFit fit_rd(const Model& consumer, const RdStatistics& statistics, std::span<const LayerMetric> metrics,
-             const LayerPlan& plan, const RdFitOptions& options) {
+RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const RdFitOptions& options) {
   RdFit fit;
   fit.encoder.plan = plan;
+  const RdStatistics& statistics = consumers.front().statistics;  // of x they all say the same
   const std::vector<AnchoredUnit> units = anchored_units(plan);
   for (const AnchoredUnit& of : units) {
-    const RegressionMoment moment = statistics.unit(of).moment();
-    const Eigen::MatrixXd metric = unit_metric(consumer, statistics, metrics, of);
-    RateFit rate = options.principal_components
-                       ? fit_principal_components(moment, isotropic(metric, metrics.front().keys.rows()), options.ridge)
-                       : fit_rate(moment, metric, options.ridge);
+    RateFit rate = fit_unit(consumers, of, options);
     round_to_bf16(rate.encoder.map.values);
     fit.encoder.units.push_back(std::move(rate.encoder));
     fit.encoder.quantiser.deviations.push_back(std::move(rate.deviations));
@@ -148,7 +162,9 @@ RdFit fit_rd(const Model& consumer, const RdStatistics& statistics, std::span<co
   for (size_t i = 0; i < units.size(); ++i) {
     drop_unsent(fit.encoder.units[i], fit.encoder.quantiser.deviations[i], fit.encoder.quantiser.steps.front());
   }
-  fit.decoder = fit_rd_decoder(statistics, fit.encoder, options.ridge);
+  for (const RdConsumer& consumer : consumers) {
+    fit.decoders.push_back(fit_rd_decoder(consumer.statistics, fit.encoder, options.ridge));
+  }
   return fit;
 }
 

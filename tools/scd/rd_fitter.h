@@ -12,14 +12,22 @@ namespace scd {
 
 struct RdUnitReport {
   AnchoredUnit of;
-  double energy = 0;         // of the unit's state in the metric: KL if all of it were lost, to first order
+  double energy = 0;         // of the unit's state in the metric: KL if all of it were lost, to first order; of
+                             // several consumers the mean
   double unpredictable = 0;  // of it, what no rate buys
 };
 
 struct RdFit {
   RdEncoderMaps encoder;
-  RdDecoderMaps decoder;
+  std::vector<RdDecoderMaps> decoders;  // of each consumer
   std::vector<RdUnitReport> units;
+};
+
+// What is known of a consumer. All that it refers to must outlive it.
+struct RdConsumer {
+  const Model& model;
+  const RdStatistics& statistics;        // of the producer and this consumer
+  std::span<const LayerMetric> metrics;  // of its layers, weighted by what errors cost there
 };
 
 struct RdFitOptions {
@@ -29,9 +37,9 @@ struct RdFitOptions {
   bool principal_components = false;  // of the producer's state, weighted by layer only, instead of the regression
 };
 
-// metrics: of the consumer's layers, weighted by what errors cost there.
-RdFit fit_rd(const Model& consumer, const RdStatistics& statistics, std::span<const LayerMetric> metrics,
-             const LayerPlan& plan, const RdFitOptions& options);
+// One encoder for consumers of one producer, whose errors count alike, and a decoder for each. Statistics are of the
+// same text.
+RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const RdFitOptions& options);
 
 // The decoders of a consumer for an encoder that stays as it is.
 RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps& encoder, double ridge);

@@ -93,37 +93,81 @@ void fix_signs(MatrixXd& directions) {
   }
 }
 
-}  // namespace
+// What a consumer adds to a fit.
+struct Target {
+  MatrixXd s_xe;
+  MatrixXd s_ee;
+  double energy = 0;
+};
 
-RateFit fit_rate(const RegressionMoment& moment, const MatrixXd& metric, double ridge) {
-  const Covariances of(moment);
+Target unpredicted(const Covariances& of, const MatrixXd& metric, double ridge) {
   SCD_CHECK(metric.rows() == of.y && metric.cols() == of.y, "a metric of the consumer's state");
   if (!metric.allFinite()) throw Error(ErrorCode::kInternal, "calibration: a metric is not finite");
-  MatrixXd s_xe = of.xy();
-  MatrixXd s_ee = of.yy();
+  Target target{of.xy(), of.yy(), (metric.array() * of.yy().array()).sum()};
   if (of.h > 0) {
     const MatrixXd prediction = cholesky(of.hh(), ridge).solve(of.hy());
-    s_xe -= of.xh() * prediction;
-    s_ee -= of.hy().transpose() * prediction;
+    target.s_xe -= of.xh() * prediction;
+    target.s_ee -= of.hy().transpose() * prediction;
   }
-  const Eigen::LLT<MatrixXd> whitening = cholesky(of.xx(), ridge);
-  const MatrixXd weighted = whitening.matrixL().solve(s_xe) * square_root(metric);
-  const SymmetricEigen eigen = symmetric_eigen(weighted.transpose() * weighted);
-  const VectorXd variances = eigen.values.reverse();
+  return target;
+}
+
+// M = U diag(s) V^T of the columns of all consumers, by way of the smaller of M^T M and M M^T.
+struct Components {
+  VectorXd variances;  // s^2, falling, all of them
+  MatrixXd scaled;     // U diag(s), of those that are kept
+};
+
+Components components_of(const MatrixXd& weighted) {
+  const bool tall = weighted.cols() <= weighted.rows();
+  const MatrixXd square = tall ? MatrixXd(weighted.transpose() * weighted) : MatrixXd(weighted * weighted.transpose());
+  const SymmetricEigen eigen = symmetric_eigen(square);
+  Components components{eigen.values.reverse(), {}};
+  const VectorXd& variances = components.variances;
   const double smallest = kSmallestComponent * kSmallestComponent * std::max(variances[0], 0.0);
   const int64_t kept =
       std::max<int64_t>(1, std::count_if(variances.begin(), variances.end(), [&](double v) { return v > smallest; }));
-  MatrixXd right = eigen.vectors.rowwise().reverse().leftCols(kept);
-  fix_signs(right);
-  const VectorXd deviations = variances.head(kept).cwiseMax(1e-30).cwiseSqrt();
-  // diag(s) U^T L^-1, and U diag(s) = M V.
-  const MatrixXd encoder = whitening.matrixU().solve(weighted * right).transpose();
+  MatrixXd directions = eigen.vectors.rowwise().reverse().leftCols(kept);
+  fix_signs(directions);
+  if (tall) {
+    components.scaled = weighted * directions;
+  } else {
+    components.scaled = directions * variances.head(kept).cwiseMax(0.0).cwiseSqrt().asDiagonal();
+  }
+  return components;
+}
 
+}  // namespace
+
+RateFit fit_rate(const RegressionMoment& moment, const MatrixXd& metric, double ridge) {
+  const RegressionTarget consumer{moment, metric};
+  return fit_rate(std::span(&consumer, 1), ridge);
+}
+
+RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge) {
+  SCD_CHECK(!consumers.empty(), "a consumer");
+  const Covariances first(consumers.front().moment);
+  const Eigen::LLT<MatrixXd> whitening = cholesky(first.xx(), ridge);
   RateFit fit;
-  fit.encoder = {to_dense(encoder), to_floats(-(encoder * of.mean.head(of.x)))};
+  double lost = 0;
+  MatrixXd weighted(first.x, 0);
+  for (const RegressionTarget& consumer : consumers) {
+    const Covariances of(consumer.moment);
+    SCD_CHECK(of.x == first.x && consumer.weight > 0, "consumers of one producer");
+    const Target target = unpredicted(of, consumer.metric, ridge);
+    fit.energy += consumer.weight * target.energy;
+    lost += consumer.weight * (consumer.metric.array() * target.s_ee.array()).sum();
+    weighted.conservativeResize(Eigen::NoChange, weighted.cols() + of.y);
+    weighted.rightCols(of.y) =
+        std::sqrt(consumer.weight) * (whitening.matrixL().solve(target.s_xe) * square_root(consumer.metric));
+  }
+  const Components components = components_of(weighted);
+  const VectorXd deviations = components.variances.head(components.scaled.cols()).cwiseMax(1e-30).cwiseSqrt();
+  // diag(s) U^T L^-1
+  const MatrixXd encoder = whitening.matrixU().solve(components.scaled).transpose();
+  fit.encoder = {to_dense(encoder), to_floats(-(encoder * first.mean.head(first.x)))};
   fit.deviations = to_floats(deviations);
-  fit.energy = (metric.array() * of.yy().array()).sum();
-  fit.unpredictable = std::max((metric.array() * s_ee.array()).sum() - variances.cwiseMax(0).sum(), 0.0);
+  fit.unpredictable = std::max(lost - components.variances.cwiseMax(0).sum(), 0.0);
   return fit;
 }
 

@@ -34,6 +34,18 @@ struct RateFit {
 // maps.
 RateFit fit_rate(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge);
 
+// A consumer among several that are to read the same codes.
+struct RegressionTarget {
+  RegressionMoment moment;        // x is the same in all
+  const Eigen::MatrixXd& metric;  // of this consumer's state
+  double weight = 1;              // of its errors
+};
+
+// The encoder that serves them all best, by stacked regression: with M_k as above, of each its own anchor and metric,
+// U and s^2 are eigenvectors and eigenvalues of sum_k w_k M_k M_k^T. An error of d in a component costs d^2 in the sum
+// of w_k times the consumers' metrics. Energies are such sums.
+RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge);
+
 // The consumer's side: regression of y on [c h], c the codes of `encoder`. All that a further consumer needs.
 RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge);
 

@@ -182,6 +182,57 @@ TEST(RateFit, WhatTheAnchorTellsIsNotCoded) {
   EXPECT_NEAR(loss / kTokens, with.unpredictable, 0.002);
 }
 
+// Consumers are columns of one regression: those that each hold a part of y are served as one that holds all of it.
+TEST(RateFit, AnEncoderForSeveralConsumersIsThatOfTheirStatesSideBySide) {
+  constexpr int64_t kHalf = 6;
+  const LinearPair both = linear_pair(3000, 2 * kHalf, 0.1f, 61);
+  const auto part = [&](int64_t first) {
+    LinearPair one{both.x, DenseMatrix(both.y.rows, kHalf)};
+    for (int64_t row = 0; row < both.y.rows; ++row) {
+      for (int64_t i = 0; i < kHalf; ++i) one.y.at(row, i) = both.y.at(row, first + i);
+    }
+    return moment_of(one);
+  };
+  const Eigen::MatrixXd all = moment_of(both), left = part(0), right = part(kHalf);
+  const Eigen::MatrixXd one = Eigen::MatrixXd::Identity(kHalf, kHalf), two = 2 * one;
+  Eigen::MatrixXd metric = Eigen::MatrixXd::Identity(2 * kHalf, 2 * kHalf);
+  metric.bottomRightCorner(kHalf, kHalf) *= 3 * 2;
+  const RateFit joined = fit_rate({all, 2 * kHalf, 2 * kHalf}, metric, 1e-9);
+  const RegressionTarget consumers[] = {{{left, 2 * kHalf, kHalf}, one}, {{right, 2 * kHalf, kHalf}, two, 3}};
+  const RateFit stacked = fit_rate(consumers, 1e-9);
+  ASSERT_EQ(stacked.deviations.size(), joined.deviations.size());
+  EXPECT_NEAR(stacked.energy, joined.energy, 1e-6 * joined.energy);
+  EXPECT_NEAR(stacked.unpredictable, joined.unpredictable, 1e-4 * joined.unpredictable);
+  for (size_t i = 0; i < joined.deviations.size(); ++i) {
+    EXPECT_NEAR(stacked.deviations[i], joined.deviations[i], 1e-3f * joined.deviations[i]);
+    for (int64_t c = 0; c < 2 * kHalf; ++c) {
+      const auto row = static_cast<int64_t>(i);
+      EXPECT_NEAR(stacked.encoder.map.at(row, c), joined.encoder.map.at(row, c),
+                  1e-2f * (0.1f + std::abs(joined.encoder.map.at(row, c))));
+    }
+  }
+}
+
+// More columns than x has: the same directions are found from the other side.
+TEST(RateFit, TheSameConsumerTwiceChangesNothing) {
+  constexpr int64_t kDims = 8;
+  const Eigen::MatrixXd moment = moment_of(linear_pair(3000, kDims, 0.1f, 71));
+  const Eigen::MatrixXd metric = Eigen::MatrixXd::Identity(kDims, kDims);
+  const RateFit once = fit_rate({moment, kDims, kDims}, metric, 1e-9);
+  const RegressionTarget half{{moment, kDims, kDims}, metric, 0.5};
+  const RegressionTarget consumers[] = {half, half};
+  const RateFit twice = fit_rate(consumers, 1e-9);
+  ASSERT_EQ(twice.deviations.size(), once.deviations.size());
+  for (size_t i = 0; i < once.deviations.size(); ++i) {
+    EXPECT_NEAR(twice.deviations[i], once.deviations[i], 1e-3f * once.deviations[i]);
+    const auto row = static_cast<int64_t>(i);
+    for (int64_t c = 0; c < kDims; ++c) {  // up to the sign of each component
+      EXPECT_NEAR(std::abs(twice.encoder.map.at(row, c)), std::abs(once.encoder.map.at(row, c)),
+                  1e-2f * (0.1f + std::abs(once.encoder.map.at(row, c))));
+    }
+  }
+}
+
 // A fitted codec of three layers for a small model, and rows to try it on.
 class RdCodec : public ::testing::Test {
  protected:

@@ -254,7 +254,7 @@ TEST_F(Calibration, RdLevelsTradeBytesForKlAndTheSameSeedGivesTheSameArtifact) {
   wanted.ratios = {3, 6, 12};
   wanted.experiment = options().experiment;
   RdCalibrationResult first = calibrate_rd(pair_->input(), wanted);
-  const std::vector<CodecPrediction>& levels = first.decoder.levels;
+  const std::vector<CodecPrediction>& levels = first.decoders[0].levels;
   ASSERT_EQ(levels.size(), 3U);
   for (size_t i = 1; i < levels.size(); ++i) {
     EXPECT_LT(levels[i].bytes_per_token, levels[i - 1].bytes_per_token);
@@ -266,7 +266,7 @@ TEST_F(Calibration, RdLevelsTradeBytesForKlAndTheSameSeedGivesTheSameArtifact) {
   const auto raw_encoder = make_encoder(CodecId::kRaw, a, nullptr);
   const auto raw_decoder = make_decoder(CodecId::kRaw, a, b, nullptr);
   const auto rd_encoder = make_encoder(CodecId::kRd, a, &first.encoder);
-  const auto rd_decoder = make_decoder(CodecId::kRd, a, b, &first.decoder);
+  const auto rd_decoder = make_decoder(CodecId::kRd, a, b, &first.decoders[0]);
   const Encoder* encoders[] = {raw_encoder.get(), rd_encoder.get()};
   experiment.set_prompt(pair_->text.held_out[0], encoders);
   const Continuation truth = experiment.run({});
@@ -278,10 +278,10 @@ TEST_F(Calibration, RdLevelsTradeBytesForKlAndTheSameSeedGivesTheSameArtifact) {
   EXPECT_LT(kl_with(*rd_encoder, *rd_decoder), 0.7 * kl_with(*raw_encoder, *raw_decoder));
 
   RdCalibrationResult second = calibrate_rd(pair_->input(), wanted);
-  write_artifact(pair_->artifact("rd1"), first.encoder, first.decoder);
-  write_artifact(pair_->artifact("rd2"), second.encoder, second.decoder);
+  write_artifact(pair_->artifact("rd1"), first.encoder, first.decoders[0]);
+  write_artifact(pair_->artifact("rd2"), second.encoder, second.decoders[0]);
   EXPECT_EQ(first.encoder.id, second.encoder.id);
-  EXPECT_EQ(first.decoder, second.decoder);
+  EXPECT_EQ(first.decoders[0], second.decoders[0]);
 }
 
 // More of the consumer's own layers leave less to code and less to lose; the search says so and keeps to the cap.
@@ -312,15 +312,15 @@ TEST_F(Calibration, AnEncoderServesAFurtherConsumerWithDecodersOfItsOwn) {
   wanted.ratios = {6};
   wanted.experiment = options().experiment;
   RdCalibrationResult fitted = calibrate_rd(pair_->input(), wanted);
-  write_artifact(pair_->artifact("rd_two"), fitted.encoder, fitted.decoder);
+  write_artifact(pair_->artifact("rd_two"), fitted.encoder, fitted.decoders[0]);
   CalibrationInput own = pair_->input();
   const CalibrationInput producer_itself{own.producer, own.producer, own.producer_identity, own.producer_identity,
                                          own.text};
   RdCalibrationResult added = calibrate_rd_consumer(producer_itself, load_encoder(pair_->artifact("rd_two")), wanted);
-  add_decoder(pair_->artifact("rd_two"), added.decoder);
+  add_decoder(pair_->artifact("rd_two"), added.decoders[0]);
   EXPECT_EQ(list_decoders(pair_->artifact("rd_two")).size(), 2U);
-  EXPECT_EQ(added.decoder.encoder_id, fitted.encoder.id);
-  EXPECT_LT(added.decoder.levels[0].kl, 2 * fitted.decoder.levels[0].kl);
+  EXPECT_EQ(added.decoders[0].encoder_id, fitted.encoder.id);
+  EXPECT_LT(added.decoders[0].levels[0].kl, 2 * fitted.decoders[0].levels[0].kl);
 }
 
 TEST_F(Calibration, AnAnswerEndsWithTheFirstIdThatEndsIt) {
