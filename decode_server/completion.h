@@ -35,7 +35,8 @@ struct StopRequest {
 
 // How the prompt's state is to be had.
 enum class TransferMode : uint8_t {
-  kCodec,   // codes of the configured codec
+  kCodec,   // codes of the codec that request or configuration names
+  kAuto,    // the server's choice: codes of the artifact, or the producer's bits
   kExact,   // bit-identical to the consumer's own prefill, or no transfer
   kOracle,  // the consumer prefills; nothing is transferred
 };
@@ -46,13 +47,17 @@ struct CompletionRequest {
   SamplingRequest sampling;
   StopRequest stop;
   TransferMode mode = TransferMode::kCodec;
-  CodecChoice codec;                      // with kCodec
+  CodecChoice codec;                      // with kCodec; with kAuto the artifact's, raw without one
   std::optional<int32_t> exact_layers{};  // that the consumer computes, where the codec's calibration decided that
-  bool level_open = false;                // no level was named: it follows the policy
+  bool level_open = false;                // no level was named: it follows CodecPolicy
+  bool form_open = false;                 // neither was a form
   bool predicts = false;                  // the codec predicts from their residual stream
   int32_t priority = 0;                   // higher is served first
   std::string cache_salt;
   std::string user_tag;
+
+  // Nothing calibrated may stand in for the prompt's state: where the two models differ the consumer computes it.
+  bool needs_one_model() const;
 };
 
 struct TokenLogprob {
@@ -99,6 +104,7 @@ struct TransferAccount {
   std::vector<TransferSpan> timeline;  // sorted by begin
   std::string fallback_reason;         // empty: none
   std::string prefill_endpoint;        // empty: none
+  std::string codec_reason;            // why the server chose this codec; empty: it was named
 };
 
 struct CompletionEnd {

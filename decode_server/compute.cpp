@@ -110,7 +110,7 @@ void ComputeThread::run(TransferStage& transfers) {
 void ComputeThread::handle(Event event, TransferStage& transfers) {
   const auto visitor = Overloaded{
       [&](Admitted& admitted) {
-        const SequenceContext context{args_.config, args_.model, args_.cache, args_.tokenizer, transfers, args_.levels};
+        const SequenceContext context{args_.config, args_.model, args_.cache, args_.tokenizer, transfers, args_.codecs};
         sequences_.push_back(std::make_unique<Sequence>(context, std::move(admitted.job)));
         sequence_count_.fetch_add(1, std::memory_order_relaxed);
       },

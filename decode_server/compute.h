@@ -32,7 +32,7 @@ class ComputeThread : public ComputeStage {
     KvCache& cache;
     const Tokenizer& tokenizer;
     AdmissionStage& admission;
-    LevelPolicy* levels = nullptr;  // learns what transfers reach; null without an artifact
+    CodecPolicy& codecs;  // learns what transfers reach
   };
   explicit ComputeThread(const Args& args);
   ~ComputeThread() override;  // as stop()

@@ -7,8 +7,6 @@
 namespace scd {
 namespace {
 
-constexpr double kWeight = 0.2;  // of a new measurement
-
 std::vector<CodecPrediction> levels_of(const ArtifactDecoder& artifact) {
   return artifact.levels.empty() ? std::vector{artifact.prediction} : artifact.levels;
 }
@@ -33,21 +31,13 @@ LevelPolicy::LevelPolicy(const CodecOptions& codec, const ArtifactDecoder& artif
   }
 }
 
-int32_t LevelPolicy::choose(int64_t tokens) const {
-  std::scoped_lock lock(mutex_);
-  if (target_.count() == 0 || bytes_per_second_ == 0) return fixed_;
-  const double allowed = bytes_per_second_ * std::chrono::duration<double>(target_).count();
+int32_t LevelPolicy::choose(int64_t tokens, double bytes_per_second) const {
+  if (target_.count() == 0 || bytes_per_second == 0) return fixed_;
+  const double allowed = bytes_per_second * std::chrono::duration<double>(target_).count();
   for (int32_t level = 0; level < coarsest_; ++level) {
-    if (levels_[static_cast<size_t>(level)].bytes_per_token * static_cast<double>(tokens) <= allowed) return level;
+    if (bytes_per_token(level) * static_cast<double>(tokens) <= allowed) return level;
   }
   return coarsest_;
-}
-
-void LevelPolicy::observe(int64_t bytes, std::chrono::nanoseconds busy) {
-  if (bytes <= 0 || busy.count() <= 0) return;
-  const double reached = static_cast<double>(bytes) / std::chrono::duration<double>(busy).count();
-  std::scoped_lock lock(mutex_);
-  bytes_per_second_ = bytes_per_second_ == 0 ? reached : bytes_per_second_ + kWeight * (reached - bytes_per_second_);
 }
 
 }  // namespace scd

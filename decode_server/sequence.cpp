@@ -28,7 +28,7 @@ std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const Comp
   TransferWish wish;
   wish.handover_tokens = (tokens - std::min(suffix, tokens)) / kBlockTokens * kBlockTokens;
   wish.skip_tokens = config.codec.sinks / kBlockTokens * kBlockTokens;
-  const bool coded = request.mode == TransferMode::kCodec && request.exact_layers.has_value();
+  const bool coded = request.mode != TransferMode::kExact && request.exact_layers.has_value();
   wish.first_layer = coded ? *request.exact_layers : config.codec.exact_layer0 ? 1 : 0;
   wish.predicts = coded && request.predicts;
   if (wish.handover_tokens <= config.codec.sinks) return std::nullopt;
@@ -93,6 +93,8 @@ void Sequence::transfer_accepted(TransferKey key, TransferPlan plan) {
   enter(key);
   transferring_ = true;
   account_.codec = plan.codec;
+  account_.codec_reason = plan.codec_reason;
+  coded_tokens_ = plan.handover_tokens - plan.first_token;
   account_.cached_tokens = plan.cached_tokens;
   account_.handover_tokens = plan.handover_tokens;
   account_.prefill_endpoint = plan.endpoint;
@@ -124,8 +126,7 @@ void Sequence::end_transfer_when_done() {
 Result<Done> Sequence::transfer_failed(const Failure& failure) {
   transferring_ = false;
   if (coded_ == nullptr) return Done{};  // the prompt is complete, or computed here already
-  const bool exact = job_->request.mode == TransferMode::kExact;
-  const bool differs = exact && failure.code == ErrorCode::kFailedPrecondition;
+  const bool differs = job_->request.needs_one_model() && failure.code == ErrorCode::kFailedPrecondition;
   if (!differs && is_decisive(failure.code)) return failure;
   const FallbackOptions& fallback = context_.config.fallback;
   if (!differs && !fallback.local_prefill) return failure;
@@ -137,7 +138,9 @@ Result<Done> Sequence::transfer_failed(const Failure& failure) {
   }
   account_ = {};
   account_.arrival = job_->received_at;
-  if (!differs) {
+  if (differs) {
+    account_.codec_reason = failure.message;
+  } else {
     account_.fallback_reason = failure.message;
     log_warning("fallback_local_prefill", {{"request", job_->id}, {"tokens", tokens}, {"reason", failure.message}});
   }
@@ -158,6 +161,7 @@ void Sequence::first_token() {
   if (coded_ != nullptr) {
     account_.wire_bytes = coded_->wire_bytes();
     account_.wire_messages = coded_->wire_messages();
+    rebuild_time_ = coded_->rebuild_time();
   }
   step(prompt_->logits());
   first_token_at_ = ServingClock::now();
@@ -195,12 +199,20 @@ void Sequence::close_account() {
             [](const TransferSpan& a, const TransferSpan& b) { return a.begin < b.begin; });
   account_.times = attribute_time(job_->received_at, first_token_at_, account_.timeline);
   if (account_.wire_bytes > 0) {
-    if (context_.levels != nullptr) {
-      context_.levels->observe(account_.wire_bytes, busy_time(account_.timeline, TransferPart::kWire));
-    }
+    context_.codecs.observe(transfer_cost());
     const int64_t bf16_bytes = account_.handover_tokens * context_.cache.shape().bf16_bytes_per_token();
     account_.ratio_to_bf16 = static_cast<double>(bf16_bytes) / static_cast<double>(account_.wire_bytes);
   }
+}
+
+TransferCost Sequence::transfer_cost() const {
+  return {.codec = *account_.codec,
+          .tokens = coded_tokens_,
+          .fresh_tokens = std::min(coded_tokens_, account_.handover_tokens - account_.cached_tokens),
+          .wire_bytes = account_.wire_bytes,
+          .wire = busy_time(account_.timeline, TransferPart::kWire),
+          .encode = busy_time(account_.timeline, TransferPart::kEncode),
+          .rebuild = rebuild_time_};
 }
 
 CompletionEnd Sequence::take_end() {

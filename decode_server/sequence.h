@@ -12,10 +12,10 @@
 #include "common/model/forward.h"
 #include "common/model/model.h"
 #include "common/tokenizer/tokenizer.h"
+#include "decode_server/codec_policy.h"
 #include "decode_server/config.h"
 #include "decode_server/generate/generation.h"
 #include "decode_server/job.h"
-#include "decode_server/level_policy.h"
 #include "decode_server/rebuild/coded_prompt.h"
 #include "decode_server/rebuild/prompt_work.h"
 #include "decode_server/stages.h"
@@ -29,7 +29,7 @@ struct SequenceContext {
   KvCache& cache;
   const Tokenizer& tokenizer;
   TransferStage& transfers;
-  LevelPolicy* levels = nullptr;
+  CodecPolicy& codecs;
 };
 
 // Used by the compute thread only.
@@ -82,6 +82,7 @@ class Sequence {
   void end_transfer_when_done();
   void step(std::span<const float> logits);
   void close_account();
+  TransferCost transfer_cost() const;
 
   const SequenceContext context_;
   std::shared_ptr<DecodeJob> job_;  // shared as DecodeJob says
@@ -93,6 +94,8 @@ class Sequence {
   Generation generation_;
   TokenId last_token_[1] = {0};
   TransferAccount account_;
+  int64_t coded_tokens_ = 0;  // that were sent
+  ServingClock::duration rebuild_time_{0};
   ServingClock::time_point first_token_at_;
   ServingClock::time_point account_deadline_ = ServingClock::time_point::max();
   std::optional<Generation::Step> finished_;

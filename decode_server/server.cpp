@@ -12,6 +12,7 @@
 #include "common/model/model.h"
 #include "common/rpc/server.h"
 #include "common/tokenizer/tokenizer.h"
+#include "decode_server/codec_policy.h"
 #include "decode_server/compute.h"
 #include "decode_server/receive/receiver.h"
 #include "decode_server/request/admission.h"
@@ -55,13 +56,18 @@ ConsumerIdentity identify(const DecodeConfig& config, const Model& model) {
   return identity;
 }
 
-std::optional<LevelPolicy> make_level_policy(const DecodeConfig& config, const ConsumerIdentity& identity) {
-  if (!identity.artifact) return std::nullopt;
-  return std::optional<LevelPolicy>(std::in_place, config.codec, *identity.artifact);
+const ArtifactDecoder* artifact_of(const ConsumerIdentity& identity) {
+  return identity.artifact ? &*identity.artifact : nullptr;
+}
+
+CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& identity) {
+  const LayerPlan* plan = identity.artifact ? identity.artifact->calibrated_plan() : nullptr;
+  const int32_t computed_here = plan != nullptr ? plan->exact_layers : config.codec.exact_layer0 ? 1 : 0;
+  return measure_coders(identity.model, identity.model.layers - computed_here, artifact_of(identity));
 }
 
 ValidationContext context_of(const DecodeConfig& config, const Model& model, const Tokenizer& tokenizer,
-                             const ConsumerIdentity& identity, const LevelPolicy* levels) {
+                             const ConsumerIdentity& identity, const CodecPolicy& codecs) {
   ValidationContext context{config, model.config(), tokenizer, name_of(config.model)};
   if (!identity.artifact) return context;
   const CodecId codec = identity.artifact->codec;
@@ -72,9 +78,8 @@ ValidationContext context_of(const DecodeConfig& config, const Model& model, con
                                                     std::string(to_string(*configured)));
   }
   context.artifact_codec = codec;
-  context.policy = levels;
-  context.levels = levels->levels();
-  context.level = levels->fixed();
+  context.levels = codecs.levels();
+  context.level = codecs.fixed_level();
   if (const LayerPlan* plan = identity.artifact->calibrated_plan()) {
     const double share = plan->native_share(model.config().layers);
     if (share > config.codec.max_native_share) {
@@ -103,7 +108,7 @@ struct DecodeServer::Parts {
   const Model model;
   const Tokenizer tokenizer;
   const ConsumerIdentity identity;
-  std::optional<LevelPolicy> levels;
+  CodecPolicy codecs;
   const ValidationContext validation;
   KvCache cache;
   std::unique_ptr<Transport> transport;
@@ -125,12 +130,12 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       model(load_model(config.model)),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       identity(identify(config, model)),
-      levels(make_level_policy(config, identity)),
-      validation(context_of(config, model, tokenizer, identity, levels ? &*levels : nullptr)),
+      codecs(config.codec, artifact_of(identity), coder_costs(config, identity)),
+      validation(context_of(config, model, tokenizer, identity, codecs)),
       cache(model.config().kv_shape(model.precision()), config.kv_cache.pages),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
-      compute({config, model, cache, tokenizer, release, levels ? &*levels : nullptr}),
-      receiver({config, identity, *transport, compute}),
+      compute({config, model, cache, tokenizer, release, codecs}),
+      receiver({config, identity, *transport, compute, codecs}),
       admission({validation, cache.pool(), compute}),
       service({validation, admission, compute, facts()}),
       rpc(config.grpc, {{v1::CompletionService::service_full_name(), &service}}) {
@@ -151,7 +156,8 @@ ServerFacts DecodeServer::Parts::facts() const {
           .precision = identity.precision,
           .kv_pages = config.kv_cache.pages,
           .counters = [this] { return counters(); },
-          .endpoints = [this] { return endpoints(); }};
+          .endpoints = [this] { return endpoints(); },
+          .codec = [this] { return codecs.present(); }};
 }
 
 std::vector<EndpointFacts> DecodeServer::Parts::endpoints() const {

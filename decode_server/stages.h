@@ -21,6 +21,7 @@ using TransferKey = LeaseKey;
 struct TransferPlan {
   std::string endpoint;
   CodecChoice codec;
+  std::string codec_reason;  // why it was chosen; empty: it was named
   Sha256Digest encoder_id{};
   // Shared: one decoder serves every transfer from its endpoint, also those that outlive the endpoint's entry.
   std::shared_ptr<const Decoder> decoder;

@@ -23,7 +23,8 @@ struct Producer {
   int64_t context_tokens = 0;
   std::string precision;  // "bf16" or "fp32"
   int64_t chunk_tokens = 0;
-  std::string data_plane;  // host:port
+  std::string data_plane;     // host:port
+  double bandwidth_gbps = 0;  // cap on what is sent, Gbit/s; 0: none
   std::vector<std::pair<CodecId, std::unique_ptr<Encoder>>> encoders;
 
   const Encoder* encoder(CodecId id) const {

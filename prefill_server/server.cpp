@@ -83,6 +83,7 @@ Producer make_producer(const PrefillConfig& config, const Model& model, const Tr
                     .precision = model.precision() == kernels::DType::kBF16 ? "bf16" : "fp32",
                     .chunk_tokens = config.codec.chunk_tokens,
                     .data_plane = transport.address(),
+                    .bandwidth_gbps = config.transport.bandwidth_gbps,
                     .encoders = {}};
   add_encoders(producer, model.config(), config.codec.artifact);
   return producer;

@@ -36,7 +36,8 @@ struct RankCaps {
   int32_t key = 0;
   int32_t value = 0;
   int32_t hidden = 0;
-  int32_t level = 0;  // of Encoder::levels(): quantiser step
+  int32_t level = 0;    // of Encoder::levels(): quantiser step
+  bool packed = false;  // of codecs with levels: symbols in a fixed number of bits, not entropy-coded
   bool operator==(const RankCaps&) const = default;
 };
 

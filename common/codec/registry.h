@@ -18,7 +18,7 @@ std::string_view to_string(CodecId id);  // "raw", "scd": as in YAML and tables
 std::optional<CodecId> codec_from_name(std::string_view name);
 std::optional<CodecId> codec_from_number(int number);  // as on the wire and in the protocol
 bool needs_artifact(CodecId id);
-bool has_levels(CodecId id);  // codes at several rates: rd and kvtc
+bool has_levels(CodecId id);  // codes at several rates and in two forms: rd and kvtc
 
 // artifact: null for codecs that need none. Throws Error kFailedPrecondition when it is missing or does not fit.
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact);

@@ -23,8 +23,9 @@ struct ModelOptions {
   Precision precision = Precision::kAuto;
 };
 
-// The numbers of the protocol's Codec.
+// The numbers of the protocol's Codec; kAuto leaves the choice to the server.
 enum class CodecMode : uint8_t {
+  kAuto = 0,
   kRaw = 1,
   kScd = 2,
   kOracle = 3,
@@ -45,7 +46,7 @@ struct RankOptions {  // 0: as calibrated
 
 // What a consumer asks for.
 struct CodecOptions {
-  CodecMode mode = CodecMode::kRaw;
+  CodecMode mode = CodecMode::kAuto;
   std::filesystem::path artifact;  // directory with encoder/ and decoders/; needed by calibrated codecs
   int32_t level = -1;              // of rd and kvtc; -1: as max_kl allows
   RankOptions rank;

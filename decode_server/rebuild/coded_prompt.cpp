@@ -28,6 +28,7 @@ void CodedPrompt::begin(TransferPlan plan) {
                                        .exact_layers = exact_ ? &*exact_ : nullptr});
   wire_bytes_ = 0;
   wire_messages_ = 0;
+  rebuild_time_ = {};
 }
 
 void CodedPrompt::push(ReceivedMessage message) {
@@ -55,6 +56,7 @@ PromptStep CodedPrompt::next() const {
 Result<Done> CodedPrompt::run() {
   const PromptStep step = next();
   const auto begin = ServingClock::now();
+  bool rebuilds = false;
   Result<Done> outcome = Done{};
   if (step == PromptStep::kSuffixLayer) {
     if (suffix_ == nullptr) {
@@ -66,13 +68,16 @@ Result<Done> CodedPrompt::run() {
     run_sinks();
   } else if (rebuild_ && rebuild_->running()) {
     rebuild_->run_layer();
+    rebuilds = true;
   } else if (rebuild_ && next_message() != messages_.end()) {
     outcome = rebuild_one();
+    rebuilds = true;
   } else {
     run_exact();
   }
-  const auto part = step == PromptStep::kSuffixLayer ? TransferPart::kSuffix : TransferPart::kRebuild;
-  args_.job.timeline.add(part, begin, ServingClock::now());
+  const auto end = ServingClock::now();
+  if (rebuilds) rebuild_time_ += end - begin;
+  args_.job.timeline.add(step == PromptStep::kSuffixLayer ? TransferPart::kSuffix : TransferPart::kRebuild, begin, end);
   return outcome;
 }
 

@@ -44,6 +44,8 @@ class CodedPrompt : public PromptWork {
   const std::optional<PrefixRebuild>& rebuild() const { return rebuild_; }
   int64_t wire_bytes() const { return wire_bytes_; }  // payloads and headers rebuilt
   int64_t wire_messages() const { return wire_messages_; }
+  // Spent on messages becoming keys and values, native layers included.
+  ServingClock::duration rebuild_time() const { return rebuild_time_; }
 
  private:
   bool exact_pending() const;
@@ -61,6 +63,7 @@ class CodedPrompt : public PromptWork {
   std::unique_ptr<ForwardPass> suffix_;
   int64_t wire_bytes_ = 0;
   int64_t wire_messages_ = 0;
+  ServingClock::duration rebuild_time_{0};
 };
 
 }  // namespace scd

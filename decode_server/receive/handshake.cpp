@@ -30,12 +30,7 @@ std::string difference(const std::string& what, const std::string& theirs, const
 
 // Raw codes are BF16: they carry a BF16 cache bit by bit, and no other.
 Result<Done> check_exact(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer) {
-  const ModelIdentity own = identity_of(consumer.fingerprint), theirs = identity_of(producer.fingerprint());
-  if (theirs.weights != own.weights || theirs.rope != own.rope) {
-    return Failure{ErrorCode::kFailedPrecondition, "an exact transfer needs one model on both sides; " +
-                                                       difference("weights", theirs.weights, own.weights) + "; " +
-                                                       difference("RoPE", theirs.rope, own.rope)};
-  }
+  if (auto same = check_same_model(consumer, producer); !same) return same;
   if (producer.precision() != "bf16" || consumer.precision != "bf16") {
     return Failure{
         ErrorCode::kFailedPrecondition,
@@ -69,6 +64,20 @@ CodecModel codec_model_of(const ModelConfig& config) {
           .head_dim = config.head_dim,
           .hidden = config.hidden,
           .rope = config.rope};
+}
+
+Result<Done> check_same_model(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer) {
+  const ModelIdentity own = identity_of(consumer.fingerprint), theirs = identity_of(producer.fingerprint());
+  if (theirs.weights == own.weights && theirs.rope == own.rope) return Done{};
+  return Failure{ErrorCode::kFailedPrecondition, "an exact transfer needs one model on both sides; " +
+                                                     difference("weights", theirs.weights, own.weights) + "; " +
+                                                     difference("RoPE", theirs.rope, own.rope)};
+}
+
+bool artifact_fits(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer) {
+  return consumer.artifact && check_compatible(*consumer.artifact, identity_of(producer.fingerprint()),
+                                               identity_of(consumer.fingerprint))
+                                  .ok();
 }
 
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,

@@ -26,7 +26,14 @@ struct ConsumerIdentity {
 
 CodecModel codec_model_of(const ModelConfig& config);
 
-// FAILED_PRECONDITION names everything that differs; `endpoint` only for the message.
+// FAILED_PRECONDITION names both, unless producer and consumer are one model: the producer's bits are then the
+// consumer's.
+Result<Done> check_same_model(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer);
+
+// The artifact was made for this producer.
+bool artifact_fits(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer);
+
+// FAILED_PRECONDITION names everything that differs.
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,
                                                              bool exact, const v1::GetProducerInfoResponse& producer);
 

@@ -175,10 +175,10 @@ void Receiver::ask_info(size_t endpoint, TransferKey key) {
       });
 }
 
-// Not when the request ended, or asked for more than two different models can give.
+// Not when the request ended, or wants what two different models cannot give.
 bool Receiver::is_its_fault(const Transfer& transfer, const Failure& failure) {
   if (transfer.job->cancelled() || ServingClock::now() >= transfer.job->deadline) return false;
-  return transfer.job->request.mode != TransferMode::kExact || failure.code != ErrorCode::kFailedPrecondition;
+  return !transfer.job->request.needs_one_model() || failure.code != ErrorCode::kFailedPrecondition;
 }
 
 void Receiver::fail_try(Transfer& transfer, const Failure& failure) {

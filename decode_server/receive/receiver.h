@@ -17,6 +17,7 @@
 
 #include "common/threads/bounded_queue.h"
 #include "common/transport/transport.h"
+#include "decode_server/codec_policy.h"
 #include "decode_server/config.h"
 #include "decode_server/receive/endpoint_pool.h"
 #include "decode_server/receive/handshake.h"
@@ -40,6 +41,7 @@ class Receiver : public TransferStage {
     const ConsumerIdentity& consumer;
     Transport& transport;
     ComputeStage& compute;
+    CodecPolicy& codecs;
   };
   // Connects in the background. Throws Error as EndpointPool.
   explicit Receiver(const Args& args);
@@ -78,9 +80,10 @@ class Receiver : public TransferStage {
     std::optional<RemoteClock> clock;
     bool finished = false;
     std::shared_ptr<Activity> activity;  // shared with the callbacks of this try
+    CodecDecision decision;               // of this try, once hands are shaken
 
     TransferKey key() const { return {job->id, generation}; }
-    CodecChoice codec() const;
+    const CodecChoice& codec() const { return *decision.codec; }
   };
 
   struct Start {
@@ -131,6 +134,7 @@ class Receiver : public TransferStage {
   void ask_info(size_t endpoint, TransferKey key);
   void begin_try(Transfer& transfer);
   void shake_hands(Transfer& transfer);
+  void choose_codec(Transfer& transfer);
   void lease_slots(Transfer& transfer);
   void open_stream(Transfer& transfer);
   v1::PrefillCommand start_command(const Transfer& transfer) const;

@@ -5,11 +5,14 @@
 #include <utility>
 
 #include "common/base/check.h"
+#include "common/codec/registry.h"
 #include "common/log/log.h"
 #include "decode_server/receive/receiver.h"
 
 namespace scd {
 namespace {
+
+constexpr double kBytesOfGigabit = 1e9 / 8;
 
 TransferToken random_token() {
   TransferToken token;
@@ -54,10 +57,6 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
 
 }  // namespace
 
-CodecChoice Receiver::Transfer::codec() const {
-  return job->request.mode == TransferMode::kExact ? CodecChoice{.id = CodecId::kRaw, .rank = {}} : job->request.codec;
-}
-
 void Receiver::begin_try(Transfer& transfer) {
   ++transfer.generation;
   transfer.finished = false;
@@ -74,11 +73,32 @@ void Receiver::begin_try(Transfer& transfer) {
 void Receiver::shake_hands(Transfer& transfer) {
   transfer.info = endpoints_.info(*transfer.endpoint);
   if (transfer.info == nullptr) return ask_info(*transfer.endpoint, transfer.key());
+  choose_codec(transfer);
+  if (!transfer.decision.codec) return fail_try(transfer, check_same_model(args_.consumer, *transfer.info).failure());
   const bool exact = transfer.job->request.mode == TransferMode::kExact;
   auto decoder = make_transfer_decoder(args_.consumer, transfer.codec().id, exact, *transfer.info);
   if (!decoder) return fail_try(transfer, decoder.failure());
   transfer.decoder = std::move(decoder).value();
   lease_slots(transfer);
+}
+
+void Receiver::choose_codec(Transfer& transfer) {
+  const CompletionRequest& request = transfer.job->request;
+  const v1::GetProducerInfoResponse& producer = *transfer.info;
+  transfer.decision = args_.codecs.choose({.mode = request.mode,
+                                           .codec = request.codec,
+                                           .level_open = request.level_open,
+                                           .form_open = request.form_open,
+                                           .same_model = check_same_model(args_.consumer, producer).ok(),
+                                           .artifact_fits = artifact_fits(args_.consumer, producer),
+                                           .tokens = transfer.wish.handover_tokens,
+                                           .declared_bytes_per_second = producer.bandwidth_gbps() * kBytesOfGigabit});
+  if (!transfer.decision.changed) return;
+  log_info("codec_chosen", {{"endpoint", endpoints_.address(*transfer.endpoint)},
+                            {"codec", to_string(transfer.codec().id)},
+                            {"level", transfer.codec().rank.level},
+                            {"packed", transfer.codec().rank.packed},
+                            {"reason", transfer.decision.reason}});
 }
 
 void Receiver::lease_slots(Transfer& transfer) {
@@ -135,7 +155,7 @@ void Receiver::open_stream(Transfer& transfer) {
 v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
   v1::PrefillCommand command;
   v1::StartPrefill& start = *command.mutable_start();
-  const CodecChoice codec = transfer.codec();
+  const CodecChoice& codec = transfer.codec();
   const auto& prompt = transfer.job->request.prompt;
   start.set_request_id(transfer.job->id);
   start.set_generation(transfer.generation);
@@ -145,6 +165,7 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
   start.set_skip_tokens(static_cast<uint32_t>(transfer.wish.skip_tokens));
   start.mutable_codec()->set_codec(static_cast<v1::Codec>(codec.id));
   start.mutable_codec()->set_level(static_cast<uint32_t>(codec.rank.level));
+  start.mutable_codec()->set_form(codec.rank.packed ? v1::CODE_FORM_PACKED : v1::CODE_FORM_UNSPECIFIED);
   start.mutable_codec()->mutable_rank()->set_key(static_cast<uint32_t>(codec.rank.key));
   start.mutable_codec()->mutable_rank()->set_value(static_cast<uint32_t>(codec.rank.value));
   start.mutable_codec()->mutable_rank()->set_hidden(static_cast<uint32_t>(codec.rank.hidden));
@@ -169,6 +190,7 @@ void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
   transfer.clock.emplace(arrived.started_at, arrived.received_at);
   TransferPlan plan{.endpoint = endpoints_.address(*transfer.endpoint),
                     .codec = transfer.codec(),
+                    .codec_reason = transfer.decision.reason,
                     .encoder_id = transfer.decoder->encoder_id(),
                     .decoder = transfer.decoder,
                     .first_token = accepted.first_token(),

@@ -108,20 +108,25 @@ grpc::ServerUnaryReactor* CompletionService::ListModels(grpc::CallbackServerCont
   return reactor;
 }
 
+CodecDecision CompletionService::default_codec() const {
+  const CodecOptions& options = args_.validation.config.codec;
+  const auto id = configured_codec(options);
+  if (!id) return options.mode == CodecMode::kAuto ? args_.facts.codec() : CodecDecision{};
+  const RankCaps rank{options.rank.key, options.rank.value, options.rank.hidden, args_.validation.level};
+  return {.codec = CodecChoice{*id, rank}};
+}
+
 grpc::ServerUnaryReactor* CompletionService::GetServerInfo(grpc::CallbackServerContext* context,
                                                            const v1::GetServerInfoRequest*,
                                                            v1::GetServerInfoResponse* response) {
   const ServerCounters counters = args_.facts.counters();
-  const CodecOptions& codec = args_.validation.config.codec;
-  std::optional<CodecChoice> configured;
-  if (const auto id = configured_codec(codec)) {
-    configured = CodecChoice{*id, {codec.rank.key, codec.rank.value, codec.rank.hidden, args_.validation.level}};
-  }
+  const CodecDecision codec = default_codec();
   response->set_version(SCD_VERSION);
   response->set_model(args_.validation.model_name);
   response->set_device("cpu");
   response->set_precision(args_.facts.precision);
-  *response->mutable_codec() = to_proto(configured);
+  *response->mutable_codec() = to_proto(codec.codec);
+  response->set_codec_reason(codec.reason);
   for (const EndpointFacts& facts : args_.facts.endpoints()) {
     v1::PrefillEndpoint& endpoint = *response->add_prefill_endpoints();
     endpoint.set_address(facts.address);

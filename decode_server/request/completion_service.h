@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/model/fingerprint.h"
+#include "decode_server/codec_policy.h"
 #include "decode_server/counters.h"
 #include "decode_server/request/admission.h"
 #include "decode_server/request/validation.h"
@@ -25,6 +26,7 @@ struct ServerFacts {
   int32_t kv_pages = 0;
   std::function<ServerCounters()> counters;
   std::function<std::vector<EndpointFacts>()> endpoints;
+  std::function<CodecDecision()> codec;  // where the configuration leaves it to the server
 };
 
 // Complete and CompleteStream are raw, so that a message gRPC would refuse with INTERNAL (a string that is not UTF-8)
@@ -62,6 +64,7 @@ class CompletionService final : public RawCompletionService {
                       const std::shared_ptr<DecodeJob>& job);
   ServingClock::time_point deadline_of(grpc::CallbackServerContext* context, ServingClock::time_point now) const;
   std::string echo_of(const v1::CompleteRequest& request) const;
+  CodecDecision default_codec() const;  // of requests without an override
 
   const Args args_;
   std::atomic<uint64_t> next_id_;

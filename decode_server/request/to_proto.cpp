@@ -3,6 +3,8 @@
 #include <chrono>
 #include <cstdio>
 
+#include "common/codec/registry.h"
+
 namespace scd {
 namespace {
 
@@ -36,6 +38,7 @@ v1::TransferAccount to_proto(const TransferAccount& account) {
   const v1::CodecChoice codec = to_proto(account.codec);
   proto.set_codec(codec.codec());
   proto.set_level(codec.level());
+  proto.set_form(codec.form());
   if (codec.has_rank()) *proto.mutable_rank() = codec.rank();
   proto.set_wire_bytes(static_cast<uint64_t>(account.wire_bytes));
   proto.set_wire_messages(static_cast<uint32_t>(account.wire_messages));
@@ -52,6 +55,7 @@ v1::TransferAccount to_proto(const TransferAccount& account) {
   proto.set_orchestration_ms(account.times.orchestration_ms);
   proto.set_ttft_ms(account.times.total_ms);
   proto.set_fallback_reason(account.fallback_reason);
+  proto.set_codec_reason(account.codec_reason);
   proto.set_prefill_endpoint(account.prefill_endpoint);
   for (const TransferSpan& span : account.timeline) {
     v1::Span& added = *proto.add_timeline();
@@ -78,7 +82,8 @@ v1::CodecChoice to_proto(const std::optional<CodecChoice>& codec) {
   }
   proto.set_codec(static_cast<v1::Codec>(codec->id));
   proto.set_level(static_cast<uint32_t>(codec->rank.level));
-  if (codec->rank == RankCaps{.level = codec->rank.level}) return proto;
+  if (has_levels(codec->id)) proto.set_form(codec->rank.packed ? v1::CODE_FORM_PACKED : v1::CODE_FORM_ENTROPY);
+  if (codec->rank == RankCaps{.level = codec->rank.level, .packed = codec->rank.packed}) return proto;
   proto.mutable_rank()->set_key(static_cast<uint32_t>(codec->rank.key));
   proto.mutable_rank()->set_value(static_cast<uint32_t>(codec->rank.value));
   proto.mutable_rank()->set_hidden(static_cast<uint32_t>(codec->rank.hidden));

@@ -149,6 +149,7 @@ void set_codec(const ValidationContext& context, std::optional<CodecId> id, cons
   }
   checked.mode = TransferMode::kCodec;
   checked.codec = {.id = *id, .rank = needs_artifact(*id) ? rank : RankCaps{}};
+  checked.form_open = has_levels(*id);
   if (needs_artifact(*id)) {
     checked.exact_layers = context.exact_layers;
     checked.predicts = context.predicts;
@@ -157,6 +158,29 @@ void set_codec(const ValidationContext& context, std::optional<CodecId> id, cons
     check.fail({ErrorCode::kFailedPrecondition,
                 "codec: this server has no artifact for " + std::string(to_string(*id)) + "; set codec.artifact"});
   }
+}
+
+// A level that is named is one of the artifact's: that is a choice as well.
+void set_configured_codec(const ValidationContext& context, const RankCaps& rank, CompletionRequest& checked,
+                          Checker& check) {
+  const CodecOptions& options = context.config.codec;
+  const bool automatic = options.mode == CodecMode::kAuto;
+  const std::optional<CodecId> id =
+      automatic ? context.artifact_codec.value_or(CodecId::kRaw) : configured_codec(options);
+  set_codec(context, id, rank, checked, check);
+  checked.level_open = true;
+  if (automatic && (options.level < 0 || !needs_artifact(*id))) checked.mode = TransferMode::kAuto;
+}
+
+void set_form(const v1::CodecChoice& choice, CompletionRequest& checked, Checker& check) {
+  if (choice.form() == v1::CODE_FORM_UNSPECIFIED) return;
+  if (!v1::CodeForm_IsValid(choice.form()) || !checked.form_open) {
+    check.fail("codec.choice.form", std::to_string(static_cast<int>(choice.form())) +
+                                        "; expected CODE_FORM_UNSPECIFIED, or with CODEC_RD and CODEC_KVTC "
+                                        "CODE_FORM_ENTROPY or CODE_FORM_PACKED");
+  }
+  checked.codec.rank.packed = choice.form() == v1::CODE_FORM_PACKED;
+  checked.form_open = false;
 }
 
 void codec_of(const ValidationContext& context, const v1::CodecOverride& codec, CompletionRequest& checked,
@@ -169,9 +193,7 @@ void codec_of(const ValidationContext& context, const v1::CodecOverride& codec, 
     return;
   }
   if (codec.override_case() != v1::CodecOverride::kChoice) {
-    set_codec(context, configured_codec(options), configured, checked, check);
-    checked.level_open = true;
-    return;
+    return set_configured_codec(context, configured, checked, check);
   }
   const v1::CodecChoice& choice = codec.choice();
   for (const uint32_t rank : {choice.rank().key(), choice.rank().value(), choice.rank().hidden()}) {
@@ -198,6 +220,7 @@ void codec_of(const ValidationContext& context, const v1::CodecOverride& codec, 
   }
   configured.level = static_cast<int32_t>(choice.level());
   set_codec(context, id, configured, checked, check);
+  set_form(choice, checked, check);
 }
 
 }  // namespace
@@ -261,9 +284,6 @@ Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequ
   const int64_t context_length = context.model.max_positions;
   if (tokens >= context_length) {
     return wrong(request.has_text() ? "text" : "token_ids", too_long(tokens, context_length));
-  }
-  if (checked.level_open && context.policy != nullptr && checked.codec.id == context.artifact_codec) {
-    checked.codec.rank.level = context.policy->choose(tokens);
   }
   checked.stop.max_tokens = static_cast<int32_t>(std::min<int64_t>(checked.stop.max_tokens, context_length - tokens));
   const int64_t capacity = int64_t{context.config.kv_cache.pages} * kPageTokens;

@@ -9,7 +9,6 @@
 #include "common/tokenizer/tokenizer.h"
 #include "decode_server/completion.h"
 #include "decode_server/config.h"
-#include "decode_server/level_policy.h"
 #include "scd/v1/completion.pb.h"
 
 namespace scd {
@@ -25,10 +24,10 @@ struct ValidationContext {
   int32_t level = 0;                        // where a request names none
   std::optional<int32_t> exact_layers{};    // that its calibration has the consumer compute
   bool predicts = false;                    // from the residual stream of those layers
-  const LevelPolicy* policy = nullptr;      // of its levels
 };
 
-// What is asked of prefill servers when a request says nothing; nothing where the configuration is `oracle`.
+// What is asked of prefill servers when a request says nothing; nothing where the configuration is `oracle` or
+// `auto`.
 std::optional<CodecId> configured_codec(const CodecOptions& options);
 
 // Fills everything but the prompt. INVALID_ARGUMENT says field, value and what would be right; NOT_FOUND for another

@@ -84,7 +84,7 @@ class PrefillCall final : public PrefillReactor {
       return job.fail({ErrorCode::kInvalidArgument, "set_level: a level or rank that does not exist"});
     }
     job.set_rank({static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()),
-                  static_cast<int32_t>(rank.hidden()), static_cast<int32_t>(level)});
+                  static_cast<int32_t>(rank.hidden()), static_cast<int32_t>(level), job.request.codec.rank.packed});
   }
 
   // The consumer writes nothing more.
@@ -180,6 +180,7 @@ grpc::ServerUnaryReactor* PrefillService::GetProducerInfo(grpc::CallbackServerCo
   response->set_data_plane_address(producer.data_plane);
   response->set_code_cache_bytes(load.code_cache_bytes);
   response->set_draining(load.draining);
+  response->set_bandwidth_gbps(producer.bandwidth_gbps);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -83,9 +83,14 @@ Result<CodecChoice> read_codec(const v1::CodecChoice& choice, const Producer& pr
     return invalid("level " + std::to_string(choice.level()) + " does not exist; this codec has " +
                    std::to_string(levels));
   }
-  return CodecChoice{*id,
-                     {static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()),
-                      static_cast<int32_t>(rank.hidden()), static_cast<int32_t>(choice.level())}};
+  const bool packed = choice.form() == v1::CODE_FORM_PACKED;
+  if (!v1::CodeForm_IsValid(choice.form()) || (packed && !has_levels(*id))) {
+    return invalid("codec " + std::string(to_string(*id)) + " has no form " + std::to_string(choice.form()));
+  }
+  return CodecChoice{
+      *id,
+      {static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()), static_cast<int32_t>(rank.hidden()),
+       static_cast<int32_t>(choice.level()), packed}};
 }
 
 void compare(std::string& differences, const std::string& what, const std::string& expected, const std::string& ours) {

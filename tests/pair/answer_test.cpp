@@ -196,7 +196,7 @@ TEST_F(PairTest, the_account_adds_up_and_shows_what_overlapped) {
   }
 }
 
-TEST_F(PairTest, exact_is_raw_for_one_model_and_local_for_two) {
+TEST_F(PairTest, exact_is_raw_over_an_unknown_link_for_one_model_and_local_for_two) {
   start();
   auto request = greedy_request(200);
   request.mutable_codec()->set_exact(true);

@@ -82,6 +82,7 @@ DecodeConfig PairTest::decode_config() {
   config.model.directory = base_model();
   config.model.precision = Precision::kBF16;  // on every CPU: raw codes are exact
   config.kv_cache.pages = 1024;
+  config.codec.mode = CodecMode::kRaw;  // whatever this machine's load makes of the link
   config.codec.sinks = 16;
   config.codec.suffix_tokens = 16;
   config.prefill.credit_messages = 4;

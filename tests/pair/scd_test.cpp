@@ -5,8 +5,7 @@
 #include <cmath>
 
 #include "artifact_models.h"
-#include "pair.h"
-#include "tests/unit/codec/rd_samples.h"
+#include "rd_pair.h"
 
 namespace scd::testing {
 namespace {
@@ -53,26 +52,6 @@ void write_identity_artifact(const std::filesystem::path& model, const std::file
   write_artifact(directory, encoder, decoder);
 }
 
-// Codes are the state itself, quantised ever more coarsely.
-void write_rd_artifact(const std::filesystem::path& model, const std::filesystem::path& directory,
-                       const LayerPlan& plan) {
-  ArtifactEncoder encoder;
-  encoder.codec = CodecId::kRd;
-  encoder.producer = model_identity(model);
-  encoder.model = codec_model(model);
-  encoder.fitted_with = encoder.producer.weights;
-  RdSample sample = sample_rd(encoder.model, plan, {0.004f, 0.06f, 0.5f});
-  encoder.rd = std::move(sample.encoder);
-  ArtifactDecoder decoder;
-  decoder.codec = CodecId::kRd;
-  decoder.producer = decoder.consumer = encoder.producer;
-  decoder.producer_model = decoder.model = encoder.model;
-  decoder.rd = std::move(sample.decoder);
-  decoder.levels = {{900, 2, 0.001}, {500, 4, 0.01}, {250, 8, 0.1}};
-  decoder.prediction = decoder.levels.front();
-  write_artifact(directory, encoder, decoder);
-}
-
 class ScdPairTest : public PairTest {
  protected:
   std::filesystem::path artifact() {
@@ -86,25 +65,8 @@ class ScdPairTest : public PairTest {
   }
 };
 
-class RdPairTest : public PairTest {
- protected:
-  RdPairTest() { write_artifact_of(layer_by_layer(codec_model(base_model()).layers, 1)); }
-  void write_artifact_of(const LayerPlan& plan) {
-    std::filesystem::remove_all(artifact());
-    write_rd_artifact(base_model(), artifact(), plan);
-  }
-  std::filesystem::path artifact() { return root() / "rd"; }
-  void start_rd(const ChangeDecode& change = {}) {
-    start_decode([&](DecodeConfig& config) {
-      config.codec.mode = CodecMode::kRd;
-      config.codec.artifact = artifact();
-      if (change) change(config);
-    });
-  }
-};
-
 TEST_F(RdPairTest, every_level_answers_with_fewer_bytes_than_the_one_before) {
-  start_prefill([this](PrefillConfig& config) { config.codec.artifact = artifact(); });
+  start_rd_prefill();
   start_rd();
   auto request = greedy_request(300);
   request.set_logprobs(5);
@@ -143,12 +105,13 @@ TEST_F(RdPairTest, every_plan_rebuilds_the_consumers_state) {
                                      {1, {{1, 1, true}, {2, 1}, {3, layers - 3, true}}}};
   for (const LayerPlan& plan : plans) {
     write_artifact_of(plan);
-    start_prefill([this](PrefillConfig& config) { config.codec.artifact = artifact(); });
+    start_rd_prefill();
     start_rd();
     auto request = greedy_request(300);
     request.set_logprobs(5);
     const auto alone = complete_alone(request);
     request.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_RD);
+    request.mutable_codec()->mutable_choice()->set_form(v1::CODE_FORM_ENTROPY);
     for (const bool stored : {false, true}) {
       const auto coded = complete(request);
       EXPECT_EQ(coded.finish().transfer().fallback_reason(), "") << to_string(plan);

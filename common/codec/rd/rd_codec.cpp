@@ -110,7 +110,8 @@ void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer
     kernels::gemm_f32(
         {.a = maps.map.top(components), .b = source.view(), .c = codes.view(), .transpose_b = true, .beta = 1.0f});
   }
-  quantiser_.encode(number, caps.level, std::as_const(codes).view(), out);
+  quantiser_.encode(number, caps.level, std::as_const(codes).view(), out,
+                    caps.packed ? RdForm::kPacked : RdForm::kEntropy);
 }
 
 RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id)

@@ -24,37 +24,29 @@ CodecOptions options(int32_t level, double max_kl, int64_t target_ms) {
 }
 
 TEST(LevelPolicy, WithoutATargetOrAMeasurementTheLevelIsFixed) {
-  LevelPolicy none(options(-1, 0, 0), three_levels());
-  none.observe(1000, milliseconds(1));
-  EXPECT_EQ(none.choose(1000), 1);  // the middle one
+  const LevelPolicy none(options(-1, 0, 0), three_levels());
+  EXPECT_EQ(none.choose(1000, 1e6), 1);  // the middle one
   const LevelPolicy unmeasured(options(-1, 0.1, 50), three_levels());
-  EXPECT_EQ(unmeasured.choose(1000), 1);  // the coarsest within max_kl
+  EXPECT_EQ(unmeasured.choose(1000, 0), 1);  // the coarsest within max_kl
 }
 
 TEST(LevelPolicy, TheFinestLevelThatCrossesTheLinkInTimeIsTaken) {
-  LevelPolicy policy(options(-1, 0, 100), three_levels());
-  policy.observe(10'000'000, milliseconds(1000));  // 10 MB/s: 1 MB in 100 ms
-  EXPECT_EQ(policy.choose(1000), 0);
-  EXPECT_EQ(policy.choose(1001), 1);
-  EXPECT_EQ(policy.choose(2001), 2);
-  EXPECT_EQ(policy.choose(1'000'000), 2);  // nothing is in time: the fewest bytes
+  const LevelPolicy policy(options(-1, 0, 100), three_levels());
+  const double rate = 1e7;  // 1 MB in 100 ms
+  EXPECT_EQ(policy.choose(1000, rate), 0);
+  EXPECT_EQ(policy.choose(1001, rate), 1);
+  EXPECT_EQ(policy.choose(2001, rate), 2);
+  EXPECT_EQ(policy.choose(1'000'000, rate), 2);  // nothing is in time: the fewest bytes
 }
 
 TEST(LevelPolicy, MaxKlBoundsWhatASlowLinkMayCost) {
-  LevelPolicy policy(options(-1, 0.1, 100), three_levels());
-  policy.observe(1000, milliseconds(1000));
-  EXPECT_EQ(policy.choose(1000), 1);
+  const LevelPolicy policy(options(-1, 0.1, 100), three_levels());
+  EXPECT_EQ(policy.choose(1000, 1000), 1);
 }
 
-TEST(LevelPolicy, ANamedLevelIsKeptAndMeasurementsAverage) {
-  LevelPolicy named(options(0, 0, 100), three_levels());
-  named.observe(1000, milliseconds(1000));
-  EXPECT_EQ(named.choose(1000), 0);
-  LevelPolicy policy(options(-1, 0, 100), three_levels());
-  policy.observe(10'000'000, milliseconds(1000));
-  policy.observe(0, milliseconds(1000));  // says nothing
-  policy.observe(1'000, milliseconds(1000));
-  EXPECT_EQ(policy.choose(1000), 1);  // a fifth of the way down: 8 MB/s
+TEST(LevelPolicy, ANamedLevelIsKept) {
+  const LevelPolicy named(options(0, 0, 100), three_levels());
+  EXPECT_EQ(named.choose(1000, 1000), 0);
 }
 
 TEST(LevelPolicy, WhatTheArtifactCannotGiveIsRefused) {

@@ -80,7 +80,7 @@ class ReceiverTest : public ::testing::Test {
     info.set_chunk_tokens(16);
     producer_ = std::make_unique<Producer>(std::move(info), network_, std::move(script));
     config_.prefill.endpoints = {producer_->address()};
-    receiver_ = std::make_unique<Receiver>(Receiver::Args{config_, consumer_, *transport_, compute_});
+    receiver_ = std::make_unique<Receiver>(Receiver::Args{config_, consumer_, *transport_, compute_, codecs_});
   }
   uint64_t start() {
     auto job = std::make_shared<DecodeJob>(++last_id_, ServingClock::now(), std::make_shared<NoSink>());
@@ -104,6 +104,7 @@ class ReceiverTest : public ::testing::Test {
   LoopbackNetwork network_;
   std::unique_ptr<Transport> transport_ = make_loopback_transport(testing::loopback_options(), network_);
   FakeCompute compute_;
+  CodecPolicy codecs_{CodecOptions{}, nullptr, {}};
   std::unique_ptr<Producer> producer_;
   std::unique_ptr<Receiver> receiver_;
   uint64_t last_id_ = 0;

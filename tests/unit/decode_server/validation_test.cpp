@@ -57,7 +57,7 @@ TEST_F(ValidationTest, unset_fields_get_their_documented_defaults) {
   EXPECT_FLOAT_EQ(checked.value().sampling.repetition_penalty, 1.0f);
   EXPECT_EQ(checked.value().sampling.logprobs, -1);
   EXPECT_EQ(checked.value().prompt, tokenizer_.encode("hello"));
-  EXPECT_EQ(checked.value().mode, TransferMode::kCodec);
+  EXPECT_EQ(checked.value().mode, TransferMode::kAuto);
 }
 
 TEST_F(ValidationTest, refuses_a_missing_or_empty_prompt) {
@@ -202,6 +202,43 @@ TEST_F(ValidationTest, a_level_is_one_of_the_artifacts) {
   choice.set_codec(v1::CODEC_INT4);
   choice.set_level(1);
   expect_refused("codec.choice.level");
+}
+
+TEST_F(ValidationTest, the_server_chooses_what_nobody_named) {
+  EXPECT_EQ(check().value().codec.id, CodecId::kRaw);
+  EXPECT_TRUE(check().value().needs_one_model());
+  artifact_codec_ = CodecId::kRd;
+  levels_ = 3;
+  EXPECT_EQ(check().value().mode, TransferMode::kAuto);
+  EXPECT_EQ(check().value().codec.id, CodecId::kRd);
+  EXPECT_TRUE(check().value().level_open);
+  EXPECT_FALSE(check().value().needs_one_model());
+  config_.codec.level = 1;
+  EXPECT_EQ(check().value().mode, TransferMode::kCodec);
+  config_.codec.level = -1;
+  config_.codec.mode = CodecMode::kRaw;
+  EXPECT_EQ(check().value().mode, TransferMode::kCodec);
+  EXPECT_EQ(check().value().codec.id, CodecId::kRaw);
+  config_.codec.mode = CodecMode::kOracle;
+  EXPECT_EQ(check().value().mode, TransferMode::kOracle);
+}
+
+TEST_F(ValidationTest, a_form_is_named_of_codecs_that_have_forms) {
+  artifact_codec_ = CodecId::kRd;
+  v1::CodecChoice& choice = *request_.mutable_codec()->mutable_choice();
+  choice.set_codec(v1::CODEC_RD);
+  EXPECT_TRUE(check().value().form_open);
+  choice.set_form(v1::CODE_FORM_PACKED);
+  EXPECT_FALSE(check().value().form_open);
+  EXPECT_TRUE(check().value().codec.rank.packed);
+  choice.set_form(v1::CODE_FORM_ENTROPY);
+  EXPECT_FALSE(check().value().form_open);
+  EXPECT_FALSE(check().value().codec.rank.packed);
+  choice.set_form(static_cast<v1::CodeForm>(9));
+  expect_refused("codec.choice.form");
+  choice.set_form(v1::CODE_FORM_PACKED);
+  choice.set_codec(v1::CODEC_RAW);
+  expect_refused("codec.choice.form");
 }
 
 }  // namespace

@@ -102,6 +102,13 @@ TEST_F(StartTest, ACodecThatIsNotOfferedIsUnimplemented) {
   EXPECT_EQ(refusal().code, ErrorCode::kUnimplemented);
 }
 
+TEST_F(StartTest, AFormThatTheCodecDoesNotHaveIsInvalid) {
+  start_.mutable_codec()->set_form(v1::CODE_FORM_PACKED);
+  expect_invalid("codec raw has no form 2");
+  start_.mutable_codec()->set_form(static_cast<v1::CodeForm>(7));
+  expect_invalid("codec raw has no form 7");
+}
+
 TEST_F(StartTest, FingerprintsThatDifferAreEachNamedWithBothValues) {
   start_.mutable_expected_model()->set_weights("aaaa");
   start_.mutable_expected_model()->set_tokenizer("other");
