@@ -33,30 +33,43 @@ void print_units(const RdCalibrationResult& result) {
 }
 
 void print_levels(const RdCalibrationResult& result) {
-  TextTable table({"consumer", "level", "bytes/token", "vs BF16", "KL (held out)"});
+  TextTable table({"consumer", "level", "bytes/token", "vs BF16", "KL (held out)", "KL by the fit", "bits over bound"});
+  double unpredictable = 0;
+  for (const RdUnitReport& unit : result.units) unpredictable += unit.unpredictable;
   for (const ArtifactDecoder& decoder : result.decoders) {
     for (size_t level = 0; level < decoder.levels.size(); ++level) {
       const CodecPrediction& prediction = decoder.levels[level];
+      const RateBound* bound = level < result.bounds.size() ? &result.bounds[level] : nullptr;
       table.add_row({decoder.consumer.weights.substr(0, 8), std::to_string(level),
                      format_fixed(prediction.bytes_per_token, 0), format_fixed(prediction.ratio_to_bf16, 1) + "x",
-                     format_fixed(prediction.kl, 4)});
+                     format_fixed(prediction.kl, 4),
+                     bound == nullptr ? "-" : format_fixed(unpredictable + bound->distortion, 4),
+                     bound == nullptr ? "-" : format_percent(bound->bits / bound->bound_bits - 1)});
     }
   }
   std::cout << "\n";
   table.print(std::cout);
 }
 
-nlohmann::ordered_json level_row(const ArtifactDecoder& decoder, size_t level, double seconds) {
+nlohmann::ordered_json level_row(const RdCalibrationResult& result, const ArtifactDecoder& decoder, size_t level,
+                                 double seconds) {
   const CodecPrediction& prediction = decoder.levels[level];
-  return {{"codec", to_string(decoder.codec)},
-          {"level", level},
-          {"task", "calibration"},
-          {"consumer", decoder.consumer.weights},
-          {"kl_text", prediction.kl},
-          {"bytes_per_token", prediction.bytes_per_token},
-          {"ratio_to_bf16", prediction.ratio_to_bf16},
-          {"tokens", decoder.calibration.tokens},
-          {"calibration_ms", seconds * 1000}};
+  nlohmann::ordered_json row = {{"codec", to_string(decoder.codec)},
+                                {"level", level},
+                                {"task", "calibration"},
+                                {"consumer", decoder.consumer.weights},
+                                {"kl_text", prediction.kl},
+                                {"bytes_per_token", prediction.bytes_per_token},
+                                {"ratio_to_bf16", prediction.ratio_to_bf16},
+                                {"tokens", decoder.calibration.tokens},
+                                {"calibration_ms", seconds * 1000}};
+  if (level < result.bounds.size()) {
+    const RateBound& bound = result.bounds[level];
+    row.update({{"bits_per_token", bound.bits},
+                {"gaussian_bits_per_token", bound.bound_bits},
+                {"kl_of_quantising", bound.distortion}});
+  }
+  return row;
 }
 
 std::vector<LayerPlan> plans_of(const RdCommandOptions& options, int32_t layers) {
@@ -74,17 +87,47 @@ std::vector<LayerPlan> plans_of(const RdCommandOptions& options, int32_t layers)
   return plans;
 }
 
+// "exact 0-4, groups of 3, native 12-24"
+std::string outline(const LayerPlan& plan) {
+  std::string text = plan.exact_layers == 0 ? "nothing exact" : "exact 0-" + std::to_string(plan.exact_layers - 1);
+  int32_t group = 0;
+  for (const CodedUnit& unit : plan.units) group = std::max(group, unit.residual ? 0 : unit.layers);
+  text += group == 1 ? ", each layer alone" : ", groups of " + std::to_string(group);
+  for (const CodedUnit& unit : plan.units) {
+    if (unit.residual) {
+      text += ", native " + std::to_string(unit.first_layer) + "-" + std::to_string(unit.end() - 1);
+    }
+  }
+  return text + (plan.predicted ? "" : ", nothing predicted");
+}
+
+nlohmann::ordered_json search_row(const RdCalibrationResult& result, const RdPlanReport& report, size_t level) {
+  const CodecPrediction& prediction = report.levels[level];
+  return {{"codec", to_string(result.encoder.codec)},
+          {"level", level},
+          {"task", "search"},
+          {"plan", outline(report.plan)},
+          {"variant", to_string(report.variant)},
+          {"native_share", report.native_share},
+          {"rebuild_us_per_token", report.rebuild_us},
+          {"kl_text", prediction.kl},
+          {"bytes_per_token", prediction.bytes_per_token},
+          {"ratio_to_bf16", prediction.ratio_to_bf16},
+          {"tokens", result.encoder.calibration.tokens}};
+}
+
 void print_search(const RdCalibrationResult& result) {
   if (result.search.empty()) return;
-  TextTable table({"plan", "native", "us/token", "KL (validation) at level: bytes/token", "KL gained per ms"});
+  TextTable table(
+      {"plan", "variant", "native", "us/token", "KL (validation) at level: bytes/token", "KL gained per ms"});
   for (const RdPlanReport& report : result.search) {
     std::string levels;
     for (const CodecPrediction& level : report.levels) {
       levels +=
           (levels.empty() ? "" : "  ") + format_fixed(level.kl, 3) + ": " + format_fixed(level.bytes_per_token, 0);
     }
-    table.add_row({to_string(report.plan), format_percent(report.native_share), format_fixed(report.rebuild_us, 0),
-                   levels, format_fixed(1000 * report.score, 2)});
+    table.add_row({outline(report.plan), std::string(to_string(report.variant)), format_percent(report.native_share),
+                   format_fixed(report.rebuild_us, 0), levels, format_fixed(1000 * report.score, 2)});
   }
   table.print(std::cout);
   std::cout << "\n";
@@ -152,6 +195,9 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
                   "Most of its layers that a searched plan may have the consumer run over the prefix")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  list("--variants", options.variants,
+       "Ways to fit, each but full without a part of it, to see what the part is worth: full, no-metric, no-weights, "
+       "head-shared, fixed-rank, principal-components; several: a search");
   command.add_flag("--no-prediction", options.no_prediction,
                    "Predict nothing from the consumer's first layers: all is in the codes");
 }
@@ -162,12 +208,15 @@ void check_rd_options(const RdCommandOptions& options) {
     throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
   }
   for (const std::string& native : options.native) (void)parse_spans(native);
+  for (const std::string& variant : options.variants) (void)parse_rd_variant(variant);
 }
 
 void calibrate_and_write_rd(RdCommand command) {
   const auto start = std::chrono::steady_clock::now();
   RdCalibrationOptions& options = command.options.calibration;
   options.plans = plans_of(command.options, command.inputs.front().consumer.config().layers);
+  options.variants.clear();
+  for (const std::string& variant : command.options.variants) options.variants.push_back(parse_rd_variant(variant));
   RdCalibrationResult result = command.encoder == nullptr
                                    ? calibrate_rd(command.inputs, options)
                                    : calibrate_rd_consumer(command.inputs.front(), *command.encoder, options);
@@ -176,9 +225,14 @@ void calibrate_and_write_rd(RdCommand command) {
   print_units(result);
   print_levels(result);
   Report report;
+  for (const RdPlanReport& searched : result.search) {
+    for (size_t level = 0; level < searched.levels.size(); ++level) {
+      report.add_row(search_row(result, searched, level));
+    }
+  }
   for (const ArtifactDecoder& decoder : result.decoders) {
     for (size_t level = 0; level < decoder.levels.size(); ++level) {
-      report.add_row(level_row(decoder, level, seconds));
+      report.add_row(level_row(result, decoder, level, seconds));
     }
   }
   report.write(command.json);

@@ -16,16 +16,18 @@ class App;
 
 namespace scd {
 
-inline constexpr std::array<std::string_view, 7> kRdOptions{
-    "--ratios", "--exact-layers", "--group", "--native", "--bandwidth-gbps", "--max-native-share", "--no-prediction"};
+inline constexpr std::array<std::string_view, 8> kRdOptions{"--ratios",        "--exact-layers",   "--group",
+                                                            "--native",        "--bandwidth-gbps", "--max-native-share",
+                                                            "--no-prediction", "--variants"};
 
 struct RdCommandOptions {
   RdCalibrationOptions calibration;
-  // Every combination is a plan.
+  // Every combination is a plan, and is fitted in every variant.
   std::vector<int32_t> exact_layers{1};
   std::vector<int32_t> groups{3};
   std::vector<std::string> native{"none"};
   bool no_prediction = false;
+  std::vector<std::string> variants{"full"};
 };
 
 // "8-12+18-24": layers 8 to 12 and 18 to 24; "none": none. Throws Error kInvalidArgument.

@@ -47,6 +47,15 @@ std::string link_name(double gbps) {
   return text.str();
 }
 
+// Of a search: the consumer's compute and the plan, and the variant where it is not the full fit.
+std::string series_of(const Row& row) {
+  if (!row.has("plan")) return codec_of(row.json);
+  std::ostringstream name;
+  name << std::round(100 * row.number("native_share")) << " % native: " << row.text("plan");
+  if (row.has("variant") && row.text("variant") != "full") name << ", " << row.text("variant");
+  return name.str();
+}
+
 LatencyPoint latency_of(const Row& row) {
   LatencyPoint point;
   point.codec = codec_of(row.json);
@@ -68,7 +77,7 @@ LatencyPoint latency_of(const Row& row) {
 
 QualityPoint quality_of(const Row& row) {
   QualityPoint point;
-  point.codec = codec_of(row.json);
+  point.codec = series_of(row);
   point.level = level_of(row.json);
   point.bytes_per_token = row.number("bytes_per_token");
   point.f1 = row.optional("f1");
@@ -118,7 +127,7 @@ void add_row(PlotInput& input, const Row& row) {
     add_quality(input.quality[task], quality_of(row));
   }
   if (!timed && !judged) return;
-  const std::string codec = codec_of(row.json);
+  const std::string codec = series_of(row);
   if (std::ranges::find(input.codecs, codec) == input.codecs.end()) input.codecs.push_back(codec);
 }
 

@@ -16,7 +16,7 @@ namespace scd {
 
 // A codec at a level on one task. At least one of f1 and kl is there.
 struct QualityPoint {
-  std::string codec;  // "rd"
+  std::string codec;  // "rd"; of a calibration's search, the plan
   int32_t level = 0;
   double bytes_per_token = 0;  // 0: nothing is sent
   std::optional<double> f1;    // in [0, 1]

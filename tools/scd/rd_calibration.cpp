@@ -160,6 +160,21 @@ std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inp
   return all;
 }
 
+struct Candidate {
+  const LayerPlan& plan;
+  RdVariant variant;
+};
+
+std::vector<Candidate> candidates_of(const RdCalibrationOptions& options) {
+  std::vector<Candidate> candidates;
+  for (const LayerPlan& plan : options.plans) {
+    for (const RdVariant variant : options.variants) {
+      candidates.push_back({plan, options.codec == CodecId::kKvtc ? RdVariant::kPrincipalComponents : variant});
+    }
+  }
+  return candidates;
+}
+
 double mean_raw_bytes(std::span<const CalibrationInput> inputs, const LayerPlan& plan) {
   double sum = 0;
   for (const CalibrationInput& input : inputs) {
@@ -201,17 +216,18 @@ RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const
   RdCalibrationResult result;
   RdFit best;
   double best_score = -1;
-  for (const LayerPlan& plan : options.plans) {
-    Progress progress("fitting " + to_string(plan));
-    RdFit fit = fit_rd(consumers, plan,
+  for (const Candidate& candidate : candidates_of(options)) {
+    Progress progress("fitting " + to_string(candidate.plan) + ", " + std::string(to_string(candidate.variant)));
+    RdFit fit = fit_rd(consumers, candidate.plan,
                        {.ratios = options.ratios,
-                        .raw_bytes = mean_raw_bytes(inputs, plan),
+                        .raw_bytes = mean_raw_bytes(inputs, candidate.plan),
                         .ridge = options.ridge,
-                        .principal_components = options.codec == CodecId::kKvtc});
+                        .variant = candidate.variant});
     progress.finish();
-    if (options.plans.size() > 1) {
+    if (options.plans.size() * options.variants.size() > 1) {
       result.search.push_back(judge_for_all(inputs, fit, options));
-      const RdPlanReport& report = result.search.back();
+      RdPlanReport& report = result.search.back();
+      report.variant = candidate.variant;
       if (report.native_share > options.max_native_share || report.score <= best_score) continue;
       best_score = report.score;
     }
@@ -225,6 +241,7 @@ RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const
   }
   result.encoder.rd = std::move(best.encoder);
   result.units = std::move(best.units);
+  result.bounds = std::move(best.bounds);
   describe_encoder(result.decoders, result.encoder);
   return result;
 }

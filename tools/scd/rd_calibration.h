@@ -22,16 +22,17 @@ struct RdPlanOptions {
     int32_t last = 0;
   };
   std::vector<Span> native = {};  // rising; run by the consumer from a coded residual stream
-  bool predicted = true;     // what is coded is predicted from the consumer's own residual stream
+  bool predicted = true;          // what is coded is predicted from the consumer's own residual stream
 };
 // Throws Error kInvalidArgument saying what does not fit a model of so many layers.
 LayerPlan make_plan(const RdPlanOptions& options, int32_t layers);
 
 struct RdCalibrationOptions {
-  CodecId codec = CodecId::kRd;  // or kKvtc: principal components of the producer's state instead of the regression
+  CodecId codec = CodecId::kRd;  // or kKvtc, whose only variant is kPrincipalComponents
   // One, or those to search among: all are fitted and measured on validation text, and the one with the most KL gained
   // per time stays, where the time is that of the bytes at bandwidth_gbps and of the consumer's work.
   std::vector<LayerPlan> plans;
+  std::vector<RdVariant> variants{RdVariant::kFull};  // ways to fit; several are searched with every plan
   double bandwidth_gbps = 1.0;
   double max_native_share = 1.0;                          // of the consumer's layers, run over the prefix
   std::vector<double> ratios{8, 12, 16, 24, 32, 48, 64};  // of BF16 bytes to a level's, by the coder's tables
@@ -44,6 +45,7 @@ struct RdCalibrationOptions {
 // A plan's levels as measured; of several consumers the mean.
 struct RdPlanReport {
   LayerPlan plan;
+  RdVariant variant = RdVariant::kFull;
   double native_share = 0;
   double rebuild_us = 0;  // of the consumer, a token: decoding and native layers
   std::vector<CodecPrediction> levels;
@@ -53,8 +55,9 @@ struct RdPlanReport {
 struct RdCalibrationResult {
   ArtifactEncoder encoder;
   std::vector<ArtifactDecoder> decoders;  // of each consumer; their levels are measured on held-out text
-  std::vector<RdPlanReport> search;       // empty where one plan was given
+  std::vector<RdPlanReport> search;       // empty where there was one plan and variant
   std::vector<RdUnitReport> units;
+  std::vector<RateBound> bounds;  // of the levels
 };
 
 // One encoder for all consumers and a decoder for each: inputs share their producer and text. Same inputs and options,

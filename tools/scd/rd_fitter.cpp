@@ -6,6 +6,7 @@
 #include "common/codec/calibration/predictor_fit.h"
 #include "common/codec/rd/rd_quantiser.h"
 #include "kernels/linear.h"
+#include "tools/scd/calibration.h"
 
 namespace scd {
 namespace {
@@ -24,46 +25,38 @@ Eigen::MatrixXd unit_metric(const RdConsumer& consumer, const AnchoredUnit& of) 
   return metric;
 }
 
-// The same weight for all directions of a layer's keys, and of its values.
-Eigen::MatrixXd isotropic(const Eigen::MatrixXd& metric, Eigen::Index width) {
-  Eigen::VectorXd diagonal(metric.rows());
-  for (Eigen::Index first = 0; first < metric.rows(); first += width) {
-    diagonal.segment(first, width).setConstant(metric.diagonal().segment(first, width).mean());
-  }
-  return diagonal.asDiagonal();
-}
-
-// Transform coding of x itself: the regression of x on x.
-RateFit fit_principal_components(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge) {
-  const Eigen::Index x = moment.source_dims, last = moment.sum.rows() - 1;
-  Eigen::MatrixXd twice(2 * x + 1, 2 * x + 1);
-  const auto copy = [&](Eigen::Index row, Eigen::Index rows, Eigen::Index from_row) {
-    twice.block(row, 0, rows, x) = moment.sum.block(from_row, 0, rows, x);
-    twice.block(row, x, rows, x) = moment.sum.block(from_row, 0, rows, x);
-    twice.block(row, 2 * x, rows, 1) = moment.sum.block(from_row, last, rows, 1);
-  };
-  copy(0, x, 0);
-  copy(x, x, 0);
-  copy(2 * x, 1, last);
-  return fit_rate({twice, x, x}, metric, ridge);
-}
-
 // The mean over consumers of what errors cost them is what a unit's fit is about.
 RateFit fit_unit(std::span<const RdConsumer> consumers, const AnchoredUnit& of, const RdFitOptions& options) {
   std::vector<Eigen::MatrixXd> metrics;
   for (const RdConsumer& consumer : consumers) metrics.push_back(unit_metric(consumer, of));
   const double share = 1.0 / static_cast<double>(consumers.size());
-  if (options.principal_components) {
-    Eigen::MatrixXd metric = isotropic(metrics.front(), consumers.front().metrics.front().keys.rows());
-    for (size_t k = 1; k < metrics.size(); ++k)
-      metric += isotropic(metrics[k], consumers[k].metrics.front().keys.rows());
-    return fit_principal_components(consumers.front().statistics.unit(of).moment(), share * metric, options.ridge);
+  if (options.variant == RdVariant::kPrincipalComponents) {
+    Eigen::MatrixXd metric = share * metrics.front();
+    for (size_t k = 1; k < metrics.size(); ++k) metric += share * metrics[k];
+    return fit_principal_components(consumers.front().statistics.unit(of).moment(), metric, options.ridge);
+  }
+  const bool shared_heads = options.variant == RdVariant::kHeadShared && !of.unit.residual;
+  std::vector<Eigen::MatrixXd> sums;
+  if (shared_heads) {
+    for (const RdConsumer& consumer : consumers) {
+      sums.push_back(
+          with_shared_heads(consumer.statistics.unit(of).moment(), of.unit, codec_model_of(consumer.model.config())));
+    }
   }
   std::vector<RegressionTarget> targets;
   for (size_t k = 0; k < consumers.size(); ++k) {
-    targets.push_back({consumers[k].statistics.unit(of).moment(), metrics[k], share});
+    const RegressionMoment moment = consumers[k].statistics.unit(of).moment();
+    targets.push_back(
+        {{shared_heads ? sums[k] : moment.sum, moment.source_dims, moment.target_dims}, metrics[k], share});
   }
   return fit_rate(targets, options.ridge);
+}
+
+// Components of a layer (or residual stream) at which the finest level has about four bits for each.
+int64_t fixed_rank(const LayerPlan& plan, const RdFitOptions& options) {
+  int32_t coded = 0;
+  for (const CodedUnit& unit : plan.units) coded += unit.residual ? 1 : unit.layers;
+  return std::max<int64_t>(1, std::llround(8 * options.raw_bytes / options.ratios.front() / 4 / coded));
 }
 
 // [components, sampled tokens]
@@ -77,7 +70,9 @@ DenseMatrix sample_codes(const DenseMatrix& sample, const RdUnitEncoder& encoder
   return codes;
 }
 
-void train(const RdStatistics& statistics, std::span<const AnchoredUnit> units, RdEncoderMaps& encoder) {
+// Returns the codes of the sample, by unit.
+std::vector<DenseMatrix> train(const RdStatistics& statistics, std::span<const AnchoredUnit> units,
+                               RdEncoderMaps& encoder) {
   std::vector<DenseMatrix> codes;
   std::vector<ComponentSample> samples;
   for (size_t i = 0; i < units.size(); ++i) {
@@ -90,44 +85,7 @@ void train(const RdStatistics& statistics, std::span<const AnchoredUnit> units, 
     }
   }
   train_tables(samples, encoder.quantiser);
-}
-
-// Entropy of each table's distribution, bits a symbol.
-std::vector<double> bits_of_tables(const RdQuantiserSettings& settings) {
-  std::vector<double> bits(kRdTables);
-  for (size_t table = 0; table < kRdTables; ++table) {
-    for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
-      const double share =
-          settings.frequencies.at(static_cast<int64_t>(table), static_cast<int64_t>(symbol)) / double{kRansTotal};
-      if (share > 0) bits[table] -= share * std::log2(share);
-    }
-  }
-  return bits;
-}
-
-double bits_at(const RdQuantiserSettings& settings, std::span<const double> table_bits, double step) {
-  double bits = 0;
-  for (const std::vector<float>& deviations : settings.deviations) {
-    for (const float deviation : deviations) {
-      const auto ratio = static_cast<float>(deviation / step);
-      if (ratio < kRdSmallestRatio) break;
-      // Above the last table's range every octave costs a bit.
-      const float over = std::max(0.0f, std::log2(ratio / rd_ratio_of(kRdTables - 1)));
-      bits += table_bits[rd_table_of(ratio)] + over;
-    }
-  }
-  return bits;
-}
-
-// The step at which all units cost so many bits a token, by the tables.
-float step_for(const RdQuantiserSettings& settings, double wanted_bits) {
-  const std::vector<double> table_bits = bits_of_tables(settings);
-  double low = -60, high = 60;  // log2 of the step
-  for (int i = 0; i < 60; ++i) {
-    const double middle = (low + high) / 2;
-    (bits_at(settings, table_bits, std::exp2(middle)) > wanted_bits ? low : high) = middle;
-  }
-  return static_cast<float>(std::exp2(high));
+  return codes;
 }
 
 // Components that even the finest level does not send are of no use.
@@ -146,19 +104,29 @@ void drop_unsent(RdUnitEncoder& encoder, std::vector<float>& deviations, float f
 RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const RdFitOptions& options) {
   RdFit fit;
   fit.encoder.plan = plan;
+  std::vector<std::vector<LayerMetric>> metrics;
+  for (const RdConsumer& consumer : consumers) metrics.push_back(metrics_of(options.variant, consumer.metrics));
+  std::vector<RdConsumer> weighted;
+  for (size_t k = 0; k < consumers.size(); ++k) {
+    weighted.push_back({consumers[k].model, consumers[k].statistics, metrics[k]});
+  }
   const RdStatistics& statistics = consumers.front().statistics;  // of x they all say the same
   const std::vector<AnchoredUnit> units = anchored_units(plan);
   for (const AnchoredUnit& of : units) {
-    RateFit rate = fit_unit(consumers, of, options);
+    RateFit rate = fit_unit(weighted, of, options);
+    if (options.variant == RdVariant::kFixedRank) {
+      fix_rank(rate, fixed_rank(plan, options) * (of.unit.residual ? 1 : of.unit.layers));
+    }
     round_to_bf16(rate.encoder.map.values);
     fit.encoder.units.push_back(std::move(rate.encoder));
     fit.encoder.quantiser.deviations.push_back(std::move(rate.deviations));
     fit.units.push_back({of, rate.energy, rate.unpredictable});
   }
-  train(statistics, units, fit.encoder);
+  const std::vector<DenseMatrix> codes = train(statistics, units, fit.encoder);
   for (const double ratio : options.ratios) {
     fit.encoder.quantiser.steps.push_back(step_for(fit.encoder.quantiser, 8 * options.raw_bytes / ratio));
   }
+  fit.bounds = rate_bounds(fit.encoder.quantiser, codes);
   for (size_t i = 0; i < units.size(); ++i) {
     drop_unsent(fit.encoder.units[i], fit.encoder.quantiser.deviations[i], fit.encoder.quantiser.steps.front());
   }

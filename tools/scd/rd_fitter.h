@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "tools/scd/rd_metric.h"
+#include "tools/scd/rd_rate.h"
 #include "tools/scd/rd_statistics.h"
+#include "tools/scd/rd_variants.h"
 
 namespace scd {
 
@@ -21,6 +23,7 @@ struct RdFit {
   RdEncoderMaps encoder;
   std::vector<RdDecoderMaps> decoders;  // of each consumer
   std::vector<RdUnitReport> units;
+  std::vector<RateBound> bounds;  // of the levels, on sampled text
 };
 
 // What is known of a consumer. All that it refers to must outlive it.
@@ -34,7 +37,7 @@ struct RdFitOptions {
   std::vector<double> ratios;  // of raw bytes to a level's, by the coder's tables, rising
   double raw_bytes = 0;        // a token
   double ridge = 1e-4;
-  bool principal_components = false;  // of the producer's state, weighted by layer only, instead of the regression
+  RdVariant variant = RdVariant::kFull;
 };
 
 // One encoder for consumers of one producer, whose errors count alike, and a decoder for each. Statistics are of the

@@ -74,6 +74,25 @@ TEST_F(Plot, labels_are_single_quoted_and_end_nowhere_else) {
   EXPECT_EQ(figure_file_name("../a b/é.json"), "___a_b____json");
 }
 
+TEST_F(Plot, plans_of_a_search_are_series_of_their_own) {
+  const auto row = [](int level, const char* plan, double share, const char* variant) {
+    return Json{{"codec", "rd"},
+                {"level", level},
+                {"task", "search"},
+                {"plan", plan},
+                {"native_share", share},
+                {"variant", variant},
+                {"bytes_per_token", 400 - level},
+                {"kl_text", 0.1 + level}};
+  };
+  const PlotInput input = read_plot_input(
+      {write("search.json", Json::array({row(0, "exact 0-4", 0.133, "full"), row(1, "exact 0-4", 0.133, "full"),
+                                         row(0, "exact 0-4", 0.133, "no-metric"), row(0, "exact 0", 0, "full")}))});
+  EXPECT_THAT(input.codecs,
+              ElementsAre("13 % native: exact 0-4", "13 % native: exact 0-4, no-metric", "0 % native: exact 0"));
+  EXPECT_EQ(input.quality.at("search").size(), 4u);
+}
+
 TEST_F(Plot, rows_of_eval_and_pareto_meet_by_codec_and_level) {
   const PlotInput input = read_plot_input(good_files());
   EXPECT_THAT(input.codecs, ElementsAre("oracle", "raw", "rd"));
