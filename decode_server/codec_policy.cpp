@@ -102,8 +102,9 @@ CodecDecision CodecPolicy::decide(const CodecQuestion& question) {
 }
 
 double CodecPolicy::rate(double declared) const {
-  if (!link_.measured()) return declared;
-  return declared > 0 ? std::min(declared, link_.per_second()) : link_.per_second();
+  const bool bounded = declared > 0;  // it comes from outside
+  if (!link_.measured()) return bounded ? declared : 0;
+  return bounded ? std::min(declared, link_.per_second()) : link_.per_second();
 }
 
 bool CodecPolicy::packed_pays(int32_t level, double rate) {

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <limits>
+
 namespace scd {
 namespace {
 
@@ -61,6 +63,11 @@ class BitsKept : public ::testing::Test {
 TEST_F(BitsKept, UnmeasuredTheyAreSentAsTheyAre) {
   EXPECT_EQ(choose(), CodecId::kRaw);
   EXPECT_EQ(choose(100e6), CodecId::kRaw);
+}
+
+TEST_F(BitsKept, ADeclarationThatIsNoneSaysNothing) {
+  EXPECT_EQ(choose(-1), CodecId::kRaw);
+  EXPECT_EQ(choose(std::numeric_limits<double>::quiet_NaN()), CodecId::kRaw);
 }
 
 TEST_F(BitsKept, ADeclaredLinkSlowerThanTheCoderTakesLosslessAtOnce) { EXPECT_EQ(choose(0.5e6), CodecId::kLossless); }
