@@ -150,7 +150,7 @@ std::string CodecPolicy::comparison(std::span<const Way> ways, const CodecChoice
   for (const Way way : ways) {
     const auto needed = seconds(way, calibrated, rate);
     const std::string name(way == Way::kRaw ? "raw" : way == Way::kLossless ? "lossless" : to_string(calibrated.id));
-    if (needed) std::snprintf(text, sizeof text, "%.3g us", 1e6 * *needed);
+    if (needed) std::snprintf(text, sizeof text, "%.4g us", 1e6 * *needed);
     compared += (way == ways.front() ? " " : ", ") + name + " " + (needed ? text : "a time not measured yet");
   }
   return compared;
