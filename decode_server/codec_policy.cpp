@@ -102,8 +102,9 @@ CodecDecision CodecPolicy::decide(const CodecQuestion& question) {
 }
 
 double CodecPolicy::rate(double declared) const {
-  if (!link_.measured()) return declared;
-  return declared > 0 ? std::min(declared, link_.per_second()) : link_.per_second();
+  const bool bounded = declared > 0;  // it comes from outside
+  if (!link_.measured()) return bounded ? declared : 0;
+  return bounded ? std::min(declared, link_.per_second()) : link_.per_second();
 }
 
 bool CodecPolicy::packed_pays(int32_t level, double rate) {
@@ -149,7 +150,7 @@ std::string CodecPolicy::comparison(std::span<const Way> ways, const CodecChoice
   for (const Way way : ways) {
     const auto needed = seconds(way, calibrated, rate);
     const std::string name(way == Way::kRaw ? "raw" : way == Way::kLossless ? "lossless" : to_string(calibrated.id));
-    if (needed) std::snprintf(text, sizeof text, "%.3g us", 1e6 * *needed);
+    if (needed) std::snprintf(text, sizeof text, "%.4g us", 1e6 * *needed);
     compared += (way == ways.front() ? " " : ", ") + name + " " + (needed ? text : "a time not measured yet");
   }
   return compared;

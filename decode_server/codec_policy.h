@@ -40,12 +40,12 @@ class MeasuredRate {
 // A request and the prefill server it goes to.
 struct CodecQuestion {
   TransferMode mode = TransferMode::kCodec;
-  CodecChoice codec;          // with kCodec; with kAuto that of the artifact, raw without one
-  bool level_open = false;    // of `codec`
-  bool form_open = false;     // of `codec`
-  bool same_model = false;    // producer and consumer are one
-  bool artifact_fits = true;  // it was made for this producer
-  int64_t tokens = 0;         // to hand over
+  CodecChoice codec;                     // with kCodec; with kAuto that of the artifact, raw without one
+  bool level_open = false;               // of `codec`
+  bool form_open = false;                // of `codec`
+  bool same_model = false;               // producer and consumer are one
+  bool artifact_fits = true;             // it was made for this producer
+  int64_t tokens = 0;                    // to hand over
   double declared_bytes_per_second = 0;  // the most the producer sends; 0: not said
 };
 

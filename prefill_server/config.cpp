@@ -46,9 +46,10 @@ void describe(ConfigVisitor& at, PrefillLimitOptions& limits) {
 
 void describe(ConfigVisitor& at, PrefillConfig& config) {
   at.section_of("link", "The link to the decode servers.", [&config](ConfigVisitor& link) {
-    link.number("bandwidth_gbps", config.transport.bandwidth_gbps, {0, 10000},
-                "Cap on what this side sends, Gbit/s, to emulate or protect a slow link; decode servers choose their codec "
-                "by it until they have measured. 0: none.");
+    link.number(
+        "bandwidth_gbps", config.transport.bandwidth_gbps, {0, 10000},
+        "Cap on what this side sends, Gbit/s, to emulate or protect a slow link; decode servers choose their codec "
+        "by it until they have measured. 0: none.");
   });
   at.section("codec", config.codec, "What is offered to decode servers; they choose codec and ranks.");
   at.section("code_cache", config.code_cache, "Codes kept for prompts that begin alike.");

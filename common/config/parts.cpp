@@ -40,15 +40,16 @@ void describe(ConfigVisitor& at, CodecOptions& codec) {
        {"oracle", CodecMode::kOracle}},
       "How the prompt's state crosses: auto (the artifact's codec; where both servers run the same model also raw or "
       "lossless, whatever gives the first token earliest at the bandwidth reached; without an artifact no bit is "
-      "changed), raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 or int4 (quantised), scd (Reuse and Patch), rd (rate-distortion codes), kvtc (transform codes of the "
+      "changed), raw (BF16 keys and values), lossless (the same bits, entropy-coded), int8 or int4 (quantised), scd "
+      "(Reuse and Patch), rd (rate-distortion codes), kvtc (transform codes of the "
       "producer's own cache), droidspeak (raw, a span of layers recomputed), lora_delta (raw and the adapter's own "
       "term), or not at all (oracle: the decode server computes the prompt).");
   at.path("artifact", codec.artifact,
           "Directory that scd calibrate wrote; needed for scd, rd, kvtc, droidspeak and lora_delta.");
-  at.number(
-      "level", codec.level, {-1, 15},
-      "Of rd and kvtc: 0 is the finest; auto then keeps to the artifact's codec. -1: the coarsest that meets max_kl, or "
-      "the middle one where max_kl is 0.");
+  at.number("level", codec.level, {-1, 15},
+            "Of rd and kvtc: 0 is the finest; auto then keeps to the artifact's codec. -1: the coarsest that meets "
+            "max_kl, or "
+            "the middle one where max_kl is 0.");
   at.milliseconds(
       "ttft_target_ms", codec.ttft_target, {0, 3600000},
       "Time that codes may take on the wire: with level -1 the finest level that max_kl allows and that crosses "

@@ -75,9 +75,9 @@ Result<Done> check_same_model(const ConsumerIdentity& consumer, const v1::GetPro
 }
 
 bool artifact_fits(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer) {
-  return consumer.artifact && check_compatible(*consumer.artifact, identity_of(producer.fingerprint()),
-                                               identity_of(consumer.fingerprint))
-                                  .ok();
+  return consumer.artifact &&
+         check_compatible(*consumer.artifact, identity_of(producer.fingerprint()), identity_of(consumer.fingerprint))
+             .ok();
 }
 
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,

@@ -80,7 +80,7 @@ class Receiver : public TransferStage {
     std::optional<RemoteClock> clock;
     bool finished = false;
     std::shared_ptr<Activity> activity;  // shared with the callbacks of this try
-    CodecDecision decision;               // of this try, once hands are shaken
+    CodecDecision decision;              // of this try, once hands are shaken
 
     TransferKey key() const { return {job->id, generation}; }
     const CodecChoice& codec() const { return *decision.codec; }

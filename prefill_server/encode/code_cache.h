@@ -1,5 +1,6 @@
 // Codes of prompts seen before. A chunk is found by everything its bytes depend on: the tokens from the prompt's start
-// to its end, salt, producer, encoder, ranks, level, form, first layer and skipped tokens. Least recently used chunks go first.
+// to its end, salt, producer, encoder, ranks, level, form, first layer and skipped tokens. Least recently used chunks
+// go first.
 #pragma once
 
 #include <cstdint>

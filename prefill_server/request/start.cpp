@@ -87,10 +87,9 @@ Result<CodecChoice> read_codec(const v1::CodecChoice& choice, const Producer& pr
   if (!v1::CodeForm_IsValid(choice.form()) || (packed && !has_levels(*id))) {
     return invalid("codec " + std::string(to_string(*id)) + " has no form " + std::to_string(choice.form()));
   }
-  return CodecChoice{
-      *id,
-      {static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()), static_cast<int32_t>(rank.hidden()),
-       static_cast<int32_t>(choice.level()), packed}};
+  return CodecChoice{*id,
+                     {static_cast<int32_t>(rank.key()), static_cast<int32_t>(rank.value()),
+                      static_cast<int32_t>(rank.hidden()), static_cast<int32_t>(choice.level()), packed}};
 }
 
 void compare(std::string& differences, const std::string& what, const std::string& expected, const std::string& ours) {

@@ -144,6 +144,8 @@ nlohmann::ordered_json to_json(const v1::TransferAccount& account) {
           {"orchestration_ms", account.orchestration_ms()},
           {"ttft_ms", account.ttft_ms()},
           {"fallback_reason", account.fallback_reason()},
+          {"codec_reason", account.codec_reason()},
+          {"packed", account.form() == v1::CODE_FORM_PACKED},
           {"prefill_endpoint", account.prefill_endpoint()},
           {"timeline", std::move(timeline)}};
 }

@@ -101,6 +101,7 @@ void print_account(const Completion& completion) {
                static_cast<unsigned long long>(account.wire_bytes()), account.ratio_to_bf16(), account.ttft_ms(),
                account.queue_ms(), account.prefill_ms(), account.encode_ms(), account.wire_ms(), account.rebuild_ms(),
                account.suffix_ms(), account.first_step_ms(), account.orchestration_ms());
+  if (!account.codec_reason().empty()) std::fprintf(stderr, "chosen: %s\n", account.codec_reason().c_str());
   if (!account.fallback_reason().empty()) std::fprintf(stderr, "fallback: %s\n", account.fallback_reason().c_str());
 }
 

@@ -24,8 +24,8 @@ class RdEncoder final : public Encoder {
   Result<LayerPlan> plan(int32_t exact_layers) const override;
   bool needs_residual(int32_t layer) const override;
   int32_t levels() const override { return quantiser_.levels(); }
-  // Codes at caps.level, in the form of caps.packed. caps.key + caps.value, where both are set, is the most components of a layer; caps.hidden of a
-  // residual stream.
+  // Codes at caps.level, in the form of caps.packed. caps.key + caps.value, where both are set, is the most components
+  // of a layer; caps.hidden of a residual stream.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
 
  private:

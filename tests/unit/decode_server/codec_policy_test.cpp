@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <limits>
+
 namespace scd {
 namespace {
 
@@ -63,6 +65,11 @@ TEST_F(BitsKept, UnmeasuredTheyAreSentAsTheyAre) {
   EXPECT_EQ(choose(100e6), CodecId::kRaw);
 }
 
+TEST_F(BitsKept, ADeclarationThatIsNoneSaysNothing) {
+  EXPECT_EQ(choose(-1), CodecId::kRaw);
+  EXPECT_EQ(choose(std::numeric_limits<double>::quiet_NaN()), CodecId::kRaw);
+}
+
 TEST_F(BitsKept, ADeclaredLinkSlowerThanTheCoderTakesLosslessAtOnce) { EXPECT_EQ(choose(0.5e6), CodecId::kLossless); }
 
 TEST_F(BitsKept, AMeasuredLinkDecidesAndADeclaredOneBoundsIt) {
@@ -93,7 +100,7 @@ TEST_F(BitsKept, AChangeIsToldOnce) {
   question.declared_bytes_per_second = 0.5e6;
   const CodecDecision decision = policy_.choose(question);
   EXPECT_TRUE(decision.changed);
-  EXPECT_THAT(decision.reason, HasSubstr("at 0.004 Gbit/s a token takes raw 2.1e+03 us, lossless 1.5e+03 us"));
+  EXPECT_THAT(decision.reason, HasSubstr("at 0.004 Gbit/s a token takes raw 2100 us, lossless 1500 us"));
   EXPECT_FALSE(policy_.choose(question).changed);
 }
 
