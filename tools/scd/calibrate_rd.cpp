@@ -198,6 +198,12 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
   list("--variants", options.variants,
        "Ways to fit, each but full without a part of it, to see what the part is worth: full, no-metric, no-weights, "
        "head-shared, fixed-rank, principal-components; several: a search");
+  command
+      .add_option("--weigh", options.weigh,
+                  "What an error costs is measured on the consumer's own answers to the questions of the text (prose: "
+                  "its last tokens), or on the last tokens of the text as it is")
+      ->check(CLI::IsMember({"answers", "text"}))
+      ->capture_default_str();
   command.add_flag("--no-prediction", options.no_prediction,
                    "Predict nothing from the consumer's first layers: all is in the codes");
 }
@@ -208,13 +214,17 @@ void check_rd_options(const RdCommandOptions& options) {
     throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
   }
   for (const std::string& native : options.native) (void)parse_spans(native);
-  for (const std::string& variant : options.variants) (void)parse_rd_variant(variant);
+  for (const std::string& variant : options.variants) {
+    if (parse_rd_variant(variant) != RdVariant::kHeadShared || options.no_prediction) continue;
+    throw Error(ErrorCode::kInvalidArgument, "--variants head-shared reads no anchor: give --no-prediction with it");
+  }
 }
 
 void calibrate_and_write_rd(RdCommand command) {
   const auto start = std::chrono::steady_clock::now();
   RdCalibrationOptions& options = command.options.calibration;
   options.plans = plans_of(command.options, command.inputs.front().consumer.config().layers);
+  options.weigh_on_answers = command.options.weigh == "answers";
   options.variants.clear();
   for (const std::string& variant : command.options.variants) options.variants.push_back(parse_rd_variant(variant));
   RdCalibrationResult result = command.encoder == nullptr

@@ -16,9 +16,9 @@ class App;
 
 namespace scd {
 
-inline constexpr std::array<std::string_view, 8> kRdOptions{"--ratios",        "--exact-layers",   "--group",
+inline constexpr std::array<std::string_view, 9> kRdOptions{"--ratios",        "--exact-layers",   "--group",
                                                             "--native",        "--bandwidth-gbps", "--max-native-share",
-                                                            "--no-prediction", "--variants"};
+                                                            "--no-prediction", "--variants",       "--weigh"};
 
 struct RdCommandOptions {
   RdCalibrationOptions calibration;
@@ -28,6 +28,7 @@ struct RdCommandOptions {
   std::vector<std::string> native{"none"};
   bool no_prediction = false;
   std::vector<std::string> variants{"full"};
+  std::string weigh = "answers";
 };
 
 // "8-12+18-24": layers 8 to 12 and 18 to 24; "none": none. Throws Error kInvalidArgument.

@@ -15,10 +15,16 @@ namespace {
 
 constexpr size_t kBytesPerToken = 4;  // of English prose, about: how much text makes a window
 
+// A question and its answer, or a piece of prose, which has no prompt.
+struct Text {
+  std::string prompt;
+  std::string rest;
+};
+
 // Texts that must stay on one side of the split: the questions about one context.
 struct Group {
   Sha256Digest key{};
-  std::vector<std::string> texts;
+  std::vector<Text> texts;
 };
 
 std::string read_file(const std::filesystem::path& file) {
@@ -40,7 +46,7 @@ void add_questions(const std::filesystem::path& file, uint64_t seed, std::map<Sh
     const Sha256Digest key = key_of(question.context, seed);
     Group& group = groups[key];
     group.key = key;
-    group.texts.push_back(make_prompt(question) + (question.answers.empty() ? "" : " " + question.answers.front()));
+    group.texts.push_back({make_prompt(question), question.answers.empty() ? "" : " " + question.answers.front()});
   }
 }
 
@@ -57,7 +63,7 @@ void add_prose(const std::string& text, const CalibrationTextOptions& options, s
     }
     const std::string piece = text.substr(begin, end - begin);
     const Sha256Digest key = key_of(piece, options.seed);
-    groups[key] = {key, {piece}};
+    groups[key] = {key, {{"", piece}}};
     begin = end + 1;
   }
 }
@@ -68,27 +74,41 @@ class WindowMaker {
       : tokenizer_(tokenizer), options_(options) {}
 
   // The text's ids, its beginning cut off where it is too long: the question stands at the end.
-  TokenWindow make(const std::string& text) const {
-    TokenWindow ids = tokenizer_.encode(text);
-    const auto limit = static_cast<size_t>(options_.window);
-    if (ids.size() > limit) ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(limit));
+  TokenWindow make(const Text& text) const {
+    TokenWindow ids = tokenizer_.encode(text.prompt + text.rest);
+    ids.erase(ids.begin(), ids.begin() + cut(ids.size()));
     return ids;
+  }
+
+  // How many of the window's first ids are the prompt's.
+  size_t prompt_tokens(const Text& text) const {
+    if (text.prompt.empty()) return 0;
+    const size_t ids = tokenizer_.encode(text.prompt).size();
+    const auto cut_off = static_cast<size_t>(cut(tokenizer_.encode(text.prompt + text.rest).size()));
+    return ids > cut_off ? ids - cut_off : 0;
   }
 
   bool long_enough(const TokenWindow& window) const { return static_cast<int64_t>(window.size()) >= options_.shortest; }
 
  private:
+  std::ptrdiff_t cut(size_t ids) const {
+    return std::max<std::ptrdiff_t>(0, static_cast<std::ptrdiff_t>(ids) - static_cast<std::ptrdiff_t>(options_.window));
+  }
+
   const Tokenizer& tokenizer_;
   const CalibrationTextOptions& options_;
 };
 
-// One window of each group, until there are `count`; used groups are removed.
-std::vector<TokenWindow> take_windows(std::vector<Group>& groups, const WindowMaker& maker, int64_t count) {
+// One window of each group, until there are `count`; used groups are removed. prompts: of each window, if not null.
+std::vector<TokenWindow> take_windows(std::vector<Group>& groups, const WindowMaker& maker, int64_t count,
+                                      std::vector<size_t>* prompts) {
   std::vector<TokenWindow> windows;
   size_t used = 0;
   for (; used < groups.size() && static_cast<int64_t>(windows.size()) < count; ++used) {
     TokenWindow window = maker.make(groups[used].texts.front());
-    if (maker.long_enough(window)) windows.push_back(std::move(window));
+    if (!maker.long_enough(window)) continue;
+    windows.push_back(std::move(window));
+    if (prompts != nullptr) prompts->push_back(maker.prompt_tokens(groups[used].texts.front()));
   }
   groups.erase(groups.begin(), groups.begin() + static_cast<std::ptrdiff_t>(used));
   return windows;
@@ -115,6 +135,14 @@ std::vector<TokenWindow> take_tokens(const std::vector<Group>& groups, const Win
   return windows;
 }
 
+std::vector<TokenId> line_ends_of(const Tokenizer& tokenizer) {
+  std::vector<TokenId> ids;
+  for (TokenId id = 0; id < static_cast<TokenId>(tokenizer.vocab_size()); ++id) {
+    if (tokenizer.decode(std::span(&id, 1), /*skip_special=*/true).find('\n') != std::string::npos) ids.push_back(id);
+  }
+  return ids;
+}
+
 }  // namespace
 
 int64_t count_tokens(const std::vector<TokenWindow>& windows) {
@@ -139,8 +167,8 @@ CalibrationText read_calibration_text(const Tokenizer& tokenizer, const Calibrat
   for (auto& [key, group] : by_hash) groups.push_back(std::move(group));  // in the order of their hashes
   const auto share = std::min<int64_t>(options.held_out_windows, static_cast<int64_t>(groups.size()) / 3);
   const WindowMaker maker(tokenizer, options);
-  text.held_out = take_windows(groups, maker, share);
-  text.validation = take_windows(groups, maker, share);
+  text.held_out = take_windows(groups, maker, share, nullptr);
+  text.validation = take_windows(groups, maker, share, &text.validation_prompts);
   text.fit = take_tokens(groups, maker, options.tokens);
   if (text.held_out.empty() || text.validation.empty() || text.fit.empty()) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -148,6 +176,7 @@ CalibrationText read_calibration_text(const Tokenizer& tokenizer, const Calibrat
                 "at least one window of " +
                     std::to_string(options.shortest) + " tokens");
   }
+  text.line_ends = line_ends_of(tokenizer);
   return text;
 }
 

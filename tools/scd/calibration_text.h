@@ -30,6 +30,9 @@ struct CalibrationText {
   std::vector<TokenWindow> validation;  // stops training, ranks layers
   std::vector<TokenWindow> held_out;    // touched once, at the end
   std::vector<std::string> file_sha256;
+  // Of the validation windows: first tokens that are a question's prompt, the rest its answer; 0 of prose.
+  std::vector<size_t> validation_prompts = {};
+  std::vector<TokenId> line_ends = {};  // rising; ids whose text holds a line end, with which an answer is complete
 };
 
 int64_t count_tokens(const std::vector<TokenWindow>& windows);

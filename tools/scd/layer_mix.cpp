@@ -40,16 +40,18 @@ struct LayerMix::State {
   const Model& consumer;
   const CacheExperimentOptions options;
   std::vector<TokenWindow> windows;
+  std::vector<int64_t> scored;  // by window: its last tokens that count
   BatchCache produced, truth, reuse, patch, working;
   std::vector<std::optional<LayerSource>> in_working;  // by layer
   Continuation truth_logits;                           // of all windows' last tokens
 
   State(const Model& of_producer, const Model& of_consumer, std::vector<TokenWindow> kept,
-        const CacheExperimentOptions& with)
+        std::vector<int64_t> kept_scored, const CacheExperimentOptions& with)
       : producer(of_producer),
         consumer(of_consumer),
         options(with),
         windows(std::move(kept)),
+        scored(std::move(kept_scored)),
         produced(of_producer.config().kv_shape(of_producer.precision()), windows),
         truth(of_consumer.config().kv_shape(of_consumer.precision()), windows),
         reuse(truth.cache.shape(), windows),
@@ -95,8 +97,12 @@ Continuation LayerMix::State::run_suffixes() {
   }
   ForwardPass pass(consumer, working.cache, batch);
   while (pass.next_layer() < consumer.config().layers) pass.run_layer();
-  std::vector<int64_t> rows(static_cast<size_t>(pass.rows()));
-  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<int64_t> rows;
+  int64_t end = 0;
+  for (size_t i = 0; i < windows.size(); ++i) {
+    end += std::ssize(batch[i].tokens);
+    for (int64_t row = end - scored[i]; row < end; ++row) rows.push_back(row);
+  }
   const kernels::ConstMatrix logits = pass.logits(rows);
   const auto* begin = logits.row<float>(0);
   return {0, logits.rows, logits.columns, {begin, begin + logits.rows * logits.columns}};
@@ -143,17 +149,22 @@ void LayerMix::State::rebuild_window(size_t window, const Encoder& encoder, cons
 }
 
 LayerMix::LayerMix(const Model& producer, const Model& consumer, std::span<const TokenWindow> windows,
-                   const CacheExperimentOptions& options) {
+                   const CacheExperimentOptions& options, std::span<const int64_t> scored) {
+  SCD_CHECK(scored.empty() || scored.size() == windows.size(), "scored tokens of every window");
   std::vector<TokenWindow> kept;
-  for (const TokenWindow& window : windows) {
-    if (handover_tokens(static_cast<int64_t>(window.size()), options.suffix) > options.sinks) kept.push_back(window);
+  std::vector<int64_t> kept_scored;
+  for (size_t i = 0; i < windows.size(); ++i) {
+    const int64_t tokens = std::ssize(windows[i]), handover = handover_tokens(tokens, options.suffix);
+    if (handover <= options.sinks) continue;
+    kept.push_back(windows[i]);
+    kept_scored.push_back(scored.empty() ? tokens - handover : std::min(scored[i], tokens - handover));
   }
   if (kept.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "every held-out text is shorter than " + std::to_string(options.sinks) +
                                                  " sinks and a suffix of " + std::to_string(options.suffix) +
                                                  " tokens leave room for");
   }
-  state_ = std::make_unique<State>(producer, consumer, std::move(kept), options);
+  state_ = std::make_unique<State>(producer, consumer, std::move(kept), std::move(kept_scored), options);
   state_->prefill(producer, state_->produced);
   state_->prefill(consumer, state_->truth);
   for (int32_t layer = 0; layer < consumer.config().layers; ++layer) state_->use(layer, LayerSource::kTruth);

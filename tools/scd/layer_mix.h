@@ -19,9 +19,10 @@ enum class LayerSource : uint8_t { kTruth, kReuse, kPatch };
 class LayerMix {
  public:
   // Prefills both models over each window's hand-over. Windows too short for one are left out; throws Error
-  // kInvalidArgument when none is left. The models must outlive it.
+  // kInvalidArgument when none is left. The models must outlive it. scored: of each window, how many last tokens
+  // mean_kl is about; nothing: all that the consumer runs itself.
   LayerMix(const Model& producer, const Model& consumer, std::span<const TokenWindow> windows,
-           const CacheExperimentOptions& options);
+           const CacheExperimentOptions& options, std::span<const int64_t> scored = {});
   ~LayerMix();
   LayerMix(const LayerMix&) = delete;
   LayerMix& operator=(const LayerMix&) = delete;
@@ -30,8 +31,8 @@ class LayerMix {
   // kPatch means for them.
   void rebuild(LayerSource kept_as, const Encoder& encoder, const Decoder& decoder, std::span<const int32_t> layers);
 
-  // Mean KL(true cache || mix) over all last tokens, nats. sources: one a layer; layer 0 is exact where the options say
-  // so, whatever its source.
+  // Mean KL(true cache || mix) over all scored tokens, nats. sources: one a layer; layer 0 is exact where the options
+  // say so, whatever its source.
   double mean_kl(std::span<const LayerSource> sources);
 
   int64_t handed_over_tokens() const;  // of all windows, sinks excluded

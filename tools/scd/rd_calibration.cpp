@@ -29,7 +29,9 @@ std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const R
                                           const RdCalibrationOptions& options) {
   int32_t first = 1;
   for (const LayerPlan& plan : options.plans) first = std::min(first, plan.exact_layers);
-  const ErrorCosts costs = measure_error_costs(input, statistics, first, options.experiment, options.seed);
+  const ErrorCosts costs = measure_error_costs(
+      input, statistics,
+      {.first = first, .on_answers = options.weigh_on_answers, .seed = options.seed, .experiment = options.experiment});
   std::vector<LayerMetric> metrics;
   for (int32_t layer = 0; layer < input.consumer.config().layers; ++layer) {
     metrics.push_back(metric_of(input.consumer, layer, statistics.layer(layer)));

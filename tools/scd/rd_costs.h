@@ -15,7 +15,15 @@ struct ErrorCosts {
   std::vector<double> values;
 };
 
-ErrorCosts measure_error_costs(const CalibrationInput& input, const RdStatistics& statistics, int32_t first,
-                               const CacheExperimentOptions& options, uint64_t seed);
+struct ErrorCostOptions {
+  int32_t first = 0;  // layer that is measured
+  bool on_answers =
+      true;  // of validation questions KL on the consumer's own answers, else on the last tokens of the text
+  uint64_t seed = 1;
+  CacheExperimentOptions experiment;
+};
+
+ErrorCosts measure_error_costs(const CalibrationInput& input, const RdStatistics& statistics,
+                               const ErrorCostOptions& options);
 
 }  // namespace scd

@@ -19,7 +19,7 @@ enum class RdVariant : uint8_t {
   kFull,
   kNoMetric,             // all directions of a layer's keys (or values) weigh the same; measured weights by layer stay
   kNoWeights,            // keys and values of all layers weigh the same; the metric's directions stay
-  kHeadShared,           // one map a layer for all heads, each read by itself
+  kHeadShared,           // one map a layer for all heads, each read by itself; of units that have no anchor
   kFixedRank,            // so many components of every layer, each with the same bits, instead of water-filling
   kPrincipalComponents,  // of the producer's state, without directions of the metric: transform coding of the cache
 };
@@ -32,8 +32,8 @@ RdVariant parse_rd_variant(std::string_view name);
 // The metrics that the variant fits in.
 std::vector<LayerMetric> metrics_of(RdVariant variant, std::span<const LayerMetric> metrics);
 
-// Covariances of keys and values between heads set to zero, those within a head to the mean over the layer's heads; the
-// anchor's stay. Producer and consumer have the same shape.
+// Covariances of keys and values between heads set to zero, those within a head to the mean over the layer's heads. Of
+// a unit without anchor; producer and consumer have the same shape.
 Eigen::MatrixXd with_shared_heads(const RegressionMoment& moment, const CodedUnit& unit, const CodecModel& model);
 
 // Transform coding of x itself: the regression of x on x.

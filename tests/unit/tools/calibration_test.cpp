@@ -419,8 +419,14 @@ TEST(CalibrationText, SplitsByHashAndKeepsTheQuestionsOfAContextTogether) {
   const CalibrationTextOptions options{.files = {root / "set.jsonl"}, .tokens = 100000, .held_out_windows = 4};
   const CalibrationText text = read_calibration_text(tokenizer, options);
   EXPECT_EQ(text.held_out.size(), 4U);
-  EXPECT_EQ(text.validation.size(), 4U);
+  ASSERT_EQ(text.validation.size(), 4U);
   EXPECT_EQ(text.fit.size(), 64U);
+  ASSERT_EQ(text.validation_prompts.size(), 4U);
+  for (size_t i = 0; i < 4; ++i) {
+    const std::span<const TokenId> answer = std::span(text.validation[i]).subspan(text.validation_prompts[i]);
+    EXPECT_EQ(tokenizer.decode(answer, true), " yes");
+  }
+  EXPECT_EQ(text.line_ends, std::vector<TokenId>{'\n'});
   const auto context_of = [&](const TokenWindow& window) { return tokenizer.decode(window, true).substr(0, 12); };
   for (const TokenWindow& held_out : text.held_out) {
     EXPECT_THAT(tokenizer.decode(held_out, true), HasSubstr("Answer: yes"));

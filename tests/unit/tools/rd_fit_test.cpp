@@ -66,7 +66,7 @@ TEST(RdRate, TheStepMeetsTheRateByTheTables) {
   }
 }
 
-// Of random rows [x y h 1]: two layers of two heads of four values each, an anchor of three.
+// Of random rows [x y 1].
 Eigen::MatrixXd random_moment(Eigen::Index dims) {
   std::mt19937 random(3);
   std::normal_distribution<double> normal;
@@ -81,7 +81,7 @@ Eigen::MatrixXd random_moment(Eigen::Index dims) {
 TEST(RdVariants, SharedHeadsKeepOnlyWhatAHeadTellsOfItselfAndAllMeans) {
   const CodecModel model{.layers = 2, .kv_heads = 2, .head_dim = 4, .hidden = 3, .rope = {}};
   const CodedUnit unit{0, 2};
-  const Eigen::Index state = 32, x = state + 3, last = x + state + 3;
+  const Eigen::Index state = 32, x = state, last = 2 * state;
   const Eigen::MatrixXd sum = random_moment(last + 1);
   const Eigen::MatrixXd shared = with_shared_heads({sum, x, state}, unit, model);
   const auto covariance = [&](const Eigen::MatrixXd& of) -> Eigen::MatrixXd {
@@ -101,7 +101,6 @@ TEST(RdVariants, SharedHeadsKeepOnlyWhatAHeadTellsOfItselfAndAllMeans) {
       EXPECT_TRUE(of_x.isApprox((before.block(layer, layer, 4, 4) + before.block(layer + 4, layer + 4, 4, 4)) / 2));
     }
   }
-  EXPECT_TRUE(after.block(0, state, x, 3).isApprox(before.block(0, state, x, 3))) << "the anchor's";
 }
 
 TEST(RdVariants, MetricsLoseTheirDirectionsOrTheirWeights) {
