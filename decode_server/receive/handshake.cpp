@@ -63,14 +63,6 @@ Result<Done> check_models(const ConsumerIdentity& consumer, CodecId codec, const
 
 }  // namespace
 
-CodecModel codec_model_of(const ModelConfig& config) {
-  return {.layers = config.layers,
-          .kv_heads = config.kv_heads,
-          .head_dim = config.head_dim,
-          .hidden = config.hidden,
-          .rope = config.rope};
-}
-
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,
                                                              bool exact, const v1::GetProducerInfoResponse& producer) {
   const auto suited = check_models(consumer, codec, identity_of(producer.fingerprint()));

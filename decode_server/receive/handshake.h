@@ -24,8 +24,6 @@ struct ConsumerIdentity {
   std::optional<ArtifactDecoder> artifact;  // with codec scd
 };
 
-CodecModel codec_model_of(const ModelConfig& config);
-
 // FAILED_PRECONDITION names everything that differs; `endpoint` only for the message.
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,
                                                              bool exact, const v1::GetProducerInfoResponse& producer);

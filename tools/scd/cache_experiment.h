@@ -60,7 +60,7 @@ double kl_divergence(std::span<const float> truth, std::span<const float> other)
 // One producer, one consumer, one prompt at a time. Not thread-safe. Holds three caches of max_tokens positions.
 class CacheExperiment {
  public:
-  // The models must outlive it and may be one and the same. Throws Error when their KV shapes differ.
+  // The models must outlive it and may be one and the same. Which shapes go together is for codecs to say.
   CacheExperiment(const Model& producer, const Model& consumer, int64_t max_tokens,
                   CacheExperimentOptions options = {});
   ~CacheExperiment();
