@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/rebuild/model_shape.h"
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
 #include "common/kv/kv_cache.h"

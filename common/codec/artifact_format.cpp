@@ -260,6 +260,27 @@ LayerPlan read_plan(const JsonFields& fields) {
   return plan;
 }
 
+// Of rd and kvtc between models of different depths.
+void put_sources(json& header, const RdEncoderMaps& maps) {
+  if (maps.sources.empty()) return;
+  header["sources"] = json::array();
+  for (const UnitSource& source : maps.sources) {
+    header["sources"].push_back(
+        {{"first_layer", source.first_layer}, {"layers", source.layers}, {"anchor", source.anchor}});
+  }
+}
+
+std::vector<UnitSource> read_sources(const JsonFields& fields) {
+  std::vector<UnitSource> sources;
+  if (!fields.has("sources")) return sources;
+  for (const JsonFields& source : fields.children("sources", 4096)) {
+    sources.push_back({static_cast<int32_t>(source.integer("first_layer", 0, 4096)),
+                       static_cast<int32_t>(source.integer("layers", 1, 4096)),
+                       static_cast<int32_t>(source.integer("anchor", -1, 4096))});
+  }
+  return sources;
+}
+
 // What a codec's maps need beside their tensors: the plan, and the steps of levels.
 template <class Part>
 void put_codec_header(json& header, const Part& part) {
@@ -321,6 +342,7 @@ ArtifactFiles serialize(const ArtifactEncoder& encoder) {
   if (!encoder.also_fitted_with.empty()) header["also_fitted_with"] = encoder.also_fitted_with;
   if (encoder.codec == CodecId::kScd) header["patch_layers"] = encoder.patch_layers();
   put_codec_header(header, encoder);
+  put_sources(header, encoder.rd);
   return {header.dump(1) + "\n", serialize_maps(encoder)};
 }
 
@@ -355,6 +377,7 @@ ArtifactEncoder parse_encoder(const ArtifactFiles& files, const std::filesystem:
   if (fields.has("also_fitted_with")) encoder.also_fitted_with = fields.texts("also_fitted_with", 4096);
   const std::filesystem::path tensors = directory / "tensors.safetensors";
   read_codec_header(fields, encoder);
+  if (has_levels(encoder.codec)) encoder.rd.sources = read_sources(fields);
   parse_maps(files.tensors, encoder, tensors);
   if (encoder.codec == CodecId::kScd && fields.integers("patch_layers", 4096) != encoder.patch_layers()) {
     throw Error(ErrorCode::kDataLoss,

@@ -48,15 +48,15 @@ struct CodecChoice {
   bool operator==(const CodecChoice&) const = default;
 };
 
-// What the producer holds of `tokens` consecutive tokens for one unit, [tokens, ...] F32. Layers of a unit stand side
-// by side: columns [0, kv_width) are its first layer's. Absent where the codec does not need it.
+// What the producer holds of `tokens` consecutive tokens for one unit, [tokens, ...] F32: its layers that the unit's
+// source() names. They stand side by side: columns [0, kv_width) are those of the first. Absent where the codec does not need it.
 struct LayerChunk {
-  int32_t layer = 0;  // the unit's first
+  int32_t layer = 0;  // the unit's first, of the plan
   int64_t first_position = 0;
   kernels::ConstMatrix keys;             // [tokens, layers * kv_width], after the producer's RoPE
   kernels::ConstMatrix values;           // [tokens, layers * kv_width]
   kernels::ConstMatrix attention_input;  // [tokens, hidden] RMS-normalised, of `layer`
-  kernels::ConstMatrix residual;         // [tokens, hidden] residual stream before `layer`, of residual units
+  kernels::ConstMatrix residual;         // [tokens, hidden] residual stream of residual units
   kernels::ConstMatrix anchor;           // [tokens, hidden] residual stream before the unit's anchor layer
 };
 
@@ -67,8 +67,13 @@ class Encoder {
   virtual const Sha256Digest& id() const = 0;
   // FAILED_PRECONDITION where it cannot serve a consumer that computes so many first layers itself.
   virtual Result<LayerPlan> plan(int32_t exact_layers) const = 0;
+  // The producer's layers that a unit of the plan is coded from; where not said otherwise, its own.
+  virtual UnitSource source(const LayerPlan& plan, size_t unit) const {
+    return {plan.units[unit].first_layer, plan.units[unit].layers, plan.anchor_of(unit)};
+  }
+  // Of a layer of the producer.
   virtual bool needs_attention_input(int32_t) const { return false; }
-  // encode() is to be given the residual stream before this layer, as a unit's residual or anchor.
+  // encode() is to be given the residual stream before this layer of the producer, as a unit's residual or anchor.
   virtual bool needs_residual(int32_t) const { return false; }
   // Rates it can code at; level 0 is the finest.
   virtual int32_t levels() const { return 1; }

@@ -30,6 +30,22 @@ double LayerPlan::native_share(int32_t layers) const {
   return static_cast<double>(native) / layers;
 }
 
+UnitSource source_of(const LayerPlan& plan, size_t unit, ModelDepths depths) {
+  const CodedUnit& coded = plan.units[unit];
+  const auto [producer, consumer] = depths;
+  const auto floor_of = [&](int32_t layer) { return layer * producer / consumer; };
+  const auto ceiling_of = [&](int32_t layer) { return (layer * producer + consumer - 1) / consumer; };
+  UnitSource source{floor_of(coded.first_layer), 1, -1};
+  if (coded.residual) {
+    const int32_t nearest = (2 * coded.first_layer * producer + consumer) / (2 * consumer);
+    source.first_layer = std::min(nearest, producer - 1);
+  }
+  source.layers = std::max(ceiling_of(coded.end()) - source.first_layer, 1);
+  const int32_t anchor = plan.anchor_of(unit);
+  if (anchor >= 0) source.anchor = floor_of(anchor);
+  return source;
+}
+
 LayerPlan layer_by_layer(int32_t layers, int32_t exact_layers) {
   LayerPlan plan{exact_layers, {}, /*predicted=*/false};
   for (int32_t layer = exact_layers; layer < layers; ++layer) plan.units.push_back({.first_layer = layer});

@@ -40,6 +40,26 @@ struct LayerPlan {
   bool operator==(const LayerPlan&) const = default;
 };
 
+// What a unit is coded from, in the producer's layers. A plan speaks of the consumer's, on both sides: a unit is named
+// by its first layer there.
+struct UnitSource {
+  int32_t first_layer = 0;  // keys and values from here on, or the residual stream before it
+  int32_t layers = 1;
+  int32_t anchor = -1;  // the layer before which its residual stream is read beside; -1: none
+  int32_t end() const { return first_layer + layers; }
+  bool operator==(const UnitSource&) const = default;
+};
+
+struct ModelDepths {
+  int32_t producer = 0;
+  int32_t consumer = 0;
+};
+
+// The same layers where both models are as deep. Elsewhere those at the same relative depth: every producer layer that
+// the unit's layers overlap, the residual stream nearest to the one that is coded, and for the anchor the last one that
+// is no deeper.
+UnitSource source_of(const LayerPlan& plan, size_t unit, ModelDepths depths);
+
 // Keys and values of each layer on its own, predicted from nothing.
 LayerPlan layer_by_layer(int32_t layers, int32_t exact_layers);
 

@@ -58,14 +58,6 @@ Result<Done> check_models(const ConsumerIdentity& consumer, CodecId codec, const
 
 }  // namespace
 
-CodecModel codec_model_of(const ModelConfig& config) {
-  return {.layers = config.layers,
-          .kv_heads = config.kv_heads,
-          .head_dim = config.head_dim,
-          .hidden = config.hidden,
-          .rope = config.rope};
-}
-
 Result<Done> check_same_model(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer) {
   const ModelIdentity own = identity_of(consumer.fingerprint), theirs = identity_of(producer.fingerprint());
   if (theirs.weights == own.weights && theirs.rope == own.rope) return Done{};

@@ -24,8 +24,6 @@ struct ConsumerIdentity {
   std::optional<ArtifactDecoder> artifact;  // with codec scd
 };
 
-CodecModel codec_model_of(const ModelConfig& config);
-
 // FAILED_PRECONDITION names both, unless producer and consumer are one model: the producer's bits are then the
 // consumer's.
 Result<Done> check_same_model(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer);

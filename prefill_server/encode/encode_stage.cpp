@@ -24,6 +24,8 @@ EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_c
 
 void EncodeStage::begin_batch(const Job& job, const TokenRange& tokens) {
   batch_ = tokens;
+  next_unit_ = 0;
+  computed_.reset();
   residuals_.clear();
   job->encoding = chunks_in(*job, tokens);
 }
@@ -34,23 +36,31 @@ void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) 
   for (int64_t row = 0; row < kept.rows; ++row) {
     std::copy_n(residual.rows.row<float>(row), kept.columns, kept.view().row<float>(row));
   }
-  const LayerPlan& plan = job->plan.layers;
-  const size_t unit = plan.unit_at(residual.layer);
-  if (unit < plan.units.size() && plan.units[unit].residual) encode_unit(job, unit, nullptr);
+  encode_ready(job);
 }
 
 void EncodeStage::encode(const Job& job, const ComputedLayer& state) {
-  const LayerPlan& plan = job->plan.layers;
-  for (size_t unit = 0; unit < plan.units.size(); ++unit) {
-    if (!plan.units[unit].residual && plan.units[unit].end() == state.layer + 1) encode_unit(job, unit, &state);
-  }
+  computed_.emplace(state);
+  encode_ready(job);
 }
 
-void EncodeStage::encode_unit(const Job& job, size_t unit, const ComputedLayer* state) {
+// In the plan's order, which is also that of stored chunks.
+void EncodeStage::encode_ready(const Job& job) {
+  const size_t units = job->plan.layers.units.size();
+  for (; next_unit_ < units && !job->ended() && is_ready(*job, next_unit_); ++next_unit_) encode_unit(job, next_unit_);
+}
+
+bool EncodeStage::is_ready(const PrefillJob& job, size_t unit) const {
+  const UnitSource source = job.encoder.source(job.plan.layers, unit);
+  if (job.plan.layers.units[unit].residual) return residuals_.contains(source.first_layer);
+  return computed_ && computed_->layer + 1 >= source.end();
+}
+
+void EncodeStage::encode_unit(const Job& job, size_t unit) {
   const LayerPlan& plan = job->plan.layers;
   for (ChunkInWork& work : job->encoding) {
     const auto started = PrefillClock::now();
-    CodeUnit code = encode_chunk(*job, unit, state, work);
+    CodeUnit code = encode_chunk(*job, unit, work);
     job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});
     if (code.payload.bytes.size() > job->request.slot_bytes) {
       job->fail({ErrorCode::kFailedPrecondition,
@@ -68,16 +78,17 @@ void EncodeStage::encode_unit(const Job& job, size_t unit, const ComputedLayer* 
   if (unit + 1 == plan.units.size()) job->encoding.clear();
 }
 
-// Layers of the unit side by side.
-void EncodeStage::read_keys_values(const CodedUnit& unit, const ComputedLayer& state, const TokenRange& tokens) {
-  const int64_t width = state.cache.shape().kv_width();
-  keys_ = DenseMatrix(tokens.count, width * unit.layers);
-  values_ = DenseMatrix(tokens.count, width * unit.layers);
+// Layers side by side.
+void EncodeStage::read_keys_values(const UnitSource& source, const TokenRange& tokens) {
+  const KvCache& cache = computed_->cache;
+  const int64_t width = cache.shape().kv_width();
+  keys_ = DenseMatrix(tokens.count, width * source.layers);
+  values_ = DenseMatrix(tokens.count, width * source.layers);
   const auto columns_of = [&](DenseMatrix& all, int32_t index) {
     return kernels::Matrix{all.values.data() + index * width, all.rows, width, all.columns};
   };
-  for (int32_t index = 0; index < unit.layers; ++index) {
-    kernels::read_kv(state.cache.layer(unit.first_layer + index), {state.page_ids, 0, tokens.count, tokens.first},
+  for (int32_t index = 0; index < source.layers; ++index) {
+    kernels::read_kv(cache.layer(source.first_layer + index), {computed_->page_ids, 0, tokens.count, tokens.first},
                      columns_of(keys_, index), columns_of(values_, index));
   }
 }
@@ -87,26 +98,26 @@ kernels::ConstMatrix EncodeStage::residual_rows(int32_t layer, const TokenRange&
   return kernels::matrix(rows.view().row<float>(tokens.first - batch_.first), tokens.count, rows.columns);
 }
 
-// state: null for a residual stream.
-CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, size_t unit, const ComputedLayer* state,
-                                   const ChunkInWork& work) {
+CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, size_t unit, const ChunkInWork& work) {
   const TokenRange& tokens = work.chunk.tokens;
   const CodedUnit& coded = job.plan.layers.units[unit];
+  const UnitSource source = job.encoder.source(job.plan.layers, unit);
   LayerChunk chunk{.layer = coded.first_layer, .first_position = tokens.first};
-  if (state == nullptr) {
-    chunk.residual = residual_rows(coded.first_layer, tokens);
+  if (coded.residual) {
+    chunk.residual = residual_rows(source.first_layer, tokens);
   } else {
-    read_keys_values(coded, *state, tokens);
+    read_keys_values(source, tokens);
     chunk.keys = std::as_const(keys_).view();
     chunk.values = std::as_const(values_).view();
-    if (state->attention_input.data != nullptr) {
-      const kernels::ConstMatrix& input = state->attention_input;
+    if (computed_->attention_input.data != nullptr) {
+      const kernels::ConstMatrix& input = computed_->attention_input;
       chunk.attention_input =
           kernels::matrix(input.row<float>(tokens.first - batch_.first), tokens.count, input.columns);
     }
   }
-  const int32_t anchor = job.plan.layers.anchor_of(unit);
-  if (anchor >= 0 && job.encoder.needs_residual(anchor)) chunk.anchor = residual_rows(anchor, tokens);
+  if (source.anchor >= 0 && job.encoder.needs_residual(source.anchor)) {
+    chunk.anchor = residual_rows(source.anchor, tokens);
+  }
   ByteBuffer payload;
   job.encoder.encode(chunk, work.rank, payload);
   CodeUnit code{.layer = coded.first_layer,

@@ -1,5 +1,5 @@
-// Turns computed layers into codes, on the compute thread: as soon as all layers of a unit are there it reads keys and
-// values back from the paged cache, encodes chunk by chunk, makes the CRC, hands each code on at once, and gives
+// Turns computed layers into codes, on the compute thread: as soon as all that a unit is coded from is there, and the
+// units before it are coded, it reads keys and values back from the paged cache, encodes chunk by chunk, makes the CRC, hands each code on at once, and gives
 // finished chunks to the code cache.
 #pragma once
 
@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "common/codec/dense_matrix.h"
@@ -31,15 +32,19 @@ class EncodeStage {
   void encode(const Job& job, const ComputedLayer& state);
 
  private:
-  void encode_unit(const Job& job, size_t unit, const ComputedLayer* state);
-  CodeUnit encode_chunk(const PrefillJob& job, size_t unit, const ComputedLayer* state, const ChunkInWork& work);
-  void read_keys_values(const CodedUnit& unit, const ComputedLayer& state, const TokenRange& tokens);
+  void encode_ready(const Job& job);
+  bool is_ready(const PrefillJob& job, size_t unit) const;
+  void encode_unit(const Job& job, size_t unit);
+  CodeUnit encode_chunk(const PrefillJob& job, size_t unit, const ChunkInWork& work);
+  void read_keys_values(const UnitSource& source, const TokenRange& tokens);
   kernels::ConstMatrix residual_rows(int32_t layer, const TokenRange& tokens) const;
   void store(const PrefillJob& job, ChunkInWork& work);
 
   CodeCache& cache_;
   const OnCode on_code_;
   TokenRange batch_;
+  size_t next_unit_ = 0;
+  std::optional<ComputedLayer> computed_;     // of the batch, the last
   std::map<int32_t, DenseMatrix> residuals_;  // of the batch, before the layers the encoder needs them of
   DenseMatrix keys_;                          // of the chunk being encoded
   DenseMatrix values_;

@@ -12,10 +12,15 @@
 namespace scd {
 namespace {
 
-// Layers of the producer that anything sent depends on: a native span at the end needs what the layers before it leave.
-int32_t layers_to_run(const LayerPlan& plan) {
-  const CodedUnit& last = plan.units.back();
-  return last.residual ? last.first_layer : last.end();
+// Layers of the producer that anything sent depends on: a residual stream needs what the layers before it leave.
+int32_t layers_to_run(const PrefillJob& job) {
+  const LayerPlan& plan = job.plan.layers;
+  int32_t layers = 0;
+  for (size_t unit = 0; unit < plan.units.size(); ++unit) {
+    const UnitSource source = job.encoder.source(plan, unit);
+    layers = std::max(layers, plan.units[unit].residual ? source.first_layer : source.end());
+  }
+  return layers;
 }
 
 }  // namespace
@@ -140,7 +145,7 @@ void PrefillStage::run_batch(Work& work) {
   const SequenceChunk chunk{
       &work.pages, first,
       std::span(job.request.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count))};
-  const int32_t layers = layers_to_run(job.plan.layers);
+  const int32_t layers = layers_to_run(job);
   args_.on_batch(work.job, {first, count});
   auto started = PrefillClock::now();
   ForwardPass pass(args_.model, args_.cache, std::span(&chunk, 1));
@@ -151,7 +156,7 @@ void PrefillStage::run_batch(Work& work) {
     const bool keep = layer >= job.request.first_layer && job.encoder.needs_attention_input(layer);
     pass.keep_attention_input(keep);
     // Where nobody reads what the last layer passes on, its keys and values are all that is asked for.
-    if (layer + 1 < layers || job.plan.layers.units.back().residual) {
+    if (layer + 1 < layers || job.encoder.needs_residual(layers)) {
       pass.run_layer();
     } else {
       pass.run_keys_values_only();

@@ -38,18 +38,25 @@ Result<Done> check_tokens(const v1::StartPrefill& start, const Producer& produce
   return Done{};
 }
 
-Result<Done> check_extent(const v1::StartPrefill& start, const Producer& producer) {
+Result<Done> check_extent(const v1::StartPrefill& start) {
   if (start.skip_tokens() >= start.handover_tokens()) {
     return invalid("skip_tokens is " + std::to_string(start.skip_tokens()) + "; it must be less than handover_tokens");
   }
   if (start.held_tokens() > start.handover_tokens()) {
     return invalid("held_tokens is " + std::to_string(start.held_tokens()) + ", more than handover_tokens");
   }
-  if (start.first_layer() >= static_cast<uint32_t>(producer.layers)) {
-    return invalid("first_layer is " + std::to_string(start.first_layer()) + " of " + std::to_string(producer.layers) +
-                   " layers");
-  }
   return Done{};
+}
+
+// Where plans are calibrated, for a consumer of another depth as well, they say which first layers there are.
+Result<Done> check_layers(const v1::StartPrefill& start, const Producer& producer, const Encoder& encoder) {
+  const auto layers = start.first_layer() <= UINT16_MAX
+                          ? encoder.plan(static_cast<int32_t>(start.first_layer()))
+                          : Result<LayerPlan>(LayerPlan{});
+  if (!layers) return layers.failure();
+  if (!layers.value().units.empty()) return Done{};
+  return invalid("first_layer is " + std::to_string(start.first_layer()) + " of " + std::to_string(producer.layers) +
+                 " layers");
 }
 
 Result<Done> check_data_plane(const v1::StartPrefill& start) {
@@ -118,14 +125,14 @@ Result<Done> check_fingerprints(const v1::StartPrefill& start, const Producer& p
 
 Result<PrefillRequest> read_start(const v1::StartPrefill& start, const Producer& producer,
                                   PrefillClock::time_point received_at) {
-  for (const auto& checked : {check_tokens(start, producer), check_extent(start, producer), check_data_plane(start)}) {
+  for (const auto& checked : {check_tokens(start, producer), check_extent(start), check_data_plane(start)}) {
     if (!checked) return checked.failure();
   }
   const Result<CodecChoice> codec = read_codec(start.codec(), producer);
   if (!codec) return codec.failure();
   const auto same = check_fingerprints(start, producer, *producer.encoder(codec.value().id));
   if (!same) return same.failure();
-  const auto layers = producer.encoder(codec.value().id)->plan(static_cast<int32_t>(start.first_layer()));
+  const auto layers = check_layers(start, producer, *producer.encoder(codec.value().id));
   if (!layers) return layers.failure();
 
   PrefillRequest request{.id = start.request_id(),

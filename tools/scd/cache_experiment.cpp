@@ -45,7 +45,7 @@ void copy_matrix(kernels::ConstMatrix from, DenseMatrix& to, int64_t first_row) 
 }
 
 // Keys and values of consecutive layers, side by side.
-KeysValues unit_rows(const SequenceCache& from, const CodedUnit& unit, PositionRange range) {
+KeysValues unit_rows(const SequenceCache& from, const UnitSource& unit, PositionRange range) {
   KeysValues joined{DenseMatrix(range.count, 0), DenseMatrix(range.count, 0)};
   for (int32_t layer = unit.first_layer; layer < unit.end(); ++layer) {
     KeysValues rows = read_rows(from.cache, from.pages, layer, range);
@@ -54,19 +54,6 @@ KeysValues unit_rows(const SequenceCache& from, const CodedUnit& unit, PositionR
     joined.values = side_by_side(std::as_const(joined.values).view(), rows.values.view());
   }
   return joined;
-}
-
-void require_same_shape(const ModelConfig& producer, const ModelConfig& consumer) {
-  if (producer.layers == consumer.layers && producer.kv_heads == consumer.kv_heads &&
-      producer.head_dim == consumer.head_dim) {
-    return;
-  }
-  const auto text = [](const ModelConfig& config) {
-    return std::to_string(config.layers) + " layers of " + std::to_string(config.kv_heads) + " x " +
-           std::to_string(config.head_dim);
-  };
-  throw Error(ErrorCode::kFailedPrecondition, "the producer's cache has " + text(producer) + ", the consumer's " +
-                                                  text(consumer) + "; codecs need the same shape");
 }
 
 }  // namespace
@@ -170,21 +157,21 @@ kernels::ConstMatrix CacheExperiment::State::kept_rows(int32_t layer, HiddenStat
 ByteBuffer CacheExperiment::State::encode(const Encoder& encoder, const LayerPlan& plan, size_t unit,
                                           PositionRange range, const RankCaps& caps) const {
   const CodedUnit& coded = plan.units[unit];
+  const UnitSource of = encoder.source(plan, unit);
   LayerChunk chunk{.layer = coded.first_layer, .first_position = range.first};
   KeysValues rows;
   if (coded.residual) {
-    chunk.residual = kept_rows(coded.first_layer, HiddenState::kResidual, range);
+    chunk.residual = kept_rows(of.first_layer, HiddenState::kResidual, range);
   } else {
-    rows = unit_rows(source(), coded, range);
+    rows = unit_rows(source(), of, range);
     chunk.keys = rows.keys.view();
     chunk.values = rows.values.view();
   }
   if (encoder.needs_attention_input(coded.first_layer)) {
     chunk.attention_input = kept_rows(coded.first_layer, HiddenState::kAttentionInput, range);
   }
-  const int32_t anchor = plan.anchor_of(unit);
-  if (anchor >= 0 && encoder.needs_residual(anchor)) {
-    chunk.anchor = kept_rows(anchor, HiddenState::kResidual, range);
+  if (of.anchor >= 0 && encoder.needs_residual(of.anchor)) {
+    chunk.anchor = kept_rows(of.anchor, HiddenState::kResidual, range);
   }
   ByteBuffer payload;
   encoder.encode(chunk, caps, payload);
@@ -215,7 +202,6 @@ void CacheExperiment::State::take_truth(int32_t layer, int64_t tokens) {
 
 CacheExperiment::CacheExperiment(const Model& producer, const Model& consumer, int64_t max_tokens,
                                  CacheExperimentOptions options) {
-  require_same_shape(producer.config(), consumer.config());
   SCD_CHECK(options.chunk_tokens > 0 && options.sinks >= 0 && options.suffix >= 0, "options of an experiment");
   state_ = std::make_unique<State>(producer, consumer, max_tokens, options);
 }

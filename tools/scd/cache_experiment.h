@@ -50,7 +50,7 @@ double kl_divergence(std::span<const float> truth, std::span<const float> other)
 // positions of either model, and one for each prompt.
 class CacheExperiment {
  public:
-  // The models must outlive it and may be one and the same. Throws Error when their KV shapes differ.
+  // The models must outlive it and may be one and the same. Which shapes go together is for codecs to say.
   CacheExperiment(const Model& producer, const Model& consumer, int64_t max_tokens,
                   CacheExperimentOptions options = {});
   ~CacheExperiment();

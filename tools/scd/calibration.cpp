@@ -239,10 +239,6 @@ void require_ranks(const RankCaps& ranks, const CodecModel& model) {
 
 }  // namespace
 
-CodecModel codec_model_of(const ModelConfig& config) {
-  return {config.layers, config.kv_heads, config.head_dim, config.hidden, config.rope};
-}
-
 RankCaps default_ranks(const RankCaps& wanted, const CodecModel& model) {
   return {wanted.key > 0 ? wanted.key : std::max(1, model.head_dim * 3 / 4),
           wanted.value > 0 ? wanted.value : model.head_dim,

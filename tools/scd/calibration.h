@@ -8,6 +8,7 @@
 #include "common/codec/artifact.h"
 #include "common/codec/calibration/predictor_fit.h"
 #include "common/model/model.h"
+#include "common/rebuild/model_shape.h"
 #include "tools/scd/cache_experiment.h"
 #include "tools/scd/calibration_text.h"
 #include "tools/scd/patch_search.h"
@@ -55,7 +56,6 @@ struct CalibrationResult {
 
 // Ranks of 0 replaced: keys 3/4 of head_dim, values all of it (they need more: paper, rank sweep), hidden 3/4 of it.
 RankCaps default_ranks(const RankCaps& wanted, const CodecModel& model);
-CodecModel codec_model_of(const ModelConfig& config);
 
 // Payload bytes of one handed-over token over all coded layers, block headers included.
 double payload_bytes_per_token(const std::vector<ScdLayerEncoder>& layers, const CodecModel& model,

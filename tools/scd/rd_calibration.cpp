@@ -1,9 +1,9 @@
 #include "tools/scd/rd_calibration.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
-#include "common/codec/model_difference.h"
 #include "common/codec/rd/rd_codec.h"
 #include "common/codec/registry.h"
 #include "common/log/progress.h"
@@ -47,32 +47,43 @@ struct RdCodec {
   const RdDecoderMaps& decoder;
 };
 
-// Levels on windows that nothing was fitted on; last, where asked for, the producer's cache as it is.
+// What a search weighs levels against: the producer's cache as it is. Where the models' shapes differ it is none of the
+// consumer's, and what it knows without any code takes its place.
+struct BareCodec {
+  std::unique_ptr<Encoder> encoder;
+  std::unique_ptr<Decoder> decoder;
+};
+
+BareCodec bare_codec(const CodecModel& producer, const CodecModel& consumer, const RdCodec& codec) {
+  if (producer.same_kv_shape(consumer)) {
+    return {make_encoder(CodecId::kRaw, producer, nullptr), make_decoder(CodecId::kRaw, producer, consumer, nullptr)};
+  }
+  return {std::make_unique<RdEncoder>(producer, codec.encoder, Sha256Digest{}),
+          std::make_unique<RdDecoder>(consumer, without_codes(codec.decoder), Sha256Digest{})};
+}
+
+// Levels on windows that nothing was fitted on; last, where asked for, the bare codec.
 std::vector<CheckedCodec> measure(const CalibrationInput& input, CacheExperimentOptions options,
-                                  std::span<const TokenWindow> windows, const RdCodec& codec, bool with_raw,
+                                  std::span<const TokenWindow> windows, const RdCodec& codec, bool with_bare,
                                   const std::string& purpose) {
   const CodecModel producer = codec_model_of(input.producer.config());
   const CodecModel consumer = codec_model_of(input.consumer.config());
   options.exact_layer0 = exact_layer0(codec.decoder.plan);
   const RdEncoder encoder(producer, codec.encoder, {});
   const RdDecoder decoder(consumer, codec.decoder, {});
-  const auto raw_encoder = make_encoder(CodecId::kRaw, producer, nullptr);
-  const auto raw_decoder = make_decoder(CodecId::kRaw, producer, consumer, nullptr);
+  const BareCodec bare = bare_codec(producer, consumer, codec);
   std::vector<CodecUnderCheck> codecs;
   for (int32_t level = 0; level < encoder.levels(); ++level) codecs.push_back({encoder, decoder, {.level = level}});
-  if (with_raw) codecs.push_back({*raw_encoder, *raw_decoder});
+  if (with_bare) codecs.push_back({*bare.encoder, *bare.decoder});
   return check_codecs(input.producer, input.consumer, windows, options, codecs, purpose);
 }
 
-// checked: the levels, then the producer's cache as it is.
-RdPlanReport judge(const LayerPlan& plan, std::span<const CheckedCodec> checked, const RdCalibrationOptions& options,
-                   int32_t layers) {
-  RdPlanReport report{.plan = plan, .native_share = plan.native_share(layers), .levels = {}};
-  const double raw_kl = checked.back().prediction.kl;
-  const std::span<const CheckedCodec> levels = checked.first(checked.size() - 1);
+// One consumer's levels, against the KL of the bare codec.
+RdPlanReport judge(std::span<const CheckedCodec> levels, double bare_kl, const RdCalibrationOptions& options) {
+  RdPlanReport report;
   for (const auto& [level, rebuild_us] : levels) {
     const double wire_us = level.bytes_per_token * 8e-3 / options.bandwidth_gbps;
-    report.score = std::max(report.score, (raw_kl - level.kl) / (wire_us + rebuild_us));
+    report.score = std::max(report.score, (bare_kl - level.kl) / (wire_us + rebuild_us));
     report.rebuild_us += rebuild_us / static_cast<double>(levels.size());
     report.levels.push_back(level);
   }
@@ -91,15 +102,23 @@ void blend(RdPlanReport& mean, const RdPlanReport& more, double share) {
   }
 }
 
+// bare_kls: by consumer; of models of different shapes those of the first plan hold for all, so that no plan loses by
+// what it knows without codes.
 RdPlanReport judge_for_all(std::span<const CalibrationInput> inputs, const RdFit& fit,
-                           const RdCalibrationOptions& options) {
+                           const RdCalibrationOptions& options, std::vector<double>& bare_kls) {
   const LayerPlan& plan = fit.encoder.plan;
-  const int32_t layers = inputs.front().consumer.config().layers;
-  RdPlanReport mean{.plan = plan, .native_share = plan.native_share(layers), .levels = {}};
+  RdPlanReport mean{
+      .plan = plan, .native_share = plan.native_share(inputs.front().consumer.config().layers), .levels = {}};
   for (size_t k = 0; k < inputs.size(); ++k) {
-    const auto checked = measure(inputs[k], options.experiment, inputs[k].text.validation,
-                                 {fit.encoder, fit.decoders[k]}, /*with_raw=*/true, "measuring it");
-    blend(mean, judge(plan, checked, options, layers), 1.0 / static_cast<double>(inputs.size()));
+    const CalibrationInput& input = inputs[k];
+    const auto checked = measure(input, options.experiment, input.text.validation, {fit.encoder, fit.decoders[k]},
+                                 /*with_bare=*/true, "measuring it");
+    const bool one_shape =
+        codec_model_of(input.producer.config()).same_kv_shape(codec_model_of(input.consumer.config()));
+    if (bare_kls.size() == k) bare_kls.push_back(checked.back().prediction.kl);
+    if (one_shape) bare_kls[k] = checked.back().prediction.kl;
+    blend(mean, judge(std::span(checked).first(checked.size() - 1), bare_kls[k], options),
+          1.0 / static_cast<double>(inputs.size()));
   }
   return mean;
 }
@@ -133,7 +152,7 @@ ArtifactDecoder finish_decoder(const CalibrationInput& input, const RdCalibratio
                                const RdEncoderMaps& encoder, RdDecoderMaps maps) {
   ArtifactDecoder decoder = describe_decoder(input, options);
   for (const CheckedCodec& level : measure(input, options.experiment, input.text.held_out, {encoder, maps},
-                                           /*with_raw=*/false, "checking the levels on held-out text")) {
+                                           /*with_bare=*/false, "checking the levels on held-out text")) {
     decoder.levels.push_back(level.prediction);
   }
   decoder.prediction = decoder.levels.front();
@@ -153,8 +172,12 @@ std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inp
   for (const CalibrationInput& input : inputs) {
     SCD_CHECK(&input.producer == &inputs.front().producer && &input.text == &inputs.front().text,
               "one producer and text");
-    require_same_kv_shape(codec_model_of(input.producer.config()), codec_model_of(input.consumer.config()),
-                          "calibration");
+    if (input.consumer.config().layers != inputs.front().consumer.config().layers) {
+      throw Error(ErrorCode::kFailedPrecondition, "consumers of one encoder must be as deep as each other: " +
+                                                      std::to_string(inputs.front().consumer.config().layers) +
+                                                      " and " + std::to_string(input.consumer.config().layers) +
+                                                      " layers");
+    }
     RdStatistics statistics = gather(input, options);
     std::vector<LayerMetric> metrics = weighted_metrics(input, statistics, options);
     all.push_back({std::move(statistics), std::move(metrics)});
@@ -218,6 +241,7 @@ RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const
   RdCalibrationResult result;
   RdFit best;
   double best_score = -1;
+  std::vector<double> bare_kls;
   for (const Candidate& candidate : candidates_of(options)) {
     Progress progress("fitting " + to_string(candidate.plan) + ", " + std::string(to_string(candidate.variant)));
     RdFit fit = fit_rd(consumers, candidate.plan,
@@ -227,7 +251,7 @@ RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const
                         .variant = candidate.variant});
     progress.finish();
     if (options.plans.size() * options.variants.size() > 1) {
-      result.search.push_back(judge_for_all(inputs, fit, options));
+      result.search.push_back(judge_for_all(inputs, fit, options, bare_kls));
       RdPlanReport& report = result.search.back();
       report.variant = candidate.variant;
       if (report.native_share > options.max_native_share || report.score <= best_score) continue;
@@ -252,6 +276,10 @@ RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const A
                                           RdCalibrationOptions options) {
   options.codec = encoder.codec;
   options.plans = {encoder.rd.plan};
+  const std::string problem = plan_problem(encoder.rd.plan, input.consumer.config().layers);
+  if (!problem.empty()) {
+    throw Error(ErrorCode::kFailedPrecondition, "the encoder's plan is of consumers of another depth: " + problem);
+  }
   const RdStatistics statistics = gather(input, options);
   RdCalibrationResult result;
   result.decoders.push_back(

@@ -62,7 +62,8 @@ struct RdCalibrationResult {
 };
 
 // One encoder for all consumers and a decoder for each: inputs share their producer and text. Same inputs and options,
-// same artifact. Shows its progress. Throws Error kFailedPrecondition for models whose caches do not have one shape.
+// same artifact. Shows its progress. Models may differ in depth and width. Throws Error kFailedPrecondition for
+// consumers that are not all as deep.
 RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const RdCalibrationOptions& options);
 inline RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdCalibrationOptions& options) {
   return calibrate_rd(std::span(&input, 1), options);

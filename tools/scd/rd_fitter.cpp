@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
+#include "common/base/error.h"
 #include "common/codec/calibration/predictor_fit.h"
 #include "common/codec/rd/rd_quantiser.h"
 #include "kernels/linear.h"
@@ -25,14 +27,27 @@ Eigen::MatrixXd unit_metric(const RdConsumer& consumer, const AnchoredUnit& of) 
   return metric;
 }
 
+// The same weight for all directions of a layer's keys, and of its values: of the producer's layers, each as the
+// consumer's layer at its relative depth in the unit.
+Eigen::MatrixXd isotropic(const RdConsumer& consumer, const AnchoredUnit& of) {
+  const CodecModel producer = codec_model_of(consumer.statistics.producer().config());
+  const Eigen::Index width = producer.kv_width(), all = width * of.source.layers;
+  Eigen::VectorXd diagonal(2 * all);
+  for (int32_t i = 0; i < of.source.layers; ++i) {
+    const int32_t layer = of.unit.first_layer + i * of.unit.layers / of.source.layers;
+    const LayerMetric& metric = consumer.metrics[static_cast<size_t>(layer)];
+    diagonal.segment(i * width, width).setConstant(metric.keys.trace() / static_cast<double>(width));
+    diagonal.segment(all + i * width, width).setConstant(metric.values.trace() / static_cast<double>(width));
+  }
+  return diagonal.asDiagonal();
+}
+
 // The mean over consumers of what errors cost them is what a unit's fit is about.
 RateFit fit_unit(std::span<const RdConsumer> consumers, const AnchoredUnit& of, const RdFitOptions& options) {
-  std::vector<Eigen::MatrixXd> metrics;
-  for (const RdConsumer& consumer : consumers) metrics.push_back(unit_metric(consumer, of));
   const double share = 1.0 / static_cast<double>(consumers.size());
   if (options.variant == RdVariant::kPrincipalComponents) {
-    Eigen::MatrixXd metric = share * metrics.front();
-    for (size_t k = 1; k < metrics.size(); ++k) metric += share * metrics[k];
+    Eigen::MatrixXd metric = share * isotropic(consumers.front(), of);
+    for (const RdConsumer& further : consumers.subspan(1)) metric += share * isotropic(further, of);
     return fit_principal_components(consumers.front().statistics.unit(of).moment(), metric, options.ridge);
   }
   const bool shared_heads = options.variant == RdVariant::kHeadShared && !of.unit.residual;
@@ -43,6 +58,8 @@ RateFit fit_unit(std::span<const RdConsumer> consumers, const AnchoredUnit& of, 
           with_shared_heads(consumer.statistics.unit(of).moment(), of.unit, codec_model_of(consumer.model.config())));
     }
   }
+  std::vector<Eigen::MatrixXd> metrics;
+  for (const RdConsumer& consumer : consumers) metrics.push_back(unit_metric(consumer, of));
   std::vector<RegressionTarget> targets;
   for (size_t k = 0; k < consumers.size(); ++k) {
     const RegressionMoment moment = consumers[k].statistics.unit(of).moment();
@@ -88,6 +105,45 @@ std::vector<DenseMatrix> train(const RdStatistics& statistics, std::span<const A
   return codes;
 }
 
+// The finest level of a producer that holds much less than the consumer's cache may ask for steps that are none in
+// FP32.
+void require_sound_step(const RdQuantiserSettings& settings, double ratio) {
+  constexpr float kMostSteps = 1 << 20;  // in a deviation
+  for (const std::vector<float>& deviations : settings.deviations) {
+    if (deviations.front() / settings.steps.front() <= kMostSteps) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                "--ratios: 1/" + std::to_string(ratio) +
+                    " of the consumer's bytes is more than the codes of this producer need; ask for higher ratios");
+  }
+}
+
+// What rounding a decoder's map as round_columns_to_int8() does loses of a value of y, as a share of its variance, mean
+// over values. Small but where a map needs much more of weak components than of strong ones.
+double int8_loss(const DenseMatrix& map, std::span<const float> deviations) {
+  double sum = 0;
+  for (int64_t column = 0; column < map.columns; ++column) {
+    double largest = 0, energy = 0, variance = 0;
+    for (int64_t row = 0; row < map.rows; ++row) {
+      const double deviation = deviations[static_cast<size_t>(row)];
+      largest = std::max(largest, double{std::abs(map.at(row, column))});
+      energy += std::pow(map.at(row, column) * deviation, 2);
+      variance += deviation * deviation;
+    }
+    if (energy > 0) sum += std::pow(largest / 127, 2) / 12 * variance / energy;
+  }
+  return sum / static_cast<double>(map.columns);
+}
+
+// In 8 bits a value where that loses next to nothing, else in 16.
+void round_map(DenseMatrix& map, std::span<const float> deviations) {
+  constexpr double kMostLoss = 0.01;
+  if (int8_loss(map, deviations) <= kMostLoss) {
+    round_columns_to_int8(map);
+  } else {
+    round_to_bf16(map.values);
+  }
+}
+
 // Components that even the finest level does not send are of no use.
 void drop_unsent(RdUnitEncoder& encoder, std::vector<float>& deviations, float finest_step) {
   const auto sent = std::count_if(deviations.begin(), deviations.end(),
@@ -111,8 +167,10 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
     weighted.push_back({consumers[k].model, consumers[k].statistics, metrics[k]});
   }
   const RdStatistics& statistics = consumers.front().statistics;  // of x they all say the same
-  const std::vector<AnchoredUnit> units = anchored_units(plan);
+  const std::vector<AnchoredUnit> units = anchored_units(plan, statistics.depths());
+  const auto [producer_layers, consumer_layers] = statistics.depths();
   for (const AnchoredUnit& of : units) {
+    if (producer_layers != consumer_layers) fit.encoder.sources.push_back(of.source);
     RateFit rate = fit_unit(weighted, of, options);
     if (options.variant == RdVariant::kFixedRank) {
       fix_rank(rate, fixed_rank(plan, options) * (of.unit.residual ? 1 : of.unit.layers));
@@ -126,6 +184,7 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
   for (const double ratio : options.ratios) {
     fit.encoder.quantiser.steps.push_back(step_for(fit.encoder.quantiser, 8 * options.raw_bytes / ratio));
   }
+  require_sound_step(fit.encoder.quantiser, options.ratios.front());
   fit.bounds = rate_bounds(fit.encoder.quantiser, codes);
   for (size_t i = 0; i < units.size(); ++i) {
     drop_unsent(fit.encoder.units[i], fit.encoder.quantiser.deviations[i], fit.encoder.quantiser.steps.front());
@@ -136,12 +195,18 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
   return fit;
 }
 
+// Codes have no mean.
+RdDecoderMaps without_codes(RdDecoderMaps maps) {
+  for (RdUnitDecoder& unit : maps.units) std::ranges::fill(unit.map.values, 0.0f);
+  return maps;
+}
+
 RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps& encoder, double ridge) {
   RdDecoderMaps maps{encoder.plan, {}, encoder.quantiser};
-  const std::vector<AnchoredUnit> units = anchored_units(encoder.plan);
+  const std::vector<AnchoredUnit> units = anchored_units(encoder.plan, statistics.depths());
   for (size_t i = 0; i < units.size(); ++i) {
     RdUnitDecoder decoder = fit_decoder(statistics.unit(units[i]).moment(), encoder.units[i], ridge);
-    round_columns_to_int8(decoder.map);
+    round_map(decoder.map, encoder.quantiser.deviations[i]);
     round_columns_to_int8(decoder.anchor_map);
     maps.units.push_back(std::move(decoder));
   }

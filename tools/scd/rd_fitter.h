@@ -44,6 +44,9 @@ struct RdFitOptions {
 // same text.
 RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const RdFitOptions& options);
 
+// What a consumer knows of its state without any code: from its anchors, or the mean.
+RdDecoderMaps without_codes(RdDecoderMaps maps);
+
 // The decoders of a consumer for an encoder that stays as it is.
 RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps& encoder, double ridge);
 

@@ -30,9 +30,11 @@ double mean_variance(kernels::ConstMatrix rows) {
 
 }  // namespace
 
-std::vector<AnchoredUnit> anchored_units(const LayerPlan& plan) {
+std::vector<AnchoredUnit> anchored_units(const LayerPlan& plan, ModelDepths depths) {
   std::vector<AnchoredUnit> units;
-  for (size_t i = 0; i < plan.units.size(); ++i) units.push_back({plan.units[i], plan.anchor_of(i)});
+  for (size_t i = 0; i < plan.units.size(); ++i) {
+    units.push_back({plan.units[i], plan.anchor_of(i), source_of(plan, i, depths)});
+  }
   return units;
 }
 
@@ -47,10 +49,10 @@ RdStatistics::RdStatistics(const Model& producer, const Model& consumer, std::sp
   const CodecModel source = codec_model_of(producer.config());
   const CodecModel target = codec_model_of(consumer.config());
   for (const LayerPlan& plan : plans) {
-    for (const AnchoredUnit& of : anchored_units(plan)) {
+    for (const AnchoredUnit& of : anchored_units(plan, depths())) {
       if (std::ranges::find(units_, of, &RdUnitStatistics::of) != units_.end()) continue;
       const bool anchored = of.anchor >= 0;
-      const int64_t x = rd_state_width(source, of.unit) + (anchored ? source.hidden : 0);
+      const int64_t x = rd_source_width(source, of.unit, of.source) + (anchored ? source.hidden : 0);
       const int64_t y = rd_state_width(target, of.unit);
       units_.push_back({of, SecondMoment(x + y + (anchored ? target.hidden : 0) + 1), DenseMatrix(0, x), x, y});
     }
@@ -70,34 +72,53 @@ const RdUnitStatistics& RdStatistics::unit(const AnchoredUnit& of) const {
   return *found;
 }
 
-bool RdStatistics::needs_residual(int32_t layer) const {
+bool RdStatistics::reads_residual(int32_t layer) const {
   return std::ranges::any_of(units_, [layer](const RdUnitStatistics& statistics) {
     const AnchoredUnit& of = statistics.of;
     return of.anchor == layer || (of.unit.residual && of.unit.first_layer == layer);
   });
 }
 
+bool RdStatistics::reads_source_residual(int32_t layer) const {
+  return std::ranges::any_of(units_, [layer](const RdUnitStatistics& statistics) {
+    const AnchoredUnit& of = statistics.of;
+    return of.source.anchor == layer || (of.unit.residual && of.source.first_layer == layer);
+  });
+}
+
 void RdStatistics::add(std::span<const TokenWindow> windows) {
-  const bool one_model = &producer_ == &consumer_;
-  WindowPass producer(producer_, windows, sinks_);
-  std::unique_ptr<WindowPass> other;
-  if (!one_model) other = std::make_unique<WindowPass>(consumer_, windows, sinks_);
-  WindowPass& consumer = one_model ? producer : *other;
-  ModelRows a, b;
-  for (int32_t layer = 0; layer < consumer_.config().layers; ++layer) {
-    const DenseMatrix residual = consumer.residual();
-    if (needs_residual(layer)) {
-      a.residuals[layer] = producer.residual();
-      b.residuals[layer] = residual;
-    }
-    producer.run_layer();
-    if (!one_model) consumer.run_layer();
-    a.layers.push_back(producer.keys_values(layer));
-    b.layers.push_back(consumer.keys_values(layer));
-    if (residual.rows > 0) add_layer(layer, b.layers.back(), consumer.queries(), residual);
+  const ModelRows b = run_consumer(windows);
+  if (b.layers.front().keys.rows == 0) return;
+  if (&producer_ == &consumer_) {
+    for (RdUnitStatistics& unit : units_) add_unit(unit, b, b);
+    return;
   }
-  if (a.layers.front().keys.rows == 0) return;
+  const ModelRows a = run_producer(windows);
   for (RdUnitStatistics& unit : units_) add_unit(unit, a, b);
+}
+
+RdStatistics::ModelRows RdStatistics::run_producer(std::span<const TokenWindow> windows) const {
+  WindowPass pass(producer_, windows, sinks_);
+  ModelRows rows;
+  for (int32_t layer = 0; layer < producer_.config().layers; ++layer) {
+    if (reads_source_residual(layer)) rows.residuals[layer] = pass.residual();
+    pass.run_layer();
+    rows.layers.push_back(pass.keys_values(layer));
+  }
+  return rows;
+}
+
+RdStatistics::ModelRows RdStatistics::run_consumer(std::span<const TokenWindow> windows) {
+  WindowPass pass(consumer_, windows, sinks_);
+  ModelRows rows;
+  for (int32_t layer = 0; layer < consumer_.config().layers; ++layer) {
+    const DenseMatrix residual = pass.residual();
+    if (reads_residual(layer)) rows.residuals[layer] = residual;
+    pass.run_layer();
+    rows.layers.push_back(pass.keys_values(layer));
+    if (residual.rows > 0) add_layer(layer, rows.layers.back(), pass.queries(), residual);
+  }
+  return rows;
 }
 
 void RdStatistics::add_layer(int32_t layer, const KeysValues& rows, const DenseMatrix& queries,
@@ -124,23 +145,26 @@ void RdStatistics::add_layer(int32_t layer, const KeysValues& rows, const DenseM
   statistics.tokens += rows.keys.rows;
 }
 
-void RdStatistics::add_unit(RdUnitStatistics& statistics, const ModelRows& producer, const ModelRows& consumer) const {
-  const auto& [unit, anchor] = statistics.of;
-  const auto state_of = [&](const ModelRows& rows) {
-    if (unit.residual) return rd_residual(rows.residuals.at(unit.first_layer).view(), rows.residuals.at(anchor).view());
-    KeysValues joined{DenseMatrix(rows.layers.front().keys.rows, 0), DenseMatrix(rows.layers.front().keys.rows, 0)};
-    for (int32_t layer = unit.first_layer; layer < unit.end(); ++layer) {
-      const KeysValues& of_layer = rows.layers[static_cast<size_t>(layer)];
-      joined.keys = side_by_side(std::as_const(joined.keys).view(), of_layer.keys.view());
-      joined.values = side_by_side(std::as_const(joined.values).view(), of_layer.values.view());
-    }
-    return side_by_side(std::as_const(joined.keys).view(), std::as_const(joined.values).view());
-  };
-  DenseMatrix x = state_of(producer), y = state_of(consumer);
-  if (anchor >= 0) {
-    x = side_by_side(std::as_const(x).view(), normalised_rows(producer.residuals.at(anchor).view()).view());
-    y = side_by_side(std::as_const(y).view(), normalised_rows(consumer.residuals.at(anchor).view()).view());
+// As rd_maps.h puts it together, with the anchor behind.
+DenseMatrix RdStatistics::state_of(const ModelRows& rows, const StatePlace& place) {
+  const int64_t tokens = rows.layers.front().keys.rows;
+  KeysValues joined{DenseMatrix(tokens, 0), DenseMatrix(tokens, 0)};
+  for (int32_t layer = place.first_layer; !place.residual && layer < place.first_layer + place.layers; ++layer) {
+    const KeysValues& of_layer = rows.layers[static_cast<size_t>(layer)];
+    joined.keys = side_by_side(std::as_const(joined.keys).view(), of_layer.keys.view());
+    joined.values = side_by_side(std::as_const(joined.values).view(), of_layer.values.view());
   }
+  const DenseMatrix state =
+      place.residual ? rd_residual(rows.residuals.at(place.first_layer).view(), rows.residuals.at(place.anchor).view())
+                     : side_by_side(std::as_const(joined.keys).view(), std::as_const(joined.values).view());
+  if (place.anchor < 0) return state;
+  return side_by_side(state.view(), normalised_rows(rows.residuals.at(place.anchor).view()).view());
+}
+
+void RdStatistics::add_unit(RdUnitStatistics& statistics, const ModelRows& producer, const ModelRows& consumer) const {
+  const auto& [unit, anchor, source] = statistics.of;
+  const DenseMatrix x = state_of(producer, {source.first_layer, source.layers, unit.residual, source.anchor});
+  const DenseMatrix y = state_of(consumer, {unit.first_layer, unit.layers, unit.residual, anchor});
   statistics.joined.add_joined(x.view(), with_ones(y).view());
 
   // Every so many tokens, so that the sample is spread over the text seen while it fills.

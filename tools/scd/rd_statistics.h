@@ -1,6 +1,6 @@
 // What the fits of `rd` read: of every unit the second moments of both models' states, and a sample of the producer's
-// rows for the tables; of every layer what the metric of the consumer's attention is made of. One pass of both models
-// in lockstep; memory does not depend on how much text goes through.
+// rows for the tables; of every layer what the metric of the consumer's attention is made of. One pass of both models;
+// memory does not depend on how much text goes through.
 #pragma once
 
 #include <Eigen/Core>
@@ -23,9 +23,10 @@ namespace scd {
 struct AnchoredUnit {
   CodedUnit unit;
   int32_t anchor = -1;
+  UnitSource source = {};  // of the producer
   bool operator==(const AnchoredUnit&) const = default;
 };
-std::vector<AnchoredUnit> anchored_units(const LayerPlan& plan);
+std::vector<AnchoredUnit> anchored_units(const LayerPlan& plan, ModelDepths depths);
 
 struct RdUnitStatistics {
   AnchoredUnit of;
@@ -53,6 +54,8 @@ class RdStatistics {
 
   void add_all(std::span<const TokenWindow> windows, const std::function<void(double)>& progress);
   const RdUnitStatistics& unit(const AnchoredUnit& of) const;
+  ModelDepths depths() const { return {producer_.config().layers, consumer_.config().layers}; }
+  const Model& producer() const { return producer_; }
   const RdLayerStatistics& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
 
  private:
@@ -61,10 +64,21 @@ class RdStatistics {
     std::vector<KeysValues> layers;
     std::map<int32_t, DenseMatrix> residuals;  // before the layers that a unit needs
   };
+  // What a unit reads of one model.
+  struct StatePlace {
+    int32_t first_layer = 0;
+    int32_t layers = 1;
+    bool residual = false;
+    int32_t anchor = -1;
+  };
+  static DenseMatrix state_of(const ModelRows& rows, const StatePlace& place);
   void add(std::span<const TokenWindow> windows);
+  ModelRows run_producer(std::span<const TokenWindow> windows) const;
+  ModelRows run_consumer(std::span<const TokenWindow> windows);
   void add_layer(int32_t layer, const KeysValues& rows, const DenseMatrix& queries, const DenseMatrix& residual);
   void add_unit(RdUnitStatistics& unit, const ModelRows& producer, const ModelRows& consumer) const;
-  bool needs_residual(int32_t layer) const;
+  bool reads_residual(int32_t layer) const;         // of the consumer
+  bool reads_source_residual(int32_t layer) const;  // of the producer
 
   const Model& producer_;
   const Model& consumer_;

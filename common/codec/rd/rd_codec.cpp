@@ -19,8 +19,8 @@ void require(bool fits, const std::string& what) {
 // Plan, maps and deviations of one side belong together and to the model.
 template <class Unit>
 void require_units(const LayerPlan& plan, const std::vector<Unit>& units, const RdQuantiser& quantiser,
-                   const CodecModel& model, const char* side) {
-  const std::string problem = rd_plan_problem(plan, model.layers);
+                   int32_t layers, const char* side) {
+  const std::string problem = rd_plan_problem(plan, layers);
   require(problem.empty(), std::string(side) + " plan: " + problem);
   const auto& deviations = quantiser.settings().deviations;
   require(plan.units.size() == units.size() && deviations.size() == units.size(),
@@ -31,6 +31,33 @@ void require_units(const LayerPlan& plan, const std::vector<Unit>& units, const 
 void require_map(bool fits, const char* side, const CodedUnit& unit) {
   require(fits, std::string(side) + " of the unit from layer " + std::to_string(unit.first_layer) +
                     " on does not fit the model's shape");
+}
+
+// Empty: the producer is as deep as the consumer.
+std::vector<UnitSource> checked_sources(const LayerPlan& plan, std::vector<UnitSource> sources,
+                                        const CodecModel& producer) {
+  if (sources.empty()) {
+    for (size_t unit = 0; unit < plan.units.size(); ++unit) {
+      sources.push_back(source_of(plan, unit, {producer.layers, producer.layers}));
+    }
+  }
+  require(sources.size() == plan.units.size(), "encoder of " + std::to_string(plan.units.size()) +
+                                                   " units, sources of " + std::to_string(sources.size()));
+  for (size_t unit = 0; unit < sources.size(); ++unit) {
+    const UnitSource& source = sources[unit];
+    const bool inside = source.first_layer >= 0 && source.layers >= 1 && source.first_layer < producer.layers &&
+                        source.layers <= producer.layers - source.first_layer;
+    const int32_t last = plan.units[unit].residual ? source.first_layer : source.end() - 1;
+    require(inside && source.anchor <= last && (source.anchor >= 0) == (plan.anchor_of(unit) >= 0),
+            "the source of the unit from layer " + std::to_string(plan.units[unit].first_layer) +
+                " on does not fit the producer's " + std::to_string(producer.layers) + " layers");
+  }
+  return sources;
+}
+
+// Of the consumer: where the producer is as deep, its own.
+int32_t planned_layers(const RdEncoderMaps& maps, const CodecModel& producer) {
+  return maps.sources.empty() || maps.plan.units.empty() ? producer.layers : maps.plan.units.back().end();
 }
 
 bool is_anchor(const LayerPlan& plan, int32_t layer) {
@@ -60,27 +87,32 @@ std::string rd_plan_problem(const LayerPlan& plan, int32_t layers) {
 }
 
 RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id)
-    : producer_(producer),
-      plan_(std::move(maps.plan)),
-      units_(std::move(maps.units)),
-      quantiser_(std::move(maps.quantiser)),
-      id_(id) {
-  require_units(plan_, units_, quantiser_, producer_, "encoder");
+    : producer_(producer), plan_(maps.plan), units_(std::move(maps.units)), quantiser_(std::move(maps.quantiser)), id_(id) {
+  require_units(plan_, units_, quantiser_, planned_layers(maps, producer), "encoder");
+  sources_ = checked_sources(plan_, std::move(maps.sources), producer_);
   for (size_t i = 0; i < units_.size(); ++i) {
     const DenseMatrix& map = units_[i].map;
     const int64_t anchor = plan_.anchor_of(i) >= 0 ? producer_.hidden : 0;
     require_map(map.rows <= UINT16_MAX && map.rows == std::ssize(quantiser_.settings().deviations[i]) &&
                     map.rows == std::ssize(units_[i].offset) &&
-                    map.columns == rd_state_width(producer_, plan_.units[i]) + anchor,
+                    map.columns == rd_source_width(producer_, plan_.units[i], sources_[i]) + anchor,
                 "encoder", plan_.units[i]);
   }
 }
 
 Result<LayerPlan> RdEncoder::plan(int32_t exact_layers) const { return calibrated_plan(plan_, exact_layers, "rd"); }
 
+UnitSource RdEncoder::source(const LayerPlan& plan, size_t unit) const {
+  SCD_CHECK(plan == plan_, "the encoder's own plan");
+  return sources_[unit];
+}
+
 bool RdEncoder::needs_residual(int32_t layer) const {
-  const size_t unit = plan_.unit_at(layer);
-  return is_anchor(plan_, layer) || (unit < units_.size() && plan_.units[unit].residual);
+  for (size_t unit = 0; unit < units_.size(); ++unit) {
+    if (sources_[unit].anchor == layer) return true;
+    if (plan_.units[unit].residual && sources_[unit].first_layer == layer) return true;
+  }
+  return false;
 }
 
 void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const {
@@ -120,7 +152,7 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
       units_(std::move(maps.units)),
       quantiser_(std::move(maps.quantiser)),
       encoder_id_(encoder_id) {
-  require_units(plan_, units_, quantiser_, consumer_, "decoder");
+  require_units(plan_, units_, quantiser_, consumer_.layers, "decoder");
   for (size_t i = 0; i < units_.size(); ++i) {
     const int64_t width = rd_state_width(consumer_, plan_.units[i]);
     const RdUnitDecoder& maps_of = units_[i];

@@ -22,6 +22,7 @@ class RdEncoder final : public Encoder {
 
   const Sha256Digest& id() const override { return id_; }
   Result<LayerPlan> plan(int32_t exact_layers) const override;
+  UnitSource source(const LayerPlan& plan, size_t unit) const override;
   bool needs_residual(int32_t layer) const override;
   int32_t levels() const override { return quantiser_.levels(); }
   // Codes at caps.level, in the form of caps.packed. caps.key + caps.value, where both are set, is the most components
@@ -31,6 +32,7 @@ class RdEncoder final : public Encoder {
  private:
   CodecModel producer_;
   LayerPlan plan_;
+  std::vector<UnitSource> sources_;  // by unit
   std::vector<RdUnitEncoder> units_;
   RdQuantiser quantiser_;
   Sha256Digest id_;

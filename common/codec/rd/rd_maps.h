@@ -9,7 +9,8 @@
 // linear maps: the encoder subtracts what its own residual stream h_A predicts, which its map holds as well).
 //
 //   keys and values   x = [K~ V h_A] of the producer, y = [K~ V] of the consumer; K~ are keys before RoPE,
-//                     of all layers of the unit side by side, then V of all layers
+//                     of all layers of the unit side by side, then V of all layers. Each model's own layers, heads
+//                     and widths (UnitSource)
 //   residual          x = [r_A h_A], y = r_B: the residual stream before the unit's first layer, divided by the root
 //                     mean square of the anchor's
 #pragma once
@@ -46,6 +47,7 @@ struct RdQuantiserSettings {
 
 struct RdEncoderMaps {
   LayerPlan plan;
+  std::vector<UnitSource> sources;  // by unit, where the models are not as deep as each other; else empty
   std::vector<RdUnitEncoder> units;
   RdQuantiserSettings quantiser;
   bool operator==(const RdEncoderMaps&) const = default;

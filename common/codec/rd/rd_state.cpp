@@ -18,8 +18,12 @@ DenseMatrix divided_rows(kernels::ConstMatrix rows, kernels::ConstMatrix by_norm
 
 }  // namespace
 
-int64_t rd_state_width(const CodecModel& model, const CodedUnit& unit) {
-  return unit.residual ? model.hidden : 2 * model.kv_width() * unit.layers;
+int64_t rd_state_width(const CodecModel& consumer, const CodedUnit& unit) {
+  return unit.residual ? consumer.hidden : 2 * consumer.kv_width() * unit.layers;
+}
+
+int64_t rd_source_width(const CodecModel& producer, const CodedUnit& unit, const UnitSource& source) {
+  return unit.residual ? producer.hidden : 2 * producer.kv_width() * source.layers;
 }
 
 // In double and in order, so that every machine gets the same.

@@ -7,7 +7,10 @@
 
 namespace scd {
 
-int64_t rd_state_width(const CodecModel& model, const CodedUnit& unit);
+// Of y: the consumer's unit.
+int64_t rd_state_width(const CodecModel& consumer, const CodedUnit& unit);
+// Of x without an anchor: what the producer holds of it.
+int64_t rd_source_width(const CodecModel& producer, const CodedUnit& unit, const UnitSource& source);
 
 // The residual stream over the root mean square of the anchor's, row by row.
 DenseMatrix rd_residual(kernels::ConstMatrix residual, kernels::ConstMatrix anchor);

@@ -16,11 +16,11 @@
 
 namespace scd::testing {
 
-inline std::vector<TokenWindow> random_windows(int count, size_t length, uint32_t seed) {
+inline std::vector<TokenWindow> random_windows(int count, size_t length, uint32_t seed, uint32_t ids = 250) {
   std::mt19937 random(seed);
   std::vector<TokenWindow> windows(static_cast<size_t>(count), TokenWindow(length));
   for (TokenWindow& window : windows) {
-    for (TokenId& id : window) id = static_cast<TokenId>(random() % 250);
+    for (TokenId& id : window) id = static_cast<TokenId>(random() % ids);
   }
   return windows;
 }
