@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <string>
 
-#include "common/base/check.h"
 #include "common/base/error.h"
 
 namespace scd {
@@ -36,7 +35,10 @@ std::vector<LayerMetric> metrics_of(RdVariant variant, std::span<const LayerMetr
 MatrixXd with_shared_heads(const RegressionMoment& moment, const CodedUnit& unit, const CodecModel& model) {
   const Index last = moment.sum.rows() - 1, width = model.kv_width(), d = model.head_dim;
   const Index state = 2 * width * unit.layers;  // of x and of y, without anchors
-  SCD_CHECK(!unit.residual && moment.target_dims == state && last == 2 * state, "keys and values, without anchors");
+  if (unit.residual || moment.target_dims != state || last != 2 * state) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "--variants head-shared: for producers and consumers of one shape, with --no-prediction");
+  }
   const double count = moment.sum(last, last);
   const Eigen::VectorXd mean = moment.sum.col(last) / count;
   MatrixXd covariance = moment.sum / count - mean * mean.transpose();

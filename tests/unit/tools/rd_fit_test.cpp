@@ -84,6 +84,7 @@ TEST(RdVariants, SharedHeadsKeepOnlyWhatAHeadTellsOfItselfAndAllMeans) {
   const Eigen::Index state = 32, x = state, last = 2 * state;
   const Eigen::MatrixXd sum = random_moment(last + 1);
   const Eigen::MatrixXd shared = with_shared_heads({sum, x, state}, unit, model);
+  EXPECT_THROW(with_shared_heads({sum, x, state - 1}, unit, model), Error) << "an anchor, or another shape";
   const auto covariance = [&](const Eigen::MatrixXd& of) -> Eigen::MatrixXd {
     const Eigen::VectorXd mean = of.col(last) / of(last, last);
     return of / of(last, last) - mean * mean.transpose();
