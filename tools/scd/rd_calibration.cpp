@@ -105,14 +105,14 @@ void blend(RdPlanReport& mean, const RdPlanReport& more, double share) {
 RdPlanReport judge_for_all(std::span<const CalibrationInput> inputs, const RdFit& fit,
                            const RdCalibrationOptions& options, std::vector<double>& bare_kls) {
   const LayerPlan& plan = fit.encoder.plan;
-  RdPlanReport mean{.plan = plan,
-                    .native_share = plan.native_share(inputs.front().consumer.config().layers),
-                    .levels = {}};
+  RdPlanReport mean{
+      .plan = plan, .native_share = plan.native_share(inputs.front().consumer.config().layers), .levels = {}};
   for (size_t k = 0; k < inputs.size(); ++k) {
     const CalibrationInput& input = inputs[k];
     const auto checked = measure(input, options.experiment, input.text.validation, {fit.encoder, fit.decoders[k]},
                                  /*with_bare=*/true, "measuring it");
-    const bool one_shape = codec_model_of(input.producer.config()).same_kv_shape(codec_model_of(input.consumer.config()));
+    const bool one_shape =
+        codec_model_of(input.producer.config()).same_kv_shape(codec_model_of(input.consumer.config()));
     if (bare_kls.size() == k) bare_kls.push_back(checked.back().prediction.kl);
     if (one_shape) bare_kls[k] = checked.back().prediction.kl;
     blend(mean, judge(std::span(checked).first(checked.size() - 1), bare_kls[k], options),

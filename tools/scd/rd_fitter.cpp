@@ -138,7 +138,8 @@ float step_for(const RdQuantiserSettings& settings, double wanted_bits) {
   return static_cast<float>(std::exp2(high));
 }
 
-// The finest level of a producer that holds much less than the consumer's cache may ask for steps that are none in FP32.
+// The finest level of a producer that holds much less than the consumer's cache may ask for steps that are none in
+// FP32.
 void require_sound_step(const RdQuantiserSettings& settings, double ratio) {
   constexpr float kMostSteps = 1 << 20;  // in a deviation
   for (const std::vector<float>& deviations : settings.deviations) {

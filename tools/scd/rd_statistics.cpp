@@ -155,9 +155,8 @@ DenseMatrix RdStatistics::state_of(const ModelRows& rows, const StatePlace& plac
     joined.values = side_by_side(std::as_const(joined.values).view(), of_layer.values.view());
   }
   const DenseMatrix state =
-      place.residual
-          ? rd_residual(rows.residuals.at(place.first_layer).view(), rows.residuals.at(place.anchor).view())
-          : side_by_side(std::as_const(joined.keys).view(), std::as_const(joined.values).view());
+      place.residual ? rd_residual(rows.residuals.at(place.first_layer).view(), rows.residuals.at(place.anchor).view())
+                     : side_by_side(std::as_const(joined.keys).view(), std::as_const(joined.values).view());
   if (place.anchor < 0) return state;
   return side_by_side(state.view(), normalised_rows(rows.residuals.at(place.anchor).view()).view());
 }
