@@ -3,7 +3,6 @@
 #include <utility>
 #include <vector>
 
-#include "common/rebuild/model_shape.h"
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
 #include "common/kv/kv_cache.h"
@@ -11,6 +10,7 @@
 #include "common/log/progress.h"
 #include "common/model/fingerprint.h"
 #include "common/model/model.h"
+#include "common/rebuild/model_shape.h"
 #include "common/rpc/server.h"
 #include "common/tokenizer/tokenizer.h"
 #include "decode_server/codec_policy.h"

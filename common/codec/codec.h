@@ -49,7 +49,8 @@ struct CodecChoice {
 };
 
 // What the producer holds of `tokens` consecutive tokens for one unit, [tokens, ...] F32: its layers that the unit's
-// source() names. They stand side by side: columns [0, kv_width) are those of the first. Absent where the codec does not need it.
+// source() names. They stand side by side: columns [0, kv_width) are those of the first. Absent where the codec does
+// not need it.
 struct LayerChunk {
   int32_t layer = 0;  // the unit's first, of the plan
   int64_t first_position = 0;

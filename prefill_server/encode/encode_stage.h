@@ -1,6 +1,6 @@
 // Turns computed layers into codes, on the compute thread: as soon as all that a unit is coded from is there, and the
-// units before it are coded, it reads keys and values back from the paged cache, encodes chunk by chunk, makes the CRC, hands each code on at once, and gives
-// finished chunks to the code cache.
+// units before it are coded, it reads keys and values back from the paged cache, encodes chunk by chunk, makes the CRC,
+// hands each code on at once, and gives finished chunks to the code cache.
 #pragma once
 
 #include <cstdint>

@@ -50,9 +50,8 @@ Result<Done> check_extent(const v1::StartPrefill& start) {
 
 // Where plans are calibrated, for a consumer of another depth as well, they say which first layers there are.
 Result<Done> check_layers(const v1::StartPrefill& start, const Producer& producer, const Encoder& encoder) {
-  const auto layers = start.first_layer() <= UINT16_MAX
-                          ? encoder.plan(static_cast<int32_t>(start.first_layer()))
-                          : Result<LayerPlan>(LayerPlan{});
+  const auto layers = start.first_layer() <= UINT16_MAX ? encoder.plan(static_cast<int32_t>(start.first_layer()))
+                                                        : Result<LayerPlan>(LayerPlan{});
   if (!layers) return layers.failure();
   if (!layers.value().units.empty()) return Done{};
   return invalid("first_layer is " + std::to_string(start.first_layer()) + " of " + std::to_string(producer.layers) +

@@ -36,8 +36,7 @@ class ConsumersTest : public PairTest {
     std::vector<std::unique_ptr<Model>> models;
     std::vector<CalibrationInput> inputs;
     for (const auto& consumer : consumers) {
-      models.push_back(
-          std::make_unique<Model>(Model::load({.directory = consumer, .adapter = {}, .progress = {}})));
+      models.push_back(std::make_unique<Model>(Model::load({.directory = consumer, .adapter = {}, .progress = {}})));
       inputs.push_back({a, *models.back(), model_identity(producer), model_identity(consumer), text});
     }
     RdCalibrationOptions options;

@@ -55,9 +55,9 @@ class DerivedModel {
 
  private:
   void add_layer(int number, int from, bool idle) {
-    for (const char* name : {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                             "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj",
-                             "mlp.down_proj"}) {
+    for (const char* name :
+         {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+          "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
       const std::string part = "." + std::string(name) + ".weight";
       const bool output = part.find("o_proj") != std::string::npos || part.find("down_proj") != std::string::npos;
       add("model.layers." + std::to_string(number) + part, "model.layers." + std::to_string(from) + part,

@@ -18,8 +18,8 @@ void require(bool fits, const std::string& what) {
 
 // Plan, maps and deviations of one side belong together and to the model.
 template <class Unit>
-void require_units(const LayerPlan& plan, const std::vector<Unit>& units, const RdQuantiser& quantiser,
-                   int32_t layers, const char* side) {
+void require_units(const LayerPlan& plan, const std::vector<Unit>& units, const RdQuantiser& quantiser, int32_t layers,
+                   const char* side) {
   const std::string problem = rd_plan_problem(plan, layers);
   require(problem.empty(), std::string(side) + " plan: " + problem);
   const auto& deviations = quantiser.settings().deviations;
@@ -41,8 +41,8 @@ std::vector<UnitSource> checked_sources(const LayerPlan& plan, std::vector<UnitS
       sources.push_back(source_of(plan, unit, {producer.layers, producer.layers}));
     }
   }
-  require(sources.size() == plan.units.size(), "encoder of " + std::to_string(plan.units.size()) +
-                                                   " units, sources of " + std::to_string(sources.size()));
+  require(sources.size() == plan.units.size(),
+          "encoder of " + std::to_string(plan.units.size()) + " units, sources of " + std::to_string(sources.size()));
   for (size_t unit = 0; unit < sources.size(); ++unit) {
     const UnitSource& source = sources[unit];
     const bool inside = source.first_layer >= 0 && source.layers >= 1 && source.first_layer < producer.layers &&
@@ -87,7 +87,11 @@ std::string rd_plan_problem(const LayerPlan& plan, int32_t layers) {
 }
 
 RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id)
-    : producer_(producer), plan_(maps.plan), units_(std::move(maps.units)), quantiser_(std::move(maps.quantiser)), id_(id) {
+    : producer_(producer),
+      plan_(maps.plan),
+      units_(std::move(maps.units)),
+      quantiser_(std::move(maps.quantiser)),
+      id_(id) {
   require_units(plan_, units_, quantiser_, planned_layers(maps, producer), "encoder");
   sources_ = checked_sources(plan_, std::move(maps.sources), producer_);
   for (size_t i = 0; i < units_.size(); ++i) {

@@ -58,9 +58,9 @@ TEST_F(RdShapes, WhatTheProducerTellsInAnotherShapeIsAllThereIs) {
   derive("deep", {.twice_as_deep = true});
   derive("wide", {.twice_as_wide = true});
   derive("both", {.twice_as_deep = true, .twice_as_wide = true});
-  for (const auto& [producer, consumer] : {std::pair("base", "deep"), std::pair("deep", "base"),
-                                           std::pair("base", "wide"), std::pair("wide", "base"),
-                                           std::pair("base", "both"), std::pair("both", "base")}) {
+  for (const auto& [producer, consumer] :
+       {std::pair("base", "deep"), std::pair("deep", "base"), std::pair("base", "wide"), std::pair("wide", "base"),
+        std::pair("base", "both"), std::pair("both", "base")}) {
     const CalibrationInput input = models_.input(producer, consumer);
     for (const bool predicted : {false, true}) {
       const RdPlanOptions plan{.exact_layers = 1, .group = 2, .native = {}, .predicted = predicted};
