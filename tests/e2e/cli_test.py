@@ -126,7 +126,12 @@ class CliTest(unittest.TestCase):
         rows = self.report("calibrate", "--codec", "rd", "--ratios", "6,12", "--exact-layers", "2", "--native", "none,3-3",
                            "--producer", self.model, "--consumer", self.model,
                            "--text", text, "--tokens", "2048", "--window", "256", "--out", out)  # fmt: skip
+        searched = [row for row in rows if row["task"] == "search"]
+        self.assertEqual(len({row["plan"] for row in searched}), 2)
+        self.assertEqual([row["level"] for row in searched], [0, 1, 0, 1])
+        rows = [row for row in rows if row["task"] == "calibration"]
         self.assertEqual([(row["codec"], row["level"]) for row in rows], [("rd", 0), ("rd", 1)])
+        self.assertLess(rows[0]["gaussian_bits_per_token"], rows[0]["bits_per_token"])
         self.assertGreater(rows[0]["bytes_per_token"], rows[1]["bytes_per_token"])
         for wrong, said in (("--patch-layers=1", "--patch-layers is not an option of --codec rd"), ("--ratios=6,3", "rise")):
             refused = daemons.run("scd", "calibrate", "--codec", "rd", wrong, "--producer", self.model, "--consumer", self.model,

@@ -183,9 +183,10 @@ void add_eval_command(CLI::App& app) {
       ->delimiter(',')
       ->allow_extra_args(false);
   command
-      ->add_option("--codecs", options->codecs,
-                   "Of oracle, raw, lossless, int8, int4, scd, rd, kvtc, droidspeak, lora_delta and names of artifacts; "
-                   "rd@2 is level 2; comma-separated")
+      ->add_option(
+          "--codecs", options->codecs,
+          "Of oracle, raw, lossless, int8, int4, scd, rd, kvtc, droidspeak, lora_delta and names of artifacts; "
+          "rd@2 is level 2; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

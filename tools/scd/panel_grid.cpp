@@ -88,9 +88,10 @@ std::string AxisRange::log() const {
 
 std::string AxisRange::log_tics() const {
   const double first = least_ / log_margin(), last = most_ * log_margin();
-  const std::vector<double> steps = last > 2000 * first ? std::vector{1.0}
-                                    : last > 8 * first  ? std::vector{1.0, 2.0, 5.0}
-                                                        : std::vector{1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0};
+  const std::vector<double> steps = last > 8000 * first  ? std::vector{1.0}
+                                    : last > 200 * first ? std::vector{1.0, 3.0}
+                                    : last > 8 * first   ? std::vector{1.0, 2.0, 5.0}
+                                                         : std::vector{1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0};
   std::string tics;
   for (double decade = std::pow(10, std::floor(std::log10(first))); decade <= last; decade *= 10) {
     for (const double step : steps) {

@@ -426,7 +426,7 @@ TEST(CalibrationText, SplitsByHashAndKeepsTheQuestionsOfAContextTogether) {
     const std::span<const TokenId> answer = std::span(text.validation[i]).subspan(text.validation_prompts[i]);
     EXPECT_EQ(tokenizer.decode(answer, true), " yes");
   }
-  EXPECT_EQ(text.line_ends, std::vector<TokenId>{'\n'});
+  EXPECT_EQ(text.line_ends, tokenizer.encode("\n", {.add_special_tokens = false, .parse_special = false}));
   const auto context_of = [&](const TokenWindow& window) { return tokenizer.decode(window, true).substr(0, 12); };
   for (const TokenWindow& held_out : text.held_out) {
     EXPECT_THAT(tokenizer.decode(held_out, true), HasSubstr("Answer: yes"));
