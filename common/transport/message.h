@@ -35,8 +35,8 @@ struct MessageHeader {
   EncoderId encoder_id{};
   uint8_t codec_id = 0;
   uint8_t level = 0;
-  uint8_t dtype = 0;  // element type of uncoded payloads, see docs/wire_format.md
-  uint16_t first_layer = 0;
+  uint8_t dtype = 0;         // element type of uncoded payloads, see docs/wire_format.md
+  uint16_t first_layer = 0;  // of the consumer: names the unit
   uint16_t layer_count = 0;
   uint32_t sequence = 0;  // counts the request's messages from 0; chunk_done names it
   uint32_t first_token = 0;

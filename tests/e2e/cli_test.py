@@ -4,6 +4,7 @@ import array
 import json
 import pathlib
 import re
+import shutil
 import tempfile
 import unittest
 
@@ -148,6 +149,42 @@ class CliTest(unittest.TestCase):
         self.assertIn("level '2' of the codec: expected 0 to 1", refused.stderr)
         refused = daemons.run("scd", "eval", *pair, "--codecs", "scd", check=False)
         self.assertIn("needs --artifacts with one of it", refused.stderr)
+
+    def test_one_encoder_is_calibrated_for_several_consumers_of_any_shape(self):
+        text = self.folder / "several.txt"
+        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
+        tuned, small = self.folder / "several_tuned", self.folder / "several_small"
+        daemons.run("scd", "make-model", "--out", tuned, "--seed", "1", "--perturb", "0.1", "--perturb-seed", "4")
+        daemons.run("scd", "make-model", "--out", small, "--shape", "small", "--rope-theta", "500000")
+        shutil.copy(self.model / "tokenizer.json", small / "tokenizer.json")
+        common = ("--codec", "rd", "--ratios", "6,12", "--producer", self.model, "--text", text,
+                  "--tokens", "2048", "--window", "256")  # fmt: skip
+        out = self.folder / "several"
+        rows = self.report("calibrate", *common, "--consumer", f"{self.model},{tuned}", "--out", out)
+        self.assertEqual([row["level"] for row in rows], [0, 1, 0, 1])
+        self.assertEqual(len({row["consumer"] for row in rows}), 2)
+        self.assertEqual(len(list((out / "decoders").iterdir())), 2)
+        for consumer in (self.model, tuned):
+            judged = self.report("eval", "--producer", self.model, "--consumer", consumer, "--artifact", out,
+                                 "--tasks", self.questions(), "--codecs", "rd")  # fmt: skip
+            self.assertGreater(judged[0]["bytes_per_token"], 0)
+
+        unlike = self.folder / "several_unlike"
+        daemons.run("scd", "calibrate", *common, "--consumer", small, "--out", unlike)
+        pair = ("--producer", self.model, "--consumer", small, "--artifact", unlike, "--tasks", self.questions())
+        self.assertGreater(self.report("eval", *pair, "--codecs", "rd")[0]["bytes_per_token"], 0)
+        self.assertIn("producer has layers 4, consumer 8", daemons.run("scd", "eval", *pair, "--codecs", "raw", check=False).stderr)
+
+        for wrong, said in (
+            (("--consumer", f"{self.model},{self.model}"), "two consumers are one model"),
+            (("--consumer", f"{self.model},{small}"), "as deep as each other"),
+            (("--consumer", f"{self.model},{tuned}", "--consumer-adapter", "a,b,c"), "one base for all adapters"),
+            (("--codec", "scd", "--consumer", f"{self.model},{tuned}"), "add one consumer at a time"),
+        ):
+            arguments = common if wrong[0] != "--codec" else ("--producer", self.model, "--text", text)
+            refused = daemons.run("scd", "calibrate", *arguments, *wrong, "--out", self.folder / "never", check=False)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(said, refused.stderr)
 
     def test_complete_has_the_apis_knobs_and_options_leave_the_prompt_alone(self):
         with daemons.Pair(self.model) as pair:
