@@ -24,10 +24,10 @@ Sha256Digest seed_of(const CodeScope& scope) {
   update_text(hash, scope.cache_salt);
   update_text(hash, scope.producer);
   hash.update(std::as_bytes(std::span(scope.encoder_id)));
-  for (const int64_t number :
-       {int64_t{static_cast<uint8_t>(scope.codec.id)}, int64_t{scope.codec.rank.key}, int64_t{scope.codec.rank.value},
-        int64_t{scope.codec.rank.hidden}, int64_t{scope.codec.rank.level}, int64_t{scope.codec.rank.packed},
-        int64_t{scope.first_layer}, scope.skip_tokens}) {
+  // Not the form: a decoder reads both, and a stored code in the other one beats another prefill.
+  for (const int64_t number : {int64_t{static_cast<uint8_t>(scope.codec.id)}, int64_t{scope.codec.rank.key},
+                               int64_t{scope.codec.rank.value}, int64_t{scope.codec.rank.hidden},
+                               int64_t{scope.codec.rank.level}, int64_t{scope.first_layer}, scope.skip_tokens}) {
     update_number(hash, number);
   }
   return hash.finish();
