@@ -152,10 +152,10 @@ class CliTest(unittest.TestCase):
         daemons.run("scd", "make-model", "--out", tuned, "--seed", "1", "--perturb", "0.1", "--perturb-seed", "4")
         daemons.run("scd", "make-model", "--out", small, "--shape", "small", "--rope-theta", "500000")
         shutil.copy(self.model / "tokenizer.json", small / "tokenizer.json")
-        common = ("--codec", "rd", "--ratios", "6,12", "--producer", self.model, "--text", text,
+        common = ("--codec", "rd", "--producer", self.model, "--text", text,
                   "--tokens", "2048", "--window", "256")  # fmt: skip
         out = self.folder / "several"
-        rows = self.report("calibrate", *common, "--consumer", f"{self.model},{tuned}", "--out", out)
+        rows = self.report("calibrate", *common, "--ratios", "6,12", "--consumer", f"{self.model},{tuned}", "--out", out)
         self.assertEqual([row["level"] for row in rows], [0, 1, 0, 1])
         self.assertEqual(len({row["consumer"] for row in rows}), 2)
         self.assertEqual(len(list((out / "decoders").iterdir())), 2)
@@ -165,7 +165,7 @@ class CliTest(unittest.TestCase):
             self.assertGreater(judged[0]["bytes_per_token"], 0)
 
         unlike = self.folder / "several_unlike"
-        daemons.run("scd", "calibrate", *common, "--consumer", small, "--out", unlike)
+        daemons.run("scd", "calibrate", *common, "--ratios", "16,32", "--consumer", small, "--out", unlike)
         pair = ("--producer", self.model, "--consumer", small, "--artifact", unlike, "--tasks", self.questions())
         self.assertGreater(self.report("eval", *pair, "--codecs", "rd")[0]["bytes_per_token"], 0)
         self.assertIn("producer has layers 4, consumer 8", daemons.run("scd", "eval", *pair, "--codecs", "raw", check=False).stderr)
