@@ -112,8 +112,9 @@ void require_sound_step(const RdQuantiserSettings& settings, double ratio) {
   for (const std::vector<float>& deviations : settings.deviations) {
     if (deviations.front() / settings.steps.front() <= kMostSteps) continue;
     throw Error(ErrorCode::kInvalidArgument,
-                "--ratios: 1/" + std::to_string(ratio) +
-                    " of the consumer's bytes is more than the codes of this producer need; ask for higher ratios");
+                "--ratios: the lowest, " + std::to_string(static_cast<int64_t>(ratio)) +
+                    " times fewer bytes than the consumer's, is more than this producer's codes need; ask for higher "
+                    "ones");
   }
 }
 
