@@ -150,6 +150,27 @@ class CliTest(unittest.TestCase):
         refused = daemons.run("scd", "eval", *pair, "--codecs", "scd", check=False)
         self.assertIn("needs --artifacts with one of it", refused.stderr)
 
+    def test_variants_of_a_fit_are_searched_and_refused_where_they_mean_nothing(self):
+        text = self.folder / "variants.txt"
+        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
+        pair = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256",
+                "--ratios", "6")  # fmt: skip
+        names = ["full", "no-metric", "no-weights", "head-shared", "fixed-rank", "principal-components"]
+        rows = self.report("calibrate", "--codec", "rd", *pair, "--no-prediction", "--variants", ",".join(names),
+                           "--out", self.folder / "variants")  # fmt: skip
+        searched = [row for row in rows if row["task"] == "search"]
+        self.assertEqual([row["variant"] for row in searched], names)
+        kl = {row["variant"]: row["kl_text"] for row in searched}
+        # Of one model on both sides the regression without directions of the metric is that of x on x.
+        self.assertEqual(kl["no-metric"], kl["principal-components"])
+        self.assertEqual(len(set(kl.values())), len(names) - 1)
+        for codec, wrong, said in (("rd", "head-shared", "give --no-prediction"), ("rd", "best", "expected of full"),
+                                   ("kvtc", "full,no-metric", "--variants is of --codec rd")):  # fmt: skip
+            refused = daemons.run("scd", "calibrate", "--codec", codec, *pair, "--variants", wrong,
+                                  "--out", self.folder / "refused", check=False)  # fmt: skip
+            self.assertIn(said, refused.stderr)
+            self.assertNotIn("loading", refused.stderr)
+
     def test_one_encoder_is_calibrated_for_several_consumers_of_any_shape(self):
         text = self.folder / "several.txt"
         text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")

@@ -56,6 +56,16 @@ KeysValues unit_rows(const SequenceCache& from, const UnitSource& unit, Position
   return joined;
 }
 
+// How many first tokens all prompts share.
+int64_t common_tokens(std::span<const std::vector<TokenId>> prompts) {
+  const std::vector<TokenId>& first = prompts.front();
+  auto end = first.begin() + std::ssize(first);
+  for (const std::vector<TokenId>& other : prompts.subspan(1)) {
+    end = std::min(end, std::ranges::mismatch(first, other).in1);
+  }
+  return end - first.begin();
+}
+
 }  // namespace
 
 int64_t handover_tokens(int64_t prompt_tokens, int64_t suffix) {
@@ -113,16 +123,6 @@ void CacheExperiment::State::prefill(const Model& model, SequenceCache& into, in
       if (input != kept.end()) copy_matrix(pass.attention_input(), input->second, first);
     }
   }
-}
-
-// How many first tokens all prompts share.
-int64_t common_tokens(std::span<const std::vector<TokenId>> prompts) {
-  const std::vector<TokenId>& first = prompts.front();
-  auto end = first.begin() + std::ssize(first);
-  for (const std::vector<TokenId>& other : prompts.subspan(1)) {
-    end = std::min(end, std::ranges::mismatch(first, other).in1);
-  }
-  return end - first.begin();
 }
 
 // Prompts about one context share its prefill. Takes `next` as the prompts and returns the first position that both

@@ -239,7 +239,6 @@ void run_rd(const CalibrationInput& input, const CalibrateOptions& options,
   }
   require_distinct(inputs);
   RdCommandOptions rd = options.rd;
-  rd.calibration.codec = options.codec_id();
   rd.calibration.seed = options.calibration.seed;
   rd.calibration.ridge = options.calibration.ridge;
   rd.calibration.experiment = options.calibration.experiment;
@@ -281,6 +280,7 @@ void require_lora_delta(const CalibrateOptions& options, const ModelIdentity& pr
 
 void run(CalibrateOptions options) {
   const auto start = std::chrono::steady_clock::now();
+  options.rd.calibration.codec = options.codec_id();
   check_rd_options(options.rd);
   choose_consumers(options);
   const std::optional<ArtifactEncoder> there = existing_encoder(options);

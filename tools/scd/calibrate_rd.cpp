@@ -214,6 +214,9 @@ void check_rd_options(const RdCommandOptions& options) {
     throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
   }
   for (const std::string& native : options.native) (void)parse_spans(native);
+  if (options.calibration.codec == CodecId::kKvtc && options.variants != RdCommandOptions{}.variants) {
+    throw Error(ErrorCode::kInvalidArgument, "--variants is of --codec rd: kvtc is fitted in one way");
+  }
   for (const std::string& variant : options.variants) {
     if (parse_rd_variant(variant) != RdVariant::kHeadShared || options.no_prediction) continue;
     throw Error(ErrorCode::kInvalidArgument, "--variants head-shared reads no anchor: give --no-prediction with it");

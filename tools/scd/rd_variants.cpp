@@ -21,11 +21,11 @@ RdVariant parse_rd_variant(std::string_view name) {
 
 std::vector<LayerMetric> metrics_of(RdVariant variant, std::span<const LayerMetric> metrics) {
   std::vector<LayerMetric> changed(metrics.begin(), metrics.end());
-  const bool isotropic = variant == RdVariant::kNoMetric || variant == RdVariant::kPrincipalComponents;
   for (LayerMetric& layer : changed) {
     for (MatrixXd* metric : {&layer.keys, &layer.values}) {
       const double trace = metric->trace();
-      if (isotropic) *metric = MatrixXd::Identity(metric->rows(), metric->cols()) * (trace / metric->rows());
+      if (variant == RdVariant::kNoMetric)
+        *metric = MatrixXd::Identity(metric->rows(), metric->cols()) * (trace / metric->rows());
       if (variant == RdVariant::kNoWeights && trace > 0) *metric /= trace;
     }
   }

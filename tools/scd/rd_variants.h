@@ -29,7 +29,7 @@ constexpr std::string_view to_string(RdVariant variant) { return kRdVariantNames
 // Throws Error kInvalidArgument naming those there are.
 RdVariant parse_rd_variant(std::string_view name);
 
-// The metrics that the variant fits in.
+// The metrics that the variant fits in; of principal components only their traces count.
 std::vector<LayerMetric> metrics_of(RdVariant variant, std::span<const LayerMetric> metrics);
 
 // Covariances of keys and values between heads set to zero, those within a head to the mean over the layer's heads. Of
