@@ -25,7 +25,7 @@ class ConsumersTest : public PairTest {
                  const RdPlanOptions& plan) {
     std::mt19937 random(17);
     CalibrationText text;
-    for (auto* windows : {&text.fit, &text.validation, &text.held_out}) {
+    for (auto* windows : {&text.fit, &text.validation.windows, &text.held_out.windows}) {
       windows->assign(windows == &text.fit ? 24 : 2, TokenWindow(160));
       for (TokenWindow& window : *windows) {
         for (TokenId& id : window) id = static_cast<TokenId>(3 + random() % 317);

@@ -19,7 +19,7 @@ constexpr int32_t kDefaultCriticalShare = 4;  // a quarter of the layers
 void describe(const CalibrationInput& input, CodecId codec, int64_t tokens, uint64_t seed, BaselineResult& result) {
   ArtifactDecoder& decoder = result.decoder;
   decoder.codec = codec;
-  decoder.calibration = {input.text.file_sha256, tokens, count_tokens(input.text.held_out), seed, 0.0};
+  decoder.calibration = {input.text.file_sha256, tokens, count_tokens(input.text.held_out.windows), seed, 0.0};
   decoder.producer = input.producer_identity;
   decoder.producer_model = codec_model_of(input.producer.config());
   decoder.consumer = input.consumer_identity;
@@ -37,10 +37,11 @@ void check_held_out(const CalibrationInput& input, const BaselineOptions& option
   const auto encoder = make_encoder(id, result.decoder.producer_model, &result.encoder);
   const auto decoder = make_decoder(id, result.decoder.producer_model, result.decoder.model, &result.decoder);
   const CodecUnderCheck codec{*encoder, *decoder};
-  result.decoder.prediction = check_codecs(input.producer, input.consumer, input.text.held_out, options.experiment,
-                                           std::span(&codec, 1), "checking the codec on held-out text")
-                                  .front()
-                                  .prediction;
+  result.decoder.prediction =
+      check_codecs(input.producer, input.consumer, held_out_text(input, options.experiment), options.experiment,
+                   std::span(&codec, 1), "checking the codec on held-out text")
+          .front()
+          .prediction;
 }
 
 // Layer 0 from the token ids, the span from its residual stream, all others one by one.
@@ -86,8 +87,8 @@ std::vector<SpanReport> measure_spans(const CalibrationInput& input, const Basel
     codecs.push_back({*encoders.back(), *decoders.back()});
   }
   const std::vector<CheckedCodec> measured =
-      check_codecs(input.producer, input.consumer, input.text.validation, options.experiment, codecs,
-                   "measuring " + std::to_string(plans.size()) + " spans of critical layers");
+      check_codecs(input.producer, input.consumer, validation_text(input, options.experiment), options.experiment,
+                   codecs, "measuring " + std::to_string(plans.size()) + " spans of critical layers");
   std::vector<SpanReport> reports;
   for (size_t i = 0; i < plans.size(); ++i) reports.push_back({span_of(plans[i]), measured[i].prediction});
   return reports;
@@ -129,8 +130,8 @@ BaselineResult calibrate_droidspeak(const CalibrationInput& input, const Baselin
     best = static_cast<size_t>(std::ranges::min_element(result.search, {}, kl) - result.search.begin());
   }
   result.encoder.plan = result.decoder.plan = plans[best];
-  describe(input, CodecId::kDroidSpeak, plans.size() > 1 ? count_tokens(input.text.validation) : 0, options.seed,
-           result);
+  describe(input, CodecId::kDroidSpeak, plans.size() > 1 ? count_tokens(input.text.validation.windows) : 0,
+           options.seed, result);
   check_held_out(input, options, result);
   return result;
 }

@@ -356,8 +356,13 @@ void add_text_options(CLI::App& command, CalibrateOptions& options) {
       ->capture_default_str()
       ->check(CLI::Range(int64_t{128}, int64_t{1} << 17));
   command
-      .add_option("--held-out", options.text.held_out_windows,
-                  "Windows kept for the final check, and as many for the search")
+      .add_option("--held-out", options.text.held_out_contexts,
+                  "Contexts (or pieces of prose) kept for the final check, and as many for the search")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  command
+      .add_option("--held-out-questions", options.text.held_out_questions,
+                  "Questions about each context of the final check, at most")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
   command.add_option("--seed", options.calibration.seed, "Of the split, the samples and the training")

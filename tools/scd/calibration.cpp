@@ -9,6 +9,7 @@
 #include "common/codec/payload.h"
 #include "common/codec/scd_codec.h"
 #include "common/log/progress.h"
+#include "tools/scd/codec_check.h"
 #include "tools/scd/pair_statistics.h"
 
 namespace scd {
@@ -29,10 +30,10 @@ class Fitter {
     Progress progress("running both models over " + std::to_string(count_tokens(input.text.fit)) + " tokens");
     // Validation text is about as much per window; its share of the bar is that of its windows.
     const auto fit_windows = static_cast<double>(input.text.fit.size());
-    const double fit_share = fit_windows / (fit_windows + static_cast<double>(input.text.validation.size()));
+    const double fit_share = fit_windows / (fit_windows + static_cast<double>(input.text.validation.windows.size()));
     const PairStatisticsOptions defaults;
     add_all(fitted_, input.text.fit, defaults.batch_tokens, [&](double share) { progress.update(share * fit_share); });
-    add_all(validation_, input.text.validation, defaults.batch_tokens,
+    add_all(validation_, input.text.validation.windows, defaults.batch_tokens,
             [&](double share) { progress.update(fit_share + share * (1 - fit_share)); });
     progress.finish();
   }
@@ -158,7 +159,8 @@ std::vector<int32_t> best_layers(const std::vector<LayerGain>& gains, int32_t co
 void choose_patch_layers(const CalibrationInput& input, const CalibrationOptions& options, const Fitter& fitter,
                          const RankCaps& ranks, CalibrationResult& result) {
   const int32_t layers = fitter.layers();
-  LayerMix mix(input.producer, input.consumer, input.text.validation, options.experiment);
+  const ScoredText text = validation_text(input, options.experiment);
+  LayerMix mix(input.producer, input.consumer, text.windows, options.experiment, text.scored);
   const Codec reuse = make_codec(fitter, result);
   mix.rebuild(LayerSource::kReuse, reuse.encoder, reuse.decoder, all_layers(layers));
   result.reuse_kl = mix.mean_kl(std::vector<LayerSource>(static_cast<size_t>(layers), LayerSource::kReuse));
@@ -196,22 +198,15 @@ void choose_patch_layers(const CalibrationInput& input, const CalibrationOptions
 // The one look at held-out text.
 void predict(const CalibrationInput& input, const CalibrationOptions& options, const Fitter& fitter,
              const std::optional<Codec>& reuse, CalibrationResult& result) {
-  const int32_t layers = fitter.layers();
-  LayerMix mix(input.producer, input.consumer, input.text.held_out, options.experiment);
-  const std::vector<LayerSource> sources(static_cast<size_t>(layers), LayerSource::kReuse);
-  if (reuse) {
-    mix.rebuild(LayerSource::kReuse, reuse->encoder, reuse->decoder, all_layers(layers));
-    result.held_out_reuse_kl = mix.mean_kl(sources);
-  }
   const Codec codec = make_codec(fitter, result);
-  mix.rebuild(LayerSource::kReuse, codec.encoder, codec.decoder, all_layers(layers));
-  CodecPrediction& prediction = result.decoder.prediction;
-  prediction.kl = mix.mean_kl(sources);
-  prediction.bytes_per_token = payload_bytes_per_token(result.encoder.layers, fitter.producer(), options.experiment);
-  const int32_t coded = layers - (options.experiment.exact_layer0 ? 1 : 0);
-  prediction.ratio_to_bf16 =
-      static_cast<double>(coded * fitter.producer().kv_width() * 4) / std::max(prediction.bytes_per_token, 1e-9);
-  result.meets_max_kl = options.max_kl <= 0 || prediction.kl <= options.max_kl;
+  std::vector<CodecUnderCheck> codecs{{codec.encoder, codec.decoder}};
+  if (reuse) codecs.push_back({reuse->encoder, reuse->decoder});
+  const std::vector<CheckedCodec> checked =
+      check_codecs(input.producer, input.consumer, held_out_text(input, options.experiment), options.experiment, codecs,
+                   "checking the codec on held-out text");
+  result.decoder.prediction = checked.front().prediction;
+  if (reuse) result.held_out_reuse_kl = checked.back().prediction.kl;
+  result.meets_max_kl = options.max_kl <= 0 || result.decoder.prediction.kl <= options.max_kl;
 }
 
 void describe(const CalibrationInput& input, const Fitter& fitter, CalibrationResult& result) {
@@ -246,7 +241,7 @@ RankCaps default_ranks(const RankCaps& wanted, const CodecModel& model) {
 }
 
 CalibrationRecord record_of(const CalibrationText& text, const CalibrationOptions& options) {
-  return {text.file_sha256, count_tokens(text.fit), count_tokens(text.held_out), options.seed, options.ridge};
+  return {text.file_sha256, count_tokens(text.fit), count_tokens(text.held_out.windows), options.seed, options.ridge};
 }
 
 void require_same_calibration(const ArtifactEncoder& there, const ModelIdentity& producer,

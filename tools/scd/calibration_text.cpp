@@ -99,19 +99,23 @@ class WindowMaker {
   const CalibrationTextOptions& options_;
 };
 
-// One window of each group, until there are `count`; used groups are removed. prompts: of each window, if not null.
-std::vector<TokenWindow> take_windows(std::vector<Group>& groups, const WindowMaker& maker, int64_t count,
-                                      std::vector<size_t>* prompts) {
-  std::vector<TokenWindow> windows;
+// Windows of `count` groups, at most `texts` of each; used groups are removed.
+KeptText take_windows(std::vector<Group>& groups, const WindowMaker& maker, int64_t count, int64_t texts) {
+  KeptText kept;
   size_t used = 0;
-  for (; used < groups.size() && static_cast<int64_t>(windows.size()) < count; ++used) {
-    TokenWindow window = maker.make(groups[used].texts.front());
-    if (!maker.long_enough(window)) continue;
-    windows.push_back(std::move(window));
-    if (prompts != nullptr) prompts->push_back(maker.prompt_tokens(groups[used].texts.front()));
+  for (; used < groups.size() && count > 0; ++used) {
+    int64_t taken = 0;
+    for (const Text& text : groups[used].texts) {
+      TokenWindow window = maker.make(text);
+      if (!maker.long_enough(window)) continue;
+      kept.windows.push_back(std::move(window));
+      kept.prompts.push_back(maker.prompt_tokens(text));
+      if (++taken == texts) break;
+    }
+    if (taken > 0) --count;
   }
   groups.erase(groups.begin(), groups.begin() + static_cast<std::ptrdiff_t>(used));
-  return windows;
+  return kept;
 }
 
 // First texts of all groups, then second texts, ... until there are enough tokens: many contexts before many questions.
@@ -165,12 +169,12 @@ CalibrationText read_calibration_text(const Tokenizer& tokenizer, const Calibrat
   }
   std::vector<Group> groups;
   for (auto& [key, group] : by_hash) groups.push_back(std::move(group));  // in the order of their hashes
-  const auto share = std::min<int64_t>(options.held_out_windows, static_cast<int64_t>(groups.size()) / 3);
+  const auto share = std::min<int64_t>(options.held_out_contexts, static_cast<int64_t>(groups.size()) / 3);
   const WindowMaker maker(tokenizer, options);
-  text.held_out = take_windows(groups, maker, share, nullptr);
-  text.validation = take_windows(groups, maker, share, &text.validation_prompts);
+  text.held_out = take_windows(groups, maker, share, options.held_out_questions);
+  text.validation = take_windows(groups, maker, share, 1);
   text.fit = take_tokens(groups, maker, options.tokens);
-  if (text.held_out.empty() || text.validation.empty() || text.fit.empty()) {
+  if (text.held_out.windows.empty() || text.validation.windows.empty() || text.fit.empty()) {
     throw Error(ErrorCode::kInvalidArgument,
                 "too little text to calibrate on: it is split into text to fit, to validate and to hold out, each of "
                 "at least one window of " +

@@ -16,22 +16,28 @@ struct CalibrationTextOptions {
   // .json and .jsonl: question sets as tools/scd/questions.h reads them, each prompt followed by its first answer;
   // anything else: plain UTF-8 text.
   std::vector<std::filesystem::path> files;
-  int64_t tokens = 32768;  // to fit on
-  int64_t window = 1024;   // longest window, in tokens
-  int64_t shortest = 96;   // shorter windows are left out
-  int64_t held_out_windows = 8;
+  int64_t tokens = 32768;          // to fit on
+  int64_t window = 1024;           // longest window, in tokens
+  int64_t shortest = 96;           // shorter windows are left out
+  int64_t held_out_contexts = 8;   // (or pieces of prose) for the final check, and as many for validation
+  int64_t held_out_questions = 4;  // about each of the former, at most
   uint64_t seed = 1;
 };
 
 using TokenWindow = std::vector<TokenId>;
 
+// Text that nothing is fitted on. Questions about one context stand one after the other.
+struct KeptText {
+  std::vector<TokenWindow> windows;
+  // By window: first tokens that are a question's prompt, the rest its answer; 0 of prose, and of windows beyond these.
+  std::vector<size_t> prompts = {};
+};
+
 struct CalibrationText {
   std::vector<TokenWindow> fit;
-  std::vector<TokenWindow> validation;  // stops training, ranks layers
-  std::vector<TokenWindow> held_out;    // touched once, at the end
+  KeptText validation;  // stops training, ranks layers
+  KeptText held_out;    // touched once, at the end
   std::vector<std::string> file_sha256;
-  // Of the validation windows: first tokens that are a question's prompt, the rest its answer; 0 of prose.
-  std::vector<size_t> validation_prompts = {};
   std::vector<TokenId> line_ends = {};  // rising; ids whose text holds a line end, with which an answer is complete
 };
 

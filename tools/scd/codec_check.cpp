@@ -5,12 +5,15 @@
 
 #include "common/base/error.h"
 #include "common/log/progress.h"
-#include "tools/scd/calibration.h"
 
 namespace scd {
 namespace {
 
-double sum_of(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+// KL of the scored rows, which are the last ones.
+double scored_kl(const Continuation& truth, const Continuation& other, int64_t scored) {
+  const std::vector<double> kl = kl_divergence(truth, other);
+  return std::accumulate(kl.end() - std::min(scored, std::ssize(kl)), kl.end(), 0.0);
+}
 
 int64_t longest_of(std::span<const TokenWindow> windows) {
   size_t longest = 0;
@@ -24,29 +27,36 @@ double raw_bytes_per_token(const CodecModel& consumer, bool exact_layer0) {
   return 4.0 * static_cast<double>((consumer.layers - (exact_layer0 ? 1 : 0)) * consumer.kv_width());
 }
 
-std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consumer,
-                                       std::span<const TokenWindow> windows, const CacheExperimentOptions& options,
-                                       std::span<const CodecUnderCheck> codecs, const std::string& purpose) {
-  CacheExperiment experiment(producer, consumer, longest_of(windows), options);
+std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consumer, const ScoredText& text,
+                                       const CacheExperimentOptions& options, std::span<const CodecUnderCheck> codecs,
+                                       const std::string& purpose) {
+  CacheExperiment experiment(producer, consumer, longest_of(text.windows), options);
   std::vector<const Encoder*> encoders;
   for (const CodecUnderCheck& codec : codecs) encoders.push_back(&codec.encoder);
   std::vector<CheckedCodec> sums(codecs.size());
   int64_t tokens = 0, rows = 0;
   Progress progress(purpose);
-  for (size_t i = 0; i < windows.size(); ++i) {
-    if (handover_tokens(std::ssize(windows[i]), options.suffix) <= options.sinks) continue;
-    experiment.set_prompt(windows[i], encoders);
-    const Continuation truth = experiment.run({});
+  for (size_t first = 0, count = 0; first < text.windows.size(); first += count) {
+    const std::span<const TokenWindow> windows = std::span(text.windows).subspan(first);
+    count = windows_of_a_context(windows);
+    experiment.set_prompts({windows.begin(), windows.begin() + static_cast<std::ptrdiff_t>(count)}, encoders);
+    if (experiment.handover() <= options.sinks) continue;
+    const std::vector<std::vector<TokenId>> nothing(count);
+    const std::vector<Continuation> truth = experiment.run_all(nothing);
+    for (size_t i = 0; i < count; ++i) rows += std::min(text.scored[first + i], truth[i].rows);
     for (size_t c = 0; c < codecs.size(); ++c) {
       const RebuildAccount account = experiment.rebuild(codecs[c].encoder, codecs[c].decoder, codecs[c].caps);
       sums[c].rebuild_us += 1000 * (account.decode_ms + account.native_ms);
       sums[c].prediction.bytes_per_token += static_cast<double>(account.payload_bytes);
-      sums[c].prediction.kl += sum_of(kl_divergence(truth, experiment.run({})));
+      const std::vector<Continuation> rebuilt = experiment.run_all(nothing);
+      for (size_t i = 0; i < count; ++i) {
+        sums[c].prediction.kl += scored_kl(truth[i], rebuilt[i], text.scored[first + i]);
+      }
       if (c == 0) tokens += account.tokens;
-      progress.update(static_cast<double>(i * codecs.size() + c + 1) /
-                      static_cast<double>(windows.size() * codecs.size()));
+      progress.update(
+          (static_cast<double>(first) + static_cast<double>(count * (c + 1)) / static_cast<double>(codecs.size())) /
+          static_cast<double>(text.windows.size()));
     }
-    rows += truth.rows;
   }
   progress.finish();
   if (rows == 0) throw Error(ErrorCode::kInvalidArgument, "every text to check on is too short to hand over");

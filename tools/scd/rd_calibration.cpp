@@ -25,13 +25,14 @@ RdStatistics gather(const CalibrationInput& input, const RdCalibrationOptions& o
   return statistics;
 }
 
-std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const RdStatistics& statistics,
-                                          const RdCalibrationOptions& options) {
+std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const ScoredText& validation,
+                                          const RdStatistics& statistics, const RdCalibrationOptions& options) {
   int32_t first = 1;
   for (const LayerPlan& plan : options.plans) first = std::min(first, plan.exact_layers);
   const ErrorCosts costs = measure_error_costs(
-      input, statistics,
-      {.first = first, .on_answers = options.weigh_on_answers, .seed = options.seed, .experiment = options.experiment});
+      input.consumer,
+      options.weigh_on_answers ? validation : last_tokens_of(input.text.validation.windows, options.experiment),
+      statistics, {.first = first, .seed = options.seed, .experiment = options.experiment});
   std::vector<LayerMetric> metrics;
   for (int32_t layer = 0; layer < input.consumer.config().layers; ++layer) {
     metrics.push_back(metric_of(input.consumer, layer, statistics.layer(layer)));
@@ -62,10 +63,9 @@ BareCodec bare_codec(const CodecModel& producer, const CodecModel& consumer, con
           std::make_unique<RdDecoder>(consumer, without_codes(codec.decoder), Sha256Digest{})};
 }
 
-// Levels on windows that nothing was fitted on; last, where asked for, the bare codec.
-std::vector<CheckedCodec> measure(const CalibrationInput& input, CacheExperimentOptions options,
-                                  std::span<const TokenWindow> windows, const RdCodec& codec, bool with_bare,
-                                  const std::string& purpose) {
+// Levels on text that nothing was fitted on; last, where asked for, the bare codec.
+std::vector<CheckedCodec> measure(const CalibrationInput& input, CacheExperimentOptions options, const ScoredText& text,
+                                  const RdCodec& codec, bool with_bare, const std::string& purpose) {
   const CodecModel producer = codec_model_of(input.producer.config());
   const CodecModel consumer = codec_model_of(input.consumer.config());
   options.exact_layer0 = exact_layer0(codec.decoder.plan);
@@ -75,7 +75,7 @@ std::vector<CheckedCodec> measure(const CalibrationInput& input, CacheExperiment
   std::vector<CodecUnderCheck> codecs;
   for (int32_t level = 0; level < encoder.levels(); ++level) codecs.push_back({encoder, decoder, {.level = level}});
   if (with_bare) codecs.push_back({*bare.encoder, *bare.decoder});
-  return check_codecs(input.producer, input.consumer, windows, options, codecs, purpose);
+  return check_codecs(input.producer, input.consumer, text, options, codecs, purpose);
 }
 
 // One consumer's levels, against the KL of the bare codec.
@@ -102,16 +102,23 @@ void blend(RdPlanReport& mean, const RdPlanReport& more, double share) {
   }
 }
 
+// What fits and searches read of a consumer.
+struct ConsumerStatistics {
+  RdStatistics statistics;
+  ScoredText validation;
+  std::vector<LayerMetric> metrics;
+};
+
 // bare_kls: by consumer; of models of different shapes those of the first plan hold for all, so that no plan loses by
 // what it knows without codes.
-RdPlanReport judge_for_all(std::span<const CalibrationInput> inputs, const RdFit& fit,
-                           const RdCalibrationOptions& options, std::vector<double>& bare_kls) {
+RdPlanReport judge_for_all(std::span<const CalibrationInput> inputs, std::span<const ConsumerStatistics> gathered,
+                           const RdFit& fit, const RdCalibrationOptions& options, std::vector<double>& bare_kls) {
   const LayerPlan& plan = fit.encoder.plan;
   RdPlanReport mean{
       .plan = plan, .native_share = plan.native_share(inputs.front().consumer.config().layers), .levels = {}};
   for (size_t k = 0; k < inputs.size(); ++k) {
     const CalibrationInput& input = inputs[k];
-    const auto checked = measure(input, options.experiment, input.text.validation, {fit.encoder, fit.decoders[k]},
+    const auto checked = measure(input, options.experiment, gathered[k].validation, {fit.encoder, fit.decoders[k]},
                                  /*with_bare=*/true, "measuring it");
     const bool one_shape =
         codec_model_of(input.producer.config()).same_kv_shape(codec_model_of(input.consumer.config()));
@@ -126,8 +133,8 @@ RdPlanReport judge_for_all(std::span<const CalibrationInput> inputs, const RdFit
 ArtifactDecoder describe_decoder(const CalibrationInput& input, const RdCalibrationOptions& options) {
   ArtifactDecoder decoder;
   decoder.codec = options.codec;
-  decoder.calibration = {input.text.file_sha256, count_tokens(input.text.fit), count_tokens(input.text.held_out),
-                         options.seed, options.ridge};
+  decoder.calibration = {input.text.file_sha256, count_tokens(input.text.fit),
+                         count_tokens(input.text.held_out.windows), options.seed, options.ridge};
   decoder.producer = input.producer_identity;
   decoder.producer_model = codec_model_of(input.producer.config());
   decoder.consumer = input.consumer_identity;
@@ -151,20 +158,15 @@ void describe_encoder(std::span<const ArtifactDecoder> decoders, ArtifactEncoder
 ArtifactDecoder finish_decoder(const CalibrationInput& input, const RdCalibrationOptions& options,
                                const RdEncoderMaps& encoder, RdDecoderMaps maps) {
   ArtifactDecoder decoder = describe_decoder(input, options);
-  for (const CheckedCodec& level : measure(input, options.experiment, input.text.held_out, {encoder, maps},
-                                           /*with_bare=*/false, "checking the levels on held-out text")) {
+  for (const CheckedCodec& level :
+       measure(input, options.experiment, held_out_text(input, options.experiment), {encoder, maps},
+               /*with_bare=*/false, "checking the levels on held-out text")) {
     decoder.levels.push_back(level.prediction);
   }
   decoder.prediction = decoder.levels.front();
   decoder.rd = std::move(maps);
   return decoder;
 }
-
-// What fits read of a consumer.
-struct ConsumerStatistics {
-  RdStatistics statistics;
-  std::vector<LayerMetric> metrics;
-};
 
 std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inputs,
                                            const RdCalibrationOptions& options) {
@@ -179,8 +181,9 @@ std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inp
                                                       " layers");
     }
     RdStatistics statistics = gather(input, options);
-    std::vector<LayerMetric> metrics = weighted_metrics(input, statistics, options);
-    all.push_back({std::move(statistics), std::move(metrics)});
+    ScoredText validation = validation_text(input, options.experiment);
+    std::vector<LayerMetric> metrics = weighted_metrics(input, validation, statistics, options);
+    all.push_back({std::move(statistics), std::move(validation), std::move(metrics)});
   }
   return all;
 }
@@ -251,7 +254,7 @@ RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const
                         .variant = candidate.variant});
     progress.finish();
     if (options.plans.size() * options.variants.size() > 1) {
-      result.search.push_back(judge_for_all(inputs, fit, options, bare_kls));
+      result.search.push_back(judge_for_all(inputs, gathered, fit, options, bare_kls));
       RdPlanReport& report = result.search.back();
       report.variant = candidate.variant;
       if (report.native_share > options.max_native_share || report.score <= best_score) continue;

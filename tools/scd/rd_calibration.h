@@ -33,7 +33,7 @@ struct RdCalibrationOptions {
   // per time stays, where the time is that of the bytes at bandwidth_gbps and of the consumer's work.
   std::vector<LayerPlan> plans;
   std::vector<RdVariant> variants{RdVariant::kFull};  // ways to fit; several are searched with every plan
-  bool weigh_on_answers = true;                       // ErrorCostOptions::on_answers
+  bool weigh_on_answers = true;                       // errors, else on the last tokens of validation text
   double bandwidth_gbps = 1.0;
   double max_native_share = 1.0;                          // of the consumer's layers, run over the prefix
   std::vector<double> ratios{8, 12, 16, 24, 32, 48, 64};  // of BF16 bytes to a level's, by the coder's tables

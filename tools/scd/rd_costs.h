@@ -1,4 +1,4 @@
-// What an error in a layer's keys or values costs the consumer's answers: KL per unit of energy in the layer's metric,
+// What an error in a layer's keys or values costs the consumer: KL per unit of energy in the layer's metric,
 // measured by noise in one layer's keys, then in its values, all others true.
 #pragma once
 
@@ -7,6 +7,7 @@
 
 #include "tools/scd/calibration.h"
 #include "tools/scd/rd_statistics.h"
+#include "tools/scd/scored_text.h"
 
 namespace scd {
 
@@ -17,13 +18,11 @@ struct ErrorCosts {
 
 struct ErrorCostOptions {
   int32_t first = 0;  // layer that is measured
-  bool on_answers =
-      true;  // of validation questions KL on the consumer's own answers, else on the last tokens of the text
   uint64_t seed = 1;
   CacheExperimentOptions experiment;
 };
 
-ErrorCosts measure_error_costs(const CalibrationInput& input, const RdStatistics& statistics,
+ErrorCosts measure_error_costs(const Model& consumer, const ScoredText& text, const RdStatistics& statistics,
                                const ErrorCostOptions& options);
 
 }  // namespace scd

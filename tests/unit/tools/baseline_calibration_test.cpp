@@ -32,7 +32,7 @@ class BaselineCalibration : public ::testing::Test {
       }
       return made;
     };
-    text_ = {windows(1), windows(3), windows(3), {std::string(64, '7')}};
+    text_ = {windows(1), {windows(3)}, {windows(3)}, {std::string(64, '7')}};
     options_.experiment.suffix = 24;
     producer_ = load({});
   }
@@ -60,7 +60,8 @@ class BaselineCalibration : public ::testing::Test {
     const auto encoder = make_encoder(CodecId::kRaw, a, nullptr);
     const auto decoder = make_decoder(CodecId::kRaw, a, b, nullptr);
     const CodecUnderCheck raw{*encoder, *decoder};
-    return check_codecs(*producer_, *consumer_, text_.held_out, options_.experiment, std::span(&raw, 1), "raw")[0]
+    return check_codecs(*producer_, *consumer_, held_out_text(input(), options_.experiment), options_.experiment,
+                        std::span(&raw, 1), "raw")[0]
         .prediction.kl;
   }
 

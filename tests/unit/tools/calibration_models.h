@@ -30,8 +30,10 @@ class CalibrationModels {
  public:
   explicit CalibrationModels(const std::string& name)
       : root_(std::filesystem::temp_directory_path() / (name + std::to_string(::getpid()))),
-        text{random_windows(20, 120, 5), random_windows(4, 120, 6), random_windows(4, 120, 7), {std::string(64, '7')}} {
-  }
+        text{random_windows(20, 120, 5),
+             {random_windows(4, 120, 6)},
+             {random_windows(4, 120, 7)},
+             {std::string(64, '7')}} {}
   ~CalibrationModels() {
     models_.clear();
     std::filesystem::remove_all(root_);

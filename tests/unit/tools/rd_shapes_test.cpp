@@ -37,7 +37,7 @@ class RdShapes : public ::testing::Test {
     CacheExperimentOptions experiment;
     experiment.suffix = 24;
     const CodecUnderCheck codec[] = {{encoder, decoder}};
-    return check_codecs(input.producer, input.consumer, input.text.held_out, experiment, codec, "means")[0]
+    return check_codecs(input.producer, input.consumer, held_out_text(input, experiment), experiment, codec, "means")[0]
         .prediction.kl;
   }
 
@@ -98,7 +98,7 @@ TEST_F(RdShapes, ANativeSpanStartsFromTheProducersStreamAtItsDepth) {
 // Nothing in common but the tokens, which are so few that a linear map of one model's embeddings gives the other's.
 TEST_F(RdShapes, UnlikeModelsGoThroughFromEndToEnd) {
   models_.text.fit = testing::random_windows(40, 120, 8, 60);
-  models_.text.held_out = testing::random_windows(6, 120, 9, 60);
+  models_.text.held_out.windows = testing::random_windows(6, 120, 9, 60);
   models_.make("unlike", {.shape = "small", .seed = 11, .rope_theta = 500000.0});
   for (const CodecId codec : {CodecId::kRd, CodecId::kKvtc}) {
     for (const auto& [producer, consumer] : {std::pair("base", "unlike"), std::pair("unlike", "base")}) {

@@ -1,0 +1,71 @@
+#include "tools/scd/scored_text.h"
+
+#include <algorithm>
+#include <string>
+
+#include "common/log/progress.h"
+
+namespace scd {
+namespace {
+
+constexpr int32_t kLongestAnswer = 24;
+
+size_t longest_of(std::span<const TokenWindow> windows) {
+  size_t longest = 0;
+  for (const TokenWindow& window : windows) longest = std::max(longest, window.size());
+  return longest;
+}
+
+int64_t last_tokens(const TokenWindow& window, const CacheExperimentOptions& options) {
+  return std::ssize(window) - handover_tokens(std::ssize(window), options.suffix);
+}
+
+ScoredText answers_of(const CalibrationInput& input, const KeptText& text, const CacheExperimentOptions& options,
+                      const std::string& purpose) {
+  ScoredText answered = last_tokens_of(text.windows, options);
+  CacheExperiment experiment(input.consumer, input.consumer,
+                             static_cast<int64_t>(longest_of(text.windows)) + kLongestAnswer, options);
+  Progress progress(purpose);
+  for (size_t i = 0; i < std::min(text.prompts.size(), text.windows.size()); ++i) {
+    if (text.prompts[i] == 0) continue;
+    TokenWindow& window = answered.windows[i];
+    window.resize(text.prompts[i]);
+    experiment.set_prompt(window, {});
+    const std::vector<TokenId> answer = experiment.generate(
+        kLongestAnswer, [&](TokenId id) { return std::ranges::binary_search(input.text.line_ends, id); });
+    // The prompt's last token predicts the answer's first, and so on: the answer's last predicts nothing that counts.
+    window.insert(window.end(), answer.begin(), answer.end() - 1);
+    answered.scored[i] = std::ssize(answer);
+    progress.update(static_cast<double>(i + 1) / static_cast<double>(text.windows.size()));
+  }
+  progress.finish();
+  return answered;
+}
+
+}  // namespace
+
+ScoredText validation_text(const CalibrationInput& input, const CacheExperimentOptions& options) {
+  return answers_of(input, input.text.validation, options, "asking the consumer the questions of validation text");
+}
+
+ScoredText held_out_text(const CalibrationInput& input, const CacheExperimentOptions& options) {
+  return answers_of(input, input.text.held_out, options, "asking the consumer the questions of held-out text");
+}
+
+ScoredText last_tokens_of(std::span<const TokenWindow> windows, const CacheExperimentOptions& options) {
+  ScoredText text{{windows.begin(), windows.end()}, {}};
+  for (const TokenWindow& window : windows) text.scored.push_back(last_tokens(window, options));
+  return text;
+}
+
+size_t windows_of_a_context(std::span<const TokenWindow> windows) {
+  size_t count = 1;
+  for (; count < std::min(windows.size(), PromptBatch::kMostPrompts); ++count) {
+    const TokenWindow &first = windows.front(), &other = windows[count];
+    const auto alike = std::ranges::mismatch(first, other).in1 - first.begin();
+    if (4 * alike < 3 * std::ssize(first) || 4 * alike < 3 * std::ssize(other)) break;
+  }
+  return count;
+}
+
+}  // namespace scd
