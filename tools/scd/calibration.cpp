@@ -29,11 +29,12 @@ class Fitter {
     require_same_kv_shape(producer_, consumer_, "calibration");
     Progress progress("running both models over " + std::to_string(count_tokens(input.text.fit)) + " tokens");
     // Validation text is about as much per window; its share of the bar is that of its windows.
+    const std::vector<TokenWindow> validation = one_of_each_context(input.text.validation).windows;
     const auto fit_windows = static_cast<double>(input.text.fit.size());
-    const double fit_share = fit_windows / (fit_windows + static_cast<double>(input.text.validation.windows.size()));
+    const double fit_share = fit_windows / (fit_windows + static_cast<double>(validation.size()));
     const PairStatisticsOptions defaults;
     add_all(fitted_, input.text.fit, defaults.batch_tokens, [&](double share) { progress.update(share * fit_share); });
-    add_all(validation_, input.text.validation.windows, defaults.batch_tokens,
+    add_all(validation_, validation, defaults.batch_tokens,
             [&](double share) { progress.update(fit_share + share * (1 - fit_share)); });
     progress.finish();
   }
@@ -159,7 +160,7 @@ std::vector<int32_t> best_layers(const std::vector<LayerGain>& gains, int32_t co
 void choose_patch_layers(const CalibrationInput& input, const CalibrationOptions& options, const Fitter& fitter,
                          const RankCaps& ranks, CalibrationResult& result) {
   const int32_t layers = fitter.layers();
-  const ScoredText text = validation_text(input, options.experiment);
+  const ScoredText text = validation_sample(input, options.experiment);
   LayerMix mix(input.producer, input.consumer, text.windows, options.experiment, text.scored);
   const Codec reuse = make_codec(fitter, result);
   mix.rebuild(LayerSource::kReuse, reuse.encoder, reuse.decoder, all_layers(layers));

@@ -172,7 +172,7 @@ CalibrationText read_calibration_text(const Tokenizer& tokenizer, const Calibrat
   const auto share = std::min<int64_t>(options.held_out_contexts, static_cast<int64_t>(groups.size()) / 3);
   const WindowMaker maker(tokenizer, options);
   text.held_out = take_windows(groups, maker, share, options.held_out_questions);
-  text.validation = take_windows(groups, maker, share, 1);
+  text.validation = take_windows(groups, maker, share, options.held_out_questions);
   text.fit = take_tokens(groups, maker, options.tokens);
   if (text.held_out.windows.empty() || text.validation.windows.empty() || text.fit.empty()) {
     throw Error(ErrorCode::kInvalidArgument,

@@ -20,7 +20,7 @@ struct CalibrationTextOptions {
   int64_t window = 1024;           // longest window, in tokens
   int64_t shortest = 96;           // shorter windows are left out
   int64_t held_out_contexts = 8;   // (or pieces of prose) for the final check, and as many for validation
-  int64_t held_out_questions = 4;  // about each of the former, at most
+  int64_t held_out_questions = 4;  // about each of them, at most
   uint64_t seed = 1;
 };
 
@@ -35,7 +35,7 @@ struct KeptText {
 
 struct CalibrationText {
   std::vector<TokenWindow> fit;
-  KeptText validation;  // stops training, ranks layers
+  KeptText validation;  // stops training, weighs errors, ranks layers and plans
   KeptText held_out;    // touched once, at the end
   std::vector<std::string> file_sha256;
   std::vector<TokenId> line_ends = {};  // rising; ids whose text holds a line end, with which an answer is complete

@@ -25,13 +25,14 @@ RdStatistics gather(const CalibrationInput& input, const RdCalibrationOptions& o
   return statistics;
 }
 
-std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const ScoredText& validation,
-                                          const RdStatistics& statistics, const RdCalibrationOptions& options) {
+std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const RdStatistics& statistics,
+                                          const RdCalibrationOptions& options) {
   int32_t first = 1;
   for (const LayerPlan& plan : options.plans) first = std::min(first, plan.exact_layers);
   const ErrorCosts costs = measure_error_costs(
       input.consumer,
-      options.weigh_on_answers ? validation : last_tokens_of(input.text.validation.windows, options.experiment),
+      options.weigh_on_answers ? validation_sample(input, options.experiment)
+                               : last_tokens_of(one_of_each_context(input.text.validation).windows, options.experiment),
       statistics, {.first = first, .seed = options.seed, .experiment = options.experiment});
   std::vector<LayerMetric> metrics;
   for (int32_t layer = 0; layer < input.consumer.config().layers; ++layer) {
@@ -102,10 +103,12 @@ void blend(RdPlanReport& mean, const RdPlanReport& more, double share) {
   }
 }
 
+bool searches(const RdCalibrationOptions& options) { return options.plans.size() * options.variants.size() > 1; }
+
 // What fits and searches read of a consumer.
 struct ConsumerStatistics {
   RdStatistics statistics;
-  ScoredText validation;
+  ScoredText validation;  // empty without a search
   std::vector<LayerMetric> metrics;
 };
 
@@ -181,8 +184,9 @@ std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inp
                                                       " layers");
     }
     RdStatistics statistics = gather(input, options);
-    ScoredText validation = validation_text(input, options.experiment);
-    std::vector<LayerMetric> metrics = weighted_metrics(input, validation, statistics, options);
+    std::vector<LayerMetric> metrics = weighted_metrics(input, statistics, options);
+    ScoredText validation;
+    if (searches(options)) validation = validation_text(input, options.experiment);
     all.push_back({std::move(statistics), std::move(validation), std::move(metrics)});
   }
   return all;
@@ -253,7 +257,7 @@ RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const
                         .ridge = options.ridge,
                         .variant = candidate.variant});
     progress.finish();
-    if (options.plans.size() * options.variants.size() > 1) {
+    if (searches(options)) {
       result.search.push_back(judge_for_all(inputs, gathered, fit, options, bare_kls));
       RdPlanReport& report = result.search.back();
       report.variant = candidate.variant;

@@ -48,6 +48,11 @@ ScoredText validation_text(const CalibrationInput& input, const CacheExperimentO
   return answers_of(input, input.text.validation, options, "asking the consumer the questions of validation text");
 }
 
+ScoredText validation_sample(const CalibrationInput& input, const CacheExperimentOptions& options) {
+  return answers_of(input, one_of_each_context(input.text.validation), options,
+                    "asking the consumer a question about each context of validation text");
+}
+
 ScoredText held_out_text(const CalibrationInput& input, const CacheExperimentOptions& options) {
   return answers_of(input, input.text.held_out, options, "asking the consumer the questions of held-out text");
 }
@@ -66,6 +71,15 @@ size_t windows_of_a_context(std::span<const TokenWindow> windows) {
     if (4 * alike < 3 * std::ssize(first) || 4 * alike < 3 * std::ssize(other)) break;
   }
   return count;
+}
+
+KeptText one_of_each_context(const KeptText& text) {
+  KeptText sample;
+  for (size_t i = 0; i < text.windows.size(); i += windows_of_a_context(std::span(text.windows).subspan(i))) {
+    sample.windows.push_back(text.windows[i]);
+    sample.prompts.push_back(i < text.prompts.size() ? text.prompts[i] : 0);
+  }
+  return sample;
 }
 
 }  // namespace scd

@@ -19,6 +19,8 @@ struct ScoredText {
 
 // Questions followed by what the consumer answers, greedily and at most a line; prose as it is. Shows its progress.
 ScoredText validation_text(const CalibrationInput& input, const CacheExperimentOptions& options);
+// Of validation text one question a context: for what takes each window by itself.
+ScoredText validation_sample(const CalibrationInput& input, const CacheExperimentOptions& options);
 ScoredText held_out_text(const CalibrationInput& input, const CacheExperimentOptions& options);
 
 // The text as it is, the last tokens of each window scored.
@@ -27,5 +29,6 @@ ScoredText last_tokens_of(std::span<const TokenWindow> windows, const CacheExper
 // How many of the first windows begin alike for most of their length, as questions about one context do: at least one,
 // at most PromptBatch::kMostPrompts.
 size_t windows_of_a_context(std::span<const TokenWindow> windows);
+KeptText one_of_each_context(const KeptText& text);
 
 }  // namespace scd

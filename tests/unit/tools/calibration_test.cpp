@@ -460,11 +460,12 @@ TEST(CalibrationText, SplitsByHashAndKeepsTheQuestionsOfAContextTogether) {
   const CalibrationTextOptions options{.files = {root / "set.jsonl"}, .tokens = 100000, .held_out_contexts = 4};
   const CalibrationText text = read_calibration_text(tokenizer, options);
   ASSERT_EQ(text.held_out.windows.size(), 8U);  // both questions of four contexts
-  ASSERT_EQ(text.validation.windows.size(), 4U);
+  ASSERT_EQ(text.validation.windows.size(), 8U);
+  EXPECT_EQ(one_of_each_context(text.validation).windows.size(), 4U);
   EXPECT_EQ(text.fit.size(), 64U);
-  ASSERT_EQ(text.validation.prompts.size(), 4U);
+  ASSERT_EQ(text.validation.prompts.size(), 8U);
   ASSERT_EQ(text.held_out.prompts.size(), 8U);
-  for (size_t i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < 8; ++i) {
     const std::span<const TokenId> answer = std::span(text.validation.windows[i]).subspan(text.validation.prompts[i]);
     EXPECT_EQ(tokenizer.decode(answer, true), " yes");
   }
