@@ -97,7 +97,7 @@ class CliTest(unittest.TestCase):
         for row in rows[2:]:
             self.assertIsNone(row["f1"])
             self.assertGreater(row["perplexity"], 1)
-            self.assertGreaterEqual(row["kl_text"], 0)
+            self.assertGreaterEqual(row["kl_answer"], 0)
 
     def test_calibrate_refuses_at_once_what_it_could_not_write_or_would_ignore(self):
         text = self.folder / "calibration.txt"
@@ -160,7 +160,7 @@ class CliTest(unittest.TestCase):
                            "--out", self.folder / "variants")  # fmt: skip
         searched = [row for row in rows if row["task"] == "search"]
         self.assertEqual([row["variant"] for row in searched], names)
-        kl = {row["variant"]: row["kl_text"] for row in searched}
+        kl = {row["variant"]: row["kl_answer"] for row in searched}
         # Of one model on both sides the regression without directions of the metric is that of x on x.
         self.assertEqual(kl["no-metric"], kl["principal-components"])
         self.assertEqual(len(set(kl.values())), len(names) - 1)

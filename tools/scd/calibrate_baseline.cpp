@@ -74,7 +74,7 @@ nlohmann::ordered_json summary_row(const BaselineResult& result, double seconds)
   return {{"codec", to_string(result.decoder.codec)},
           {"level", 0},
           {"task", "calibration"},
-          {"kl_text", prediction.kl},
+          {"kl_answer", prediction.kl},
           {"bytes_per_token", prediction.bytes_per_token},
           {"ratio_to_bf16", prediction.ratio_to_bf16},
           {"tokens", result.decoder.calibration.tokens},

@@ -51,6 +51,16 @@ void print_levels(const RdCalibrationResult& result) {
   table.print(std::cout);
 }
 
+void print_stages(const RdCalibrationResult& result) {
+  TextTable table({"stage", "s", "ms/layer"});
+  const auto layers = static_cast<double>(result.decoders.front().model.layers);
+  for (const CalibrationStage& stage : result.stages) {
+    table.add_row({stage.name, format_fixed(stage.seconds, 1), format_fixed(1000 * stage.seconds / layers, 0)});
+  }
+  std::cout << "\n";
+  table.print(std::cout);
+}
+
 nlohmann::ordered_json level_row(const RdCalibrationResult& result, const ArtifactDecoder& decoder, size_t level,
                                  double seconds) {
   const CodecPrediction& prediction = decoder.levels[level];
@@ -58,11 +68,12 @@ nlohmann::ordered_json level_row(const RdCalibrationResult& result, const Artifa
                                 {"level", level},
                                 {"task", "calibration"},
                                 {"consumer", decoder.consumer.weights},
-                                {"kl_text", prediction.kl},
+                                {"kl_answer", prediction.kl},
                                 {"bytes_per_token", prediction.bytes_per_token},
                                 {"ratio_to_bf16", prediction.ratio_to_bf16},
                                 {"tokens", decoder.calibration.tokens},
                                 {"calibration_ms", seconds * 1000}};
+  for (const CalibrationStage& stage : result.stages) row["stages_s"][stage.name] = stage.seconds;
   if (level < result.bounds.size()) {
     const RateBound& bound = result.bounds[level];
     row.update({{"bits_per_token", bound.bits},
@@ -110,7 +121,7 @@ nlohmann::ordered_json search_row(const RdCalibrationResult& result, const RdPla
           {"variant", to_string(report.variant)},
           {"native_share", report.native_share},
           {"rebuild_us_per_token", report.rebuild_us},
-          {"kl_text", prediction.kl},
+          {"kl_answer", prediction.kl},
           {"bytes_per_token", prediction.bytes_per_token},
           {"ratio_to_bf16", prediction.ratio_to_bf16},
           {"tokens", result.encoder.calibration.tokens}};
@@ -237,6 +248,7 @@ void calibrate_and_write_rd(RdCommand command) {
   print_search(result);
   print_units(result);
   print_levels(result);
+  print_stages(result);
   Report report;
   for (const RdPlanReport& searched : result.search) {
     for (size_t level = 0; level < searched.levels.size(); ++level) {

@@ -1,6 +1,7 @@
 #include "tools/scd/rd_calibration.h"
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <utility>
 
@@ -15,6 +16,17 @@ namespace {
 
 // Layer 0 costs nothing where any layer is exact.
 bool exact_layer0(const LayerPlan& plan) { return plan.exact_layers > 0; }
+
+// Adds what `work` takes to the stage of this name.
+template <typename Work>
+auto timed(std::vector<CalibrationStage>& stages, const std::string& name, const Work& work) {
+  const auto start = std::chrono::steady_clock::now();
+  auto result = work();
+  auto stage = std::ranges::find(stages, name, &CalibrationStage::name);
+  if (stage == stages.end()) stage = stages.insert(stages.end(), {name, 0});
+  stage->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
 
 RdStatistics gather(const CalibrationInput& input, const RdCalibrationOptions& options) {
   RdStatistics statistics(input.producer, input.consumer, options.plans, options.experiment.sinks,
@@ -172,7 +184,7 @@ ArtifactDecoder finish_decoder(const CalibrationInput& input, const RdCalibratio
 }
 
 std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inputs,
-                                           const RdCalibrationOptions& options) {
+                                           const RdCalibrationOptions& options, std::vector<CalibrationStage>& stages) {
   std::vector<ConsumerStatistics> all;
   for (const CalibrationInput& input : inputs) {
     SCD_CHECK(&input.producer == &inputs.front().producer && &input.text == &inputs.front().text,
@@ -183,8 +195,9 @@ std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inp
                                                       " and " + std::to_string(input.consumer.config().layers) +
                                                       " layers");
     }
-    RdStatistics statistics = gather(input, options);
-    std::vector<LayerMetric> metrics = weighted_metrics(input, statistics, options);
+    RdStatistics statistics = timed(stages, "both models over the text", [&] { return gather(input, options); });
+    std::vector<LayerMetric> metrics =
+        timed(stages, "what errors cost", [&] { return weighted_metrics(input, statistics, options); });
     ScoredText validation;
     if (searches(options)) validation = validation_text(input, options.experiment);
     all.push_back({std::move(statistics), std::move(validation), std::move(metrics)});
@@ -240,25 +253,26 @@ LayerPlan make_plan(const RdPlanOptions& options, int32_t layers) {
 
 RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const RdCalibrationOptions& options) {
   SCD_CHECK(!options.plans.empty() && !inputs.empty(), "a plan and a consumer");
-  const std::vector<ConsumerStatistics> gathered = gather_all(inputs, options);
+  RdCalibrationResult result;
+  const std::vector<ConsumerStatistics> gathered = gather_all(inputs, options, result.stages);
   std::vector<RdConsumer> consumers;
   for (size_t k = 0; k < inputs.size(); ++k) {
     consumers.push_back({inputs[k].consumer, gathered[k].statistics, gathered[k].metrics});
   }
-  RdCalibrationResult result;
   RdFit best;
   double best_score = -1;
   std::vector<double> bare_kls;
   for (const Candidate& candidate : candidates_of(options)) {
     Progress progress("fitting " + to_string(candidate.plan) + ", " + std::string(to_string(candidate.variant)));
-    RdFit fit = fit_rd(consumers, candidate.plan,
-                       {.ratios = options.ratios,
-                        .raw_bytes = mean_raw_bytes(inputs, candidate.plan),
-                        .ridge = options.ridge,
-                        .variant = candidate.variant});
+    const RdFitOptions fit_options{.ratios = options.ratios,
+                                   .raw_bytes = mean_raw_bytes(inputs, candidate.plan),
+                                   .ridge = options.ridge,
+                                   .variant = candidate.variant};
+    RdFit fit = timed(result.stages, "fits", [&] { return fit_rd(consumers, candidate.plan, fit_options); });
     progress.finish();
     if (searches(options)) {
-      result.search.push_back(judge_for_all(inputs, gathered, fit, options, bare_kls));
+      result.search.push_back(timed(result.stages, "comparing plans",
+                                    [&] { return judge_for_all(inputs, gathered, fit, options, bare_kls); }));
       RdPlanReport& report = result.search.back();
       report.variant = candidate.variant;
       if (report.native_share > options.max_native_share || report.score <= best_score) continue;
@@ -270,7 +284,9 @@ RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const
     throw Error(ErrorCode::kInvalidArgument, "every plan runs more layers natively than --max-native-share allows");
   }
   for (size_t k = 0; k < inputs.size(); ++k) {
-    result.decoders.push_back(finish_decoder(inputs[k], options, best.encoder, std::move(best.decoders[k])));
+    result.decoders.push_back(timed(result.stages, "checking levels", [&] {
+      return finish_decoder(inputs[k], options, best.encoder, std::move(best.decoders[k]));
+    }));
   }
   result.encoder.rd = std::move(best.encoder);
   result.units = std::move(best.units);
@@ -287,10 +303,13 @@ RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const A
   if (!problem.empty()) {
     throw Error(ErrorCode::kFailedPrecondition, "the encoder's plan is of consumers of another depth: " + problem);
   }
-  const RdStatistics statistics = gather(input, options);
   RdCalibrationResult result;
-  result.decoders.push_back(
-      finish_decoder(input, options, encoder.rd, fit_rd_decoder(statistics, encoder.rd, options.ridge)));
+  const RdStatistics statistics =
+      timed(result.stages, "both models over the text", [&] { return gather(input, options); });
+  RdDecoderMaps maps =
+      timed(result.stages, "fits", [&] { return fit_rd_decoder(statistics, encoder.rd, options.ridge); });
+  result.decoders.push_back(timed(result.stages, "checking levels",
+                                  [&] { return finish_decoder(input, options, encoder.rd, std::move(maps)); }));
   result.encoder = encoder;
   result.decoders.front().encoder_id = encoder.id;
   return result;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "common/codec/artifact.h"
@@ -53,12 +54,19 @@ struct RdPlanReport {
   double score = 0;  // the best level's KL gained per microsecond and token
 };
 
+// What a stage of the work took, all layers together.
+struct CalibrationStage {
+  std::string name;
+  double seconds = 0;
+};
+
 struct RdCalibrationResult {
   ArtifactEncoder encoder;
   std::vector<ArtifactDecoder> decoders;  // of each consumer; their levels are measured on held-out text
   std::vector<RdPlanReport> search;       // empty where there was one plan and variant
   std::vector<RdUnitReport> units;
   std::vector<RateBound> bounds;  // of the levels
+  std::vector<CalibrationStage> stages;
 };
 
 // One encoder for all consumers and a decoder for each: inputs share their producer and text. Same inputs and options,

@@ -49,8 +49,9 @@ ScoredText validation_text(const CalibrationInput& input, const CacheExperimentO
 }
 
 ScoredText validation_sample(const CalibrationInput& input, const CacheExperimentOptions& options) {
-  return answers_of(input, one_of_each_context(input.text.validation), options,
-                    "asking the consumer a question about each context of validation text");
+  KeptText sample = one_of_each_context(input.text.validation);
+  sample.windows.resize(std::min(sample.windows.size(), kSampledContexts));
+  return answers_of(input, sample, options, "asking the consumer a question about each context of validation text");
 }
 
 ScoredText held_out_text(const CalibrationInput& input, const CacheExperimentOptions& options) {

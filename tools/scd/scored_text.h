@@ -19,12 +19,14 @@ struct ScoredText {
 
 // Questions followed by what the consumer answers, greedily and at most a line; prose as it is. Shows its progress.
 ScoredText validation_text(const CalibrationInput& input, const CacheExperimentOptions& options);
-// Of validation text one question a context: for what takes each window by itself.
+// Of validation text one question a context, of at most kSampledContexts: for what measures layer by layer.
 ScoredText validation_sample(const CalibrationInput& input, const CacheExperimentOptions& options);
 ScoredText held_out_text(const CalibrationInput& input, const CacheExperimentOptions& options);
 
 // The text as it is, the last tokens of each window scored.
 ScoredText last_tokens_of(std::span<const TokenWindow> windows, const CacheExperimentOptions& options);
+
+inline constexpr size_t kSampledContexts = 12;
 
 // How many of the first windows begin alike for most of their length, as questions about one context do: at least one,
 // at most PromptBatch::kMostPrompts.
