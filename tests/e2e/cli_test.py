@@ -134,6 +134,10 @@ class CliTest(unittest.TestCase):
         self.assertEqual([(row["codec"], row["level"]) for row in rows], [("rd", 0), ("rd", 1)])
         self.assertLess(rows[0]["gaussian_bits_per_token"], rows[0]["bits_per_token"])
         self.assertGreater(rows[0]["bytes_per_token"], rows[1]["bytes_per_token"])
+        self.assertIn("checking levels", rows[0]["stages_s"])
+        kept = daemons.run("scd", "calibrate", "--codec", "rd", "--producer", self.model, "--consumer", self.model, "--text", text,
+                           "--out", out, "--add-consumer", "--group", "2", check=False)  # fmt: skip
+        self.assertIn("--group is the encoder's, which --add-consumer keeps", kept.stderr)
         for wrong, said in (("--patch-layers=1", "--patch-layers is not an option of --codec rd"), ("--ratios=6,3", "rise")):
             refused = daemons.run("scd", "calibrate", "--codec", "rd", wrong, "--producer", self.model, "--consumer", self.model,
                                   "--text", text, "--out", self.folder / "never", check=False)  # fmt: skip

@@ -439,10 +439,16 @@ void add_calibrate_command(CLI::App& app) {
       ->required();
   command->add_option("--json", options->json, "Write the report to this file");
   command->callback([options, command] {
-    for (const std::string_view name : foreign_options(options->codec_id())) {
+    const auto refuse = [&](std::string_view name, const std::string& why) {
       if (command->get_option(std::string(name))->count() > 0) {
-        throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is not an option of --codec " + options->codec);
+        throw Error(ErrorCode::kInvalidArgument, std::string(name) + why);
       }
+    };
+    for (const std::string_view name : foreign_options(options->codec_id())) {
+      refuse(name, " is not an option of --codec " + options->codec);
+    }
+    if (options->add_consumer) {
+      for (const std::string_view name : kRdOptions) refuse(name, " is the encoder's, which --add-consumer keeps");
     }
     run(*options);
   });
