@@ -171,8 +171,11 @@ CalibrationText read_calibration_text(const Tokenizer& tokenizer, const Calibrat
   for (auto& [key, group] : by_hash) groups.push_back(std::move(group));  // in the order of their hashes
   const auto share = std::min<int64_t>(options.held_out_contexts, static_cast<int64_t>(groups.size()) / 3);
   const WindowMaker maker(tokenizer, options);
+  const auto is_question = [](const Group& group) { return !group.texts.front().prompt.empty(); };
+  std::ranges::stable_partition(groups, is_question);
   text.held_out = take_windows(groups, maker, share, options.held_out_questions);
   text.validation = take_windows(groups, maker, share, options.held_out_questions);
+  std::ranges::sort(groups, {}, &Group::key);
   text.fit = take_tokens(groups, maker, options.tokens);
   if (text.held_out.windows.empty() || text.validation.windows.empty() || text.fit.empty()) {
     throw Error(ErrorCode::kInvalidArgument,

@@ -43,7 +43,8 @@ struct CalibrationText {
 
 int64_t count_tokens(const std::vector<TokenWindow>& windows);
 
-// The same files, options and tokenizer give the same windows. Throws Error: kNotFound for a missing file,
+// The same files, options and tokenizer give the same windows. Where there are questions, those are what is kept, and
+// prose is to fit on only. Throws Error: kNotFound for a missing file,
 // kInvalidArgument for text that is not UTF-8 or too short to be split in three.
 CalibrationText read_calibration_text(const Tokenizer& tokenizer, const CalibrationTextOptions& options);
 
