@@ -38,6 +38,7 @@ std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consu
     experiment.set_prompt(windows[i], encoders);
     const Continuation truth = experiment.run({});
     for (size_t c = 0; c < codecs.size(); ++c) {
+      if (codecs[c].prepare) codecs[c].prepare(windows[i]);
       const RebuildAccount account = experiment.rebuild(codecs[c].encoder, codecs[c].decoder, codecs[c].caps);
       sums[c].rebuild_us += 1000 * (account.decode_ms + account.native_ms);
       sums[c].prediction.bytes_per_token += static_cast<double>(account.payload_bytes);
