@@ -10,6 +10,7 @@
 #include "common/log/progress.h"
 #include "tools/scd/codec_check.h"
 #include "tools/scd/rd_costs.h"
+#include "tools/scd/token_rate_codec.h"
 
 namespace scd {
 namespace {
@@ -59,6 +60,7 @@ std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const R
 struct RdCodec {
   const RdEncoderMaps& encoder;
   const RdDecoderMaps& decoder;
+  std::optional<RateQueries> token_rate = std::nullopt;
 };
 
 // What a search weighs levels against: the producer's cache as it is. Where the models' shapes differ it is none of the
@@ -85,8 +87,17 @@ std::vector<CheckedCodec> measure(const CalibrationInput& input, CacheExperiment
   const RdEncoder encoder(producer, codec.encoder, {});
   const RdDecoder decoder(consumer, codec.decoder, {});
   const BareCodec bare = bare_codec(producer, consumer, codec);
+  std::unique_ptr<TokenRateCodec> rated;
+  if (codec.token_rate) {
+    const TokenRates::Args rates{input.producer, input.consumer, codec.encoder.plan, options, *codec.token_rate};
+    rated = std::make_unique<TokenRateCodec>(TokenRateCodec::Args{encoder, decoder, codec.encoder.quantiser, rates});
+    rated->learn(input.text.fit);
+  }
+  const Encoder& sender = rated ? rated->encoder() : static_cast<const Encoder&>(encoder);
+  const Decoder& receiver = rated ? rated->decoder() : static_cast<const Decoder&>(decoder);
   std::vector<CodecUnderCheck> codecs;
-  for (int32_t level = 0; level < encoder.levels(); ++level) codecs.push_back({encoder, decoder, {.level = level}});
+  for (int32_t level = 0; level < encoder.levels(); ++level) codecs.push_back({sender, receiver, {.level = level}});
+  if (rated) codecs.front().prepare = [&rated](const TokenWindow& window) { rated->set_window(window); };
   if (with_bare) codecs.push_back({*bare.encoder, *bare.decoder});
   return check_codecs(input.producer, input.consumer, text, options, codecs, purpose);
 }
@@ -127,13 +138,17 @@ struct ConsumerStatistics {
 // bare_kls: by consumer; of models of different shapes those of the first plan hold for all, so that no plan loses by
 // what it knows without codes.
 RdPlanReport judge_for_all(std::span<const CalibrationInput> inputs, std::span<const ConsumerStatistics> gathered,
-                           const RdFit& fit, const RdCalibrationOptions& options, std::vector<double>& bare_kls) {
+                           const RdFit& fit, RdVariant variant, const RdCalibrationOptions& options,
+                           std::vector<double>& bare_kls) {
   const LayerPlan& plan = fit.encoder.plan;
-  RdPlanReport mean{
-      .plan = plan, .native_share = plan.native_share(inputs.front().consumer.config().layers), .levels = {}};
+  RdPlanReport mean{.plan = plan,
+                    .variant = variant,
+                    .native_share = plan.native_share(inputs.front().consumer.config().layers),
+                    .levels = {}};
   for (size_t k = 0; k < inputs.size(); ++k) {
     const CalibrationInput& input = inputs[k];
-    const auto checked = measure(input, options.experiment, gathered[k].validation, {fit.encoder, fit.decoders[k]},
+    const auto checked = measure(input, options.experiment, gathered[k].validation,
+                                 {fit.encoder, fit.decoders[k], token_rate_of(variant)},
                                  /*with_bare=*/true, "measuring it");
     const bool one_shape =
         codec_model_of(input.producer.config()).same_kv_shape(codec_model_of(input.consumer.config()));
@@ -220,6 +235,21 @@ std::vector<Candidate> candidates_of(const RdCalibrationOptions& options) {
   return candidates;
 }
 
+// The producer's attention in a layer weighs tokens of the consumer's layer.
+void require_one_depth(std::span<const CalibrationInput> inputs, std::span<const RdVariant> variants) {
+  for (const RdVariant variant : variants) {
+    const auto queries = token_rate_of(variant);
+    if (queries != RateQueries::kPrompt && queries != RateQueries::kChunk) continue;
+    const int32_t producer = inputs.front().producer.config().layers,
+                  consumer = inputs.front().consumer.config().layers;
+    if (producer == consumer) continue;
+    throw Error(ErrorCode::kFailedPrecondition, "--variants " + std::string(to_string(variant)) +
+                                                    ": for models that are as deep as each other, these have " +
+                                                    std::to_string(producer) + " and " + std::to_string(consumer) +
+                                                    " layers");
+  }
+}
+
 double mean_raw_bytes(std::span<const CalibrationInput> inputs, const LayerPlan& plan) {
   double sum = 0;
   for (const CalibrationInput& input : inputs) {
@@ -253,6 +283,7 @@ LayerPlan make_plan(const RdPlanOptions& options, int32_t layers) {
 
 RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const RdCalibrationOptions& options) {
   SCD_CHECK(!options.plans.empty() && !inputs.empty(), "a plan and a consumer");
+  require_one_depth(inputs, options.variants);
   RdCalibrationResult result;
   const std::vector<ConsumerStatistics> gathered = gather_all(inputs, options, result.stages);
   std::vector<RdConsumer> consumers;
@@ -271,10 +302,11 @@ RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const
     RdFit fit = timed(result.stages, "fits", [&] { return fit_rd(consumers, candidate.plan, fit_options); });
     progress.finish();
     if (searches(options)) {
-      result.search.push_back(timed(result.stages, "comparing plans",
-                                    [&] { return judge_for_all(inputs, gathered, fit, options, bare_kls); }));
-      RdPlanReport& report = result.search.back();
-      report.variant = candidate.variant;
+      result.search.push_back(timed(result.stages, "comparing plans", [&] {
+        return judge_for_all(inputs, gathered, fit, candidate.variant, options, bare_kls);
+      }));
+      const RdPlanReport& report = result.search.back();
+      if (token_rate_of(candidate.variant)) continue;
       if (report.native_share > options.max_native_share || report.score <= best_score) continue;
       best_score = report.score;
     }

@@ -122,16 +122,23 @@ bool RdEncoder::needs_residual(int32_t layer) const {
 void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const {
   const size_t index = plan_.unit_at(chunk.layer);
   SCD_CHECK(index < units_.size(), "a unit begins at the layer");
+  SCD_CHECK(caps.level >= 0 && caps.level < levels(), "a level of the artifact");
+  const auto number = static_cast<int32_t>(index);
+  const int64_t components = capped(quantiser_.components(number, caps.level), plan_.units[index], caps);
+  const DenseMatrix coded = codes(chunk, components);
+  append_payload_header({PayloadKind::kRd, static_cast<uint16_t>(coded.columns), static_cast<uint16_t>(components),
+                         static_cast<uint16_t>(caps.level)},
+                        out);
+  quantiser_.encode(number, caps.level, coded.view(), out, caps.packed ? RdForm::kPacked : RdForm::kEntropy);
+}
+
+DenseMatrix RdEncoder::codes(const LayerChunk& chunk, int64_t components) const {
+  const size_t index = plan_.unit_at(chunk.layer);
+  SCD_CHECK(index < units_.size(), "a unit begins at the layer");
   const CodedUnit& unit = plan_.units[index];
   const RdUnitEncoder& maps = units_[index];
   const int64_t tokens = unit.residual ? chunk.residual.rows : chunk.keys.rows;
   SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens, "tokens of a chunk");
-  SCD_CHECK(caps.level >= 0 && caps.level < levels(), "a level of the artifact");
-  const auto number = static_cast<int32_t>(index);
-  const int64_t components = capped(quantiser_.components(number, caps.level), unit, caps);
-  append_payload_header({PayloadKind::kRd, static_cast<uint16_t>(tokens), static_cast<uint16_t>(components),
-                         static_cast<uint16_t>(caps.level)},
-                        out);
   DenseMatrix source =
       unit.residual
           ? rd_residual(chunk.residual, chunk.anchor)
@@ -146,8 +153,7 @@ void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer
     kernels::gemm_f32(
         {.a = maps.map.top(components), .b = source.view(), .c = codes.view(), .transpose_b = true, .beta = 1.0f});
   }
-  quantiser_.encode(number, caps.level, std::as_const(codes).view(), out,
-                    caps.packed ? RdForm::kPacked : RdForm::kEntropy);
+  return codes;
 }
 
 RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id)
@@ -196,11 +202,17 @@ Result<Done> RdDecoder::decode(const PayloadPlace& place, std::span<const std::b
   DenseMatrix codes(header.first_rank, place.tokens);
   const std::string problem = quantiser_.decode(number, level, payload.subspan(kPayloadHeaderBytes), codes.view());
   if (!problem.empty()) return payload_failure(place, problem);
+  decode_codes(place, codes, out);
+  return Done{};
+}
+
+void RdDecoder::decode_codes(const PayloadPlace& place, const DenseMatrix& codes, DecodedLayer& out) const {
+  const size_t index = plan_.unit_at(place.layer);
+  SCD_CHECK(index < units_.size(), "a unit begins at the layer");
   const bool anchored = plan_.anchor_of(index) >= 0;
   SCD_CHECK(!anchored || (place.anchor.rows == place.tokens && place.anchor.columns == consumer_.hidden),
             "the anchor's rows came with the payload");
   split(plan_.units[index], reconstruct(units_[index], codes, place), place, out);
-  return Done{};
 }
 
 // map^T codes + anchor_map^T h + mean, [tokens, dims of y]

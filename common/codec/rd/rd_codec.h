@@ -28,6 +28,8 @@ class RdEncoder final : public Encoder {
   // Codes at caps.level, in the form of caps.packed. caps.key + caps.value, where both are set, is the most components
   // of a layer; caps.hidden of a residual stream.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
+  // What encode() quantises: the first `components` codes of the unit, [components, tokens].
+  DenseMatrix codes(const LayerChunk& chunk, int64_t components) const;
 
  private:
   CodecModel producer_;
@@ -49,6 +51,8 @@ class RdDecoder final : public Decoder {
   bool needs_anchor(int32_t layer) const override;
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
   size_t max_payload_bytes(int64_t tokens) const override;
+  // What decode() makes of the codes it has read, [components, tokens]; no more components than were calibrated.
+  void decode_codes(const PayloadPlace& place, const DenseMatrix& codes, DecodedLayer& out) const;
 
  private:
   DenseMatrix reconstruct(const RdUnitDecoder& unit, const DenseMatrix& codes, const PayloadPlace& place) const;
