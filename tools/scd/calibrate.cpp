@@ -281,7 +281,7 @@ void require_lora_delta(const CalibrateOptions& options, const ModelIdentity& pr
 void run(CalibrateOptions options) {
   const auto start = std::chrono::steady_clock::now();
   options.rd.calibration.codec = options.codec_id();
-  check_rd_options(options.rd);
+  check_rd_options(options.rd, options.add_consumer);
   choose_consumers(options);
   const std::optional<ArtifactEncoder> there = existing_encoder(options);
   const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
@@ -396,7 +396,8 @@ void add_fit_options(CLI::App& command, CalibrateOptions& options) {
   command.add_option("--ridge", calibration.ridge, "Ridge strength, relative to the mean variance")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--network-width", calibration.predictor.width, "Of a Patch layer's network; 0: linear only")
+  command
+      .add_option("--network-width", calibration.predictor.network.width, "Of a Patch layer's network; 0: linear only")
       ->capture_default_str()
       ->check(CLI::Range(0, 65536));
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "common/codec/rd/rd_codec.h"
@@ -9,6 +10,7 @@
 #include "common/log/progress.h"
 #include "tools/scd/codec_check.h"
 #include "tools/scd/rd_costs.h"
+#include "tools/scd/rd_networks.h"
 
 namespace scd {
 namespace {
@@ -16,13 +18,39 @@ namespace {
 // Layer 0 costs nothing where any layer is exact.
 bool exact_layer0(const LayerPlan& plan) { return plan.exact_layers > 0; }
 
+bool trains_networks(const RdCalibrationOptions& options) { return std::ranges::max(options.network_widths) > 0; }
+
+UnitPairsOptions pairs_of(const RdCalibrationOptions& options) {
+  UnitPairsOptions pairs = options.network_samples;
+  pairs.seed = options.seed;
+  return pairs;
+}
+
 RdStatistics gather(const CalibrationInput& input, const RdCalibrationOptions& options) {
-  RdStatistics statistics(input.producer, input.consumer, options.plans, options.experiment.sinks,
-                          options.sample_tokens);
+  RdStatisticsOptions wanted{.sinks = options.experiment.sinks, .sample_tokens = options.sample_tokens};
+  if (trains_networks(options)) wanted.pairs = pairs_of(options);
+  RdStatistics statistics(input.producer, input.consumer, options.plans, wanted);
   Progress progress("running both models over " + std::to_string(count_tokens(input.text.fit)) + " tokens");
   statistics.add_all(input.text.fit, [&](double share) { progress.update(share); });
   progress.finish();
   return statistics;
+}
+
+// Rows that networks are judged by.
+std::optional<UnitPairs> validation_pairs(const CalibrationInput& input, const RdCalibrationOptions& options) {
+  if (!trains_networks(options)) return std::nullopt;
+  const ModelDepths depths{input.producer.config().layers, input.consumer.config().layers};
+  const std::vector<AnchoredUnit> units = anchored_units(options.plans, depths);
+  UnitPairs pairs(codec_model_of(input.producer.config()), codec_model_of(input.consumer.config()), units,
+                  pairs_of(options));
+  Progress progress("running both models over validation text");
+  UnitPass(input.producer, input.consumer, units, options.experiment.sinks)
+      .run(input.text.validation,
+           {.layer = {},
+            .unit = [&](size_t unit, const DenseMatrix& x, const DenseMatrix& yh) { pairs.add(unit, x, yh); }},
+           [&](double share) { progress.update(share); });
+  progress.finish();
+  return pairs;
 }
 
 std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const RdStatistics& statistics,
@@ -164,7 +192,14 @@ ArtifactDecoder finish_decoder(const CalibrationInput& input, const RdCalibratio
 struct ConsumerStatistics {
   RdStatistics statistics;
   std::vector<LayerMetric> metrics;
+  std::optional<UnitPairs> validation;
 };
+
+ConsumerStatistics gather_consumer(const CalibrationInput& input, const RdCalibrationOptions& options) {
+  RdStatistics statistics = gather(input, options);
+  std::vector<LayerMetric> metrics = weighted_metrics(input, statistics, options);
+  return {std::move(statistics), std::move(metrics), validation_pairs(input, options)};
+}
 
 std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inputs,
                                            const RdCalibrationOptions& options) {
@@ -178,26 +213,26 @@ std::vector<ConsumerStatistics> gather_all(std::span<const CalibrationInput> inp
                                                       " and " + std::to_string(input.consumer.config().layers) +
                                                       " layers");
     }
-    RdStatistics statistics = gather(input, options);
-    std::vector<LayerMetric> metrics = weighted_metrics(input, statistics, options);
-    all.push_back({std::move(statistics), std::move(metrics)});
+    all.push_back(gather_consumer(input, options));
   }
   return all;
 }
 
-struct Candidate {
-  const LayerPlan& plan;
-  RdVariant variant;
-};
-
-std::vector<Candidate> candidates_of(const RdCalibrationOptions& options) {
-  std::vector<Candidate> candidates;
-  for (const LayerPlan& plan : options.plans) {
-    for (const RdVariant variant : options.variants) {
-      candidates.push_back({plan, options.codec == CodecId::kKvtc ? RdVariant::kPrincipalComponents : variant});
+// Networks of one width for every consumer's decoder; of what they leave the mean over consumers.
+void add_networks(std::span<const RdConsumer> consumers, std::span<const ConsumerStatistics> gathered, int64_t width,
+                  const RdCalibrationOptions& options, RdFit& fit) {
+  for (size_t k = 0; k < consumers.size(); ++k) {
+    Progress progress("training networks of width " + std::to_string(width));
+    const RdNetworkOptions wanted{
+        .width = width, .seed = options.seed, .progress = [&](double share) { progress.update(share); }};
+    const auto losses = fit_networks(consumers[k], *gathered[k].validation, fit.encoder, wanted, fit.decoders[k]);
+    progress.finish();
+    for (size_t unit = 0; unit < losses.size(); ++unit) {
+      const auto share = 1.0 / static_cast<double>(consumers.size());
+      fit.units[unit].left_by_regression += share * losses[unit].by_regression;
+      fit.units[unit].left_with_network += share * losses[unit].with_network;
     }
   }
-  return candidates;
 }
 
 double mean_raw_bytes(std::span<const CalibrationInput> inputs, const LayerPlan& plan) {
@@ -207,6 +242,88 @@ double mean_raw_bytes(std::span<const CalibrationInput> inputs, const LayerPlan&
   }
   return sum / static_cast<double>(inputs.size());
 }
+
+// A further consumer's decoder.
+RdDecoderMaps fit_consumer(const CalibrationInput& input, const RdEncoderMaps& encoder,
+                           const RdCalibrationOptions& options) {
+  if (!trains_networks(options)) return fit_rd_decoder(gather(input, options), encoder, options.ridge);
+  const ConsumerStatistics gathered = gather_consumer(input, options);
+  const RdConsumer consumer{input.consumer, gathered.statistics, gathered.metrics};
+  RdDecoderMaps maps = fit_rd_decoder(gathered.statistics, encoder, options.ridge);
+  Progress progress("training networks");
+  fit_networks(consumer, *gathered.validation, encoder,
+               {.width = options.network_widths.front(),
+                .seed = options.seed,
+                .progress = [&](double share) { progress.update(share); }},
+               maps);
+  progress.finish();
+  return maps;
+}
+
+// Fits what it is told to and keeps the best, or the only one.
+class Search {
+ public:
+  Search(std::span<const CalibrationInput> inputs, std::span<const ConsumerStatistics> gathered,
+         const RdCalibrationOptions& options)
+      : inputs_(inputs), gathered_(gathered), options_(options) {
+    for (size_t k = 0; k < inputs.size(); ++k) {
+      consumers_.push_back({inputs[k].consumer, gathered[k].statistics, gathered[k].metrics});
+    }
+  }
+
+  void try_plan(const LayerPlan& plan, RdVariant variant) {
+    if (options_.codec == CodecId::kKvtc) variant = RdVariant::kPrincipalComponents;
+    Progress progress("fitting " + to_string(plan) + ", " + std::string(to_string(variant)));
+    const RdFit regressions = fit_rd(consumers_, plan,
+                                     {.ratios = options_.ratios,
+                                      .raw_bytes = mean_raw_bytes(inputs_, plan),
+                                      .ridge = options_.ridge,
+                                      .variant = variant});
+    progress.finish();
+    for (const int64_t width : options_.network_widths) {
+      RdFit fit = regressions;
+      if (width > 0) add_networks(consumers_, gathered_, width, options_, fit);
+      consider(std::move(fit), variant, width);
+    }
+  }
+
+  RdCalibrationResult finish() {
+    if (best_.decoders.empty()) {
+      throw Error(ErrorCode::kInvalidArgument, "every plan runs more layers natively than --max-native-share allows");
+    }
+    for (size_t k = 0; k < inputs_.size(); ++k) {
+      result_.decoders.push_back(finish_decoder(inputs_[k], options_, best_.encoder, std::move(best_.decoders[k])));
+    }
+    result_.encoder.rd = std::move(best_.encoder);
+    result_.units = std::move(best_.units);
+    result_.bounds = std::move(best_.bounds);
+    describe_encoder(result_.decoders, result_.encoder);
+    return std::move(result_);
+  }
+
+ private:
+  void consider(RdFit fit, RdVariant variant, int64_t width) {
+    if (options_.plans.size() * options_.variants.size() * options_.network_widths.size() > 1) {
+      result_.search.push_back(judge_for_all(inputs_, fit, options_, bare_kls_));
+      RdPlanReport& report = result_.search.back();
+      report.variant = variant;
+      report.network_width = width;
+      if (report.native_share > options_.max_native_share || report.score <= best_score_) return;
+      best_score_ = report.score;
+    }
+    result_.network_width = width;
+    best_ = std::move(fit);
+  }
+
+  std::span<const CalibrationInput> inputs_;
+  std::span<const ConsumerStatistics> gathered_;
+  const RdCalibrationOptions& options_;
+  std::vector<RdConsumer> consumers_;
+  std::vector<double> bare_kls_;
+  RdFit best_;
+  double best_score_ = -1;
+  RdCalibrationResult result_;
+};
 
 }  // namespace
 
@@ -232,59 +349,29 @@ LayerPlan make_plan(const RdPlanOptions& options, int32_t layers) {
 }
 
 RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const RdCalibrationOptions& options) {
-  SCD_CHECK(!options.plans.empty() && !inputs.empty(), "a plan and a consumer");
+  SCD_CHECK(!options.plans.empty() && !options.variants.empty() && !options.network_widths.empty() && !inputs.empty(),
+            "a plan, a variant, a width and a consumer");
   const std::vector<ConsumerStatistics> gathered = gather_all(inputs, options);
-  std::vector<RdConsumer> consumers;
-  for (size_t k = 0; k < inputs.size(); ++k) {
-    consumers.push_back({inputs[k].consumer, gathered[k].statistics, gathered[k].metrics});
+  Search search(inputs, gathered, options);
+  for (const LayerPlan& plan : options.plans) {
+    for (const RdVariant variant : options.variants) search.try_plan(plan, variant);
   }
-  RdCalibrationResult result;
-  RdFit best;
-  double best_score = -1;
-  std::vector<double> bare_kls;
-  for (const Candidate& candidate : candidates_of(options)) {
-    Progress progress("fitting " + to_string(candidate.plan) + ", " + std::string(to_string(candidate.variant)));
-    RdFit fit = fit_rd(consumers, candidate.plan,
-                       {.ratios = options.ratios,
-                        .raw_bytes = mean_raw_bytes(inputs, candidate.plan),
-                        .ridge = options.ridge,
-                        .variant = candidate.variant});
-    progress.finish();
-    if (options.plans.size() * options.variants.size() > 1) {
-      result.search.push_back(judge_for_all(inputs, fit, options, bare_kls));
-      RdPlanReport& report = result.search.back();
-      report.variant = candidate.variant;
-      if (report.native_share > options.max_native_share || report.score <= best_score) continue;
-      best_score = report.score;
-    }
-    best = std::move(fit);
-  }
-  if (best.decoders.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "every plan runs more layers natively than --max-native-share allows");
-  }
-  for (size_t k = 0; k < inputs.size(); ++k) {
-    result.decoders.push_back(finish_decoder(inputs[k], options, best.encoder, std::move(best.decoders[k])));
-  }
-  result.encoder.rd = std::move(best.encoder);
-  result.units = std::move(best.units);
-  result.bounds = std::move(best.bounds);
-  describe_encoder(result.decoders, result.encoder);
-  return result;
+  return search.finish();
 }
 
 RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const ArtifactEncoder& encoder,
                                           RdCalibrationOptions options) {
   options.codec = encoder.codec;
   options.plans = {encoder.rd.plan};
+  SCD_CHECK(options.network_widths.size() == 1, "one width of networks");
   const std::string problem = plan_problem(encoder.rd.plan, input.consumer.config().layers);
   if (!problem.empty()) {
     throw Error(ErrorCode::kFailedPrecondition, "the encoder's plan is of consumers of another depth: " + problem);
   }
-  const RdStatistics statistics = gather(input, options);
   RdCalibrationResult result;
-  result.decoders.push_back(
-      finish_decoder(input, options, encoder.rd, fit_rd_decoder(statistics, encoder.rd, options.ridge)));
+  result.decoders.push_back(finish_decoder(input, options, encoder.rd, fit_consumer(input, encoder.rd, options)));
   result.encoder = encoder;
+  result.network_width = options.network_widths.front();
   result.decoders.front().encoder_id = encoder.id;
   return result;
 }

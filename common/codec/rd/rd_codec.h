@@ -51,7 +51,6 @@ class RdDecoder final : public Decoder {
   size_t max_payload_bytes(int64_t tokens) const override;
 
  private:
-  DenseMatrix reconstruct(const RdUnitDecoder& unit, const DenseMatrix& codes, const PayloadPlace& place) const;
   void split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place, DecodedLayer& out) const;
 
   CodecModel consumer_;
