@@ -15,6 +15,16 @@ struct TrainingRows {
   DenseMatrix left_over;  // [tokens, dims of y]
 };
 
+// Inputs are many and samples few: without strong weight decay the loss on validation text soon rises again.
+NetworkOptions network_options(const RdNetworkOptions& options) {
+  return {.width = options.width,
+          .max_epochs = 48,
+          .patience = 5,
+          .learning_rate = 2e-3f,
+          .weight_decay = 3.0f,
+          .seed = options.seed};
+}
+
 // Row after row another level: all of them as often.
 DenseMatrix codes_of_all_levels(const RdQuantiser& quantiser, int32_t unit, DenseMatrix codes) {
   const DenseMatrix fine = codes;
@@ -55,9 +65,8 @@ std::vector<RdNetworkLoss> fit_networks(const RdConsumer& consumer, const UnitPa
                            decoder.units[i]);
     };
     const TrainingRows fit = rows_of(consumer.statistics.pairs()), held_out = rows_of(validation);
-    TrainedNetwork trained =
-        fit_network({fit.inputs, fit.left_over, held_out.inputs, held_out.left_over}, unit_metric(consumer, units[i]),
-                    {.width = options.width, .seed = options.seed});
+    TrainedNetwork trained = fit_network({fit.inputs, fit.left_over, held_out.inputs, held_out.left_over},
+                                         unit_metric(consumer, units[i]), network_options(options));
     losses.push_back({trained.held_out_power, trained.held_out_loss});
     decoder.units[i].network = std::move(trained.network);
     if (options.progress) options.progress(static_cast<double>(i + 1) / static_cast<double>(units.size()));
