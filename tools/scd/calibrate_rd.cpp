@@ -31,7 +31,7 @@ void print_units(const RdCalibrationResult& result) {
     if (result.network_width > 0) {
       const bool kept = report.left_with_network < report.left_by_regression;
       row.insert(row.end(), {format_fixed(report.left_by_regression, 5),
-                             kept ? format_fixed(report.left_with_network, 5) : "none: no better"});
+                             kept ? format_fixed(report.left_with_network, 5) : "none: too little"});
     }
     table.add_row(row);
   }

@@ -9,6 +9,9 @@
 namespace scd {
 namespace {
 
+// Of a unit's loss: less is not worth the consumer's time, nor more than the choice of the epoch may feign.
+constexpr double kLeastGain = 0.02;
+
 // [c h] as a decoder has them, and what its regression leaves of y.
 struct TrainingRows {
   DenseMatrix inputs;     // [tokens, components + hidden of B]
@@ -67,8 +70,9 @@ std::vector<RdNetworkLoss> fit_networks(const RdConsumer& consumer, const UnitPa
     const TrainingRows fit = rows_of(consumer.statistics.pairs()), held_out = rows_of(validation);
     TrainedNetwork trained = fit_network({fit.inputs, fit.left_over, held_out.inputs, held_out.left_over},
                                          unit_metric(consumer, units[i]), network_options(options));
-    losses.push_back({trained.held_out_power, trained.held_out_loss});
-    decoder.units[i].network = std::move(trained.network);
+    const bool worth_it = trained.held_out_loss <= (1 - kLeastGain) * trained.held_out_power;
+    losses.push_back({trained.held_out_power, worth_it ? trained.held_out_loss : trained.held_out_power});
+    if (worth_it) decoder.units[i].network = std::move(trained.network);
     if (options.progress) options.progress(static_cast<double>(i + 1) / static_cast<double>(units.size()));
   }
   return losses;

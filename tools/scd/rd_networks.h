@@ -23,8 +23,8 @@ struct RdNetworkLoss {
   double with_network = 0;  // the same where none is kept
 };
 
-// Gives every unit of `decoder` whose loss on validation rows it lowers a network, trained in the unit's metric on
-// codes of all levels, so that one serves them all. `consumer` has its pairs; validation: of text that nothing was
+// Gives every unit of `decoder` whose loss on validation rows it lowers by 2 % a network, trained in the unit's metric
+// on codes of all levels, so that one serves them all. `consumer` has its pairs; validation: of text that nothing was
 // fitted on. One loss a unit.
 std::vector<RdNetworkLoss> fit_networks(const RdConsumer& consumer, const UnitPairs& validation,
                                         const RdEncoderMaps& encoder, const RdNetworkOptions& options,
