@@ -20,7 +20,7 @@ void print_units(const RdCalibrationResult& result) {
   const CodecModel& model = result.decoders.front().model;
   const LayerPlan& plan = result.decoders.front().rd.plan;
   std::vector<std::string> header{"unit", "predicted from", "KL if lost", "unpredictable", "components"};
-  if (result.network_width > 0) header.insert(header.end(), {"KL left by regression", "with network"});
+  if (result.network_width > 0) header.insert(header.end(), {"left by regression", "of it, by network"});
   TextTable table(header);
   for (size_t i = 0; i < result.units.size(); ++i) {
     const RdUnitReport& report = result.units[i];
@@ -29,9 +29,9 @@ void print_units(const RdCalibrationResult& result) {
                                  format_fixed(report.energy, 2), format_percent(report.unpredictable / report.energy),
                                  std::to_string(result.encoder.rd.quantiser.deviations[i].size())};
     if (result.network_width > 0) {
-      const bool kept = report.left_with_network < report.left_by_regression;
-      row.insert(row.end(), {format_fixed(report.left_by_regression, 5),
-                             kept ? format_fixed(report.left_with_network, 5) : "none: too little"});
+      const double taken = 1 - report.left_with_network / report.left_by_regression;
+      row.insert(row.end(),
+                 {format_fixed(report.left_by_regression, 5), taken > 0 ? format_percent(taken) : "none: too little"});
     }
     table.add_row(row);
   }
