@@ -102,6 +102,19 @@ void put(TensorMap& tensors, const std::string& name, const std::vector<float>& 
   tensors.emplace(name, std::move(matrix));
 }
 
+void put_network(TensorMap& tensors, const std::string& name, const SmallNetwork& network) {
+  put(tensors, name + ".input", network.input);
+  put(tensors, name + ".input_bias", network.input_bias);
+  put(tensors, name + ".output", network.output);
+  put(tensors, name + ".output_bias", network.output_bias);
+}
+
+// Those of its tensors that there are; what they are good for is checked where the codec is made.
+SmallNetwork take_network(TensorMap& tensors, const std::string& name) {
+  return {take(tensors, name + ".input"), take_row(tensors, name + ".input_bias"), take(tensors, name + ".output"),
+          take_row(tensors, name + ".output_bias")};
+}
+
 void put_layer(TensorMap& tensors, size_t layer, const ScdLayerEncoder& maps) {
   put(tensors, tensor_name(layer, "key"), maps.key);
   put(tensors, tensor_name(layer, "value"), maps.value);
@@ -113,9 +126,7 @@ void put_layer(TensorMap& tensors, size_t layer, const ScdLayerDecoder& maps) {
   put(tensors, tensor_name(layer, "value"), maps.value);
   put(tensors, tensor_name(layer, "predictor.linear"), maps.predictor.linear);
   put(tensors, tensor_name(layer, "predictor.bias"), maps.predictor.bias);
-  put(tensors, tensor_name(layer, "predictor.input"), maps.predictor.input);
-  put(tensors, tensor_name(layer, "predictor.input_bias"), maps.predictor.input_bias);
-  put(tensors, tensor_name(layer, "predictor.output"), maps.predictor.output);
+  put_network(tensors, tensor_name(layer, "predictor"), maps.predictor.network);
 }
 
 void take_layer(TensorMap& tensors, size_t layer, ScdLayerEncoder& maps) {
@@ -129,9 +140,7 @@ void take_layer(TensorMap& tensors, size_t layer, ScdLayerDecoder& maps) {
   maps.value = take(tensors, tensor_name(layer, "value"));
   maps.predictor.linear = take(tensors, tensor_name(layer, "predictor.linear"));
   maps.predictor.bias = take_row(tensors, tensor_name(layer, "predictor.bias"));
-  maps.predictor.input = take(tensors, tensor_name(layer, "predictor.input"));
-  maps.predictor.input_bias = take_row(tensors, tensor_name(layer, "predictor.input_bias"));
-  maps.predictor.output = take(tensors, tensor_name(layer, "predictor.output"));
+  maps.predictor.network = take_network(tensors, tensor_name(layer, "predictor"));
 }
 
 void put_layer(TensorMap& tensors, size_t layer, const RdUnitEncoder& maps) {
@@ -144,6 +153,7 @@ void put_layer(TensorMap& tensors, size_t layer, const RdUnitDecoder& maps) {
   put(tensors, tensor_name(layer, "map"), transposed(maps.map));
   put(tensors, tensor_name(layer, "anchor_map"), transposed(maps.anchor_map));
   put(tensors, tensor_name(layer, "mean"), maps.mean);
+  put_network(tensors, tensor_name(layer, "network"), maps.network);
 }
 
 void take_layer(TensorMap& tensors, size_t layer, RdUnitEncoder& maps) {
@@ -155,6 +165,7 @@ void take_layer(TensorMap& tensors, size_t layer, RdUnitDecoder& maps) {
   maps.map = transposed(take(tensors, tensor_name(layer, "map")));
   maps.anchor_map = transposed(take(tensors, tensor_name(layer, "anchor_map")));
   maps.mean = take_row(tensors, tensor_name(layer, "mean"));
+  maps.network = take_network(tensors, tensor_name(layer, "network"));
 }
 
 template <class Maps>

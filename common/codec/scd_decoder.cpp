@@ -19,11 +19,7 @@ void require_predictor(const ScdPredictor& predictor, int64_t hidden, int64_t la
   const int64_t rank = predictor.linear.rows;
   require_fit(rank >= 1 && rank <= UINT16_MAX && predictor.linear.columns == hidden, layer, "hidden");
   require_fit(static_cast<int64_t>(predictor.bias.size()) == hidden, layer, "hidden");
-  if (predictor.output.empty()) return;
-  const int64_t width = predictor.input.columns;
-  require_fit(predictor.input.rows == rank && static_cast<int64_t>(predictor.input_bias.size()) == width, layer,
-              "network");
-  require_fit(predictor.output.rows == width && predictor.output.columns == hidden, layer, "network");
+  require_fit(predictor.network.fits(rank, hidden), layer, "network");
 }
 
 // out [samples, head_dim] = codes^T decoder[:rank].

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/codec/dense_matrix.h"
+#include "common/codec/small_network.h"
 
 namespace scd {
 
@@ -23,13 +24,11 @@ struct ScdLayerEncoder {
   bool operator==(const ScdLayerEncoder&) const = default;
 };
 
-// x_B = Z linear + bias + silu(Z input + input_bias) output.
+// x_B = Z linear + bias, and what a network adds.
 struct ScdPredictor {
-  DenseMatrix linear;             // [rank_hidden, consumer hidden]
-  std::vector<float> bias;        // [consumer hidden]
-  DenseMatrix input;              // [rank_hidden, width]
-  std::vector<float> input_bias;  // [width]
-  DenseMatrix output;             // [width, consumer hidden]
+  DenseMatrix linear;       // [rank_hidden, consumer hidden]
+  std::vector<float> bias;  // [consumer hidden]
+  SmallNetwork network;     // of the codes; its output bias is part of `bias`
 
   bool operator==(const ScdPredictor&) const = default;
 };

@@ -177,6 +177,24 @@ class CliTest(unittest.TestCase):
             self.assertIn(said, refused.stderr)
             self.assertNotIn("loading", refused.stderr)
 
+    def test_networks_of_the_decoder_are_searched_and_refused_where_they_mean_nothing(self):
+        text = self.folder / "networks.txt"
+        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
+        pair = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256",
+                "--ratios", "6")  # fmt: skip
+        out = self.folder / "networks"
+        rows = self.report("calibrate", "--codec", "rd", *pair, "--native", "2-2", "--decoder-network", "0,8",
+                           "--out", out)  # fmt: skip
+        searched = [row for row in rows if row["task"] == "search"]
+        self.assertEqual([row["decoder_network"] for row in searched], [0, 8])
+        self.assertIn("patch 2", searched[0]["plan"])
+        for codec, extra, said in (("kvtc", (), "--decoder-network is of --codec rd"),
+                                   ("rd", ("--add-consumer",), "--add-consumer: one width")):  # fmt: skip
+            refused = daemons.run("scd", "calibrate", "--codec", codec, *pair, *extra, "--decoder-network", "0,8",
+                                  "--out", out, check=False)  # fmt: skip
+            self.assertIn(said, refused.stderr)
+            self.assertNotIn("loading", refused.stderr)
+
     def test_one_encoder_is_calibrated_for_several_consumers_of_any_shape(self):
         text = self.folder / "several.txt"
         text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")

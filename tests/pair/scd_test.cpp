@@ -40,9 +40,10 @@ void write_identity_artifact(const std::filesystem::path& model, const std::file
                                 .value = {},
                                 .predictor = {.linear = identity(hidden),
                                               .bias = std::vector<float>(width),
-                                              .input = DenseMatrix(hidden, 1),
-                                              .input_bias = std::vector<float>(1),
-                                              .output = DenseMatrix(1, hidden)}});
+                                              .network = {.input = DenseMatrix(hidden, 1),
+                                                          .input_bias = std::vector<float>(1),
+                                                          .output = DenseMatrix(1, hidden),
+                                                          .output_bias = {}}}});
       continue;
     }
     const DenseMatrix map = identity(encoder.model.head_dim);

@@ -281,7 +281,7 @@ void require_lora_delta(const CalibrateOptions& options, const ModelIdentity& pr
 void run(CalibrateOptions options) {
   const auto start = std::chrono::steady_clock::now();
   options.rd.calibration.codec = options.codec_id();
-  check_rd_options(options.rd);
+  check_rd_options(options.rd, options.add_consumer);
   choose_consumers(options);
   const std::optional<ArtifactEncoder> there = existing_encoder(options);
   const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
@@ -319,7 +319,10 @@ std::vector<std::string_view> foreign_options(CodecId codec) {
     foreign.insert(foreign.end(), names.begin(), names.end());
   };
   if (codec != CodecId::kScd) add(kScdOptions);
-  if (!has_levels(codec)) add(kRdOptions);
+  if (!has_levels(codec)) {
+    add(kRdEncoderOptions);
+    add(kRdDecoderOptions);
+  }
   if (codec != CodecId::kDroidSpeak) add(kDroidSpeakOptions);
   if (codec == CodecId::kDroidSpeak) std::erase(foreign, "--native");
   return foreign;
@@ -401,7 +404,8 @@ void add_fit_options(CLI::App& command, CalibrateOptions& options) {
   command.add_option("--ridge", calibration.ridge, "Ridge strength, relative to the mean variance")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--network-width", calibration.predictor.width, "Of a Patch layer's network; 0: linear only")
+  command
+      .add_option("--network-width", calibration.predictor.network.width, "Of a Patch layer's network; 0: linear only")
       ->capture_default_str()
       ->check(CLI::Range(0, 65536));
 }
@@ -448,7 +452,8 @@ void add_calibrate_command(CLI::App& app) {
       refuse(name, " is not an option of --codec " + options->codec);
     }
     if (options->add_consumer) {
-      for (const std::string_view name : kRdOptions) refuse(name, " is the encoder's, which --add-consumer keeps");
+      for (const std::string_view name : kRdEncoderOptions)
+        refuse(name, " is the encoder's, which --add-consumer keeps");
     }
     run(*options);
   });

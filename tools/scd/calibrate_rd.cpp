@@ -19,13 +19,21 @@ namespace {
 void print_units(const RdCalibrationResult& result) {
   const CodecModel& model = result.decoders.front().model;
   const LayerPlan& plan = result.decoders.front().rd.plan;
-  TextTable table({"unit", "predicted from", "KL if lost", "unpredictable", "components"});
+  std::vector<std::string> header{"unit", "predicted from", "KL if lost", "unpredictable", "components"};
+  if (result.network_width > 0) header.insert(header.end(), {"left by regression", "of it, by network"});
+  TextTable table(header);
   for (size_t i = 0; i < result.units.size(); ++i) {
     const RdUnitReport& report = result.units[i];
-    table.add_row({to_string(LayerPlan{0, {report.of.unit}}),
-                   report.of.anchor < 0 ? "-" : "residual before " + std::to_string(report.of.anchor),
-                   format_fixed(report.energy, 2), format_percent(report.unpredictable / report.energy),
-                   std::to_string(result.encoder.rd.quantiser.deviations[i].size())});
+    std::vector<std::string> row{to_string(LayerPlan{0, {report.of.unit}}),
+                                 report.of.anchor < 0 ? "-" : "residual before " + std::to_string(report.of.anchor),
+                                 format_fixed(report.energy, 2), format_percent(report.unpredictable / report.energy),
+                                 std::to_string(result.encoder.rd.quantiser.deviations[i].size())};
+    if (result.network_width > 0) {
+      const double taken = 1 - report.left_with_network / report.left_by_regression;
+      row.insert(row.end(),
+                 {format_fixed(report.left_by_regression, 5), taken > 0 ? format_percent(taken) : "none: too little"});
+    }
+    table.add_row(row);
   }
   std::cout << "plan: " << to_string(plan) << "\nthe consumer runs " << format_percent(plan.native_share(model.layers))
             << " of its layers over the prefix\n\n";
@@ -72,6 +80,7 @@ nlohmann::ordered_json level_row(const RdCalibrationResult& result, const Artifa
                                 {"bytes_per_token", prediction.bytes_per_token},
                                 {"ratio_to_bf16", prediction.ratio_to_bf16},
                                 {"tokens", decoder.calibration.tokens},
+                                {"decoder_network", result.network_width},
                                 {"calibration_ms", seconds * 1000}};
   for (const CalibrationStage& stage : result.stages) row["stages_s"][stage.name] = stage.seconds;
   if (level < result.bounds.size()) {
@@ -98,16 +107,16 @@ std::vector<LayerPlan> plans_of(const RdCommandOptions& options, int32_t layers)
   return plans;
 }
 
-// "exact 0-4, groups of 3, native 12-24"
+// "exact 0-4, groups of 3, native 12-24"; a span of one layer is Patch as published: "patch 17"
 std::string outline(const LayerPlan& plan) {
   std::string text = plan.exact_layers == 0 ? "nothing exact" : "exact 0-" + std::to_string(plan.exact_layers - 1);
   int32_t group = 0;
   for (const CodedUnit& unit : plan.units) group = std::max(group, unit.residual ? 0 : unit.layers);
   text += group == 1 ? ", each layer alone" : ", groups of " + std::to_string(group);
   for (const CodedUnit& unit : plan.units) {
-    if (unit.residual) {
-      text += ", native " + std::to_string(unit.first_layer) + "-" + std::to_string(unit.end() - 1);
-    }
+    if (!unit.residual) continue;
+    const std::string first = std::to_string(unit.first_layer);
+    text += unit.layers == 1 ? ", patch " + first : ", native " + first + "-" + std::to_string(unit.end() - 1);
   }
   return text + (plan.predicted ? "" : ", nothing predicted");
 }
@@ -119,6 +128,7 @@ nlohmann::ordered_json search_row(const RdCalibrationResult& result, const RdPla
           {"task", "search"},
           {"plan", outline(report.plan)},
           {"variant", to_string(report.variant)},
+          {"decoder_network", report.network_width},
           {"native_share", report.native_share},
           {"rebuild_us_per_token", report.rebuild_us},
           {"kl_answer", prediction.kl},
@@ -129,16 +139,18 @@ nlohmann::ordered_json search_row(const RdCalibrationResult& result, const RdPla
 
 void print_search(const RdCalibrationResult& result) {
   if (result.search.empty()) return;
-  TextTable table(
-      {"plan", "variant", "native", "us/token", "KL (validation) at level: bytes/token", "KL gained per ms"});
+  TextTable table({"plan", "variant", "network", "native", "us/token", "KL (validation) at level: bytes/token",
+                   "KL gained per ms"});
   for (const RdPlanReport& report : result.search) {
     std::string levels;
     for (const CodecPrediction& level : report.levels) {
       levels +=
           (levels.empty() ? "" : "  ") + format_fixed(level.kl, 3) + ": " + format_fixed(level.bytes_per_token, 0);
     }
-    table.add_row({outline(report.plan), std::string(to_string(report.variant)), format_percent(report.native_share),
-                   format_fixed(report.rebuild_us, 0), levels, format_fixed(1000 * report.score, 2)});
+    table.add_row({outline(report.plan), std::string(to_string(report.variant)),
+                   report.network_width > 0 ? std::to_string(report.network_width) : "none",
+                   format_percent(report.native_share), format_fixed(report.rebuild_us, 0), levels,
+                   format_fixed(1000 * report.score, 2)});
   }
   table.print(std::cout);
   std::cout << "\n";
@@ -194,7 +206,8 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
       ->check(CLI::Range(0, 4096));
   list("--group", options.groups, "Layers coded together, at most")->check(CLI::Range(1, 4096));
   list("--native", options.native,
-       "Layers that the consumer runs over the prefix from a coded residual stream: none, 12-24, or 8-12+18-24; "
+       "Layers that the consumer runs over the prefix from a coded residual stream: none, 12-24, or 8-12+18-24; 17-17 "
+       "runs none of them: keys and values of layer 17 come from the stream as coded (Patch as published); "
        "droidspeak: candidates for its span of critical layers");
   command
       .add_option("--bandwidth-gbps", options.calibration.bandwidth_gbps,
@@ -217,11 +230,15 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
                   "its last tokens), or on the last tokens of the text as it is")
       ->check(CLI::IsMember({"answers", "text"}))
       ->capture_default_str();
+  list("--decoder-network", options.calibration.network_widths,
+       "Hidden units of a network that adds to what each unit's decoder gives what no regression tells, for no bytes "
+       "but the consumer's time; left out where it does not help. 0: none; several: a search")
+      ->check(CLI::Range(0, 65536));
   command.add_flag("--no-prediction", options.no_prediction,
                    "Predict nothing from the consumer's first layers: all is in the codes");
 }
 
-void check_rd_options(const RdCommandOptions& options) {
+void check_rd_options(const RdCommandOptions& options, bool add_consumer) {
   const std::vector<double>& ratios = options.calibration.ratios;
   if (!std::ranges::is_sorted(ratios) || ratios.size() > kRdMaxLevels) {
     throw Error(ErrorCode::kInvalidArgument, "--ratios: expected at most 16 numbers that rise");
@@ -229,6 +246,12 @@ void check_rd_options(const RdCommandOptions& options) {
   for (const std::string& native : options.native) (void)parse_spans(native);
   if (options.calibration.codec == CodecId::kKvtc && options.variants != RdCommandOptions{}.variants) {
     throw Error(ErrorCode::kInvalidArgument, "--variants is of --codec rd: kvtc is fitted in one way");
+  }
+  if (options.calibration.codec == CodecId::kKvtc && std::ranges::max(options.calibration.network_widths) > 0) {
+    throw Error(ErrorCode::kInvalidArgument, "--decoder-network is of --codec rd: decoders of kvtc are regressions");
+  }
+  if (add_consumer && options.calibration.network_widths.size() > 1) {
+    throw Error(ErrorCode::kInvalidArgument, "--add-consumer: one width of --decoder-network; nothing is searched");
   }
   bool served = false;
   for (const std::string& name : options.variants) {

@@ -16,13 +16,15 @@ class App;
 
 namespace scd {
 
-inline constexpr std::array<std::string_view, 9> kRdOptions{"--ratios",        "--exact-layers",   "--group",
-                                                            "--native",        "--bandwidth-gbps", "--max-native-share",
-                                                            "--no-prediction", "--variants",       "--weigh"};
+// What the encoder decides, and what a further consumer's decoder may be fitted with.
+inline constexpr std::array<std::string_view, 8> kRdEncoderOptions{
+    "--ratios",         "--exact-layers",     "--group",         "--native",
+    "--bandwidth-gbps", "--max-native-share", "--no-prediction", "--variants"};
+inline constexpr std::array<std::string_view, 2> kRdDecoderOptions{"--weigh", "--decoder-network"};
 
 struct RdCommandOptions {
   RdCalibrationOptions calibration;
-  // Every combination is a plan, and is fitted in every variant.
+  // Every combination is a plan, and is fitted in every variant and with networks of every width.
   std::vector<int32_t> exact_layers{1};
   std::vector<int32_t> groups{3};
   std::vector<std::string> native{"none"};
@@ -37,7 +39,7 @@ std::vector<RdPlanOptions::Span> parse_spans(const std::string& text);
 void add_rd_options(CLI::App& command, RdCommandOptions& options);
 
 // What can be said before models are loaded. Throws Error kInvalidArgument naming the option.
-void check_rd_options(const RdCommandOptions& options);
+void check_rd_options(const RdCommandOptions& options, bool add_consumer);
 
 struct RdCommand {
   std::span<const CalibrationInput> inputs;  // of each consumer; producer and text are one

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "common/codec/calibration/latent_fit.h"
+#include "common/codec/calibration/rounding.h"
 #include "common/codec/model_difference.h"
 #include "common/codec/payload.h"
 #include "common/codec/scd_codec.h"
@@ -80,8 +81,8 @@ class Fitter {
     const DenseMatrix held_out_targets = held_out.second();
     PredictorOptions options = options_.predictor;
     options.ridge = options_.ridge;
-    options.seed = options_.seed + static_cast<uint64_t>(layer);
-    options.progress = progress;
+    options.network.seed = options_.seed + static_cast<uint64_t>(layer);
+    options.network.progress = progress;
     return fit_predictor({codes, targets, held_out_codes, held_out_targets}, options);
   }
 

@@ -74,6 +74,17 @@ void print_prediction(std::ostream& out, const std::string& what, const CodecPre
       << "x smaller than BF16\n";
 }
 
+void print_networks(std::ostream& out, const RdDecoderMaps& maps) {
+  std::string networks;
+  for (size_t unit = 0; unit < maps.units.size(); ++unit) {
+    const SmallNetwork& network = maps.units[unit].network;
+    if (network.empty()) continue;
+    networks += (networks.empty() ? "" : ", ") + to_string(LayerPlan{0, {maps.plan.units[unit]}}) + " (" +
+                std::to_string(network.output.rows) + ")";
+  }
+  if (!networks.empty()) out << "  networks of units (hidden units): " << networks << "\n";
+}
+
 }  // namespace
 
 bool looks_like_artifact(const std::filesystem::path& directory) {
@@ -102,6 +113,7 @@ void print_artifact(const std::filesystem::path& directory, std::ostream& out) {
     out << "\n";
     print_model(out, "consumer", decoder.consumer);
     print_calibration(out, decoder.calibration);
+    print_networks(out, decoder.rd);
     if (decoder.levels.empty()) print_prediction(out, "predicted", decoder.prediction);
     for (size_t level = 0; level < decoder.levels.size(); ++level) {
       print_prediction(out, "level " + std::to_string(level), decoder.levels[level]);

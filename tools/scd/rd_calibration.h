@@ -34,7 +34,10 @@ struct RdCalibrationOptions {
   // per time stays, where the time is that of the bytes at bandwidth_gbps and of the consumer's work.
   std::vector<LayerPlan> plans;
   std::vector<RdVariant> variants{RdVariant::kFull};  // ways to fit; several are searched with every plan
-  bool weigh_on_answers = true;                       // errors, else on the last tokens of validation text
+  // Of the decoder's networks, 0: none. Several are searched with every plan and variant.
+  std::vector<int64_t> network_widths{0};
+  UnitPairsOptions network_samples;  // that they are trained on; the seed is the calibration's
+  bool weigh_on_answers = true;      // errors, else on the last tokens of validation text
   double bandwidth_gbps = 1.0;
   double max_native_share = 1.0;                          // of the consumer's layers, run over the prefix
   std::vector<double> ratios{8, 12, 16, 24, 32, 48, 64};  // of BF16 bytes to a level's, by the coder's tables
@@ -48,6 +51,7 @@ struct RdCalibrationOptions {
 struct RdPlanReport {
   LayerPlan plan;
   RdVariant variant = RdVariant::kFull;
+  int64_t network_width = 0;
   double native_share = 0;
   double rebuild_us = 0;  // of the consumer, a token: decoding and native layers
   std::vector<CodecPrediction> levels;
@@ -63,7 +67,8 @@ struct CalibrationStage {
 struct RdCalibrationResult {
   ArtifactEncoder encoder;
   std::vector<ArtifactDecoder> decoders;  // of each consumer; their levels are measured on held-out text
-  std::vector<RdPlanReport> search;       // empty where there was one plan and variant
+  std::vector<RdPlanReport> search;       // empty where there was one plan, variant and width
+  int64_t network_width = 0;              // of the decoders
   std::vector<RdUnitReport> units;
   std::vector<RateBound> bounds;  // of the levels
   std::vector<CalibrationStage> stages;
@@ -77,8 +82,8 @@ inline RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdC
   return calibrate_rd(std::span(&input, 1), options);
 }
 
-// A further consumer of an encoder that stays as it is: only decoders are fitted. Of the options: ridge, seed and
-// experiment.
+// A further consumer of an encoder that stays as it is: only decoders are fitted. Of the options: ridge, seed, networks
+// of one width, what their metric is measured with, and experiment.
 RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const ArtifactEncoder& encoder,
                                           RdCalibrationOptions options);
 

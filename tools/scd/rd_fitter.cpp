@@ -5,27 +5,13 @@
 #include <string>
 
 #include "common/base/error.h"
-#include "common/codec/calibration/predictor_fit.h"
+#include "common/codec/calibration/rounding.h"
 #include "common/codec/rd/rd_quantiser.h"
 #include "kernels/linear.h"
 #include "tools/scd/calibration.h"
 
 namespace scd {
 namespace {
-
-Eigen::MatrixXd unit_metric(const RdConsumer& consumer, const AnchoredUnit& of) {
-  const std::span<const LayerMetric> metrics = consumer.metrics;
-  if (of.unit.residual) return residual_metric(consumer.model, of, metrics, consumer.statistics);
-  const Eigen::Index width = metrics.front().keys.rows();
-  const Eigen::Index all = width * of.unit.layers;
-  Eigen::MatrixXd metric = Eigen::MatrixXd::Zero(2 * all, 2 * all);
-  for (int32_t i = 0; i < of.unit.layers; ++i) {
-    const LayerMetric& layer = metrics[static_cast<size_t>(of.unit.first_layer + i)];
-    metric.block(i * width, i * width, width, width) = layer.keys;
-    metric.block(all + i * width, all + i * width, width, width) = layer.values;
-  }
-  return metric;
-}
 
 // The same weight for all directions of a layer's keys, and of its values: of the producer's layers, each as the
 // consumer's layer at its relative depth in the unit.
@@ -76,24 +62,13 @@ int64_t fixed_rank(const LayerPlan& plan, const RdFitOptions& options) {
   return std::max<int64_t>(1, std::llround(8 * options.raw_bytes / options.ratios.front() / 4 / coded));
 }
 
-// [components, sampled tokens]
-DenseMatrix sample_codes(const DenseMatrix& sample, const RdUnitEncoder& encoder) {
-  DenseMatrix codes(encoder.map.rows, sample.rows);
-  for (int64_t row = 0; row < codes.rows; ++row) {
-    std::fill_n(codes.view().row<float>(row), codes.columns, encoder.offset[static_cast<size_t>(row)]);
-  }
-  kernels::gemm_f32(
-      {.a = encoder.map.view(), .b = sample.view(), .c = codes.view(), .transpose_b = true, .beta = 1.0f});
-  return codes;
-}
-
 // Returns the codes of the sample, by unit.
 std::vector<DenseMatrix> train(const RdStatistics& statistics, std::span<const AnchoredUnit> units,
                                RdEncoderMaps& encoder) {
   std::vector<DenseMatrix> codes;
   std::vector<ComponentSample> samples;
   for (size_t i = 0; i < units.size(); ++i) {
-    codes.push_back(sample_codes(statistics.unit(units[i]).sample, encoder.units[i]));
+    codes.push_back(codes_of(encoder.units[i], statistics.unit(units[i]).sample));
   }
   for (size_t i = 0; i < units.size(); ++i) {
     for (int64_t row = 0; row < codes[i].rows; row += 3) {
@@ -158,6 +133,29 @@ void drop_unsent(RdUnitEncoder& encoder, std::vector<float>& deviations, float f
 
 }  // namespace
 
+Eigen::MatrixXd unit_metric(const RdConsumer& consumer, const AnchoredUnit& of) {
+  const std::span<const LayerMetric> metrics = consumer.metrics;
+  if (of.unit.residual) return residual_metric(consumer.model, of, metrics, consumer.statistics);
+  const Eigen::Index width = metrics.front().keys.rows();
+  const Eigen::Index all = width * of.unit.layers;
+  Eigen::MatrixXd metric = Eigen::MatrixXd::Zero(2 * all, 2 * all);
+  for (int32_t i = 0; i < of.unit.layers; ++i) {
+    const LayerMetric& layer = metrics[static_cast<size_t>(of.unit.first_layer + i)];
+    metric.block(i * width, i * width, width, width) = layer.keys;
+    metric.block(all + i * width, all + i * width, width, width) = layer.values;
+  }
+  return metric;
+}
+
+DenseMatrix codes_of(const RdUnitEncoder& encoder, const DenseMatrix& x) {
+  DenseMatrix codes(encoder.map.rows, x.rows);
+  for (int64_t row = 0; row < codes.rows; ++row) {
+    std::fill_n(codes.view().row<float>(row), codes.columns, encoder.offset[static_cast<size_t>(row)]);
+  }
+  kernels::gemm_f32({.a = encoder.map.view(), .b = x.view(), .c = codes.view(), .transpose_b = true, .beta = 1.0f});
+  return codes;
+}
+
 RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const RdFitOptions& options) {
   RdFit fit;
   fit.encoder.plan = plan;
@@ -198,7 +196,10 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
 
 // Codes have no mean.
 RdDecoderMaps without_codes(RdDecoderMaps maps) {
-  for (RdUnitDecoder& unit : maps.units) std::ranges::fill(unit.map.values, 0.0f);
+  for (RdUnitDecoder& unit : maps.units) {
+    std::ranges::fill(unit.map.values, 0.0f);
+    unit.network = {};
+  }
   return maps;
 }
 

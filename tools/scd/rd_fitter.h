@@ -17,6 +17,9 @@ struct RdUnitReport {
   double energy = 0;         // of the unit's state in the metric: KL if all of it were lost, to first order; of
                              // several consumers the mean
   double unpredictable = 0;  // of it, what no rate buys
+  // Left of the unit's state on validation text, mean over levels, in the metric; 0 where no network was tried.
+  double left_by_regression = 0;
+  double left_with_network = 0;
 };
 
 struct RdFit {
@@ -33,6 +36,12 @@ struct RdConsumer {
   std::span<const LayerMetric> metrics;  // of its layers, weighted by what errors cost there
 };
 
+// In which errors of a unit's state cost what they cost the consumer.
+Eigen::MatrixXd unit_metric(const RdConsumer& consumer, const AnchoredUnit& of);
+
+// Codes of rows of x, [components, tokens].
+DenseMatrix codes_of(const RdUnitEncoder& encoder, const DenseMatrix& x);
+
 struct RdFitOptions {
   std::vector<double> ratios;  // of raw bytes to a level's, by the coder's tables, rising
   double raw_bytes = 0;        // a token
@@ -47,7 +56,7 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
 // What a consumer knows of its state without any code: from its anchors, or the mean.
 RdDecoderMaps without_codes(RdDecoderMaps maps);
 
-// The decoders of a consumer for an encoder that stays as it is.
+// The decoders of a consumer for an encoder that stays as it is: regressions.
 RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps& encoder, double ridge);
 
 }  // namespace scd

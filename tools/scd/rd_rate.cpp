@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "common/base/check.h"
-#include "common/codec/rd/rd_quantiser.h"
 
 namespace scd {
 namespace {
@@ -50,16 +49,24 @@ double gaussian_bits(std::span<const double> variances, double distortion) {
   return bits;
 }
 
+struct CodedUnitBody {
+  ByteBuffer bytes;
+  DenseMatrix decoded;
+};
+
+CodedUnitBody code_and_read(const RdQuantiser& quantiser, int32_t unit, int32_t level, const DenseMatrix& codes) {
+  const int64_t sent = quantiser.components(unit, level);
+  CodedUnitBody body{{}, DenseMatrix(codes.rows, codes.columns)};
+  quantiser.encode(unit, level, codes.top(sent), body.bytes);
+  const std::string problem =
+      quantiser.decode(unit, level, body.bytes, kernels::matrix(body.decoded.values.data(), sent, codes.columns));
+  SCD_CHECK(problem.empty(), problem);
+  return body;
+}
+
 // Coded and read again: adds to bits and distortion.
 void add_unit(const RdQuantiser& quantiser, int32_t unit, int32_t level, const DenseMatrix& codes, RateBound& bound) {
-  const int64_t sent = quantiser.components(unit, level);
-  const kernels::ConstMatrix values = kernels::matrix(codes.view().row<float>(0), sent, codes.columns);
-  ByteBuffer body;
-  quantiser.encode(unit, level, values, body);
-  DenseMatrix decoded(codes.rows, codes.columns);
-  const std::string problem =
-      quantiser.decode(unit, level, body, kernels::matrix(decoded.view().row<float>(0), sent, codes.columns));
-  SCD_CHECK(problem.empty(), problem);
+  const auto [body, decoded] = code_and_read(quantiser, unit, level, codes);
   double squares = 0;
   for (size_t i = 0; i < codes.values.size(); ++i) {
     const double error = double{codes.values[i]} - decoded.values[i];
@@ -70,6 +77,10 @@ void add_unit(const RdQuantiser& quantiser, int32_t unit, int32_t level, const D
 }
 
 }  // namespace
+
+DenseMatrix read_back(const RdQuantiser& quantiser, int32_t unit, int32_t level, const DenseMatrix& codes) {
+  return code_and_read(quantiser, unit, level, codes).decoded;
+}
 
 // The step at which all units cost so many bits a token, by the tables.
 float step_for(const RdQuantiserSettings& settings, double wanted_bits) {

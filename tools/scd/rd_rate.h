@@ -5,12 +5,15 @@
 #include <span>
 #include <vector>
 
-#include "common/codec/rd/rd_maps.h"
+#include "common/codec/rd/rd_quantiser.h"
 
 namespace scd {
 
 // The step at which all units cost so many bits a token, by the tables.
 float step_for(const RdQuantiserSettings& settings, double wanted_bits);
+
+// What a decoder reads of a unit's codes [components, tokens] at a level; components that are not sent are 0.
+DenseMatrix read_back(const RdQuantiser& quantiser, int32_t unit, int32_t level, const DenseMatrix& codes);
 
 // Of a level, all units together.
 struct RateBound {

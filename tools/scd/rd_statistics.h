@@ -6,27 +6,16 @@
 #include <Eigen/Core>
 #include <cstdint>
 #include <functional>
-#include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "common/codec/calibration/rate_fit.h"
 #include "common/codec/calibration/second_moment.h"
-#include "common/codec/codec_model.h"
-#include "common/model/model.h"
-#include "tools/scd/cache_pages.h"
-#include "tools/scd/calibration_text.h"
+#include "tools/scd/unit_pairs.h"
+#include "tools/scd/unit_pass.h"
 
 namespace scd {
-
-// A unit and what it is predicted from: fits of plans that share it share its statistics.
-struct AnchoredUnit {
-  CodedUnit unit;
-  int32_t anchor = -1;
-  UnitSource source = {};  // of the producer
-  bool operator==(const AnchoredUnit&) const = default;
-};
-std::vector<AnchoredUnit> anchored_units(const LayerPlan& plan, ModelDepths depths);
 
 struct RdUnitStatistics {
   AnchoredUnit of;
@@ -46,46 +35,36 @@ struct RdLayerStatistics {
   double value_variance = 0;
 };
 
+struct RdStatisticsOptions {
+  int64_t sinks = 16;
+  int64_t sample_tokens = 1024;                // that the tables are trained on
+  std::optional<UnitPairsOptions> pairs = {};  // where networks are to be trained
+};
+
 class RdStatistics {
  public:
   // Of the units of all `plans`. The models must outlive it; one model may be both.
-  RdStatistics(const Model& producer, const Model& consumer, std::span<const LayerPlan> plans, int64_t sinks,
-               int64_t sample_tokens);
+  RdStatistics(const Model& producer, const Model& consumer, std::span<const LayerPlan> plans,
+               const RdStatisticsOptions& options);
 
   void add_all(std::span<const TokenWindow> windows, const std::function<void(double)>& progress);
   const RdUnitStatistics& unit(const AnchoredUnit& of) const;
+  const UnitPairs& pairs() const;
   ModelDepths depths() const { return {producer_.config().layers, consumer_.config().layers}; }
   const Model& producer() const { return producer_; }
   const RdLayerStatistics& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
 
  private:
-  // Of a batch, coded rows of all windows below each other.
-  struct ModelRows {
-    std::vector<KeysValues> layers;
-    std::map<int32_t, DenseMatrix> residuals;  // before the layers that a unit needs
-  };
-  // What a unit reads of one model.
-  struct StatePlace {
-    int32_t first_layer = 0;
-    int32_t layers = 1;
-    bool residual = false;
-    int32_t anchor = -1;
-  };
-  static DenseMatrix state_of(const ModelRows& rows, const StatePlace& place);
-  void add(std::span<const TokenWindow> windows);
-  ModelRows run_producer(std::span<const TokenWindow> windows) const;
-  ModelRows run_consumer(std::span<const TokenWindow> windows);
   void add_layer(int32_t layer, const KeysValues& rows, const DenseMatrix& queries, const DenseMatrix& residual);
-  void add_unit(RdUnitStatistics& unit, const ModelRows& producer, const ModelRows& consumer) const;
-  bool reads_residual(int32_t layer) const;         // of the consumer
-  bool reads_source_residual(int32_t layer) const;  // of the producer
+  void add_unit(RdUnitStatistics& unit, const DenseMatrix& x, const DenseMatrix& yh) const;
 
   const Model& producer_;
   const Model& consumer_;
-  int64_t sinks_;
-  int64_t sample_tokens_;
+  RdStatisticsOptions options_;
+  UnitPass pass_;
   std::vector<RdLayerStatistics> layers_;
   std::vector<RdUnitStatistics> units_;
+  std::optional<UnitPairs> pairs_;
 };
 
 }  // namespace scd

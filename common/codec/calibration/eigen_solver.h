@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <functional>
 
 namespace scd {
 
@@ -12,5 +13,8 @@ struct SymmetricEigen {
 
 // Throws Error kInternal when it does not converge.
 SymmetricEigen symmetric_eigen(Eigen::MatrixXd matrix);
+
+// V diag(change(values)) V^T of a symmetric matrix. What is made of blocks along the diagonal is taken block by block.
+Eigen::MatrixXd with_spectrum(const Eigen::MatrixXd& matrix, const std::function<void(Eigen::VectorXd&)>& change);
 
 }  // namespace scd

@@ -32,11 +32,14 @@ DenseMatrix scaled_columns(DenseMatrix matrix, const std::vector<float>& divisor
   return matrix;
 }
 
-float overall_rms(const DenseMatrix& matrix) {
+double mean_square(const DenseMatrix& matrix) {
   double sum = 0;
   for (const float value : matrix.values) sum += double{value} * value;
-  return static_cast<float>(
-      std::max(std::sqrt(sum / static_cast<double>(std::max<size_t>(matrix.values.size(), 1))), 1e-12));
+  return sum / static_cast<double>(std::max<size_t>(matrix.values.size(), 1));
+}
+
+float overall_rms(const DenseMatrix& matrix) {
+  return static_cast<float>(std::max(std::sqrt(mean_square(matrix)), 1e-12));
 }
 
 struct Parameters {
@@ -49,7 +52,7 @@ struct Parameters {
 // Forward and backward of one batch; owns the activations.
 class Trainer {
  public:
-  Trainer(int64_t rank, int64_t width, int64_t hidden, const PredictorOptions& options)
+  Trainer(int64_t rank, int64_t width, int64_t hidden, const NetworkOptions& options)
       : weights_{DenseMatrix(rank, width), DenseMatrix(1, width), DenseMatrix(width, hidden), DenseMatrix(1, hidden)},
         gradients_(weights_),
         input_step_(weights_.input.values.size(), options.weight_decay),
@@ -150,8 +153,8 @@ void gather(const DenseMatrix& source, std::span<const int64_t> rows, DenseMatri
   }
 }
 
-TrainedNetwork unscaled(const Parameters& best, const std::vector<float>& input_scale, float target_scale) {
-  TrainedNetwork network{best.input, best.input_bias.values, best.output, best.output_bias.values, 0};
+SmallNetwork unscaled(const Parameters& best, const std::vector<float>& input_scale, float target_scale) {
+  SmallNetwork network{best.input, best.input_bias.values, best.output, best.output_bias.values};
   for (int64_t r = 0; r < network.input.rows; ++r) {
     for (int64_t c = 0; c < network.input.columns; ++c) network.input.at(r, c) /= input_scale[static_cast<size_t>(r)];
   }
@@ -167,7 +170,7 @@ void shuffle(std::vector<int64_t>& order, std::mt19937_64& random) {
 
 }  // namespace
 
-TrainedNetwork train_network(const NetworkSamples& samples, const PredictorOptions& options) {
+TrainedNetwork train_network(const NetworkSamples& samples, const NetworkOptions& options) {
   const std::vector<float> input_scale = column_rms(samples.inputs);
   const float target_scale = overall_rms(samples.targets);
   const std::vector<float> target_scales(static_cast<size_t>(samples.targets.columns), target_scale);
@@ -208,9 +211,9 @@ TrainedNetwork train_network(const NetworkSamples& samples, const PredictorOptio
       break;
     }
   }
-  TrainedNetwork network = unscaled(best, input_scale, target_scale);
-  network.epochs = best_epoch;
-  return network;
+  const double power = double{target_scale} * target_scale * static_cast<double>(targets.columns);
+  return {unscaled(best, input_scale, target_scale), power * mean_square(held_out_targets), power * best_loss,
+          best_epoch};
 }
 
 }  // namespace scd

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "common/base/error.h"
-#include "common/codec/calibration/network.h"
+#include "common/codec/calibration/rounding.h"
 #include "common/codec/calibration/second_moment.h"
 #include "kernels/linear.h"
 
@@ -55,18 +55,7 @@ DenseMatrix residual_of(const ScdPredictor& predictor, const DenseMatrix& codes,
   return out;
 }
 
-void round_predictor(ScdPredictor& predictor) {
-  round_to_bf16(predictor.input.values);
-  round_to_bf16(predictor.input_bias);
-  round_to_bf16(predictor.output.values);
-  round_to_bf16(predictor.bias);
-}
-
 }  // namespace
-
-void round_to_bf16(std::vector<float>& values) {
-  for (float& value : values) value = kernels::to_float(kernels::to_bfloat16(value));
-}
 
 DenseMatrix codes_of(const DenseMatrix& rows, const DenseMatrix& encoder) {
   DenseMatrix codes(rows.rows, encoder.rows);
@@ -84,23 +73,18 @@ PredictorFit fit_predictor(const PredictorSamples& samples, const PredictorOptio
   const double scale = std::max(energy(samples.held_out_targets.values), 1e-30);
   fit.regression_loss = energy(held_out.values) / scale;
   fit.loss = fit.regression_loss;
-  if (options.width == 0) return fit;
+  if (options.network.width == 0) return fit;
 
-  const NetworkSamples network_samples{samples.codes, residual, samples.held_out_codes, held_out};
-  const TrainedNetwork network = train_network(network_samples, options);
-  ScdPredictor with_network = fit.predictor;
-  with_network.input = network.input;
-  with_network.input_bias = network.input_bias;
-  with_network.output = network.output;
-  for (size_t i = 0; i < with_network.bias.size(); ++i) with_network.bias[i] += network.output_bias[i];
-  round_predictor(with_network);
-  const double loss =
-      energy(residual_of(with_network, samples.held_out_codes, samples.held_out_targets).values) / scale;
-  if (loss < fit.regression_loss) {
-    fit.predictor = std::move(with_network);
-    fit.loss = loss;
-    fit.epochs = network.epochs;
-  }
+  TrainedNetwork trained =
+      fit_network({samples.codes, residual, samples.held_out_codes, held_out}, /*metric=*/{}, options.network);
+  if (trained.network.empty()) return fit;
+  std::vector<float>& bias = fit.predictor.bias;
+  for (size_t i = 0; i < bias.size(); ++i) bias[i] += trained.network.output_bias[i];
+  round_to_bf16(bias);
+  trained.network.output_bias.clear();
+  fit.predictor.network = std::move(trained.network);
+  fit.loss = energy(residual_of(fit.predictor, samples.held_out_codes, samples.held_out_targets).values) / scale;
+  fit.epochs = trained.epochs;
   return fit;
 }
 

@@ -1,25 +1,18 @@
 // The consumer's side of a Patch layer: x_B from the codes of x_A, by ridge regression plus a small network trained on
-// what the regression leaves (MSE, AdamW of Loshchilov and Hutter 2019, arXiv:1711.05101, early stop).
+// what the regression leaves (network.h).
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
+#include "common/codec/calibration/network.h"
 #include "common/codec/dense_matrix.h"
 #include "common/codec/scd_maps.h"
 
 namespace scd {
 
 struct PredictorOptions {
-  int64_t width = 256;  // of the network; 0: the regression alone
-  int32_t max_epochs = 24;
-  int32_t patience = 3;  // epochs without a better held-out loss
-  int64_t batch = 256;
-  float learning_rate = 1e-3f;
-  float weight_decay = 0.01f;
+  NetworkOptions network = {};
   double ridge = 1e-4;
-  uint64_t seed = 1;
-  std::function<void(double)> progress = {};  // share of max_epochs done; may be empty
 };
 
 // Samples of one layer: codes as the wire carries them, and what the consumer's own attention input was.
@@ -42,8 +35,5 @@ PredictorFit fit_predictor(const PredictorSamples& samples, const PredictorOptio
 
 // Codes of rows x_A [samples, hidden] as the wire carries them: [samples, rank], rounded to BF16.
 DenseMatrix codes_of(const DenseMatrix& rows, const DenseMatrix& encoder);
-
-// Rounds to the nearest BF16 in place.
-void round_to_bf16(std::vector<float>& values);
 
 }  // namespace scd

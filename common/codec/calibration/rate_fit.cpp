@@ -40,25 +40,12 @@ Eigen::LLT<MatrixXd> cholesky(MatrixXd matrix, double ridge) {
   return factor;
 }
 
-// G^1/2 of a symmetric positive semidefinite matrix; what is nearly zero stays zero. G is made of few-head blocks: each
-// is taken by itself.
+// G^1/2 of a symmetric positive semidefinite matrix; what is nearly zero stays zero.
 MatrixXd square_root(const MatrixXd& matrix) {
-  MatrixXd root = MatrixXd::Zero(matrix.rows(), matrix.cols());
-  for (Eigen::Index first = 0; first < matrix.rows();) {
-    Eigen::Index end = first + 1;
-    for (Eigen::Index row = first; row < end; ++row) {
-      for (Eigen::Index column = matrix.cols(); column-- > end;) {
-        if (matrix(row, column) == 0 && matrix(column, row) == 0) continue;
-        end = column + 1;
-      }
-    }
-    auto [values, vectors] = symmetric_eigen(matrix.block(first, first, end - first, end - first));
+  return with_spectrum(matrix, [](VectorXd& values) {
     const double floor = kSmallestEigenvalue * std::max(values.maxCoeff(), 0.0);
     for (double& value : values) value = value > floor ? std::sqrt(value) : 0.0;
-    root.block(first, first, end - first, end - first) = vectors * values.asDiagonal() * vectors.transpose();
-    first = end;
-  }
-  return root;
+  });
 }
 
 // Covariances of the parts of a moment.
@@ -196,20 +183,6 @@ RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& e
   if (of.h > 0) mean -= solution.bottomRows(of.h).transpose() * of.mean.tail(of.h);
   return {to_dense(solution.topRows(codes)), of.h > 0 ? to_dense(solution.bottomRows(of.h)) : DenseMatrix{},
           to_floats(mean)};
-}
-
-void round_columns_to_int8(DenseMatrix& matrix) {
-  for (int64_t column = 0; column < matrix.columns; ++column) {
-    float largest = 0;
-    for (int64_t row = 0; row < matrix.rows; ++row) largest = std::max(largest, std::abs(matrix.at(row, column)));
-    // A scale of 8 bits times an integer of 8 is exact, and the largest value stays at 127.
-    const float scale = kernels::to_float(kernels::to_bfloat16(largest / 127.0f));
-    if (scale == 0) continue;
-    for (int64_t row = 0; row < matrix.rows; ++row) {
-      float& value = matrix.at(row, column);
-      value = std::clamp(std::nearbyint(value / scale), -127.0f, 127.0f) * scale;
-    }
-  }
 }
 
 void train_tables(std::span<const ComponentSample> components, RdQuantiserSettings& settings) {

@@ -49,10 +49,6 @@ RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge);
 // The consumer's side: regression of y on [c h], c the codes of `encoder`. All that a further consumer needs.
 RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge);
 
-// Each column a multiple of its own scale of 8 bits, from -127 to 127 times: how decoder maps are stored
-// (tensor_file.h). What is lost is 16e-6 of a column's energy where its values are alike, far below what a fit leaves.
-void round_columns_to_int8(DenseMatrix& matrix);
-
 // Values of one component over calibration tokens, with its deviation.
 struct ComponentSample {
   std::span<const float> values;

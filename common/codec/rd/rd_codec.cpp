@@ -172,6 +172,8 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
                     (anchored ? maps_of.anchor_map.rows == consumer_.hidden && maps_of.anchor_map.columns == width
                               : maps_of.anchor_map.empty()),
                 "decoder", plan_.units[i]);
+    require_map(maps_of.network.fits(maps_of.map.rows + (anchored ? consumer_.hidden : 0), width), "network",
+                plan_.units[i]);
   }
 }
 
@@ -212,23 +214,8 @@ void RdDecoder::decode_codes(const PayloadPlace& place, const DenseMatrix& codes
   const bool anchored = plan_.anchor_of(index) >= 0;
   SCD_CHECK(!anchored || (place.anchor.rows == place.tokens && place.anchor.columns == consumer_.hidden),
             "the anchor's rows came with the payload");
-  split(plan_.units[index], reconstruct(units_[index], codes, place), place, out);
-}
-
-// map^T codes + anchor_map^T h + mean, [tokens, dims of y]
-DenseMatrix RdDecoder::reconstruct(const RdUnitDecoder& unit, const DenseMatrix& codes,
-                                   const PayloadPlace& place) const {
-  DenseMatrix state(place.tokens, std::ssize(unit.mean));
-  for (int64_t row = 0; row < place.tokens; ++row) std::ranges::copy(unit.mean, state.view().row<float>(row));
-  if (!unit.anchor_map.empty()) {
-    const DenseMatrix anchor = normalised_rows(place.anchor);
-    kernels::gemm_f32({.a = anchor.view(), .b = unit.anchor_map.view(), .c = state.view(), .beta = 1.0f});
-  }
-  if (codes.rows > 0) {
-    kernels::gemm_f32(
-        {.a = codes.view(), .b = unit.map.top(codes.rows), .c = state.view(), .transpose_a = true, .beta = 1.0f});
-  }
-  return state;
+  const DenseMatrix anchor = anchored ? normalised_rows(place.anchor) : DenseMatrix(place.tokens, 0);
+  split(plan_.units[index], reconstruct(units_[index], codes.view(), anchor.view()), place, out);
 }
 
 void RdDecoder::split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place,

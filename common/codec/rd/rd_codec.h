@@ -55,7 +55,6 @@ class RdDecoder final : public Decoder {
   void decode_codes(const PayloadPlace& place, const DenseMatrix& codes, DecodedLayer& out) const;
 
  private:
-  DenseMatrix reconstruct(const RdUnitDecoder& unit, const DenseMatrix& codes, const PayloadPlace& place) const;
   void split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place, DecodedLayer& out) const;
 
   CodecModel consumer_;

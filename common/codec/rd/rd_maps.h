@@ -6,7 +6,8 @@
 //
 // Side information: with h the consumer's residual stream before the unit's anchor layer, divided by its root mean
 // square, y' = decoder map^T c + anchor map^T h + mean. Only what h does not tell is in c (the Wyner-Ziv setting with
-// linear maps: the encoder subtracts what its own residual stream h_A predicts, which its map holds as well).
+// linear maps: the encoder subtracts what its own residual stream h_A predicts, which its map holds as well). What a
+// linear decoder leaves of y a small network of [c h] may add.
 //
 //   keys and values   x = [K~ V h_A] of the producer, y = [K~ V] of the consumer; K~ are keys before RoPE,
 //                     of all layers of the unit side by side, then V of all layers. Each model's own layers, heads
@@ -20,6 +21,7 @@
 
 #include "common/codec/dense_matrix.h"
 #include "common/codec/layer_plan.h"
+#include "common/codec/small_network.h"
 
 namespace scd {
 
@@ -30,9 +32,10 @@ struct RdUnitEncoder {
 };
 
 struct RdUnitDecoder {
-  DenseMatrix map;          // [components, dims of y]
-  DenseMatrix anchor_map;   // [hidden of B, dims of y]; empty without an anchor
-  std::vector<float> mean;  // [dims of y]
+  DenseMatrix map;            // [components, dims of y]
+  DenseMatrix anchor_map;     // [hidden of B, dims of y]; empty without an anchor
+  std::vector<float> mean;    // [dims of y]
+  SmallNetwork network = {};  // of [c h]; empty where it would be of no use
   bool operator==(const RdUnitDecoder&) const = default;
 };
 

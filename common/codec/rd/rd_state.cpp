@@ -1,6 +1,9 @@
 #include "common/codec/rd/rd_state.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "kernels/linear.h"
 
 namespace scd {
 namespace {
@@ -24,6 +27,20 @@ int64_t rd_state_width(const CodecModel& consumer, const CodedUnit& unit) {
 
 int64_t rd_source_width(const CodecModel& producer, const CodedUnit& unit, const UnitSource& source) {
   return unit.residual ? producer.hidden : 2 * producer.kv_width() * source.layers;
+}
+
+DenseMatrix reconstruct(const RdUnitDecoder& unit, kernels::ConstMatrix codes, kernels::ConstMatrix anchor) {
+  DenseMatrix state(anchor.rows, std::ssize(unit.mean));
+  for (int64_t row = 0; row < state.rows; ++row) std::ranges::copy(unit.mean, state.view().row<float>(row));
+  if (anchor.columns > 0) {
+    kernels::gemm_f32({.a = anchor, .b = unit.anchor_map.view(), .c = state.view(), .beta = 1.0f});
+  }
+  if (codes.rows > 0) {
+    kernels::gemm_f32(
+        {.a = codes, .b = unit.map.top(codes.rows), .c = state.view(), .transpose_a = true, .beta = 1.0f});
+  }
+  add_network(unit.network, {codes, anchor}, state.view());
+  return state;
 }
 
 // In double and in order, so that every machine gets the same.

@@ -78,10 +78,16 @@ TEST_F(Artifact, OfRdComesBackAsWritten) {
   decoder_.layers.clear();
   encoder_.rd = sample.encoder;
   decoder_.rd = sample.decoder;
+  const int64_t inputs = sample.decoder.units[1].map.rows + encoder_.model.hidden;  // of the residual's network
+  const int64_t outputs = std::ssize(sample.decoder.units[1].mean);
+  decoder_.rd.units[1].network = {testing::random_matrix(inputs, 5, 71), testing::random_matrix(1, 5, 72).values,
+                                  testing::random_matrix(5, outputs, 73),
+                                  testing::random_matrix(1, outputs, 74).values};
   decoder_.levels = {{900, 4, 0.01}, {400, 9, 0.125}};
   write_artifact(directory(), encoder_, decoder_);
   EXPECT_EQ(load_encoder(directory()), encoder_);
   EXPECT_EQ(load_decoder(directory(), decoder_.consumer.weights), decoder_);
+  EXPECT_NE(make_decoder(CodecId::kRd, decoder_.producer_model, decoder_.model, &decoder_), nullptr);
   const ArtifactEncoder loaded = load_encoder(directory());
   EXPECT_EQ(make_encoder(CodecId::kRd, encoder_.model, &loaded)->levels(), 2);
   expect_refused([&] { make_encoder(CodecId::kScd, encoder_.model, &loaded); }, ErrorCode::kFailedPrecondition,

@@ -182,22 +182,74 @@ PredictorCase make_case(double nonlinear) {
 
 TEST(PredictorFit, ALinearRelationNeedsNoNetwork) {
   const PredictorCase samples = make_case(0.0);
-  const PredictorFit fit = fit_predictor(samples.samples(), {.width = 0, .ridge = 1e-9});
+  const PredictorFit fit = fit_predictor(samples.samples(), {.network = {.width = 0}, .ridge = 1e-9});
   EXPECT_LT(fit.loss, 1e-4);  // BF16 weights
-  EXPECT_TRUE(fit.predictor.output.empty());
+  EXPECT_TRUE(fit.predictor.network.empty());
 }
 
 TEST(PredictorFit, TheNetworkLearnsWhatTheRegressionCannot) {
   const PredictorCase samples = make_case(2.0);
-  const PredictorFit fit = fit_predictor(samples.samples(), {.width = 32, .max_epochs = 40, .learning_rate = 5e-3f});
+  const PredictorFit fit =
+      fit_predictor(samples.samples(), {.network = {.width = 32, .max_epochs = 40, .learning_rate = 5e-3f}});
   EXPECT_GT(fit.regression_loss, 0.02);
   EXPECT_LT(fit.loss, 0.3 * fit.regression_loss);
   EXPECT_GT(fit.epochs, 0);
 }
 
+// What the linear map leaves of make_case(2.0), about |codes|.
+PredictorCase make_residuals() {
+  PredictorCase result = make_case(2.0);
+  const PredictorFit linear = fit_predictor(result.samples(), {.network = {.width = 0}, .ridge = 1e-9});
+  const auto take_out = [&](const DenseMatrix& codes, DenseMatrix& targets) {
+    DenseMatrix predicted(targets.rows, targets.columns);
+    const DenseMatrix by_component = transposed(codes);
+    predict_attention_input(linear.predictor, by_component.view(), predicted.view());
+    for (size_t i = 0; i < targets.values.size(); ++i) targets.values[i] -= predicted.values[i];
+  };
+  take_out(result.codes, result.targets);
+  take_out(result.held_out_codes, result.held_out_targets);
+  return result;
+}
+
+double error_of(const SmallNetwork& network, const PredictorCase& samples, int64_t column) {
+  DenseMatrix out(samples.held_out_targets.rows, samples.held_out_targets.columns);
+  add_network(network, {.codes = {}, .anchor = samples.held_out_codes.view()}, out.view());
+  double sum = 0;
+  for (int64_t row = 0; row < out.rows; ++row) {
+    sum += std::pow(double{samples.held_out_targets.at(row, column)} - out.at(row, column), 2);
+  }
+  return sum / static_cast<double>(out.rows);
+}
+
+// Two hidden units cannot tell all ten outputs: they go to the one that costs.
+TEST(NetworkFit, TheMetricDecidesWhatIsLearnt) {
+  const PredictorCase samples = make_residuals();
+  const NetworkOptions options{.width = 2, .max_epochs = 80, .patience = 80, .learning_rate = 1e-2f};
+  const NetworkSamples of{samples.codes, samples.targets, samples.held_out_codes, samples.held_out_targets};
+  for (const int64_t wanted : {int64_t{1}, int64_t{4}}) {
+    Eigen::MatrixXd metric = Eigen::MatrixXd::Zero(10, 10);
+    metric(wanted, wanted) = 3.0;
+    const TrainedNetwork fit = fit_network(of, metric, options);
+    ASSERT_FALSE(fit.network.empty());
+    const double before = error_of({}, samples, wanted);
+    EXPECT_LT(error_of(fit.network, samples, wanted), 0.3 * before);
+    EXPECT_LT(fit.held_out_loss, 0.5 * fit.held_out_power);
+    EXPECT_NEAR(fit.held_out_power, 3 * before, 0.1 * fit.held_out_power);  // a floor for the other directions
+  }
+}
+
+TEST(NetworkFit, ANetworkThatDoesNotHelpIsLeftOut) {
+  const DenseMatrix inputs = testing::random_matrix(400, 6, 31), held_out_inputs = testing::random_matrix(100, 6, 32);
+  const DenseMatrix noise = testing::random_matrix(400, 10, 33), other_noise = testing::random_matrix(100, 10, 34);
+  const TrainedNetwork fit = fit_network({inputs, noise, held_out_inputs, other_noise}, {},
+                                         {.width = 64, .max_epochs = 10, .learning_rate = 3e-2f});
+  EXPECT_TRUE(fit.network.empty());
+  EXPECT_EQ(fit.held_out_loss, fit.held_out_power);
+}
+
 TEST(PredictorFit, TheSameSeedGivesTheSamePredictor) {
   const PredictorCase samples = make_case(1.0);
-  const PredictorOptions options{.width = 16, .max_epochs = 4, .seed = 5};
+  const PredictorOptions options{.network = {.width = 16, .max_epochs = 4, .seed = 5}};
   EXPECT_EQ(fit_predictor(samples.samples(), options).predictor, fit_predictor(samples.samples(), options).predictor);
 }
 

@@ -84,9 +84,9 @@ inline std::vector<ScdLayerDecoder> sample_decoder_layers(const CodecModel& mode
   ScdLayerDecoder patch;
   patch.predictor.linear = random_matrix(12, model.hidden, 41);
   patch.predictor.bias = random_matrix(1, model.hidden, 42).values;
-  patch.predictor.input = random_matrix(12, 5, 43);
-  patch.predictor.input_bias = random_matrix(1, 5, 44).values;
-  patch.predictor.output = random_matrix(5, model.hidden, 45);
+  patch.predictor.network.input = random_matrix(12, 5, 43);
+  patch.predictor.network.input_bias = random_matrix(1, 5, 44).values;
+  patch.predictor.network.output = random_matrix(5, model.hidden, 45);
   return {reuse(51), patch, reuse(61)};
 }
 

@@ -315,6 +315,48 @@ TEST_F(RdCodec, CoarserLevelsSendLessAndLoseWhatTheFitExpects) {
   }
 }
 
+// Beside the same codes without it, and on what a cap leaves of them.
+TEST_F(RdCodec, ANetworkAddsToWhatTheDecoderGives) {
+  RdDecoderMaps with = decoder_;
+  const int64_t components = with.units[1].map.rows, outputs = std::ssize(with.units[1].mean);
+  with.units[1].network = {random_matrix(components, 6, 81), random_matrix(1, 6, 82).values,
+                           random_matrix(6, outputs, 83), random_matrix(1, outputs, 84).values};
+  const RdDecoder networked(model_, with, {});
+  for (const int32_t half : {0, 3}) {
+    const ByteBuffer payload = encode(0, half);
+    DecodedLayer plain, out;
+    ASSERT_TRUE(decoder().decode(sample_.place(), payload, plain).ok());
+    ASSERT_TRUE(networked.decode(sample_.place(), payload, out).ok());
+    DenseMatrix codes(static_cast<int64_t>(payload[4]), 64);
+    const RdQuantiser quantiser(settings_);
+    ASSERT_EQ(quantiser.decode(1, 0, std::span<const std::byte>(payload).subspan(kPayloadHeaderBytes), codes.view()),
+              "");
+    DenseMatrix added(64, outputs);
+    add_network(with.units[1].network, {std::as_const(codes).view()}, added.view());
+    const int64_t width = model_.kv_width();
+    for (int64_t row = 0; row < 64; ++row) {
+      for (int64_t i = 0; i < width; ++i) {
+        const auto at = static_cast<size_t>(row * width + i);
+        ASSERT_NEAR(out.values[at] - plain.values[at], added.at(row, width + i), 1e-4) << half;
+      }
+    }
+  }
+}
+
+TEST_F(RdCodec, ANetworkOfAnotherShapeIsRefused) {
+  RdDecoderMaps with = decoder_;
+  const int64_t components = with.units[1].map.rows, outputs = std::ssize(with.units[1].mean);
+  with.units[1].network = {DenseMatrix(components + 1, 6), std::vector<float>(6), DenseMatrix(6, outputs),
+                           std::vector<float>(static_cast<size_t>(outputs))};
+  try {
+    RdDecoder(model_, with, {});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);
+    EXPECT_THAT(error.what(), HasSubstr("network of the unit from layer 1 on"));
+  }
+}
+
 TEST_F(RdCodec, ACapSendsTheMostImportantComponents) {
   DecodedLayer out;
   double before = 1e9;

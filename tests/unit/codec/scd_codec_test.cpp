@@ -76,14 +76,14 @@ TEST(ScdCodec, PatchPredictsTheAttentionInput) {
     }
     std::vector<double> inner(5);
     for (int64_t w = 0; w < 5; ++w) {
-      double sum = predictor.input_bias[size_t(w)];
-      for (int64_t r = 0; r < 12; ++r) sum += code[size_t(r)] * predictor.input.at(r, w);
+      double sum = predictor.network.input_bias[size_t(w)];
+      for (int64_t r = 0; r < 12; ++r) sum += code[size_t(r)] * predictor.network.input.at(r, w);
       inner[size_t(w)] = sum / (1.0 + std::exp(-sum));
     }
     for (int64_t c = 0; c < model.hidden; ++c) {
       double expected = predictor.bias[size_t(c)];
       for (int64_t r = 0; r < 12; ++r) expected += code[size_t(r)] * predictor.linear.at(r, c);
-      for (int64_t w = 0; w < 5; ++w) expected += inner[size_t(w)] * predictor.output.at(w, c);
+      for (int64_t w = 0; w < 5; ++w) expected += inner[size_t(w)] * predictor.network.output.at(w, c);
       ASSERT_NEAR(out.hidden[size_t(token * model.hidden + c)], expected, 0.01 * (1 + std::abs(expected)));
     }
   }

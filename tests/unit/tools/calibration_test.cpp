@@ -73,8 +73,8 @@ class Calibration : public ::testing::Test {
   static CalibrationOptions options() {
     CalibrationOptions options;
     options.pool = 2;
-    options.predictor.width = 16;
-    options.predictor.max_epochs = 3;
+    options.predictor.network.width = 16;
+    options.predictor.network.max_epochs = 3;
     options.experiment.suffix = 24;
     options.reservoir_tokens = 600;
     return options;
@@ -305,6 +305,67 @@ TEST_F(Calibration, ASearchMeasuresEveryPlanAndKeepsTheBestWithinTheCap) {
   EXPECT_EQ(open.encoder.rd.plan, best->plan);
   wanted.max_native_share = 0.1;
   EXPECT_EQ(calibrate_rd(pair_->input(), wanted).encoder.rd.plan, wanted.plans[0]);
+}
+
+// Codes stay as they are: only what the consumer makes of them changes, and where it changes, it loses less.
+TEST_F(Calibration, ASearchTriesNetworksOnTheDecodersSide) {
+  RdCalibrationOptions wanted;
+  const int32_t layers = pair_->consumer->config().layers;
+  wanted.plans = {make_plan({.exact_layers = 1, .group = 2, .native = {{layers / 2, layers / 2}}}, layers)};
+  wanted.ratios = {4, 12};
+  wanted.network_widths = {0, 24};
+  wanted.experiment = options().experiment;
+  const RdCalibrationResult searched = calibrate_rd(pair_->input(), wanted);
+  ASSERT_EQ(searched.search.size(), 2U);
+  EXPECT_EQ(searched.search[0].network_width, 0);
+  EXPECT_EQ(searched.search[1].network_width, 24);
+  EXPECT_EQ(searched.search[0].native_share, searched.search[1].native_share);
+  wanted.network_widths = {0};
+  const RdCalibrationResult linear = calibrate_rd(pair_->input(), wanted);
+  wanted.network_widths = {24};
+  const RdCalibrationResult networked = calibrate_rd(pair_->input(), wanted);
+  EXPECT_EQ(networked.network_width, 24);
+  EXPECT_EQ(linear.encoder.rd, networked.encoder.rd);
+  size_t kept = 0;
+  for (size_t unit = 0; unit < networked.units.size(); ++unit) {
+    const RdUnitDecoder& decoder = networked.decoders[0].rd.units[unit];
+    const RdUnitReport& report = networked.units[unit];
+    EXPECT_GT(report.left_by_regression, 0);
+    EXPECT_EQ(report.left_with_network < report.left_by_regression, !decoder.network.empty());
+    EXPECT_LE(report.left_with_network, report.left_by_regression);
+    kept += decoder.network.empty() ? 0 : 1;
+    RdUnitDecoder without = decoder;
+    without.network = {};
+    EXPECT_EQ(without, linear.decoders[0].rd.units[unit]);
+  }
+  EXPECT_GT(kept, 0U);
+  EXPECT_EQ(calibrate_rd(pair_->input(), wanted).decoders[0].rd, networked.decoders[0].rd) << "the same seed";
+
+  const RdCalibrationResult added = calibrate_rd_consumer(pair_->input(), networked.encoder, wanted);
+  EXPECT_EQ(added.decoders[0].rd, networked.decoders[0].rd) << "the consumer it was fitted with";
+}
+
+TEST(UnitPairs, StayWithinTheirBytesAndKeepRowsTogether) {
+  const CodecModel model{.layers = 4, .kv_heads = 1, .head_dim = 2, .hidden = 3, .rope = {}};
+  const std::vector<AnchoredUnit> units = anchored_units(LayerPlan{1, {{1, 2}, {3, 1, true}}}, {4, 4});
+  // x [K V of two layers, h_A] and y alike, of the residual r and h: 2 * 11 + 2 * 6 values of 2 bytes a token.
+  UnitPairs pairs(model, model, units, {.bytes = 300 * 2 * (2 * 11 + 2 * 6), .tokens = 4096, .seed = 3});
+  DenseMatrix x(1000, 11), yh(1000, 11);
+  for (int64_t row = 0; row < x.rows; ++row) {
+    const auto value = static_cast<float>(row % 256);  // exact in BF16
+    std::fill_n(x.view().row<float>(row), 11, value);
+    std::fill_n(yh.view().row<float>(row), 8, -value);
+    std::fill_n(yh.view().row<float>(row) + 8, 3, value / 2);
+  }
+  pairs.add(0, x, yh);
+  const UnitPairs::Rows rows = pairs.rows(units[0]);
+  ASSERT_EQ(rows.x.rows, 300);
+  ASSERT_EQ(rows.y.columns, 8);
+  ASSERT_EQ(rows.h.columns, 3);
+  for (int64_t row = 0; row < 300; ++row) {
+    EXPECT_EQ(rows.y.at(row, 7), -rows.x.at(row, 0));
+    EXPECT_EQ(rows.h.at(row, 0), rows.x.at(row, 10) / 2);
+  }
 }
 
 // One stored code, two consumers: the fine-tune it was fitted with and the producer itself.
