@@ -365,7 +365,7 @@ void add_text_options(CLI::App& command, CalibrateOptions& options) {
       ->check(CLI::Range(1, 1000));
   command
       .add_option("--held-out-questions", options.text.held_out_questions,
-                  "Questions about each context of the final check, at most")
+                  "Questions about each of these contexts, at most")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
   command.add_option("--seed", options.calibration.seed, "Of the split, the samples and the training")
@@ -452,8 +452,9 @@ void add_calibrate_command(CLI::App& app) {
       refuse(name, " is not an option of --codec " + options->codec);
     }
     if (options->add_consumer) {
-      for (const std::string_view name : kRdEncoderOptions)
+      for (const std::string_view name : kRdEncoderOptions) {
         refuse(name, " is the encoder's, which --add-consumer keeps");
+      }
     }
     run(*options);
   });

@@ -77,11 +77,11 @@ RdDecoderMaps fit_consumer(const CalibrationInput& input, const RdEncoderMaps& e
   RdDecoderMaps maps =
       timed(stages, "fits", [&] { return fit_rd_decoder(evidence.statistics, encoder, options.ridge); });
   Progress progress("training networks");
-  fit_networks(consumer, *evidence.network_validation, encoder,
-               {.width = options.network_widths.front(),
-                .seed = options.seed,
-                .progress = [&](double share) { progress.update(share); }},
-               maps);
+  const RdNetworkOptions wanted{.width = options.network_widths.front(),
+                                .seed = options.seed,
+                                .progress = [&](double share) { progress.update(share); }};
+  (void)timed(stages, "networks",
+              [&] { return fit_networks(consumer, *evidence.network_validation, encoder, wanted, maps); });
   progress.finish();
   return maps;
 }

@@ -73,7 +73,9 @@ RdEvidence gather_evidence(const CalibrationInput& input, const RdCalibrationOpt
       timed(stages, "both models over the text", [&] { return gather_statistics(input, options); });
   std::vector<LayerMetric> metrics =
       timed(stages, "what errors cost", [&] { return weighted_metrics(input, statistics, options); });
-  RdEvidence evidence{std::move(statistics), std::move(metrics), validation_pairs(input, options), {}};
+  std::optional<UnitPairs> pairs =
+      timed(stages, "both models over the text", [&] { return validation_pairs(input, options); });
+  RdEvidence evidence{std::move(statistics), std::move(metrics), std::move(pairs), {}};
   if (searches(options)) evidence.validation = validation_text(input, options.experiment);
   return evidence;
 }

@@ -119,8 +119,9 @@ void RdSearch::add_networks(int64_t width, RdFit& fit) const {
     Progress progress("training networks of width " + std::to_string(width));
     const RdNetworkOptions wanted{
         .width = width, .seed = options_.seed, .progress = [&](double share) { progress.update(share); }};
-    const auto losses =
-        fit_networks(consumers_[k], *evidence_[k].network_validation, fit.encoder, wanted, fit.decoders[k]);
+    const auto losses = timed(stages_, "networks", [&] {
+      return fit_networks(consumers_[k], *evidence_[k].network_validation, fit.encoder, wanted, fit.decoders[k]);
+    });
     progress.finish();
     for (size_t unit = 0; unit < losses.size(); ++unit) {
       const auto share = 1.0 / static_cast<double>(consumers_.size());
