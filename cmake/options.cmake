@@ -5,6 +5,9 @@ set(SCD_SANITIZER "" CACHE STRING "Sanitizers of the whole build: empty, 'addres
 set(SCD_ARCH "x86-64-v3" CACHE STRING
     "-march of x86 builds; kernels that need more (AVX-512, AMX) are chosen at run time")
 
+set(SCD_CUDA "AUTO" CACHE STRING "CUDA kernels: AUTO (where nvcc is found), ON or OFF")
+set_property(CACHE SCD_CUDA PROPERTY STRINGS AUTO ON OFF)
+
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
@@ -16,10 +19,10 @@ if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
 endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  add_compile_options(-march=${SCD_ARCH})
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-march=${SCD_ARCH}>)
 endif()
 if(SCD_SANITIZER)
-  add_compile_options(-fsanitize=${SCD_SANITIZER} -fno-omit-frame-pointer)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SCD_SANITIZER}> $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
   add_link_options(-fsanitize=${SCD_SANITIZER})
 endif()
 

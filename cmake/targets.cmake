@@ -3,7 +3,8 @@
 function(scd_compile_settings target)
   target_include_directories(${target} PUBLIC "${CMAKE_SOURCE_DIR}")
   # GCC 12 sees overlapping copies in std::string's operator+ where there are none (GCC bug 105651): -Wno-restrict.
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-restrict)
+  target_compile_options(${target} PRIVATE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-restrict>)
   if(SCD_WARNINGS_AS_ERRORS)
     target_compile_options(${target} PRIVATE -Werror)
   endif()

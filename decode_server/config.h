@@ -38,7 +38,7 @@ struct DecodeConfig {
   PrefillOptions prefill;
   FallbackOptions fallback;
   ModelOptions model;
-  DeviceKind device = DeviceKind::kCpu;
+  std::string device = "cpu";
   int32_t threads = 0;
   KvCacheOptions kv_cache;
   LimitOptions limits;

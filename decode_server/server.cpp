@@ -5,6 +5,7 @@
 
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
+#include "common/device/open_device.h"
 #include "common/kv/kv_cache.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
@@ -23,16 +24,17 @@
 namespace scd {
 namespace {
 
-kernels::DType precision_of(Precision wanted) {
-  if (wanted == Precision::kAuto) return kernels::native_precision();
+kernels::DType precision_of(Precision wanted, kernels::Device device) {
+  if (wanted == Precision::kAuto) return kernels::native_precision(device);
   return wanted == Precision::kBF16 ? kernels::DType::kBF16 : kernels::DType::kF32;
 }
 
-Model load_model(const ModelOptions& options) {
+Model load_model(const ModelOptions& options, kernels::Device device) {
   LoadOptions load;
   load.directory = options.directory;
   if (!options.adapter.empty()) load.adapter = options.adapter;
-  load.precision = precision_of(options.precision);
+  load.precision = precision_of(options.precision, device);
+  load.device = device;
   Progress progress("loading " + options.directory.string());
   load.progress = [&progress](double share) { progress.update(share); };
   return Model::load(load);
@@ -128,12 +130,12 @@ struct DecodeServer::Parts {
 
 DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Transport> given)
     : config(configuration),
-      model(load_model(config.model)),
+      model(load_model(config.model, open_device(config.device))),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       identity(identify(config, model)),
       codecs(config.codec, artifact_of(identity), coder_costs(config, identity)),
       validation(context_of(config, model, tokenizer, identity, codecs)),
-      cache(model.config().kv_shape(model.precision()), config.kv_cache.pages),
+      cache(model.config().kv_shape(model.precision()), config.kv_cache.pages, model.device()),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
       compute({config, model, cache, tokenizer, release, codecs}),
       receiver({config, identity, *transport, compute, codecs}),
@@ -198,7 +200,7 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->validation.model_name},
                                    {"precision", parts_->identity.precision},
-                                   {"gemm", kernels::linear_backend()},
+                                   {"gemm", kernels::linear_backend(parts_->model.device())},
                                    {"weights", parts_->identity.fingerprint.weights},
                                    {"data_plane", parts_->transport->description()},
                                    {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});

@@ -15,7 +15,7 @@ struct AttentionArgs {
   ConstMatrix queries;  // [total rows, query_heads * head_dim] F32, after RoPE
   Matrix output;        // [total rows, query_heads * head_dim] F32 or BF16
   PagedKv kv;           // holds the keys of the rows themselves too (write_kv ran before)
-  std::span<const SequenceRows> sequences;
+  Sequences sequences;
   int64_t query_heads = 0;
   float scale = 0.0f;
   int64_t sliding_window = 0;  // 0: none; else position p sees keys in (p - window, p]

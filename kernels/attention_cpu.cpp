@@ -91,7 +91,7 @@ void make_plan(const AttentionArgs& args, Plan& plan) {
   plan.tiles.clear();
   plan.value_offset.clear();
   plan.value_elements = 0;
-  for (const SequenceRows& sequence : args.sequences) {
+  for (const SequenceRows& sequence : args.sequences.host) {
     plan.value_offset.push_back(-1);
     if (sequence.rows == 0) continue;
     add_tiles(args, sequence, plan);
@@ -104,13 +104,13 @@ void make_plan(const AttentionArgs& args, Plan& plan) {
 }
 
 void transpose_values(const AttentionArgs& args, const Plan& plan, uint16_t* transposed) {
-  const int64_t sequences = static_cast<int64_t>(args.sequences.size());
+  const int64_t sequences = static_cast<int64_t>(args.sequences.host.size());
 #pragma omp parallel for schedule(dynamic, 1) collapse(2)
   for (int64_t s = 0; s < sequences; ++s) {
     for (int64_t head = 0; head < args.kv.kv_heads; ++head) {
       const int64_t offset = plan.value_offset[static_cast<size_t>(s)];
       if (offset < 0) continue;
-      const SequenceRows& sequence = args.sequences[static_cast<size_t>(s)];
+      const SequenceRows& sequence = args.sequences.host[static_cast<size_t>(s)];
       transpose_values_amx(args.kv, sequence, head, transposed + offset + head * head_elements(args, sequence));
     }
   }
@@ -153,7 +153,7 @@ void merge_parts(const AttentionArgs& args, std::span<const AttentionTile> parts
 }
 
 void attend_part(const AttentionArgs& args, const Plan& plan, const AttentionTile& part, const uint16_t* transposed) {
-  const size_t sequence = static_cast<size_t>(part.sequence - args.sequences.data());
+  const size_t sequence = static_cast<size_t>(part.sequence - args.sequences.host.data());
   if (plan.value_offset[sequence] >= 0) {
     attend_amx(args, part,
                transposed + plan.value_offset[sequence] + part.kv_head * head_elements(args, *part.sequence));

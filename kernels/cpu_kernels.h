@@ -13,15 +13,16 @@ void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matri
 void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon);
 
-void rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const RopeTable& table,
-          RopeDirection direction);
+void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction);
 
-void embedding(ConstMatrix table, std::span<const int32_t> ids, Matrix out);
+void embedding(ConstMatrix table, Indices ids, Matrix out);
 void silu_mul(ConstMatrix gate_up, Matrix out);
 void convert(ConstMatrix in, Matrix out);
 void add(Matrix residual, ConstMatrix delta);
+void add_bias(Matrix m, std::span<const float> bias);
+void fill_normal(Matrix m, uint64_t seed, float deviation);
 
-void write_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstMatrix keys, ConstMatrix values);
+void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
 
 // Sum of e^((x - largest) * factor) over lowest <= x <= largest, NaN left out; single-precision terms, runs of them

@@ -1,49 +1,63 @@
 #include "kernels/elementwise.h"
 
-#include "kernels/cpu_kernels.h"
+#include "kernels/dispatch.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
 
-void embedding(ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
-  require_cpu(table, "the table of embedding");
-  require_cpu(out, "the output of embedding");
+void embedding(ConstMatrix table, Indices ids, Matrix out) {
+  require_on(out.device, table, "the table of embedding");
+  require_matrix(out, "the output of embedding");
   require(table.dtype != DType::kF16, "embedding: the table ", table, " must be F32 or BF16");
-  require(out.dtype == DType::kF32 && out.columns == table.columns && out.rows == static_cast<int64_t>(ids.size()),
-          "embedding: the output ", out, " must be F32 with one row for each of ", static_cast<int64_t>(ids.size()),
-          " ids from the table ", table);
-  for (int32_t id : ids) {
+  require(out.dtype == DType::kF32 && out.columns == table.columns && out.rows == ids.size(), "embedding: the output ",
+          out, " must be F32 with one row for each of ", ids.size(), " ids from the table ", table);
+  for (int32_t id : ids.host) {
     require(id >= 0 && id < table.rows, "embedding: id ", static_cast<int64_t>(id), " is outside the table ", table);
   }
-  cpu::embedding(table, ids, out);
+  if (ids.size() > 0) SCD_DISPATCH(out.device, embedding(table, ids, out));
 }
 
 void silu_mul(ConstMatrix gate_up, Matrix out) {
-  require_cpu(gate_up, "the input of silu_mul");
-  require_cpu(out, "the output of silu_mul");
-  require(gate_up.dtype == DType::kF32 && out.dtype != DType::kF16, "silu_mul: from F32 to F32 or BF16, not ", gate_up,
-          " to ", out);
+  require_on(out.device, gate_up, "the input of silu_mul");
+  require_matrix(out, "the output of silu_mul");
+  const bool from_bf16 = out.device == Device::kCuda && gate_up.dtype == DType::kBF16;
+  require((gate_up.dtype == DType::kF32 || from_bf16) && out.dtype != DType::kF16,
+          "silu_mul: from F32 to F32 or BF16, not ", gate_up, " to ", out);
   require(gate_up.rows == out.rows && gate_up.columns == 2 * out.columns, "silu_mul: the input ", gate_up,
           " must be twice as wide as the output ", out);
-  cpu::silu_mul(gate_up, out);
+  if (out.rows > 0) SCD_DISPATCH(out.device, silu_mul(gate_up, out));
 }
 
 void convert(ConstMatrix in, Matrix out) {
-  require_cpu(in, "the input of convert");
-  require_cpu(out, "the output of convert");
+  require_on(out.device, in, "the input of convert");
+  require_matrix(out, "the output of convert");
   require(out.dtype != DType::kF16, "convert: the output ", out, " must be F32 or BF16");
   require(in.rows == out.rows && in.columns == out.columns, "convert: the output ", out,
           " must have the shape of the input ", in);
-  cpu::convert(in, out);
+  if (out.rows > 0) SCD_DISPATCH(out.device, convert(in, out));
 }
 
 void add(Matrix residual, ConstMatrix delta) {
-  require_cpu(residual, "the residual of add");
-  require_cpu(delta, "the delta of add");
+  require_matrix(residual, "the residual of add");
+  require_on(residual.device, delta, "the delta of add");
   require(residual.dtype == DType::kF32 && delta.dtype == DType::kF32 && residual.rows == delta.rows &&
               residual.columns == delta.columns,
           "add: the delta ", delta, " and the residual ", residual, " must be F32 of one shape");
-  cpu::add(residual, delta);
+  if (delta.rows > 0) SCD_DISPATCH(residual.device, add(residual, delta));
+}
+
+void add_bias(Matrix m, std::span<const float> bias) {
+  require_matrix(m, "the matrix of add_bias");
+  require(m.dtype != DType::kF16, "add_bias: the matrix ", m, " must be F32 or BF16");
+  require(static_cast<int64_t>(bias.size()) == m.columns, "add_bias: ", static_cast<int64_t>(bias.size()),
+          " values for the matrix ", m);
+  if (m.rows > 0) SCD_DISPATCH(m.device, add_bias(m, bias));
+}
+
+void fill_normal(Matrix m, uint64_t seed, float deviation) {
+  require_matrix(m, "the matrix of fill_normal");
+  require(m.dtype != DType::kF16, "fill_normal: the matrix ", m, " must be F32 or BF16");
+  if (m.rows > 0) SCD_DISPATCH(m.device, fill_normal(m, seed, deviation));
 }
 
 }  // namespace scd::kernels

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu_kernels.h"
 #include "kernels/cpu_level.h"
+#include "kernels/normal.h"
 #include "kernels/number.h"
 #include "kernels/silu_row.h"
 
@@ -46,7 +47,8 @@ void silu_row(bool avx512, const float* gate, int64_t n, Out* out) {
 
 }  // namespace
 
-void embedding(ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
+void embedding(ConstMatrix table, Indices indices, Matrix out) {
+  const std::span<const int32_t> ids = indices.host;
   for (int64_t r = 0; r < out.rows; ++r) expand_row(table, ids[static_cast<size_t>(r)], out.row<float>(r));
 }
 
@@ -81,6 +83,34 @@ void add(Matrix residual, ConstMatrix delta) {
     float* to = residual.row<float>(r);
     const float* from = delta.row<float>(r);
     for (int64_t i = 0; i < residual.columns; ++i) to[i] += from[i];
+  }
+}
+
+void add_bias(Matrix m, std::span<const float> bias) {
+  for (int64_t r = 0; r < m.rows; ++r) {
+    for (int64_t i = 0; i < m.columns; ++i) {
+      const float value = bias[static_cast<size_t>(i)];
+      if (m.dtype == DType::kF32) {
+        m.row<float>(r)[i] += value;
+      } else {
+        BFloat16& to = m.row<BFloat16>(r)[i];
+        store_float(load_float(to) + value, to);
+      }
+    }
+  }
+}
+
+void fill_normal(Matrix m, uint64_t seed, float deviation) {
+#pragma omp parallel for schedule(static) if (m.rows * m.columns > kParallelElements)
+  for (int64_t r = 0; r < m.rows; ++r) {
+    for (int64_t i = 0; i < m.columns; ++i) {
+      const float value = deviation * normal_at(seed, static_cast<uint64_t>(r * m.columns + i));
+      if (m.dtype == DType::kF32) {
+        m.row<float>(r)[i] = value;
+      } else {
+        store_float(value, m.row<BFloat16>(r)[i]);
+      }
+    }
   }
 }
 

@@ -1,47 +1,88 @@
 #include "kernels/linear.h"
 
 #include "kernels/cpu_level.h"
+#include "kernels/device.h"
+#include "kernels/dispatch.h"
+#include "kernels/elementwise.h"
 #include "kernels/linear_cpu.h"
 #include "kernels/linear_rows.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
 
+// Weights of one device.
 struct PackedLinear::Packed {
-  cpu::LinearWeights weights;
+  virtual ~Packed() = default;
+  virtual int64_t in_features() const = 0;
+  virtual int64_t out_features() const = 0;
+  virtual DType precision() const = 0;
+  virtual size_t bytes() const = 0;
+  virtual void forward(ConstMatrix x, Matrix y, bool accumulate) const = 0;
+  Device device = Device::kCpu;
 };
 
-PackedLinear::PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision) {
-  require_cpu(weight, "the weight of a linear layer");
+namespace {
+
+template <class Weights, class Packed>
+class PackedOn final : public Packed {
+ public:
+  PackedOn(Weights weights, Device where) : weights_(std::move(weights)) { this->device = where; }
+  int64_t in_features() const override { return weights_.in_features(); }
+  int64_t out_features() const override { return weights_.out_features(); }
+  DType precision() const override { return weights_.precision(); }
+  size_t bytes() const override { return weights_.bytes(); }
+  void forward(ConstMatrix x, Matrix y, bool accumulate) const override { weights_.forward(x, y, accumulate); }
+
+ private:
+  Weights weights_;
+};
+
+}  // namespace
+
+PackedLinear::PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision, Device device) {
+  require_device_in_build(device);
+  require(weight.device == device || weight.device == Device::kCpu, "linear: the weight on ", weight.device,
+          " cannot be packed for ", device);
+  require_matrix(weight, "the weight of a linear layer");
   require(weight.rows > 0 && weight.columns > 0, "linear: the weight ", weight, " is empty");
   require(precision != DType::kF16, "linear: the precision must be F32 or BF16");
   require(bias.empty() || static_cast<int64_t>(bias.size()) == weight.rows,
           "linear: ", static_cast<int64_t>(bias.size()), " bias values for the weight ", weight);
-  packed_ = std::make_unique<Packed>(Packed{cpu::LinearWeights(weight, bias, precision)});
+#ifdef SCD_CUDA
+  if (device == Device::kCuda) {
+    using OnCuda = PackedOn<cuda::LinearWeights, Packed>;
+    packed_ = std::make_unique<OnCuda>(cuda::LinearWeights(weight, bias, precision), device);
+    return;
+  }
+#endif
+  using OnCpu = PackedOn<cpu::LinearWeights, Packed>;
+  packed_ = std::make_unique<OnCpu>(cpu::LinearWeights(weight, bias, precision), device);
 }
 
 PackedLinear::PackedLinear(PackedLinear&&) noexcept = default;
 PackedLinear& PackedLinear::operator=(PackedLinear&&) noexcept = default;
 PackedLinear::~PackedLinear() = default;
 
-int64_t PackedLinear::in_features() const { return packed_->weights.in_features(); }
-int64_t PackedLinear::out_features() const { return packed_->weights.out_features(); }
-DType PackedLinear::precision() const { return packed_->weights.precision(); }
-size_t PackedLinear::packed_bytes() const { return packed_->weights.bytes(); }
+int64_t PackedLinear::in_features() const { return packed_->in_features(); }
+int64_t PackedLinear::out_features() const { return packed_->out_features(); }
+DType PackedLinear::precision() const { return packed_->precision(); }
+Device PackedLinear::device() const { return packed_->device; }
+size_t PackedLinear::packed_bytes() const { return packed_->bytes(); }
 
 void PackedLinear::forward(ConstMatrix x, Matrix y, bool accumulate) const {
-  require_cpu(x, "the input of a linear layer");
-  require_cpu(y, "the output of a linear layer");
+  require_on(device(), x, "the input of a linear layer");
+  require_on(device(), y, "the output of a linear layer");
   require(x.dtype != DType::kF16 && x.columns == in_features(), "linear: the input ", x, " must be F32 or BF16 with ",
           in_features(), " columns");
   require(y.dtype != DType::kF16 && y.columns == out_features() && y.rows == x.rows, "linear: the output ", y,
           " of the input ", x, " must be F32 or BF16 with ", out_features(), " columns");
   require(!accumulate || y.dtype == DType::kF32, "linear: only an F32 output can be accumulated into, not ", y);
   if (x.rows == 0) return;
-  packed_->weights.forward(x, y, accumulate);
+  packed_->forward(x, y, accumulate);
 }
 
-std::string linear_backend() {
+std::string linear_backend(Device device) {
+  if (device == Device::kCuda) return cuda_device().name;
   switch (cpu_level()) {
     case CpuLevel::kAmx: return "avx512_bf16+amx";
     case CpuLevel::kAvx512Bf16: return "avx512_bf16";
@@ -51,7 +92,9 @@ std::string linear_backend() {
 
 bool bf16_is_native() { return cpu_level() >= CpuLevel::kAvx512Bf16; }
 
-DType native_precision() { return bf16_is_native() ? DType::kBF16 : DType::kF32; }
+DType native_precision(Device device) {
+  return device == Device::kCuda || bf16_is_native() ? DType::kBF16 : DType::kF32;
+}
 
 void gemm_f32(const GemmArgs& args) {
   require_cpu(args.a, "a of gemm_f32");

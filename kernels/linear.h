@@ -1,6 +1,7 @@
 // y = x W^T + b: the one place where GEMMs happen.
-// BF16 weights and inputs accumulate in FP32 (oneDNN on AVX512-BF16/AMX; a matrix-vector kernel of our own for few
-// rows); FP32 weights run in FP32. What bounds it: the GEMM peak for many rows, memory bandwidth for few.
+// BF16 weights and inputs accumulate in FP32 (on the CPU kernels of our own and oneDNN, on CUDA cuBLASLt and a
+// matrix-vector kernel of our own for few rows); FP32 weights run in FP32. What bounds it: the GEMM peak for many rows,
+// memory bandwidth for few.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,10 @@ namespace scd::kernels {
 // thread at a time (it uses the process's OpenMP threads and a scratch of its own).
 class PackedLinear {
  public:
-  // weight [out_features, in_features], any dtype; bias empty or [out_features].
-  // precision kF32 or kBF16: what the weight is stored and multiplied in.
-  PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision);
+  // weight [out_features, in_features], any dtype, on the host or on `device`; bias empty or [out_features], on the
+  // host. precision kF32 or kBF16: what the weight is stored and multiplied in. device: where it is kept and
+  // multiplied.
+  PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision, Device device = Device::kCpu);
   PackedLinear(PackedLinear&&) noexcept;
   PackedLinear& operator=(PackedLinear&&) noexcept;
   ~PackedLinear();
@@ -26,10 +28,11 @@ class PackedLinear {
   int64_t in_features() const;
   int64_t out_features() const;
   DType precision() const;
+  Device device() const;
   size_t packed_bytes() const;  // memory held, padding included
 
   // x [rows, in_features] F32 or BF16 (an F32 x is rounded to BF16 when precision is BF16); y [rows, out_features] F32
-  // or BF16. accumulate: y += instead of y = (F32 y only).
+  // or BF16, both on device(). accumulate: y += instead of y = (F32 y only).
   void forward(ConstMatrix x, Matrix y, bool accumulate = false) const;
 
  private:
@@ -37,12 +40,12 @@ class PackedLinear {
   std::unique_ptr<Packed> packed_;
 };
 
-// What the CPU offers, chosen once: "avx512_bf16+amx", "avx512_bf16", "fp32". Logged at start.
-std::string linear_backend();
+// What multiplies, logged at start. Of the CPU "avx512_bf16+amx", "avx512_bf16" or "fp32"; of CUDA the GPU's name.
+std::string linear_backend(Device device = Device::kCpu);
 // True where BF16 multiplies in hardware: the default precision of a daemon on this machine.
 bool bf16_is_native();
-// What `precision: auto` means: BF16 where the CPU multiplies it, FP32 elsewhere.
-DType native_precision();
+// What `precision: auto` means: BF16 where the device multiplies it, FP32 elsewhere.
+DType native_precision(Device device = Device::kCpu);
 
 // c = a b (+ c), all F32, row-major, op(a) [m, k], op(b) [k, n]; for calibration and codec transforms whose operand
 // changes at every call.

@@ -1,14 +1,19 @@
 #include "kernels/paged_kv.h"
 
 #include "kernels/check_sequences.h"
-#include "kernels/cpu_kernels.h"
+#include "kernels/dispatch.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
 namespace {
 
+// Rows may be on the host while the cache is on CUDA.
 void check_rows(const PagedKv& kv, const ConstMatrix& m, const char* name) {
-  require_cpu(m, name);
+  if (kv.device == Device::kCuda && m.device == Device::kCuda) {
+    require_matrix(m, name);
+  } else {
+    require_cpu(m, name);
+  }
   require(m.dtype == DType::kF32, name, " ", m, " of the cache must be F32");
   require(m.columns == kv.kv_heads * kv.head_dim, name, " ", m, " must have ", kv.kv_heads, " heads of ", kv.head_dim);
 }
@@ -31,7 +36,7 @@ void check_sequence(const PagedKv& kv, const SequenceRows& sequence, int64_t tot
 }  // namespace
 
 void check_paged_kv(const PagedKv& kv, const char* op) {
-  require(kv.device == Device::kCpu, op, ": the cache is not on the CPU and this build has no kernel for its device");
+  require_device_in_build(kv.device);
   require(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16, op, ": the cache must be F32 or BF16");
   require(kv.kv_heads > 0 && kv.page_tokens > 0 && kv.head_dim > 0, op, ": a cache of ", kv.kv_heads, " heads of ",
           kv.head_dim, " in pages of ", kv.page_tokens, " tokens");
@@ -42,13 +47,14 @@ void check_sequences(const PagedKv& kv, std::span<const SequenceRows> sequences,
   for (const SequenceRows& sequence : sequences) check_sequence(kv, sequence, total_rows, op);
 }
 
-void write_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstMatrix keys, ConstMatrix values) {
+void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values) {
   check_paged_kv(kv, "write_kv");
   check_rows(kv, keys, "keys");
   check_rows(kv, values, "values");
   require(keys.rows == values.rows, "write_kv: keys ", keys, " and values ", values, " differ in rows");
-  check_sequences(kv, sequences, keys.rows, "write_kv");
-  cpu::write_kv(kv, sequences, keys, values);
+  require(keys.device == values.device, "write_kv: keys on ", keys.device, ", values on ", values.device);
+  check_sequences(kv, sequences.host, keys.rows, "write_kv");
+  if (keys.rows > 0) SCD_DISPATCH(kv.device, write_kv(kv, sequences, keys, values));
 }
 
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values) {
@@ -58,7 +64,8 @@ void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matri
   require(keys.rows == sequence.rows && values.rows == sequence.rows, "read_kv: keys ", keys, " and values ", values,
           " for ", sequence.rows, " rows");
   check_sequences(kv, {&sequence, 1}, sequence.first_row + sequence.rows, "read_kv");
-  cpu::read_kv(kv, sequence, keys, values);
+  require(keys.device == values.device, "read_kv: keys on ", keys.device, ", values on ", values.device);
+  if (sequence.rows > 0) SCD_DISPATCH(kv.device, read_kv(kv, sequence, keys, values));
 }
 
 }  // namespace scd::kernels

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "kernels/matrix.h"
+#include "kernels/sequences.h"
 
 namespace scd::kernels {
 
@@ -20,19 +20,10 @@ struct PagedKv {
   int64_t pages = 0;  // of the pool, for the range check of page ids; 0: not known, the caller answers for them
 };
 
-// One sequence of a ragged batch. Its rows in the batch are [first_row, first_row + rows); the row i is the token at
-// position first_position + i. page_ids[p / page_tokens] is the page of position p.
-struct SequenceRows {
-  std::span<const int32_t> page_ids;
-  int64_t first_row = 0;
-  int64_t rows = 0;
-  int64_t first_position = 0;
-};
+// keys, values [total rows, kv_heads * head_dim] F32 -> pages. They may be on the host while the cache is on CUDA.
+void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
 
-// keys, values [total rows, kv_heads * head_dim] F32 -> pages.
-void write_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstMatrix keys, ConstMatrix values);
-
-// pages -> keys, values [rows, kv_heads * head_dim] F32.
+// pages -> keys, values [rows, kv_heads * head_dim] F32, on the cache's device or on the host.
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
 
 }  // namespace scd::kernels

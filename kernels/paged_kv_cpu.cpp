@@ -51,8 +51,8 @@ void read_sequence(const PagedKv& kv, const SequenceRows& sequence, Matrix keys,
 
 }  // namespace
 
-void write_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstMatrix keys, ConstMatrix values) {
-  for (const SequenceRows& sequence : sequences) {
+void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values) {
+  for (const SequenceRows& sequence : sequences.host) {
     if (kv.dtype == DType::kF32) {
       write_sequence<float>(kv, sequence, keys, values);
     } else {

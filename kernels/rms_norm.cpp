@@ -1,14 +1,14 @@
 #include "kernels/rms_norm.h"
 
-#include "kernels/cpu_kernels.h"
+#include "kernels/dispatch.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
 namespace {
 
 void check_norm(const ConstMatrix& x, std::span<const float> weight, const ConstMatrix& y, const char* op) {
-  require_cpu(x, "the input of a norm");
-  require_cpu(y, "the output of a norm");
+  require_on(y.device, x, "the input of a norm");
+  require_matrix(y, "the output of a norm");
   require(x.dtype == DType::kF32, op, ": the input ", x, " must be F32");
   require(y.dtype != DType::kF16, op, ": the output ", y, " must be F32 or BF16");
   require(y.rows == x.rows && y.columns == x.columns, op, ": the output ", y, " must have the shape of the input ", x);
@@ -20,24 +20,24 @@ void check_norm(const ConstMatrix& x, std::span<const float> weight, const Const
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y) {
   check_norm(x, weight, y, "rms_norm");
-  cpu::rms_norm(x, weight, epsilon, y);
+  if (x.rows > 0) SCD_DISPATCH(y.device, rms_norm(x, weight, epsilon, y));
 }
 
 void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y) {
   check_norm(residual, weight, y, "add_rms_norm");
-  require_cpu(delta, "the delta of add_rms_norm");
+  require_on(residual.device, delta, "the delta of add_rms_norm");
   require(delta.dtype == DType::kF32 && delta.rows == residual.rows && delta.columns == residual.columns,
           "add_rms_norm: the delta ", delta, " must have the shape of the residual ", residual);
-  cpu::add_rms_norm(residual, delta, weight, epsilon, y);
+  if (y.rows > 0) SCD_DISPATCH(y.device, add_rms_norm(residual, delta, weight, epsilon, y));
 }
 
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon) {
-  require_cpu(x, "the input of rms_norm_heads");
+  require_matrix(x, "the input of rms_norm_heads");
   require(x.dtype == DType::kF32, "rms_norm_heads: the input ", x, " must be F32");
   require(head_dim > 0 && x.columns % head_dim == 0, "rms_norm_heads: heads of ", head_dim, " do not divide ", x);
   require(static_cast<int64_t>(weight.size()) == head_dim, "rms_norm_heads: ", static_cast<int64_t>(weight.size()),
           " weights for heads of ", head_dim);
-  cpu::rms_norm_heads(x, head_dim, weight, epsilon);
+  if (x.rows > 0) SCD_DISPATCH(x.device, rms_norm_heads(x, head_dim, weight, epsilon));
 }
 
 }  // namespace scd::kernels

@@ -1,25 +1,23 @@
 #include "kernels/rope.h"
 
-#include "kernels/cpu_kernels.h"
+#include "kernels/dispatch.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
 
-void rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const RopeTable& table,
-          RopeDirection direction) {
-  require_cpu(x, "the input of rope");
+void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction) {
+  require_matrix(x, "the input of rope");
   require(x.dtype == DType::kF32, "rope: the input ", x, " must be F32");
   require(head_dim > 0 && head_dim % 2 == 0 && x.columns % head_dim == 0, "rope: heads of ", head_dim,
           " must be even and divide the input ", x);
   require(static_cast<int64_t>(table.inverse_frequencies.size()) * 2 == head_dim,
           "rope: ", static_cast<int64_t>(table.inverse_frequencies.size()), " frequencies for heads of ", head_dim);
-  require(static_cast<int64_t>(positions.size()) == x.rows, "rope: ", static_cast<int64_t>(positions.size()),
-          " positions for an input ", x);
+  require(positions.size() == x.rows, "rope: ", positions.size(), " positions for an input ", x);
   require(table.attention_scale > 0.0f, "rope: the attention scale must be positive");
-  for (int32_t position : positions) {
+  for (int32_t position : positions.host) {
     require(position >= 0, "rope: position ", static_cast<int64_t>(position), " is negative");
   }
-  cpu::rope(x, head_dim, positions, table, direction);
+  if (x.rows > 0) SCD_DISPATCH(x.device, rope(x, head_dim, positions, table, direction));
 }
 
 }  // namespace scd::kernels

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/matrix.h"
+#include "kernels/sequences.h"
 
 namespace scd::kernels {
 
@@ -20,7 +21,6 @@ struct RopeTable {
 enum class RopeDirection { kRotate, kUnrotate };  // kUnrotate undoes kRotate
 
 // x [rows, heads * head_dim] F32 in place; positions [rows].
-void rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const RopeTable& table,
-          RopeDirection direction);
+void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction);
 
 }  // namespace scd::kernels

@@ -81,8 +81,8 @@ void rotate_head(float* head, const float* cosines, const float* sines, int64_t 
 
 }  // namespace
 
-void rope(Matrix x, int64_t head_dim, std::span<const int32_t> positions, const RopeTable& table,
-          RopeDirection direction) {
+void rope(Matrix x, int64_t head_dim, Indices indices, const RopeTable& table, RopeDirection direction) {
+  const std::span<const int32_t> positions = indices.host;
   RotationTable& rotations = rotation_table(table);
   for (int32_t position : positions) rotations.prepare(position);
   const bool rotate = direction == RopeDirection::kRotate;

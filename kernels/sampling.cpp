@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/cpu_kernels.h"
+#include "kernels/dispatch.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
@@ -179,6 +179,19 @@ int32_t sample(std::span<const float> logits, const SamplingOptions& options, do
     std::erase_if(candidates, [&](const Candidate& c) { return weights.of(c.logit) < options.min_p; });
   }
   return draw(candidates, weights, uniform);
+}
+
+void argmax(ConstMatrix logits, std::span<int32_t> ids) {
+  require_matrix(logits, "the logits of argmax");
+  require(logits.dtype == DType::kF32 && logits.columns > 0, "argmax: the logits ", logits, " must be F32, not empty");
+  require(static_cast<int64_t>(ids.size()) == logits.rows, "argmax: ", static_cast<int64_t>(ids.size()),
+          " ids for the logits ", logits);
+#ifdef SCD_CUDA
+  if (logits.device == Device::kCuda) return cuda::argmax(logits, ids);
+#endif
+  for (int64_t r = 0; r < logits.rows; ++r) {
+    ids[static_cast<size_t>(r)] = most_probable({logits.row<float>(r), static_cast<size_t>(logits.columns)});
+  }
 }
 
 float log_probability(std::span<const float> logits, int32_t id) {

@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/matrix.h"
+
 namespace scd::kernels {
 
 // temperature 0: greedy (the smallest id among equals). top_k 0, top_p 1, min_p 0: off. Filters apply in the order
@@ -18,6 +20,9 @@ struct SamplingOptions {
 
 // uniform in [0, 1): the only randomness, so equal seeds give equal tokens.
 int32_t sample(std::span<const float> logits, const SamplingOptions& options, double uniform);
+
+// The greedy id of every row of logits [rows, vocab] F32: what sample() gives at temperature 0. ids [rows] on the host.
+void argmax(ConstMatrix logits, std::span<int32_t> ids);
 
 // log softmax(logits)[id] for the chosen id, in double inside.
 float log_probability(std::span<const float> logits, int32_t id);

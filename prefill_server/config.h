@@ -33,7 +33,7 @@ struct PrefillConfig {
   PrefillCodecOptions codec;
   CodeCacheOptions code_cache;
   ModelOptions model;
-  DeviceKind device = DeviceKind::kCpu;
+  std::string device = "cpu";
   int32_t threads = 0;
   KvCacheOptions kv_cache;
   PrefillLimitOptions limits;

@@ -5,6 +5,7 @@
 
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
+#include "common/device/open_device.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
 #include "common/model/model.h"
@@ -17,8 +18,8 @@
 namespace scd {
 namespace {
 
-kernels::DType precision_of(Precision wanted) {
-  if (wanted == Precision::kAuto) return kernels::native_precision();
+kernels::DType precision_of(Precision wanted, kernels::Device device) {
+  if (wanted == Precision::kAuto) return kernels::native_precision(device);
   return wanted == Precision::kBF16 ? kernels::DType::kBF16 : kernels::DType::kF32;
 }
 
@@ -33,12 +34,13 @@ std::string name_of(const ModelOptions& options) {
   return directory.filename().string();
 }
 
-Model load_model(const ModelOptions& options) {
+Model load_model(const ModelOptions& options, kernels::Device device) {
   Progress progress("loading " + options.directory.string());
   const auto started = std::chrono::steady_clock::now();
   Model model = Model::load({.directory = options.directory,
                              .adapter = adapter_of(options),
-                             .precision = precision_of(options.precision),
+                             .precision = precision_of(options.precision, device),
+                             .device = device,
                              .progress = [&progress](double share) { progress.update(share); }});
   progress.finish();
   log_info("model_loaded",
@@ -46,7 +48,7 @@ Model load_model(const ModelOptions& options) {
             {"family", model.config().family},
             {"layers", model.config().layers},
             {"precision", model.precision() == kernels::DType::kBF16 ? "bf16" : "fp32"},
-            {"gemm", kernels::linear_backend()},
+            {"gemm", kernels::linear_backend(device)},
             {"weight_mib", model.weight_bytes() >> 20},
             {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count()}});
   return model;
@@ -100,8 +102,8 @@ const PrefillConfig& checked(const PrefillConfig& config) {
 struct PrefillServer::Parts {
   Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
       : config(checked(settings)),
-        model(load_model(config.model)),
-        kv_cache(model.config().kv_shape(model.precision()), config.kv_cache.pages),
+        model(load_model(config.model, open_device(config.device))),
+        kv_cache(model.config().kv_shape(model.precision()), config.kv_cache.pages, model.device()),
         transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
         producer(make_producer(config, model, *transport)),
         pipeline({config, producer, model, kv_cache, *transport}),

@@ -125,8 +125,11 @@ void describe(ConfigVisitor& at, TransportOptions& transport) {
             "Bytes handed to the network at once, per peer; two messages always may be.");
 }
 
-void describe_device(ConfigVisitor& at, DeviceKind& device) {
-  at.choice("device", device, {{"cpu", DeviceKind::kCpu}}, "Where the model runs.");
+void describe_device(ConfigVisitor& at, std::string& device) {
+  const std::initializer_list<std::pair<std::string_view, std::string>> devices{
+      {"cpu", "cpu"},       {"cuda:0", "cuda:0"}, {"cuda:1", "cuda:1"}, {"cuda:2", "cuda:2"}, {"cuda:3", "cuda:3"},
+      {"cuda:4", "cuda:4"}, {"cuda:5", "cuda:5"}, {"cuda:6", "cuda:6"}, {"cuda:7", "cuda:7"}};
+  at.choice("device", device, devices, "Where the model runs: cpu, or a GPU of this machine.");
 }
 
 void describe_threads(ConfigVisitor& at, int32_t& threads) {

@@ -13,8 +13,7 @@
 
 namespace scd {
 
-enum class Precision : uint8_t { kAuto, kBF16, kFP32 };  // kAuto: BF16 where the CPU multiplies it, else FP32
-enum class DeviceKind : uint8_t { kCpu };
+enum class Precision : uint8_t { kAuto, kBF16, kFP32 };  // kAuto: BF16 where the device multiplies it, else FP32
 
 struct ModelOptions {
   std::filesystem::path directory;  // a Hugging Face checkpoint
@@ -70,7 +69,7 @@ void describe(ConfigVisitor& at, TlsOptions& tls);
 void describe(ConfigVisitor& at, GrpcOptions& grpc);
 void describe(ConfigVisitor& at, LogOptions& log);
 void describe(ConfigVisitor& at, TransportOptions& transport);
-void describe_device(ConfigVisitor& at, DeviceKind& device);
+void describe_device(ConfigVisitor& at, std::string& device);
 // `threads`: of the compute executor; 0: as many as the process may use cores.
 void describe_threads(ConfigVisitor& at, int32_t& threads);
 

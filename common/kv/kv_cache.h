@@ -3,9 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "common/kv/page_pool.h"
+#include "kernels/device.h"
 #include "kernels/paged_kv.h"
 
 namespace scd {
@@ -25,7 +25,7 @@ inline constexpr int32_t kPageTokens = 16;
 
 class KvCache {
  public:
-  KvCache(KvShape shape, int32_t pages, int32_t page_tokens = kPageTokens);
+  KvCache(KvShape shape, int32_t pages, kernels::Device device = kernels::Device::kCpu);
 
   const KvShape& shape() const { return shape_; }
   PagePool& pool() { return pool_; }
@@ -37,7 +37,7 @@ class KvCache {
   size_t layer_bytes() const;  // of K, or of V
   KvShape shape_;
   PagePool pool_;
-  std::unique_ptr<std::byte[], void (*)(void*)> memory_;
+  kernels::DeviceBuffer memory_;
 };
 
 }  // namespace scd

@@ -51,8 +51,10 @@ class ForwardPass {
   // The residual stream before the next layer, [rows, hidden] F32.
   kernels::ConstMatrix hidden_state() const;
 
-  // After the last layer: logits of the chosen rows, [chosen, vocab] F32 row-major, owned by the pass.
+  // After the last layer: logits of the chosen rows, [chosen, vocab] F32 row-major, owned by the pass, on the host or
+  // left on the model's device. What the pass gives on the host is valid until the next such call.
   kernels::ConstMatrix logits(std::span<const int64_t> chosen_rows);
+  kernels::ConstMatrix logits_on_device(std::span<const int64_t> chosen_rows);
 
  private:
   struct State;

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "kernels/device.h"
 #include "kernels/matrix.h"
 
 namespace scd {
@@ -17,8 +18,11 @@ namespace scd {
 // Contents are undefined after each call. Cache-line aligned; large ones on huge pages where the system gives them.
 class GrowBuffer {
  public:
-  kernels::Matrix matrix(int64_t rows, int64_t columns, kernels::DType dtype = kernels::DType::kF32) {
-    return {reserve(static_cast<size_t>(rows * columns) * kernels::size_of(dtype)), rows, columns, columns, dtype};
+  kernels::Matrix matrix(int64_t rows, int64_t columns, kernels::DType dtype = kernels::DType::kF32,
+                         kernels::Device device = kernels::Device::kCpu) {
+    const size_t bytes = static_cast<size_t>(rows * columns) * kernels::size_of(dtype);
+    std::byte* memory = device == kernels::Device::kCpu ? reserve(bytes) : reserve_on(device, bytes);
+    return {memory, rows, columns, columns, dtype, device};
   }
 
  private:
@@ -40,6 +44,15 @@ class GrowBuffer {
     return memory_.get();
   }
 
+  std::byte* reserve_on(kernels::Device device, size_t bytes) {
+    if (bytes > on_device_.size()) {
+      on_device_ = kernels::DeviceBuffer();
+      on_device_ = kernels::DeviceBuffer(device, bytes);
+    }
+    return on_device_.data();
+  }
+
+  kernels::DeviceBuffer on_device_;
   std::unique_ptr<std::byte[], void (*)(void*)> memory_{nullptr, std::free};
   size_t capacity_ = 0;
 };

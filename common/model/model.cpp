@@ -78,7 +78,7 @@ class ModelLoader {
     for (int32_t layer = 0; layer < model.config_.layers; ++layer) {
       model.layers_.push_back(load_layer(model.config_, "model.layers." + std::to_string(layer) + "."));
     }
-    model.final_norm_ = vector("model.norm.weight", model.config_.hidden);
+    model.final_norm_ = device_vector("model.norm.weight", model.config_.hidden);
     check_all_used();
     if (options_.progress) options_.progress(1.0);
     return model;
@@ -108,17 +108,17 @@ class ModelLoader {
     const std::array output{Part{attention + "o_proj", config.hidden}};
     const std::array gate_up{Part{mlp + "gate_proj", config.intermediate}, Part{mlp + "up_proj", config.intermediate}};
     const std::array down{Part{mlp + "down_proj", config.hidden}};
-    std::vector<float> query_norm, key_norm;
+    kernels::DeviceVector query_norm, key_norm;
     if (config.qk_norm) {
-      query_norm = vector(attention + "q_norm.weight", config.head_dim);
-      key_norm = vector(attention + "k_norm.weight", config.head_dim);
+      query_norm = device_vector(attention + "q_norm.weight", config.head_dim);
+      key_norm = device_vector(attention + "k_norm.weight", config.head_dim);
     }
-    return {.attention_norm = vector(prefix + "input_layernorm.weight", config.hidden),
+    return {.attention_norm = device_vector(prefix + "input_layernorm.weight", config.hidden),
             .qkv = linear({qkv, config.hidden, config.qkv_bias}),
             .query_norm = std::move(query_norm),
             .key_norm = std::move(key_norm),
             .output = linear({output, query_width, config.output_bias}),
-            .feed_forward_norm = vector(prefix + "post_attention_layernorm.weight", config.hidden),
+            .feed_forward_norm = device_vector(prefix + "post_attention_layernorm.weight", config.hidden),
             .gate_up = linear({gate_up, config.hidden, config.mlp_bias}),
             .down = linear({down, config.intermediate, config.mlp_bias})};
   }
@@ -133,8 +133,17 @@ class ModelLoader {
         tied && !checkpoint_.has(embedding) && checkpoint_.has(head) ? head : embedding;
     const auto table = matrix(embedding_source, config.vocab, config.hidden);
     if (tied && embedding_source == embedding && checkpoint_.has(head)) check_same_bytes(embedding, head);
-    model.embedding_.resize(static_cast<size_t>(table.rows * table.columns) * kernels::size_of(options_.precision));
-    place(table, {model.embedding_.data(), table.rows, table.columns, table.columns, options_.precision}, 0);
+    const size_t bytes = static_cast<size_t>(table.rows * table.columns) * kernels::size_of(options_.precision);
+    model.embedding_ = kernels::DeviceBuffer(options_.device, bytes);
+    const kernels::Matrix kept{model.embedding_.data(), table.rows,         table.columns,
+                               table.columns,           options_.precision, options_.device};
+    if (options_.device == kernels::Device::kCpu) {
+      place(table, kept, 0);
+    } else {
+      const auto staged = staging_.matrix(table.rows, table.columns, options_.precision);
+      place(table, staged, 0);
+      kernels::copy(staged, kept);
+    }
     const std::string& head_source = tied ? embedding_source : head;
     const std::array part{Part{head_source.substr(0, head_source.size() - std::strlen(".weight")), config.vocab}};
     model.lm_head_ = std::make_unique<kernels::PackedLinear>(linear({part, config.hidden, false}));
@@ -177,7 +186,7 @@ class ModelLoader {
   }
 
   kernels::PackedLinear packed(const kernels::ConstMatrix& weight, std::span<const float> bias) const {
-    kernels::PackedLinear linear(weight, bias, options_.precision);
+    kernels::PackedLinear linear(weight, bias, options_.precision, options_.device);
     if (options_.progress) options_.progress(std::min(1.0, loaded_share()));
     return linear;
   }
@@ -200,6 +209,10 @@ class ModelLoader {
   std::vector<float> vector(const std::string& name, int64_t size) {
     used_.insert(name);
     return checkpoint_.vector(name, size);
+  }
+
+  kernels::DeviceVector device_vector(const std::string& name, int64_t size) {
+    return {vector(name, size), options_.device};
   }
 
   double loaded_share() const {
@@ -227,7 +240,7 @@ class ModelLoader {
 Model Model::load(const LoadOptions& options) { return ModelLoader(options).load(); }
 
 kernels::ConstMatrix Model::embedding_table() const {
-  return {embedding_.data(), config_.vocab, config_.hidden, config_.hidden, precision_};
+  return {embedding_.data(), config_.vocab, config_.hidden, config_.hidden, precision_, device()};
 }
 
 size_t Model::weight_bytes() const {

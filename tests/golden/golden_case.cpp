@@ -38,7 +38,8 @@ std::optional<GoldenCase> golden_case(const std::string& name) {
 
 Sequence::Sequence(const Model& model, int64_t max_tokens)
     : model_(model),
-      cache_(model.config().kv_shape(model.precision()), static_cast<int32_t>(max_tokens / kPageTokens + 1)),
+      cache_(model.config().kv_shape(model.precision()), static_cast<int32_t>(max_tokens / kPageTokens + 1),
+             model.device()),
       pages_(cache_.pool().make_table()) {
   std::move(pages_.reserve(max_tokens)).value_or_throw();
 }

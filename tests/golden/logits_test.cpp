@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/model/decode_step.h"
 #include "tests/golden/golden_case.h"
+#include "tests/support/gpu.h"
 
 namespace scd {
 namespace {
@@ -24,8 +26,9 @@ class Golden : public ::testing::TestWithParam<const char*> {
     golden_ = golden_case(GetParam());
     if (!golden_) GTEST_SKIP() << "no golden data here: set SCD_TEST_DATA to a folder that holds golden/" << GetParam();
   }
-  Model load(kernels::DType precision) {
+  Model load(kernels::DType precision, kernels::Device device = kernels::Device::kCpu) {
     golden_->load.precision = precision;
+    golden_->load.device = device;
     return Model::load(golden_->load);
   }
   int64_t room() const { return static_cast<int64_t>(golden_->input_ids.size() + golden_->greedy.size()); }
@@ -39,6 +42,34 @@ class Golden : public ::testing::TestWithParam<const char*> {
       const auto expected = row_of(golden_->logits, golden_->vocab, row);
       if (margin(expected) <= kDecidedMargin) continue;
       EXPECT_EQ(most_probable(row_of(logits, golden_->vocab, row)), most_probable(expected)) << "position " << row;
+    }
+  }
+  // Two sequences, one a token behind the other, fed the golden ids one by one.
+  void check_decode_steps(const Model& model) const {
+    const std::span<const TokenId> ids(golden_->input_ids);
+    KvCache cache(model.config().kv_shape(model.precision()), 64, model.device());
+    std::vector<PageTable> tables;
+    for (int i = 0; i < 2; ++i) {
+      tables.push_back(cache.pool().make_table());
+      std::move(tables.back().reserve(static_cast<int64_t>(ids.size()))).value_or_throw();
+    }
+    DecodeStep step(model, cache, 2);
+    const int64_t vocab = model.config().vocab;
+    for (size_t position = 0; position < ids.size(); ++position) {
+      std::vector<SequenceChunk> batch{{&tables[0], static_cast<int64_t>(position), ids.subspan(position, 1)}};
+      if (position > 0) {
+        batch.push_back({&tables[1], static_cast<int64_t>(position) - 1, ids.subspan(position - 1, 1)});
+      }
+      const kernels::ConstMatrix logits = step.run(batch);
+      std::vector<float> found(static_cast<size_t>(logits.rows * vocab));
+      kernels::copy(logits, kernels::matrix(found.data(), logits.rows, vocab));
+      for (size_t i = 0; i < batch.size(); ++i) {
+        const auto expected = row_of(golden_->logits, golden_->vocab, position - i);
+        const auto row = row_of(found, vocab, i);
+        for (size_t id = 0; id < expected.size(); ++id) {
+          ASSERT_NEAR(row[id], expected[id], kTolerance) << "sequence " << i << " position " << position;
+        }
+      }
     }
   }
   std::optional<testing::GoldenCase> golden_;
@@ -67,6 +98,30 @@ TEST_P(Golden, Bf16AgreesWhereTheMarginDecides) {
   const Model model = load(kernels::DType::kBF16);
   expect_agreement(Sequence(model, room()).run(golden_->input_ids));
 }
+
+TEST_P(Golden, CudaFp32LogitsMatchAtEveryPosition) {
+  SCD_SKIP_WITHOUT_GPU();
+  const Model model = load(kernels::DType::kF32, kernels::Device::kCuda);
+  const auto logits = Sequence(model, room()).run(golden_->input_ids);
+  ASSERT_EQ(logits.size(), golden_->logits.size());
+  EXPECT_LE(largest_difference(logits), kTolerance);
+  EXPECT_EQ(Sequence(model, room()).greedy(golden_->input_ids, golden_->greedy.size()), golden_->greedy);
+}
+
+TEST_P(Golden, CudaBf16AgreesWhereTheMarginDecides) {
+  SCD_SKIP_WITHOUT_GPU();
+  const Model model = load(kernels::DType::kBF16, kernels::Device::kCuda);
+  expect_agreement(Sequence(model, room()).run(golden_->input_ids));
+}
+
+// Steps that are recorded and replayed give what passes give.
+TEST_P(Golden, CudaDecodeStepsMatch) {
+  SCD_SKIP_WITHOUT_GPU();
+  const Model model = load(kernels::DType::kF32, kernels::Device::kCuda);
+  check_decode_steps(model);
+}
+
+TEST_P(Golden, DecodeStepsMatch) { check_decode_steps(load(kernels::DType::kF32)); }
 
 TEST_P(Golden, ChunkedPrefillEqualsTheWhole) {
   const Model model = load(kernels::DType::kF32);

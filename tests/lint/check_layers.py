@@ -14,6 +14,7 @@ ALLOWED = {
     "common/config": ["common/base", "common/log", "common/transport", "common/rpc"],  # their options.h
     "common/log": ["common/base"],
     "common/threads": ["common/base"],
+    "common/device": ["common/base", "kernels"],
     "common/kv": ["common/base", "kernels"],
     "common/transport": ["common/base", "common/log", "common/threads"],
     "common/codec": ["common/base", "common/kv", "kernels"],

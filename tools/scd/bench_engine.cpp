@@ -11,9 +11,12 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/device/open_device.h"
+#include "common/model/decode_step.h"
 #include "common/model/forward.h"
 #include "kernels/limits.h"
 #include "kernels/linear.h"
+#include "kernels/sampling.h"
 #include "tools/scd/precision.h"
 #include "tools/scd/report.h"
 
@@ -23,6 +26,7 @@ namespace {
 struct BenchEngineOptions {
   std::string model;
   std::string adapter;
+  std::string device = "cpu";
   std::string precision = "auto";
   std::string json;
   int threads = 0;
@@ -56,13 +60,23 @@ double linear_flops(const Model& model, int64_t rows) {
   return flops;
 }
 
+// Scores and values of causal attention: half of all pairs of tokens.
+double attention_flops(const Model& model, int64_t tokens) {
+  const ModelConfig& config = model.config();
+  const double pairs = 0.5 * static_cast<double>(tokens) * static_cast<double>(tokens);
+  return 4.0 * pairs * static_cast<double>(config.layers) * static_cast<double>(config.query_heads) *
+         static_cast<double>(config.head_dim);
+}
+
 class EngineBench {
  public:
   EngineBench(const BenchEngineOptions& options, const Model& model)
       : options_(options),
         model_(model),
         threads_(kernels::kernel_threads()),
-        cache_(model.config().kv_shape(model.precision()), pages_needed(options)) {}
+        on_cuda_(model.device() == kernels::Device::kCuda),
+        cache_(model.config().kv_shape(model.precision()), pages_needed(options), model.device()),
+        step_(model, cache_, *std::ranges::max_element(options.batches)) {}
 
   void measure_prefill(int64_t tokens) {
     std::vector<PageTable> tables;
@@ -71,13 +85,15 @@ class EngineBench {
     const SequenceChunk chunk{&tables[0], 0, ids};
     const auto shapes = gemm_shapes(model_, tokens);
     // Before and after: what else runs on the machine must not favour either side.
-    double limit = kernels::measure_gemm_rate_onednn(shapes, threads_, 1);
+    double limit = gemm_limit(shapes);
+    prefill(chunk);  // warm-up
     double best = std::numeric_limits<double>::infinity();
     for (int i = 0; i < options_.repetitions; ++i) {
-      best = std::min(best, seconds_of([&] { forward_last_logits(model_, cache_, std::span(&chunk, 1)); }));
-      limit = std::max(limit, kernels::measure_gemm_rate_onednn(shapes, threads_, 1));
+      best = std::min(best, seconds_of([&] { prefill(chunk); }));
+      limit = std::max(limit, gemm_limit(shapes));
     }
     const double rate = linear_flops(model_, tokens) / best;
+    const double all_rate = rate + attention_flops(model_, tokens) / best;
     report_.add_row({{"task", "engine"},
                      {"phase", "prefill"},
                      {"tokens", tokens},
@@ -85,6 +101,7 @@ class EngineBench {
                      {"total_ms", best * 1e3},
                      {"tokens_per_s", static_cast<double>(tokens) / best},
                      {"tflop_per_s", rate / 1e12},
+                     {"tflop_per_s_with_attention", all_rate / 1e12},
                      {"gemm_tflop_per_s", limit / 1e12},
                      {"gemm_share", rate / limit}});
     table_.add_row({"prefill " + std::to_string(tokens), format_fixed(best * 1e3, 1),
@@ -100,13 +117,13 @@ class EngineBench {
       const SequenceChunk chunk{&tables.back(), 0, prompt};
       forward_last_logits(model_, cache_, std::span(&chunk, 1));
     }
-    const size_t bytes = static_cast<size_t>(model_.parameters()) * kernels::size_of(model_.precision());
-    double limit = kernels::measure_read_bandwidth(bytes, threads_, 1);
-    decode_steps(tables, 1);  // warm-up
+    const size_t bytes = step_bytes(batch);
+    double limit = memory_limit(bytes);
+    decode_steps(tables, 3);  // warm-up, and the recording
     double best = std::numeric_limits<double>::infinity();
     for (int i = 0; i < options_.repetitions; ++i) {
       best = std::min(best, decode_steps(tables, options_.steps));
-      limit = std::max(limit, kernels::measure_read_bandwidth(bytes, threads_, 1));
+      limit = std::max(limit, memory_limit(bytes));
     }
     const double rate = static_cast<double>(bytes) / best;
     report_.add_row({{"task", "engine"},
@@ -136,6 +153,33 @@ class EngineBench {
     return static_cast<int32_t>(pages);
   }
 
+  double gemm_limit(std::span<const kernels::GemmShape> shapes) const {
+    if (!on_cuda_) return kernels::measure_gemm_rate_onednn(shapes, threads_, 1);
+    constexpr kernels::GemmShape kPeak{8192, 8192, 8192};
+    return kernels::measure_gemm_rate_cuda(std::span(&kPeak, 1), 1);
+  }
+
+  double memory_limit(size_t bytes) const {
+    return on_cuda_ ? kernels::measure_copy_bandwidth_cuda(std::min(bytes, kLargestCopy), 1)
+                    : kernels::measure_read_bandwidth(bytes, threads_, 1);
+  }
+
+  // Read by a step of the batch: the weights, and on CUDA, where it shows, the cache.
+  size_t step_bytes(int64_t batch) const {
+    const size_t weights = static_cast<size_t>(model_.parameters()) * kernels::size_of(model_.precision());
+    const KvShape& shape = cache_.shape();
+    const auto token = static_cast<size_t>(2 * shape.layers * shape.kv_width()) * kernels::size_of(shape.dtype);
+    return weights + (on_cuda_ ? token * static_cast<size_t>(batch * (options_.context + options_.steps / 2)) : 0);
+  }
+
+  // All layers and the logits of the last token.
+  void prefill(const SequenceChunk& chunk) {
+    ForwardPass pass(model_, cache_, std::span(&chunk, 1));
+    while (pass.next_layer() < model_.config().layers) pass.run_layer();
+    const int64_t last = pass.rows() - 1;
+    pass.logits(std::span(&last, 1));
+  }
+
   PageTable reserved(int64_t tokens) {
     PageTable table = cache_.pool().make_table();
     std::move(table.reserve(tokens)).value_or_throw();
@@ -156,17 +200,14 @@ class EngineBench {
   double decode_steps(const std::vector<PageTable>& tables, int64_t steps) {
     const TokenId token = 1;
     std::vector<SequenceChunk> batch;
-    std::vector<int64_t> rows;
+    std::vector<int32_t> ids(tables.size());
     for (const PageTable& table : tables) {
-      rows.push_back(static_cast<int64_t>(rows.size()));
       batch.push_back({&table, options_.context, std::span(&token, 1)});
     }
     const double seconds = seconds_of([&] {
       for (int64_t step = 0; step < steps; ++step) {
         for (SequenceChunk& chunk : batch) chunk.first_position = options_.context + step;
-        ForwardPass pass(model_, cache_, batch);
-        while (pass.next_layer() < model_.config().layers) pass.run_layer();
-        pass.logits(rows);
+        kernels::argmax(step_.run(batch), ids);
       }
     });
     return seconds / static_cast<double>(steps);
@@ -174,15 +215,21 @@ class EngineBench {
 
   const BenchEngineOptions& options_;
   const Model& model_;
+  static constexpr size_t kLargestCopy = size_t{4} << 30;
+
   int threads_;
+  bool on_cuda_;
   KvCache cache_;
+  DecodeStep step_;
   Report report_;
   TextTable table_{{"what", "ms", "tokens/s", "reached", "limit here", "share"}};
 };
 
 void run(const BenchEngineOptions& options) {
   if (options.threads > 0) omp_set_num_threads(options.threads);
-  LoadOptions load{.directory = options.model, .precision = parse_precision(options.precision)};
+  const kernels::Device device = open_device(options.device);
+  LoadOptions load{
+      .directory = options.model, .precision = parse_precision(options.precision, device), .device = device};
   if (!options.adapter.empty()) load.adapter = options.adapter;
   std::unique_ptr<const Model> model;
   const double load_seconds = seconds_of([&] { model = std::make_unique<const Model>(Model::load(load)); });
@@ -193,8 +240,8 @@ void run(const BenchEngineOptions& options) {
   }
   std::cerr << options.model << ": " << format_fixed(static_cast<double>(model->parameters()) / 1e6, 1)
             << " M parameters a token, " << (model->weight_bytes() >> 20) << " MiB packed in "
-            << format_fixed(load_seconds, 1) << " s; " << kernels::linear_backend() << ", " << kernels::kernel_threads()
-            << " threads\n";
+            << format_fixed(load_seconds, 1) << " s; " << kernels::linear_backend(device) << ", "
+            << kernels::kernel_threads() << " threads\n";
   EngineBench bench(options, *model);
   for (const int64_t tokens : options.prefill) {
     std::cerr << "prefill of " << tokens << " tokens ..." << std::endl;
@@ -205,9 +252,14 @@ void run(const BenchEngineOptions& options) {
     bench.measure_decode(batch);
   }
   bench.table().print(std::cout);
-  std::cout
-      << "limits: prefill against oneDNN's GEMM over the same shapes, decode against a plain read of as many bytes\n"
-         "as the weights take; both on the same threads in this run. ms: a whole prefill, one step of the batch.\n";
+  std::cout << (device == kernels::Device::kCuda ? "limits: prefill against cuBLASLt's BF16 GEMM of 8192 x 8192 x 8192 "
+                                                   "(linear layers count, attention is time\n"
+                                                   "only), decode against a copy within the GPU's memory (weights and "
+                                                   "cache read; greedy ids to the host).\n"
+                                                 : "limits: prefill against oneDNN's GEMM over the same shapes, decode "
+                                                   "against a plain read of as many bytes\n"
+                                                   "as the weights take; both on the same threads in this run.\n")
+            << "ms: a whole prefill, one step of the batch.\n";
   bench.report().write(options.json);
 }
 
@@ -217,11 +269,13 @@ void add_bench_engine_command(CLI::App& bench) {
   auto options = std::make_shared<BenchEngineOptions>();  // the callback outlives this call
   CLI::App* command = bench.add_subcommand(
       "engine",
-      "Prefill and decode speed of a checkpoint, each as a share of what this machine can do: oneDNN's GEMM rate and\n"
-      "the memory's read bandwidth, measured in the same run. `scd make-model` makes a checkpoint to try.");
+      "Prefill and decode speed of a checkpoint, each as a share of what this machine can do: the GEMM rate of oneDNN "
+      "or\n"
+      "cuBLASLt and the memory's bandwidth, measured in the same run. `scd make-model` makes a checkpoint to try.");
   command->add_option("--model", options->model, "Hugging Face checkpoint folder")->required();
   command->add_option("--adapter", options->adapter, "PEFT LoRA adapter folder, merged while loading");
-  command->add_option("--precision", options->precision, "fp32, bf16, or auto: bf16 where the CPU multiplies it")
+  command->add_option("--device", options->device, "cpu or cuda:N")->capture_default_str();
+  command->add_option("--precision", options->precision, "fp32, bf16, or auto: bf16 where the device multiplies it")
       ->capture_default_str();
   command->add_option("--threads", options->threads, "0: as many as there are cores")
       ->check(CLI::Range(0, 4096))

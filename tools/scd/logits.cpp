@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/device/open_device.h"
 #include "common/model/forward.h"
 #include "kernels/linear.h"
 #include "tools/scd/precision.h"
@@ -23,6 +24,7 @@ struct LogitsOptions {
   std::string model;
   std::string adapter;
   std::string ids;
+  std::string device = "cpu";
   std::string precision = "auto";
   std::string rope_frequencies = "fp32";
   std::string out;
@@ -89,8 +91,10 @@ void run(const LogitsOptions& options) {
   if (options.out.empty() && options.greedy == 0) {
     throw Error(ErrorCode::kInvalidArgument, "nothing to do: expected --out FILE, --greedy N or both");
   }
+  const kernels::Device device = open_device(options.device);
   LoadOptions load{.directory = options.model,
-                   .precision = parse_precision(options.precision),
+                   .precision = parse_precision(options.precision, device),
+                   .device = device,
                    .rope_frequencies = parse_float_dtype("--rope-frequencies", options.rope_frequencies)};
   if (!options.adapter.empty()) load.adapter = options.adapter;
   const Model model = Model::load(load);
@@ -100,7 +104,7 @@ void run(const LogitsOptions& options) {
     throw Error(ErrorCode::kOutOfRange, std::to_string(positions) + " tokens; the model's context holds " +
                                             std::to_string(model.config().max_positions));
   }
-  KvCache cache(model.config().kv_shape(model.precision()), static_cast<int32_t>(positions / kPageTokens + 1));
+  KvCache cache(model.config().kv_shape(model.precision()), static_cast<int32_t>(positions / kPageTokens + 1), device);
   PageTable pages = cache.pool().make_table();
   std::move(pages.reserve(positions)).value_or_throw();
 
@@ -137,7 +141,8 @@ void add_logits_command(CLI::App& app) {
   command->add_option("--adapter", options->adapter, "PEFT LoRA adapter folder, merged while loading");
   command->add_option("--ids", options->ids, "Token ids, separated by commas; - reads them from standard input")
       ->required();
-  command->add_option("--precision", options->precision, "fp32, bf16, or auto: bf16 where the CPU multiplies it")
+  command->add_option("--device", options->device, "cpu or cuda:N")->capture_default_str();
+  command->add_option("--precision", options->precision, "fp32, bf16, or auto: bf16 where the device multiplies it")
       ->capture_default_str();
   command->add_option("--out", options->out, "File the logits are written to");
   command

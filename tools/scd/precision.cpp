@@ -5,10 +5,10 @@
 
 namespace scd {
 
-kernels::DType parse_precision(const std::string& text) {
+kernels::DType parse_precision(const std::string& text, kernels::Device device) {
   if (text == "fp32") return kernels::DType::kF32;
   if (text == "bf16") return kernels::DType::kBF16;
-  if (text == "auto") return kernels::native_precision();
+  if (text == "auto") return kernels::native_precision(device);
   throw Error(ErrorCode::kInvalidArgument, "--precision: `" + text + "`: expected fp32, bf16 or auto");
 }
 

@@ -1,0 +1,29 @@
+// One token of each of some sequences: the step that continuous batching repeats. On CUDA it is recorded once for each
+// batch size and replayed, so that a step costs one launch.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+
+#include "common/model/forward.h"
+#include "kernels/device.h"
+
+namespace scd {
+
+// Not thread-safe, as ForwardPass. References must outlive it.
+class DecodeStep {
+ public:
+  // Batches of more than max_batch sequences run without a recording.
+  DecodeStep(const Model& model, KvCache& cache, int64_t max_batch);
+  ~DecodeStep();
+
+  // Chunks of one token each; the logits after it, [batch, vocab] F32, on the model's device until the next run.
+  kernels::ConstMatrix run(std::span<const SequenceChunk> batch);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace scd

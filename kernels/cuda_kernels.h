@@ -1,0 +1,67 @@
+// What stands behind the ops on CUDA: the same contracts, arguments checked already. Included where SCD_CUDA is set.
+#pragma once
+
+#include <memory>
+
+#include "kernels/attention.h"
+#include "kernels/device.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+#include "kernels/paged_kv.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+
+namespace scd::kernels::cuda {
+
+std::byte* allocate(size_t bytes);
+void release(std::byte* memory) noexcept;
+void copy(ConstMatrix from, Matrix to);
+void synchronize();
+// Queues the copy and returns at once; the numbers may change again afterwards.
+void upload(std::span<const int32_t> numbers, std::byte* to);
+
+void* record(const std::function<void()>& work);
+void replay(void* graph);
+void release_graph(void* graph) noexcept;
+uint64_t scratch_generation();  // of the calling thread
+
+void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
+void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
+void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon);
+
+void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction);
+
+void embedding(ConstMatrix table, Indices ids, Matrix out);
+void silu_mul(ConstMatrix gate_up, Matrix out);
+void convert(ConstMatrix in, Matrix out);
+void add(Matrix residual, ConstMatrix delta);
+void add_bias(Matrix m, std::span<const float> bias);
+void fill_normal(Matrix m, uint64_t seed, float deviation);
+
+void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
+void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
+
+void paged_attention(const AttentionArgs& args);
+
+void argmax(ConstMatrix logits, std::span<int32_t> ids);
+
+// Row-major, [out_features, in_features] in its precision.
+class LinearWeights {
+ public:
+  LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision);
+  int64_t in_features() const { return in_features_; }
+  int64_t out_features() const { return out_features_; }
+  DType precision() const { return precision_; }
+  size_t bytes() const { return memory_.size() + bias_.size() * sizeof(float); }
+  void forward(ConstMatrix x, Matrix y, bool accumulate) const;
+
+ private:
+  ConstMatrix weight() const;
+  int64_t in_features_;
+  int64_t out_features_;
+  DType precision_;
+  DeviceBuffer memory_;
+  DeviceVector bias_;
+};
+
+}  // namespace scd::kernels::cuda

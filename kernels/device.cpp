@@ -1,0 +1,110 @@
+#include "kernels/device.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+#include "kernels/dispatch.h"
+#include "kernels/require.h"
+
+namespace scd::kernels {
+namespace {
+
+constexpr size_t kAlignment = 4096;
+
+std::byte* allocate_on_host(size_t bytes) {
+  // Untouched pages cost nothing until written, so a large pool starts cheaply.
+  void* memory = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return static_cast<std::byte*>(memory);
+}
+
+}  // namespace
+
+#ifndef SCD_CUDA
+const CudaDevice& cuda_device() {
+  static const CudaDevice none{.reason = "this build has no CUDA (configure with -DSCD_CUDA=ON where nvcc is)"};
+  return none;
+}
+void use_cuda_device(int) { throw std::runtime_error("device cuda: " + cuda_device().reason); }
+#endif
+
+void synchronize([[maybe_unused]] Device device) {
+#ifdef SCD_CUDA
+  if (device == Device::kCuda) cuda::synchronize();
+#endif
+}
+
+DeviceBuffer::DeviceBuffer(Device device, size_t bytes) : size_(bytes), device_(device) {
+  require_device_in_build(device);
+  if (bytes > 0) data_ = SCD_ON(device, cuda::allocate(bytes), allocate_on_host(bytes));
+}
+
+DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), device_(other.device_) {}
+
+DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(device_, other.device_);
+  return *this;
+}
+
+DeviceBuffer::~DeviceBuffer() {
+  if (data_ != nullptr) SCD_ON(device_, cuda::release(data_), std::free(data_));
+}
+
+DeviceVector::DeviceVector(std::span<const float> values, Device device)
+    : memory_(device, values.size_bytes()), size_(values.size()) {
+  if (values.empty()) return;
+  const auto count = static_cast<int64_t>(size_);
+  copy(matrix(values.data(), 1, count), {memory_.data(), 1, count, count, DType::kF32, device});
+}
+
+RecordedWork::RecordedWork(RecordedWork&& other) noexcept { *this = std::move(other); }
+
+RecordedWork& RecordedWork::operator=(RecordedWork&& other) noexcept {
+  std::swap(graph_, other.graph_);
+  std::swap(scratch_generation_, other.scratch_generation_);
+  return *this;
+}
+
+RecordedWork::~RecordedWork() { SCD_ON(Device::kCuda, cuda::release_graph(graph_), static_cast<void>(0)); }
+
+void RecordedWork::record([[maybe_unused]] const std::function<void()>& work) {
+  require_device_in_build(Device::kCuda);
+  SCD_ON(Device::kCuda, cuda::release_graph(std::exchange(graph_, nullptr)), static_cast<void>(0));
+  graph_ = SCD_ON(Device::kCuda, cuda::record(work), nullptr);
+  scratch_generation_ = SCD_ON(Device::kCuda, cuda::scratch_generation(), 0);
+}
+
+bool RecordedWork::replayable() const {
+  return graph_ != nullptr && scratch_generation_ == SCD_ON(Device::kCuda, cuda::scratch_generation(), 0);
+}
+
+void RecordedWork::replay() const {
+  require(replayable(), "nothing recorded that can be replayed");
+  SCD_ON(Device::kCuda, cuda::replay(graph_), static_cast<void>(0));
+}
+
+void copy(ConstMatrix from, Matrix to) {
+  require_matrix(from, "the source of copy");
+  require_matrix(to, "the target of copy");
+  require(from.rows == to.rows && from.columns == to.columns && from.dtype == to.dtype, "copy: the target ", to,
+          " must have the shape and dtype of the source ", from);
+  if (from.rows == 0 || from.columns == 0) return;
+  if (from.device == Device::kCuda || to.device == Device::kCuda) {
+    SCD_ON(Device::kCuda, cuda::copy(from, to), static_cast<void>(0));
+    return;
+  }
+  const size_t size = size_of(from.dtype);
+  for (int64_t row = 0; row < from.rows; ++row) {
+    std::memcpy(static_cast<std::byte*>(to.data) + static_cast<size_t>(row * to.row_stride) * size,
+                static_cast<const std::byte*>(from.data) + static_cast<size_t>(row * from.row_stride) * size,
+                static_cast<size_t>(from.columns) * size);
+  }
+}
+
+}  // namespace scd::kernels

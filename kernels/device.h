@@ -1,0 +1,94 @@
+// Memory of the device that ops run on, and the copies between devices.
+// Work on CUDA is queued in the order of the calls, one queue for the process: an op returns before it is done. Only
+// synchronize() and copies to the host wait.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/matrix.h"
+
+namespace scd::kernels {
+
+struct CudaDevice {
+  bool usable = false;
+  std::string reason;  // why not usable: no CUDA in this build, no driver, no GPU, too old a GPU
+  std::string name;
+  int driver = 0;              // CUDA version the driver serves: 13000 for 13.0
+  int compute_capability = 0;  // 90 for 9.0
+  int multiprocessors = 0;
+  size_t memory_bytes = 0;
+};
+
+// The GPU of this process (CUDA_VISIBLE_DEVICES and use_cuda_device() choose it), looked at once.
+const CudaDevice& cuda_device();
+
+// Which GPU this process uses; before any other call that needs one. Throws std::runtime_error with the reason when it
+// cannot be used.
+void use_cuda_device(int ordinal);
+
+// Waits for everything queued.
+void synchronize(Device device);
+
+// Contents are undefined. Throws std::runtime_error with the sizes when the device's memory does not suffice.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(Device device, size_t bytes);
+  DeviceBuffer(DeviceBuffer&& other) noexcept;
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
+  ~DeviceBuffer();
+
+  std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+  Device device() const { return device_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+  Device device_ = Device::kCpu;
+};
+
+// float[n] where the ops that read it run: norm weights, biases.
+class DeviceVector {
+ public:
+  DeviceVector() = default;
+  DeviceVector(std::span<const float> values, Device device);
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  Device device() const { return memory_.device(); }
+  // Only ops on device() may read it.
+  operator std::span<const float>() const { return {reinterpret_cast<const float*>(memory_.data()), size_}; }
+
+ private:
+  DeviceBuffer memory_;
+  size_t size_ = 0;
+};
+
+// Work of this thread recorded once and replayed as one: a CUDA graph. Ops inside must have run before with the same
+// shapes, and must neither wait nor touch the host.
+class RecordedWork {
+ public:
+  RecordedWork() = default;
+  RecordedWork(RecordedWork&& other) noexcept;
+  RecordedWork& operator=(RecordedWork&& other) noexcept;
+  ~RecordedWork();
+
+  void record(const std::function<void()>& work);
+  // Not before record(), and no longer once scratch memory that ops of this thread use has moved.
+  bool replayable() const;
+  void replay() const;
+
+ private:
+  void* graph_ = nullptr;
+  uint64_t scratch_generation_ = 0;
+};
+
+// Same shape and dtype, any devices. Waits where one side is on the host: the bytes are there, or may be reused.
+void copy(ConstMatrix from, Matrix to);
+
+}  // namespace scd::kernels

@@ -1,0 +1,210 @@
+// The GPU of the process, its memory and its queue.
+#include <array>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/cuda_common.cuh"
+#include "kernels/cuda_kernels.h"
+#include "kernels/ragged_batch.h"
+
+namespace scd::kernels {
+namespace {
+
+constexpr int kOldestCapability = 80;
+
+int& chosen_ordinal() {
+  static int ordinal = 0;
+  return ordinal;
+}
+
+CudaDevice look_at(int ordinal) {
+  CudaDevice found;
+  cudaDriverGetVersion(&found.driver);
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || ordinal < 0 || ordinal >= count) {
+    cudaGetLastError();  // it is told here and must not be found again by the next check
+    found.reason = error != cudaSuccess ? cudaGetErrorString(error)
+                                        : "no GPU " + std::to_string(ordinal) + ", there are " + std::to_string(count);
+    return found;
+  }
+  cudaDeviceProp properties{};
+  cuda::check(cudaGetDeviceProperties(&properties, ordinal), "cudaGetDeviceProperties");
+  found.name = properties.name;
+  found.compute_capability = properties.major * 10 + properties.minor;
+  found.multiprocessors = properties.multiProcessorCount;
+  found.memory_bytes = properties.totalGlobalMem;
+  found.usable = found.compute_capability >= kOldestCapability;
+  if (!found.usable) found.reason = found.name + " is older than compute capability 8.0";
+  return found;
+}
+
+}  // namespace
+
+const CudaDevice& cuda_device() {
+  static const CudaDevice device = look_at(chosen_ordinal());
+  return device;
+}
+
+void use_cuda_device(int ordinal) {
+  chosen_ordinal() = ordinal;
+  if (!cuda_device().usable) {
+    throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + cuda_device().reason);
+  }
+  cuda::stream();
+}
+
+namespace cuda {
+
+void check(cudaError_t result, const char* what) {
+  if (result == cudaSuccess) return;
+  throw std::runtime_error(std::string("CUDA, ") + what + ": " + cudaGetErrorString(result));
+}
+
+cudaStream_t stream() {
+  static const cudaStream_t queue = [] {
+    if (!cuda_device().usable) throw std::runtime_error("CUDA: " + cuda_device().reason);
+    check(cudaSetDevice(chosen_ordinal()), "cudaSetDevice");
+    cudaStream_t made = nullptr;
+    check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreate");
+    return made;
+  }();
+  thread_local const bool ready = [] {
+    check(cudaSetDevice(chosen_ordinal()), "cudaSetDevice");
+    return true;
+  }();
+  static_cast<void>(ready);
+  return queue;
+}
+
+std::byte* allocate(size_t bytes) {
+  stream();
+  void* memory = nullptr;
+  const cudaError_t result = cudaMalloc(&memory, bytes);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    size_t free_bytes = 0, total = 0;
+    cudaMemGetInfo(&free_bytes, &total);
+    throw std::runtime_error("GPU memory: " + std::to_string(bytes >> 20) + " MiB asked for, " +
+                             std::to_string(free_bytes >> 20) + " of " + std::to_string(total >> 20) + " MiB are free");
+  }
+  check(result, "cudaMalloc");
+  return static_cast<std::byte*>(memory);
+}
+
+void release(std::byte* memory) noexcept { cudaFree(memory); }
+
+void synchronize() { check(cudaStreamSynchronize(stream()), "an op queued before"); }
+
+void copy(ConstMatrix from, Matrix to) {
+  const size_t size = size_of(from.dtype);
+  const auto pitch = [&](const ConstMatrix& m) {
+    return static_cast<size_t>(m.rows > 1 ? m.row_stride : m.columns) * size;
+  };
+  check(cudaMemcpy2DAsync(to.data, pitch(to), from.data, pitch(from), static_cast<size_t>(from.columns) * size,
+                          static_cast<size_t>(from.rows), cudaMemcpyDefault, stream()),
+        "copy");
+  if (from.device == Device::kCpu || to.device == Device::kCpu) synchronize();
+}
+
+namespace {
+
+// Page-locked memory in turns, each free again once its copy is done.
+class Staging {
+ public:
+  void send(std::span<const int32_t> numbers, std::byte* to) {
+    const std::scoped_lock lock(mutex_);
+    Turn& turn = turns_[next_++ % turns_.size()];
+    if (turn.done != nullptr) check(cudaEventSynchronize(turn.done), "an op queued before");
+    if (turn.done == nullptr) check(cudaEventCreateWithFlags(&turn.done, cudaEventDisableTiming), "cudaEventCreate");
+    if (turn.bytes < numbers.size_bytes()) {
+      if (turn.memory != nullptr) check(cudaFreeHost(turn.memory), "cudaFreeHost");
+      turn.bytes = 2 * numbers.size_bytes();
+      check(cudaMallocHost(&turn.memory, turn.bytes), "cudaMallocHost");
+    }
+    std::memcpy(turn.memory, numbers.data(), numbers.size_bytes());
+    check(cudaMemcpyAsync(to, turn.memory, numbers.size_bytes(), cudaMemcpyHostToDevice, stream()), "upload");
+    check(cudaEventRecord(turn.done, stream()), "cudaEventRecord");
+  }
+
+ private:
+  struct Turn {
+    void* memory = nullptr;
+    size_t bytes = 0;
+    cudaEvent_t done = nullptr;
+  };
+  std::mutex mutex_;
+  std::array<Turn, 4> turns_;
+  size_t next_ = 0;
+};
+
+}  // namespace
+
+void upload(std::span<const int32_t> numbers, std::byte* to) {
+  static Staging* staging = new Staging;  // outlives every user; the driver frees page-locked memory at exit
+  if (!numbers.empty()) staging->send(numbers, to);
+}
+
+namespace {
+
+thread_local uint64_t scratch_moves = 0;
+
+}  // namespace
+
+uint64_t scratch_generation() { return scratch_moves; }
+
+void* record(const std::function<void()>& work) {
+  check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "the start of a recording");
+  cudaGraph_t graph = nullptr;
+  try {
+    work();
+  } catch (...) {
+    cudaStreamEndCapture(stream(), &graph);
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    throw;
+  }
+  check(cudaStreamEndCapture(stream(), &graph), "the end of a recording");
+  cudaGraphExec_t made = nullptr;
+  const cudaError_t result = cudaGraphInstantiate(&made, graph, 0);
+  cudaGraphDestroy(graph);
+  check(result, "making a graph");
+  return made;
+}
+
+void replay(void* graph) { check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream()), "replay"); }
+
+void release_graph(void* graph) noexcept {
+  if (graph != nullptr) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+}
+
+std::byte* device_scratch(Slot slot, size_t bytes) {
+  thread_local std::array<DeviceBuffer, static_cast<size_t>(Slot::kCount)> slots;
+  DeviceBuffer& buffer = slots[static_cast<size_t>(slot)];
+  if (buffer.size() < bytes) {
+    buffer = DeviceBuffer();
+    buffer = DeviceBuffer(Device::kCuda, bytes + bytes / 4);
+    ++scratch_moves;
+  }
+  return buffer.data();
+}
+
+// The copies of what came without one belong to the thread. Its work is queued in order, so its next call may overwrite
+// them.
+const int32_t* on_device(const Indices& indices) {
+  if (indices.device != nullptr) return indices.device;
+  std::byte* memory = device_scratch(Slot::kIndices, indices.host.size_bytes());
+  upload(indices.host, memory);
+  return reinterpret_cast<const int32_t*>(memory);
+}
+
+const DeviceSequences& on_device(const Sequences& sequences) {
+  if (sequences.device != nullptr) return *sequences.device;
+  thread_local RaggedBatch batch(Device::kCuda);
+  batch.assign({}, sequences.host);
+  return *batch.sequences().device;
+}
+
+}  // namespace cuda
+}  // namespace scd::kernels

@@ -1,0 +1,46 @@
+// A ragged batch of sequences over a paged cache, as the ops of one forward pass see it: which token of which sequence
+// each row is. On CUDA it keeps a copy of its numbers there, at addresses that do not move while the batch's capacity
+// holds: a captured graph can be replayed after assign().
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/device.h"
+#include "kernels/paged_kv.h"
+
+namespace scd::kernels {
+
+class RaggedBatch {
+ public:
+  explicit RaggedBatch(Device device = Device::kCpu) : device_(device) {}
+
+  // Room for so many rows, sequences and pages of the longest sequence; grows by itself otherwise.
+  void reserve(int64_t rows, int64_t sequences, int64_t pages);
+  // ids [rows] (may be empty: no embedding), sequences in the order of their rows. The spans of page ids are read here
+  // and, on the CPU, by the ops.
+  void assign(std::span<const int32_t> ids, std::span<const SequenceRows> sequences);
+
+  Device device() const { return device_; }
+  // Counts how often the copy on the device has moved.
+  int64_t moves() const { return moves_; }
+  int64_t rows() const { return static_cast<int64_t>(positions_.size()); }
+  Indices ids() const;        // [rows]
+  Indices positions() const;  // [rows]
+  Sequences sequences() const;
+
+ private:
+  void upload();
+
+  Device device_;
+  std::vector<int32_t> ids_, positions_;
+  std::vector<SequenceRows> sequences_;
+  int64_t row_capacity_ = 0, sequence_capacity_ = 0, page_capacity_ = 0;
+  std::vector<int32_t> packed_;  // what upload() sends: ids, positions, rows' sequences, sequences, tiles, page tables
+  DeviceBuffer memory_;
+  int64_t moves_ = 0;
+  DeviceSequences on_device_;
+};
+
+}  // namespace scd::kernels

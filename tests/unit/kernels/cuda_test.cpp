@@ -1,0 +1,490 @@
+// Every op on CUDA against the same op on the CPU, whose own tests hold it to references in double.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <random>
+
+#include "kernels/attention.h"
+#include "kernels/device.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+#include "kernels/ragged_batch.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/sampling.h"
+#include "tests/support/gpu.h"
+#include "tests/unit/kernels/random_matrix.h"
+
+namespace scd::kernels::testing {
+namespace {
+
+// A copy of a matrix on the GPU, padding included.
+class OnCuda {
+ public:
+  explicit OnCuda(OwnedMatrix& host)
+      : whole_(host.view()),
+        memory_(Device::kCuda, static_cast<size_t>(whole_.rows * whole_.row_stride) * size_of(whole_.dtype)) {
+    whole_.columns = whole_.row_stride;
+    columns_ = host.view().columns;
+    copy(whole_, view(whole_.columns));
+  }
+  Matrix view() const { return view(columns_); }
+  // Into the matrix it was copied from.
+  void bring_back() const { copy(view(whole_.columns), whole_); }
+
+ private:
+  Matrix view(int64_t columns) const {
+    return {memory_.data(), whole_.rows, columns, whole_.row_stride, whole_.dtype, Device::kCuda};
+  }
+  Matrix whole_;
+  int64_t columns_ = 0;
+  DeviceBuffer memory_;
+};
+
+void expect_near(const OwnedMatrix& cuda, const OwnedMatrix& cpu, double tolerance) {
+  ASSERT_TRUE(cuda.padding_is_untouched());
+  for (int64_t r = 0; r < cpu.rows(); ++r) {
+    for (int64_t c = 0; c < cpu.columns(); ++c) {
+      ASSERT_NEAR(cuda.at(r, c), cpu.at(r, c), tolerance * std::max(1.0, std::abs(cpu.at(r, c))))
+          << "row " << r << " column " << c << " of [" << cpu.rows() << ", " << cpu.columns() << "]";
+    }
+  }
+}
+
+// One BF16 rounding more or less, or the last bits of FP32.
+double tolerance(DType dtype) { return dtype == DType::kBF16 ? 8e-3 : 2e-6; }
+
+class Cuda : public ::testing::Test {
+ protected:
+  void SetUp() override { SCD_SKIP_WITHOUT_GPU(); }
+};
+
+constexpr DType kDTypes[] = {DType::kF32, DType::kBF16};
+
+TEST_F(Cuda, CopiesThereAndBack) {
+  for (const DType dtype : kDTypes) {
+    OwnedMatrix m = random_matrix(37, 19, dtype, 1, 3);
+    const OwnedMatrix before = m;
+    const OnCuda there(m);
+    for (int64_t r = 0; r < m.rows(); ++r) {
+      for (int64_t c = 0; c < m.columns(); ++c) m.set(r, c, 0.0f);
+    }
+    copy(there.view(), m.view());
+    expect_near(m, before, 0.0);
+  }
+}
+
+TEST_F(Cuda, NormsMatchTheCpu) {
+  for (const DType dtype : kDTypes) {
+    for (const int64_t n : {1, 31, 64, 576, 4096}) {
+      for (const int64_t rows : {1, 3, 70}) {
+        OwnedMatrix x = random_matrix(rows, n, DType::kF32, 1, 3), delta = random_matrix(rows, n, DType::kF32, 2, 1);
+        OwnedMatrix y = random_matrix(rows, n, dtype, 3, 5);
+        const std::vector<float> weight = random_vector(n, 4);
+        const DeviceVector weight_there(weight, Device::kCuda);
+        OwnedMatrix x_cuda = x, y_cuda = random_matrix(rows, n, dtype, 5, 5);
+        const OnCuda x_there(x_cuda), delta_there(delta), y_there(y_cuda);
+        rms_norm(x.view(), weight, 1e-5f, y.view());
+        rms_norm(x_there.view(), weight_there, 1e-5f, y_there.view());
+        y_there.bring_back();
+        expect_near(y_cuda, y, tolerance(dtype));
+        add_rms_norm(x.view(), delta.view(), weight, 1e-5f, y.view());
+        add_rms_norm(x_there.view(), delta_there.view(), weight_there, 1e-5f, y_there.view());
+        x_there.bring_back();
+        y_there.bring_back();
+        expect_near(x_cuda, x, 1e-6);
+        expect_near(y_cuda, y, tolerance(dtype));
+      }
+    }
+  }
+}
+
+TEST_F(Cuda, NormsOfHeadsMatchTheCpu) {
+  for (const int64_t head_dim : {31, 64, 128}) {
+    OwnedMatrix x = random_matrix(21, 5 * head_dim, DType::kF32, 1, 2);
+    OwnedMatrix x_cuda = x;
+    const std::vector<float> weight = random_vector(head_dim, 2);
+    const DeviceVector weight_there(weight, Device::kCuda);
+    const OnCuda there(x_cuda);
+    rms_norm_heads(x.view(), head_dim, weight, 1e-6f);
+    rms_norm_heads(there.view(), head_dim, weight_there, 1e-6f);
+    there.bring_back();
+    expect_near(x_cuda, x, 2e-6);
+  }
+}
+
+TEST_F(Cuda, RopeMatchesTheCpuAtAnyPosition) {
+  for (const int64_t head_dim : {2, 64, 128, 256}) {
+    RopeTable table;
+    for (int64_t i = 0; i < head_dim / 2; ++i) {
+      const auto power = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+      table.inverse_frequencies.push_back(static_cast<float>(std::pow(500000.0, power)));
+    }
+    table.attention_scale = 1.25f;
+    const std::vector<int32_t> positions{0, 1, 17, 4095, 131071, 5};
+    for (const RopeDirection direction : {RopeDirection::kRotate, RopeDirection::kUnrotate}) {
+      OwnedMatrix x = random_matrix(6, 3 * head_dim, DType::kF32, 7, 4);
+      OwnedMatrix x_cuda = x;
+      const OnCuda there(x_cuda);
+      rope(x.view(), head_dim, positions, table, direction);
+      rope(there.view(), head_dim, positions, table, direction);
+      there.bring_back();
+      expect_near(x_cuda, x, 1e-6);
+    }
+  }
+}
+
+TEST_F(Cuda, EmbeddingAndConversionsAreExact) {
+  std::mt19937 generator(3);
+  for (const DType dtype : kDTypes) {
+    OwnedMatrix table = random_matrix(50, 100, dtype, 1, 4);
+    const std::vector<int32_t> ids{49, 0, 7, 7, 13};
+    OwnedMatrix out(5, 100, DType::kF32, 3), out_cuda(5, 100, DType::kF32, 3);
+    const OnCuda table_there(table), out_there(out_cuda);
+    embedding(table.view(), ids, out.view());
+    embedding(table_there.view(), ids, out_there.view());
+    out_there.bring_back();
+    expect_near(out_cuda, out, 0.0);
+    for (const DType to : kDTypes) {
+      OwnedMatrix converted(50, 100, to, 1), converted_cuda(50, 100, to, 1);
+      const OnCuda there(converted_cuda);
+      convert(table.view(), converted.view());
+      convert(table_there.view(), there.view());
+      there.bring_back();
+      expect_near(converted_cuda, converted, 0.0);
+    }
+  }
+}
+
+TEST_F(Cuda, SwiGluMatchesTheCpu) {
+  for (const DType in : kDTypes) {
+    for (const DType out_dtype : kDTypes) {
+      for (const int64_t n : {1, 7, 64, 1536}) {
+        for (const int64_t padding : {0, 8, 3}) {
+          OwnedMatrix gate_up = random_matrix(9, 2 * n, in, 1, padding), wide(9, 2 * n, DType::kF32);
+          for (int64_t r = 0; r < 9; ++r) {
+            for (int64_t c = 0; c < 2 * n; ++c) wide.set(r, c, static_cast<float>(gate_up.at(r, c)));
+          }
+          OwnedMatrix out(9, n, out_dtype, padding), out_cuda = random_matrix(9, n, out_dtype, 2, padding);
+          const OnCuda in_there(gate_up), out_there(out_cuda);
+          silu_mul(wide.view(), out.view());
+          silu_mul(in_there.view(), out_there.view());
+          out_there.bring_back();
+          expect_near(out_cuda, out, tolerance(out_dtype));
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Cuda, SumsAndBiasesMatchTheCpu) {
+  OwnedMatrix residual = random_matrix(33, 77, DType::kF32, 1, 2), delta = random_matrix(33, 77, DType::kF32, 2, 1);
+  OwnedMatrix residual_cuda = residual;
+  const std::vector<float> bias = random_vector(77, 3);
+  const DeviceVector bias_there(bias, Device::kCuda);
+  const OnCuda there(residual_cuda), delta_there(delta);
+  add(residual.view(), delta.view());
+  add(there.view(), delta_there.view());
+  add_bias(residual.view(), bias);
+  add_bias(there.view(), bias_there);
+  there.bring_back();
+  expect_near(residual_cuda, residual, 0.0);
+}
+
+TEST_F(Cuda, NormalNumbersMatchTheCpu) {
+  OwnedMatrix m(20, 300, DType::kF32), m_cuda(20, 300, DType::kF32);
+  const OnCuda there(m_cuda);
+  fill_normal(m.view(), 11, 2.0f);
+  fill_normal(there.view(), 11, 2.0f);
+  there.bring_back();
+  expect_near(m_cuda, m, 1e-5);
+}
+
+// Against sums in double of the numbers as they are multiplied; scale: the sum of the absolute products.
+TEST_F(Cuda, LinearLayersMatchTheDoubleReference) {
+  struct Case {
+    int64_t rows, in, out;
+  };
+  for (const DType precision : kDTypes) {
+    for (const DType y_dtype : kDTypes) {
+      for (const Case& c : {Case{1, 64, 48},
+                            {2, 576, 100},
+                            {3, 8, 1},
+                            {5, 4096, 40},
+                            {8, 72, 33},
+                            {9, 72, 40},
+                            {40, 576, 200},
+                            {1, 36, 10},
+                            {17, 36, 12},
+                            {129, 1024, 64}}) {
+        if (precision == DType::kBF16 && c.in % 8 != 0 && c.rows > 8) continue;  // cuBLASLt wants 16-byte rows
+        OwnedMatrix weight = random_matrix(c.out, c.in, DType::kF32, 1),
+                    x = random_matrix(c.rows, c.in, DType::kF32, 2);
+        const std::vector<float> bias = random_vector(c.out, 3);
+        const PackedLinear linear(weight.view(), bias, precision, Device::kCuda);
+        const OnCuda x_there(x);
+        for (const bool accumulate : {false, true}) {
+          if (accumulate && y_dtype != DType::kF32) continue;
+          OwnedMatrix y = random_matrix(c.rows, c.out, y_dtype, 4);
+          const OwnedMatrix before = y;
+          const OnCuda y_there(y);
+          linear.forward(x_there.view(), y_there.view(), accumulate);
+          y_there.bring_back();
+          for (int64_t r = 0; r < c.rows; ++r) {
+            for (int64_t o = 0; o < c.out; ++o) {
+              double sum = bias[static_cast<size_t>(o)] + (accumulate ? before.at(r, o) : 0.0);
+              double scale = 1.0;
+              for (int64_t i = 0; i < c.in; ++i) {
+                const double product = rounded_to(precision, x.at(r, i)) * rounded_to(precision, weight.at(o, i));
+                sum += product;
+                scale += std::abs(product);
+              }
+              const double allowed = y_dtype == DType::kBF16 ? 5e-3 : 2e-6;
+              ASSERT_NEAR(y.at(r, o), sum, allowed * scale) << c.rows << " rows, " << c.in << " to " << c.out;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Cuda, GreedyIdsMatchTheCpu) {
+  OwnedMatrix logits = random_matrix(7, 1000, DType::kF32, 1, 9);
+  logits.set(0, 999, 5.0f);
+  logits.set(1, 0, 5.0f);
+  logits.set(2, 40, 5.0f);  // equals: the smaller id
+  logits.set(2, 700, 5.0f);
+  logits.set(3, 5, std::nanf(""));
+  const OnCuda there(logits);
+  std::vector<int32_t> ids(7), ids_cuda(7, -1);
+  argmax(logits.view(), ids);
+  argmax(there.view(), ids_cuda);
+  EXPECT_EQ(ids_cuda, ids);
+  EXPECT_EQ(ids[2], 40);
+}
+
+struct Shape {
+  int64_t query_heads, kv_heads, head_dim, page_tokens = 16, sliding_window = 0;
+};
+struct Chunk {
+  int64_t first_position, rows;
+};
+
+// The same cache on both devices; pages start as NaN, so that reading past a sequence shows.
+class PagedPair {
+ public:
+  PagedPair(const Shape& shape, DType dtype, const std::vector<Chunk>& chunks) : shape_(shape), chunks_(chunks) {
+    constexpr int64_t kPages = 400;
+    const auto elements = static_cast<size_t>(kPages * shape.kv_heads * shape.page_tokens * shape.head_dim);
+    host_.assign(2 * elements * size_of(dtype), 0xff);
+    there_ = DeviceBuffer(Device::kCuda, host_.size());
+    const auto bytes = static_cast<int64_t>(host_.size() / 4);
+    copy({host_.data(), 1, bytes, bytes}, {there_.data(), 1, bytes, bytes, DType::kF32, Device::kCuda});
+    cpu_ = {.keys = host_.data(),
+            .values = host_.data() + host_.size() / 2,
+            .kv_heads = shape.kv_heads,
+            .page_tokens = shape.page_tokens,
+            .head_dim = shape.head_dim,
+            .dtype = dtype,
+            .pages = kPages};
+    cuda_ = cpu_;
+    cuda_.keys = there_.data();
+    cuda_.values = there_.data() + there_.size() / 2;
+    cuda_.device = Device::kCuda;
+    std::vector<int32_t> free(kPages);
+    std::iota(free.begin(), free.end(), 0);
+    std::shuffle(free.begin(), free.end(), std::mt19937(7));
+    for (const Chunk& chunk : chunks) {
+      const int64_t pages = (chunk.first_position + chunk.rows + shape.page_tokens - 1) / shape.page_tokens;
+      pages_.emplace_back(free.end() - pages, free.end());
+      free.resize(free.size() - static_cast<size_t>(pages));
+    }
+  }
+
+  // What came before the chunks, then the chunks; on CUDA from the host and from there in turns.
+  void write(uint32_t seed) {
+    for (size_t s = 0; s < chunks_.size(); ++s) {
+      const int64_t tokens = chunks_[s].first_position + chunks_[s].rows;
+      OwnedMatrix keys = random_matrix(tokens, shape_.kv_heads * shape_.head_dim, DType::kF32, seed++, 2);
+      OwnedMatrix values = random_matrix(tokens, shape_.kv_heads * shape_.head_dim, DType::kF32, seed++, 1);
+      const SequenceRows all{pages_[s], 0, tokens, 0};
+      write_kv(cpu_, {&all, 1}, keys.view(), values.view());
+      if (s % 2 == 0) {
+        write_kv(cuda_, {&all, 1}, keys.view(), values.view());
+      } else {
+        const OnCuda keys_there(keys), values_there(values);
+        write_kv(cuda_, {&all, 1}, keys_there.view(), values_there.view());
+      }
+    }
+  }
+
+  void expect_equal_pages() {
+    std::vector<uint8_t> back(host_.size());
+    const auto bytes = static_cast<int64_t>(back.size() / 4);
+    copy({there_.data(), 1, bytes, bytes, DType::kF32, Device::kCuda}, {back.data(), 1, bytes, bytes});
+    EXPECT_EQ(std::memcmp(back.data(), host_.data(), back.size()), 0);
+  }
+
+  void expect_equal_attention(DType output_dtype, double allowed) {
+    std::vector<SequenceRows> sequences;
+    int64_t rows = 0;
+    for (size_t s = 0; s < chunks_.size(); ++s) {
+      sequences.push_back({pages_[s], rows, chunks_[s].rows, chunks_[s].first_position});
+      rows += chunks_[s].rows;
+    }
+    OwnedMatrix queries = random_matrix(rows, shape_.query_heads * shape_.head_dim, DType::kF32, 99, 4);
+    OwnedMatrix output(rows, queries.columns(), output_dtype, 8),
+        output_cuda = random_matrix(rows, queries.columns(), output_dtype, 98, 8);
+    const OnCuda queries_there(queries), output_there(output_cuda);
+    AttentionArgs args{.queries = queries.view(),
+                       .output = output.view(),
+                       .kv = cpu_,
+                       .sequences = sequences,
+                       .query_heads = shape_.query_heads,
+                       .scale = 3.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
+                       .sliding_window = shape_.sliding_window};
+    paged_attention(args);
+    RaggedBatch batch(Device::kCuda);
+    batch.assign({}, sequences);
+    args.queries = queries_there.view();
+    args.output = output_there.view();
+    args.kv = cuda_;
+    args.sequences = batch.sequences();
+    paged_attention(args);
+    output_there.bring_back();
+    expect_near(output_cuda, output, allowed);
+  }
+
+  PagedKv& cuda() { return cuda_; }
+  const std::vector<int32_t>& pages(size_t s) const { return pages_[s]; }
+
+ private:
+  Shape shape_;
+  std::vector<Chunk> chunks_;
+  std::vector<uint8_t> host_;
+  DeviceBuffer there_;
+  PagedKv cpu_, cuda_;
+  std::vector<std::vector<int32_t>> pages_;
+};
+
+// Values lie in [-1, 1]. Tensor cores round queries and weights to BF16, as AMX on the CPU does.
+void check_attention(const Shape& shape, const std::vector<Chunk>& chunks) {
+  for (const DType dtype : kDTypes) {
+    PagedPair pair(shape, dtype, chunks);
+    pair.write(1);
+    for (const DType output : kDTypes) {
+      pair.expect_equal_attention(output, dtype == DType::kBF16 ? 1.5e-2 : output == DType::kBF16 ? 8e-3 : 5e-6);
+    }
+  }
+}
+
+TEST_F(Cuda, PagesMatchTheCpuByteForByte) {
+  for (const DType dtype : kDTypes) {
+    for (const Shape& shape : {Shape{4, 2, 64}, {3, 3, 10, 5}, {8, 8, 128}}) {
+      PagedPair pair(shape, dtype, {{15, 33}, {0, 1}, {100, 40}});
+      pair.write(1);
+      pair.expect_equal_pages();
+    }
+  }
+}
+
+TEST_F(Cuda, ReadsPagesToEitherDevice) {
+  PagedPair pair({4, 2, 64}, DType::kBF16, {{0, 50}});
+  OwnedMatrix keys = random_matrix(50, 128, DType::kBF16, 1), values = random_matrix(50, 128, DType::kBF16, 2);
+  OwnedMatrix keys_f32(50, 128, DType::kF32), values_f32(50, 128, DType::kF32);
+  convert(keys.view(), keys_f32.view());
+  convert(values.view(), values_f32.view());
+  const SequenceRows all{pair.pages(0), 0, 50, 0};
+  write_kv(pair.cuda(), {&all, 1}, keys_f32.view(), values_f32.view());
+  const SequenceRows part{pair.pages(0), 0, 20, 17};
+  OwnedMatrix k(20, 128, DType::kF32, 3), v(20, 128, DType::kF32, 3), k_there(20, 128, DType::kF32, 3),
+      v_there(20, 128, DType::kF32, 3);
+  read_kv(pair.cuda(), part, k.view(), v.view());
+  const OnCuda k_cuda(k_there), v_cuda(v_there);
+  read_kv(pair.cuda(), part, k_cuda.view(), v_cuda.view());
+  k_cuda.bring_back();
+  v_cuda.bring_back();
+  for (int64_t r = 0; r < 20; ++r) {
+    for (int64_t c = 0; c < 128; ++c) {
+      ASSERT_EQ(k.at(r, c), keys.at(17 + r, c));
+      ASSERT_EQ(v.at(r, c), values.at(17 + r, c));
+      ASSERT_EQ(k_there.at(r, c), keys.at(17 + r, c));
+      ASSERT_EQ(v_there.at(r, c), values.at(17 + r, c));
+    }
+  }
+}
+
+TEST_F(Cuda, AttentionMatchesTheCpuOnAwkwardLengths) {
+  for (const int64_t rows : {1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 300}) {
+    check_attention({4, 2, 64}, {{0, rows}});
+    check_attention({4, 2, 128}, {{0, rows}});
+  }
+  for (const int64_t first : {1, 15, 16, 63, 64, 127, 128, 200}) {
+    for (const int64_t rows : {1, 16, 140}) check_attention({4, 1, 128}, {{first, rows}});
+  }
+}
+
+TEST_F(Cuda, AttentionSharesKeysInEveryGrouping) {
+  for (const Shape& shape : {Shape{9, 3, 64}, {8, 1, 64}, {5, 5, 32}, {14, 2, 64}, {32, 8, 128}, {16, 1, 64}}) {
+    check_attention(shape, {{3, 37}, {50, 1}});
+    check_attention(shape, {{90, 1}, {0, 1}, {257, 1}});
+  }
+}
+
+TEST_F(Cuda, AttentionTakesAnyHeadAndPageSize) {
+  for (const int64_t head_dim : {2, 20, 32, 80, 96, 256}) check_attention({2, 1, head_dim}, {{20, 33}, {9, 1}});
+  for (const int64_t page_tokens : {1, 5, 32, 64}) {
+    check_attention({2, 2, 64, page_tokens}, {{7, 33}, {30, 1}});
+    check_attention({2, 2, 64, page_tokens}, {{7, 1}, {90, 1}});
+  }
+}
+
+TEST_F(Cuda, AttentionRunsRaggedBatches) {
+  check_attention({6, 2, 64}, {{0, 50}, {17, 1}, {0, 1}, {99, 133}, {64, 10}, {160, 1}});
+  check_attention({8, 2, 128}, {{1300, 1}, {5, 1}, {0, 1}, {63, 1}, {64, 1}, {700, 1}});  // decoding
+}
+
+TEST_F(Cuda, AttentionSeesOnlyTheSlidingWindow) {
+  for (const int64_t window : {1, 2, 16, 33, 100, 1000}) {
+    check_attention({4, 2, 64, 16, window}, {{0, 70}, {150, 140}, {180, 1}});
+    check_attention({4, 2, 128, 16, window}, {{300, 1}, {180, 1}, {3, 1}});
+  }
+}
+
+TEST_F(Cuda, ReplaysRecordedWorkOnNewNumbers) {
+  OwnedMatrix x = random_matrix(4, 64, DType::kF32, 1), y(4, 64, DType::kF32), y_cpu(4, 64, DType::kF32);
+  const std::vector<float> weight = random_vector(64, 2);
+  const DeviceVector weight_there(weight, Device::kCuda);
+  const OnCuda x_there(x), y_there(y);
+  RecordedWork work;
+  EXPECT_FALSE(work.replayable());
+  work.record([&] { rms_norm(x_there.view(), weight_there, 1e-5f, y_there.view()); });
+  OwnedMatrix other = random_matrix(4, 64, DType::kF32, 3);
+  copy(other.view(), x_there.view());
+  work.replay();
+  y_there.bring_back();
+  rms_norm(other.view(), weight, 1e-5f, y_cpu.view());
+  expect_near(y, y_cpu, 2e-6);
+}
+
+TEST_F(Cuda, RefusesMatricesOfTheOtherDevice) {
+  OwnedMatrix x = random_matrix(2, 8, DType::kF32, 1), y = x;
+  const OnCuda there(x);
+  const std::vector<float> weight(8);
+  EXPECT_THROW(rms_norm(there.view(), weight, 1e-5f, y.view()), std::invalid_argument);
+  EXPECT_THROW(add(there.view(), y.view()), std::invalid_argument);
+  EXPECT_THROW(gemm_f32({.a = there.view(), .b = y.view(), .c = y.view()}), std::invalid_argument);
+}
+
+TEST(CudaDevice, SaysWhyItCannotBeUsed) {
+  const CudaDevice& device = cuda_device();
+  if (device.usable) GTEST_SKIP() << "a GPU is here: " << device.name;
+  EXPECT_FALSE(device.reason.empty());
+  EXPECT_THROW(use_cuda_device(0), std::runtime_error);
+}
+
+}  // namespace
+}  // namespace scd::kernels::testing
