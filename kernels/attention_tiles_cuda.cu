@@ -5,6 +5,7 @@
 
 #include "kernels/attention_cuda.h"
 #include "kernels/cuda_common.cuh"
+#include "kernels/tensor_core.cuh"
 
 namespace scd::kernels::cuda {
 namespace {
@@ -61,19 +62,6 @@ __device__ void load_matrices_transposed(uint32_t (&to)[4], uint32_t address) {
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(address));
 }
-// c [16, 8] += a [16, 16] b [16, 8].
-__device__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ uint32_t packed(float low, float high) {
-  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&both);
-}
-
 template <int kHeadDim>
 constexpr int shared_bytes() {
   return (kTileRows + 2 * 2 * kTileKeys) * kHeadDim * 2;

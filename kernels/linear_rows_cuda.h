@@ -5,7 +5,7 @@
 
 namespace scd::kernels::cuda {
 
-// BF16 on both sides, up to 8 rows, rows of 16-byte pieces.
+// BF16 on both sides, up to 32 rows, an inner dimension of a multiple of 32 (8 for one row).
 bool takes_linear_rows(const ConstMatrix& weight, const ConstMatrix& x);
 void linear_rows(const ConstMatrix& weight, const ConstMatrix& x, const Matrix& y, bool accumulate);
 

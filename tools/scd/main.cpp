@@ -6,6 +6,7 @@
 #include "common/base/error.h"
 #include "tools/scd/bench_codec.h"
 #include "tools/scd/bench_engine.h"
+#include "tools/scd/bench_kernels.h"
 #include "tools/scd/bench_pair.h"
 #include "tools/scd/bench_pareto.h"
 #include "tools/scd/bench_transfer.h"
@@ -36,6 +37,7 @@ int main(int argc, char** argv) {
   bench->require_subcommand(1);
   scd::add_bench_codec_command(*bench);
   scd::add_bench_engine_command(*bench);
+  scd::add_bench_kernels_command(*bench);
   scd::add_bench_pair_command(*bench);
   scd::add_bench_pareto_command(*bench);
   scd::add_bench_transfer_command(*bench);

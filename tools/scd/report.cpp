@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "common/base/error.h"
+#include "kernels/device.h"
 #include "kernels/linear.h"
 
 namespace scd {
@@ -55,10 +56,17 @@ nlohmann::ordered_json machine_description() {
   const auto pages = static_cast<double>(::sysconf(_SC_PHYS_PAGES));
   const auto page_bytes = static_cast<double>(::sysconf(_SC_PAGE_SIZE));
   constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-  return {{"cpu", field_of("/proc/cpuinfo", "model name")},
-          {"cores", std::thread::hardware_concurrency()},
-          {"isa", kernels::linear_backend()},
-          {"memory_gib", static_cast<int64_t>(pages * page_bytes / kGiB + 0.5)}};
+  nlohmann::ordered_json machine = {{"cpu", field_of("/proc/cpuinfo", "model name")},
+                                    {"cores", std::thread::hardware_concurrency()},
+                                    {"isa", kernels::linear_backend()},
+                                    {"memory_gib", static_cast<int64_t>(pages * page_bytes / kGiB + 0.5)}};
+  const kernels::CudaDevice& gpu = kernels::cuda_device();
+  if (gpu.usable) {
+    machine["gpu"] = gpu.name;
+    machine["cuda_driver"] = gpu.driver;
+    machine["gpu_memory_gib"] = static_cast<int64_t>(static_cast<double>(gpu.memory_bytes) / kGiB + 0.5);
+  }
+  return machine;
 }
 
 std::string command_line() {

@@ -1,0 +1,317 @@
+#include "tools/scd/bench_kernels.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/device/open_device.h"
+#include "common/model/model_shapes.h"
+#include "kernels/attention.h"
+#include "kernels/device.h"
+#include "kernels/elementwise.h"
+#include "kernels/limits.h"
+#include "kernels/linear.h"
+#include "kernels/ragged_batch.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "tools/scd/report.h"
+
+namespace scd {
+namespace {
+
+using kernels::Device;
+using kernels::DType;
+using kernels::Matrix;
+
+constexpr int64_t kPageTokens = 16;
+
+struct BenchKernelsOptions {
+  std::string device = "cpu";
+  std::string shape = "llama-3.1-8b";
+  std::string json;
+  int64_t tokens = 8192;
+  int64_t context = 2048;
+  std::vector<int64_t> batches{1, 8, 16, 64};
+  int repetitions = 3;
+};
+
+// Memory on the device, filled with normally distributed numbers: zeros flatter.
+class Filled {
+ public:
+  Filled(Device device, int64_t rows, int64_t columns, DType dtype, uint64_t seed = 1)
+      : memory_(device, static_cast<size_t>(rows * columns) * kernels::size_of(dtype)),
+        matrix_{memory_.data(), rows, columns, columns, dtype, device} {
+    kernels::fill_normal(matrix_, seed, 1.0f);
+  }
+  const Matrix& operator*() const { return matrix_; }
+  const Matrix* operator->() const { return &matrix_; }
+
+ private:
+  kernels::DeviceBuffer memory_;
+  Matrix matrix_;
+};
+
+class KernelsBench {
+ public:
+  KernelsBench(const BenchKernelsOptions& options, const ModelShape& shape, Device device)
+      : options_(options), shape_(shape), device_(device) {
+    const bool cuda = device == Device::kCuda;
+    precision_ = kernels::native_precision(device);
+    const int64_t side = cuda ? 8192 : 1024;
+    const kernels::GemmShape peak{side, side, side};
+    gemm_ = cuda ? kernels::measure_gemm_rate_cuda(std::span(&peak, 1))
+                 : kernels::measure_gemm_rate_onednn(std::span(&peak, 1), kernels::kernel_threads());
+    memory_ = cuda ? kernels::measure_copy_bandwidth_cuda(size_t{4} << 30)
+                   : kernels::measure_read_bandwidth(size_t{1} << 28, kernels::kernel_threads());
+  }
+
+  void linear_layers() {
+    const int64_t widths = int64_t{shape_.query_heads + 2 * shape_.kv_heads} * shape_.head_dim;
+    const int64_t query = int64_t{shape_.query_heads} * shape_.head_dim;
+    struct Layer {
+      const char* name;
+      int64_t in, out;
+      DType y;
+      bool accumulate;
+    };
+    const DType gate_up = device_ == Device::kCuda ? precision_ : DType::kF32;
+    const std::vector<Layer> layers{{"qkv", shape_.hidden, widths, DType::kF32, false},
+                                    {"output", query, shape_.hidden, DType::kF32, true},
+                                    {"gate_up", shape_.hidden, 2 * shape_.intermediate, gate_up, false},
+                                    {"down", shape_.intermediate, shape_.hidden, DType::kF32, true}};
+    std::vector<int64_t> rows{options_.tokens};
+    rows.insert(rows.end(), options_.batches.begin(), options_.batches.end());
+    for (const Layer& layer : layers) {
+      const size_t bytes = static_cast<size_t>(layer.in * layer.out) * kernels::size_of(precision_);
+      // Enough copies that no cache holds them all.
+      std::vector<kernels::PackedLinear> copies;
+      const size_t wanted = 1 + (size_t{256} << 20) / bytes;
+      const Filled weight(device_, layer.out, layer.in, precision_);
+      for (size_t i = 0; i < wanted; ++i) copies.emplace_back(*weight, std::span<const float>{}, precision_, device_);
+      for (const int64_t count : rows) {
+        const Filled x(device_, count, layer.in, precision_, 2), y(device_, count, layer.out, layer.y, 3);
+        size_t turn = 0;
+        const double seconds = best_seconds([&] { copies[turn++ % copies.size()].forward(*x, *y, layer.accumulate); });
+        const std::string name = std::string("linear ") + layer.name + ", " + std::to_string(count) + " rows";
+        const auto products = 2.0 * static_cast<double>(count) * static_cast<double>(layer.in * layer.out);
+        if (count == options_.tokens) {
+          add_flops(name, seconds, products);
+        } else {
+          add_bytes(name, seconds, static_cast<double>(bytes));
+        }
+      }
+    }
+  }
+
+  void attention() {
+    const int64_t pages =
+        std::max(pages_of(options_.tokens), *std::ranges::max_element(options_.batches) * pages_of(options_.context));
+    const int64_t width = int64_t{shape_.kv_heads} * shape_.head_dim;
+    const Filled keys(device_, pages * kPageTokens, width, precision_, 4);
+    const Filled values(device_, pages * kPageTokens, width, precision_, 5);
+    const kernels::PagedKv kv{.keys = keys->data,
+                              .values = values->data,
+                              .kv_heads = shape_.kv_heads,
+                              .page_tokens = kPageTokens,
+                              .head_dim = shape_.head_dim,
+                              .dtype = precision_,
+                              .device = device_,
+                              .pages = pages};
+    const auto measure = [&](int64_t sequences, int64_t rows, int64_t first_position) {
+      std::vector<std::vector<int32_t>> tables;
+      std::vector<kernels::SequenceRows> chunks;
+      int32_t next = 0;
+      for (int64_t s = 0; s < sequences; ++s) {
+        auto& table = tables.emplace_back();
+        for (int64_t p = 0; p < pages_of(first_position + rows); ++p) table.push_back(next++);
+      }
+      for (int64_t s = 0; s < sequences; ++s) {
+        chunks.push_back({tables[static_cast<size_t>(s)], s * rows, rows, first_position});
+      }
+      kernels::RaggedBatch batch(device_);
+      batch.assign({}, chunks);
+      const int64_t columns = int64_t{shape_.query_heads} * shape_.head_dim;
+      const Filled queries(device_, sequences * rows, columns, DType::kF32, 6);
+      const Filled output(device_, sequences * rows, columns, precision_, 7);
+      const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+      return best_seconds([&] {
+        kernels::paged_attention({.queries = *queries,
+                                  .output = *output,
+                                  .kv = kv,
+                                  .sequences = batch.sequences(),
+                                  .query_heads = shape_.query_heads,
+                                  .scale = scale});
+      });
+    };
+    const auto tokens = static_cast<double>(options_.tokens);
+    const double flops = 2.0 * tokens * tokens * shape_.query_heads * shape_.head_dim;  // causal: half of all pairs
+    add_flops("attention of " + std::to_string(options_.tokens) + " tokens", measure(1, options_.tokens, 0), flops);
+    for (const int64_t batch : options_.batches) {
+      const auto bytes =
+          static_cast<double>(2 * batch * options_.context * width) * static_cast<double>(kernels::size_of(precision_));
+      add_bytes("attention, decoding, batch " + std::to_string(batch), measure(batch, 1, options_.context - 1), bytes);
+    }
+  }
+
+  void memory_bound() {
+    const int64_t rows = options_.tokens;
+    const auto size = static_cast<double>(kernels::size_of(precision_));
+    const auto elements = static_cast<double>(rows) * shape_.hidden;
+    {
+      const Filled residual(device_, rows, shape_.hidden, DType::kF32),
+          normed(device_, rows, shape_.hidden, precision_);
+      const std::vector<float> ones(static_cast<size_t>(shape_.hidden), 1.0f);
+      const kernels::DeviceVector weight(ones, device_);
+      add_bytes("rms_norm", best_seconds([&] { kernels::rms_norm(*residual, weight, 1e-5f, *normed); }),
+                elements * (4.0 + size));
+    }
+    {
+      const DType in = device_ == Device::kCuda ? precision_ : DType::kF32;
+      const Filled gate_up(device_, rows, 2 * shape_.intermediate, in),
+          out(device_, rows, shape_.intermediate, precision_);
+      const auto outputs = static_cast<double>(rows) * shape_.intermediate;
+      add_bytes("silu_mul", best_seconds([&] { kernels::silu_mul(*gate_up, *out); }),
+                outputs * (2.0 * static_cast<double>(kernels::size_of(in)) + size));
+    }
+    std::vector<int32_t> table(static_cast<size_t>(pages_of(rows)));
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
+    const kernels::SequenceRows all{table, 0, rows, 0};
+    kernels::RaggedBatch batch(device_);
+    batch.assign({}, {&all, 1});
+    const int64_t width = int64_t{shape_.kv_heads} * shape_.head_dim;
+    const int64_t columns = int64_t{shape_.query_heads + shape_.kv_heads} * shape_.head_dim;
+    {
+      kernels::RopeTable rope;
+      for (int32_t i = 0; i < shape_.head_dim / 2; ++i) {
+        rope.inverse_frequencies.push_back(static_cast<float>(std::pow(5e5, -2.0 * i / shape_.head_dim)));
+      }
+      const Filled x(device_, rows, columns, DType::kF32);
+      add_bytes("rope", best_seconds([&] {
+                  kernels::rope(*x, shape_.head_dim, batch.positions(), rope, kernels::RopeDirection::kRotate);
+                }),
+                static_cast<double>(rows * columns) * 8.0);
+    }
+    const Filled keys(device_, rows, width, DType::kF32),
+        pages(device_, 2 * pages_of(rows) * kPageTokens, width, precision_);
+    const kernels::PagedKv kv{.keys = pages->data,
+                              .values = static_cast<std::byte*>(pages->data) +
+                                        static_cast<size_t>(pages->rows / 2 * width) * kernels::size_of(precision_),
+                              .kv_heads = shape_.kv_heads,
+                              .page_tokens = kPageTokens,
+                              .head_dim = shape_.head_dim,
+                              .dtype = precision_,
+                              .device = device_};
+    add_bytes("write_kv", best_seconds([&] { kernels::write_kv(kv, batch.sequences(), *keys, *keys); }),
+              2.0 * static_cast<double>(rows * width) * (4.0 + size));
+  }
+
+  void print() {
+    table_.print(std::cout);
+    std::cout << "limits, measured in this run: a BF16 GEMM " << format_fixed(gemm_ / 1e12, 1) << " TFLOP/s; memory "
+              << format_fixed(memory_ / 1e9, 0) << " GB/s "
+              << (device_ == Device::kCuda ? "(a copy, bytes read and written)" : "(a plain read)") << ".\n";
+    report_.write(options_.json);
+  }
+
+ private:
+  static int64_t pages_of(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
+  // Of one call; the best of the repetitions, each of them long enough for the host's clock.
+  double best_seconds(const std::function<void()>& action) const {
+    constexpr double kShortest = 0.02;
+    const auto timed = [&](int64_t count) {
+      kernels::synchronize(device_);
+      const auto begin = std::chrono::steady_clock::now();
+      for (int64_t i = 0; i < count; ++i) action();
+      kernels::synchronize(device_);
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() /
+             static_cast<double>(count);
+    };
+    timed(2);  // warm-up
+    const auto count = 1 + static_cast<int64_t>(kShortest / timed(1));
+    double best = timed(count);
+    for (int i = 1; i < options_.repetitions; ++i) best = std::min(best, timed(count));
+    return best;
+  }
+
+  void add_flops(const std::string& name, double seconds, double flops) {
+    add(name, seconds, flops / seconds / 1e12, "tflop_per_s", gemm_ / 1e12);
+  }
+  void add_bytes(const std::string& name, double seconds, double bytes) {
+    add(name, seconds, bytes / seconds / 1e9, "gbyte_per_s", memory_ / 1e9);
+  }
+  void add(const std::string& name, double seconds, double rate, const char* unit, double limit) {
+    table_.add_row({name, format_fixed(seconds * 1e6, 1), format_fixed(rate, 1), unit, format_percent(rate / limit)});
+    report_.add_row({{"task", "kernels"},
+                     {"device", options_.device},
+                     {"shape", options_.shape},
+                     {"op", name},
+                     {"total_ms", seconds * 1e3},
+                     {unit, rate},
+                     {"limit", limit},
+                     {"limit_share", rate / limit}});
+  }
+
+  const BenchKernelsOptions& options_;
+  const ModelShape& shape_;
+  const Device device_;
+  DType precision_ = DType::kBF16;
+  double gemm_ = 0.0;
+  double memory_ = 0.0;
+  Report report_;
+  TextTable table_{{"op", "us", "reached", "unit", "share of the limit"}};
+};
+
+void run(const BenchKernelsOptions& options) {
+  const auto& shapes = known_shapes();
+  const auto found = std::ranges::find(shapes, options.shape, &ModelShape::name);
+  if (found == shapes.end()) throw Error(ErrorCode::kInvalidArgument, "--shape: `" + options.shape + "` is not known");
+  const Device device = open_device(options.device);
+  std::cerr << "limits of " << kernels::linear_backend(device) << " ..." << std::endl;
+  KernelsBench bench(options, *found, device);
+  std::cerr << "linear layers ..." << std::endl;
+  bench.linear_layers();
+  std::cerr << "attention ..." << std::endl;
+  bench.attention();
+  std::cerr << "memory-bound ops ..." << std::endl;
+  bench.memory_bound();
+  bench.print();
+}
+
+}  // namespace
+
+void add_bench_kernels_command(CLI::App& bench) {
+  auto options = std::make_shared<BenchKernelsOptions>();  // the callback outlives this call
+  CLI::App* command = bench.add_subcommand(
+      "kernels",
+      "Each op of the forward pass in the shapes of a model, as a share of the GEMM rate or memory bandwidth\n"
+      "measured in the same run.");
+  std::vector<std::string> names;
+  for (const ModelShape& shape : known_shapes()) names.push_back(shape.name);
+  command->add_option("--device", options->device, "cpu or cuda:N")->capture_default_str();
+  command->add_option("--shape", options->shape, "Of which model")->check(CLI::IsMember(names))->capture_default_str();
+  command->add_option("--tokens", options->tokens, "Tokens of a prefill")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--context", options->context, "Tokens before a decoded one")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--batch", options->batches, "Sequences decoded together; comma-separated")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->capture_default_str();
+  command->add_option("--repetitions", options->repetitions, "The best of so many counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--json", options->json, "File for machine, commit, command and rows");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace scd
