@@ -114,6 +114,8 @@ void paged_attention(const AttentionArgs& args) {
   const DeviceSequences& sequences = on_device(args.sequences);
   if (takes_rows(args, sequences)) {
     attention_rows(args, sequences);
+  } else if (takes_warpgroups(args)) {
+    attention_warpgroups(args, sequences);
   } else if (takes_tiles(args)) {
     attention_tiles(args, sequences);
   } else {

@@ -81,8 +81,8 @@ __global__ void __launch_bounds__(kThreads, 2) tiles_kernel(Tiles args, Out* out
 
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   const int group_row = lane / 4, group_column = lane % 4 * 2;  // of this lane in a fragment of scores
-  const int tile = static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x);  // late ones, the longest, first
-  const int head = blockIdx.y, kv_head = head / args.group;
+  const int tile = static_cast<int>(gridDim.y) - 1 - static_cast<int>(blockIdx.y);  // late ones, the longest, first
+  const int head = blockIdx.x, kv_head = head / args.group;
   const int sequence = args.sequences.tiles[2 * tile];
   const int first = args.sequences.tiles[2 * tile + 1];
   const int rows = min(kTileRows, args.sequences.row_count[sequence] - first);
@@ -270,7 +270,7 @@ void launch(const AttentionArgs& args, const DeviceSequences& sequences, const T
     return true;
   }();
   static_cast<void>(raised);
-  const dim3 grid(static_cast<unsigned>(sequences.tile_count), static_cast<unsigned>(args.query_heads));
+  const dim3 grid(static_cast<unsigned>(args.query_heads), static_cast<unsigned>(sequences.tile_count));
   tiles_kernel<kHeadDim, Out>
       <<<grid, kThreads, kShared, stream()>>>(tiles, static_cast<Out*>(args.output.data), args.output.row_stride);
   check_launch("paged_attention of tiles");

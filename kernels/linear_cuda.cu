@@ -181,7 +181,11 @@ void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
   }
   if (precision_ == DType::kF32 && y.dtype != DType::kF32) {  // which cuBLASLt does not offer
     const Matrix wide{device_scratch(Slot::kLinearOutput, static_cast<size_t>(y.rows * y.columns) * sizeof(float)),
-                      y.rows, y.columns, y.columns, DType::kF32, Device::kCuda};
+                      y.rows,
+                      y.columns,
+                      y.columns,
+                      DType::kF32,
+                      Device::kCuda};
     forward(x, wide, false);
     cuda::convert(wide, y);
     return;

@@ -7,38 +7,69 @@ namespace {
 
 constexpr int64_t kFewRows = 64;  // then a row has more threads, as the GPU is not full
 
-// x += delta first, where delta is given.
-template <class Out>
+// kWidth neighbouring floats of a row.
+template <int kWidth>
+struct alignas(kWidth * sizeof(float)) Floats {
+  float values[kWidth];
+};
+template <int kWidth, class T>
+struct alignas(kWidth * sizeof(T)) Elements {
+  T values[kWidth];
+};
+
+// x += delta first, where delta is given. A thread takes kWidth columns at once.
+template <int kWidth, class Out>
 __global__ void norm_kernel(float* x, int64_t x_stride, const float* delta, int64_t delta_stride, const float* weight,
-                            float epsilon, Out* y, int64_t y_stride, int64_t n) {
+                            float epsilon, Out* y, int64_t y_stride, int n) {
   const int64_t row = blockIdx.x;
   float* values = x + row * x_stride;
+  const int step = static_cast<int>(blockDim.x) * kWidth;
   float squares = 0.0f;
-  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
-    float value = values[i];
+  for (int i = threadIdx.x * kWidth; i < n; i += step) {
+    auto own = *reinterpret_cast<const Floats<kWidth>*>(values + i);
     if (delta != nullptr) {
-      value += delta[row * delta_stride + i];
-      values[i] = value;
+      const auto added = *reinterpret_cast<const Floats<kWidth>*>(delta + row * delta_stride + i);
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) own.values[e] += added.values[e];
+      *reinterpret_cast<Floats<kWidth>*>(values + i) = own;
     }
-    squares += value * value;
+#pragma unroll
+    for (int e = 0; e < kWidth; ++e) squares += own.values[e] * own.values[e];
   }
   const float scale = rsqrtf(block_sum(squares) / static_cast<float>(n) + epsilon);
-  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) store(values[i] * scale * weight[i], y + row * y_stride + i);
+  for (int i = threadIdx.x * kWidth; i < n; i += step) {
+    const auto own = *reinterpret_cast<const Floats<kWidth>*>(values + i);
+    const auto factors = *reinterpret_cast<const Floats<kWidth>*>(weight + i);
+    Elements<kWidth, Out> result;
+#pragma unroll
+    for (int e = 0; e < kWidth; ++e) store(own.values[e] * scale * factors.values[e], result.values + e);
+    *reinterpret_cast<Elements<kWidth, Out>*>(y + row * y_stride + i) = result;
+  }
+}
+
+template <int kWidth, class Out>
+void launch_norm(const Matrix& x, const ConstMatrix& delta, const float* weight, float epsilon, const Matrix& y) {
+  const unsigned threads = x.rows < kFewRows ? 1024 : 256;
+  norm_kernel<kWidth><<<static_cast<unsigned>(x.rows), threads, 0, stream()>>>(
+      static_cast<float*>(x.data), x.row_stride, static_cast<const float*>(delta.data), delta.row_stride, weight,
+      epsilon, static_cast<Out*>(y.data), y.row_stride, static_cast<int>(x.columns));
+  check_launch("rms_norm");
+}
+
+bool fours(const void* data, int64_t stride) {
+  return data == nullptr || (reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 4 == 0);
 }
 
 void norm(const Matrix& x, const ConstMatrix& delta, std::span<const float> weight, float epsilon, const Matrix& y) {
-  const unsigned threads = x.rows < kFewRows ? 1024 : 256;
-  auto* from = static_cast<float*>(x.data);
-  const auto* added = static_cast<const float*>(delta.data);
-  const auto grid = static_cast<unsigned>(x.rows);
+  const bool wide = x.columns % 4 == 0 && fours(x.data, x.row_stride) && fours(delta.data, delta.row_stride) &&
+                    fours(weight.data(), 0) && fours(y.data, y.row_stride);
   if (y.dtype == DType::kF32) {
-    norm_kernel<<<grid, threads, 0, stream()>>>(from, x.row_stride, added, delta.row_stride, weight.data(), epsilon,
-                                                static_cast<float*>(y.data), y.row_stride, x.columns);
+    wide ? launch_norm<4, float>(x, delta, weight.data(), epsilon, y)
+         : launch_norm<1, float>(x, delta, weight.data(), epsilon, y);
   } else {
-    norm_kernel<<<grid, threads, 0, stream()>>>(from, x.row_stride, added, delta.row_stride, weight.data(), epsilon,
-                                                static_cast<__nv_bfloat16*>(y.data), y.row_stride, x.columns);
+    wide ? launch_norm<4, __nv_bfloat16>(x, delta, weight.data(), epsilon, y)
+         : launch_norm<1, __nv_bfloat16>(x, delta, weight.data(), epsilon, y);
   }
-  check_launch("rms_norm");
 }
 
 __global__ void norm_heads_kernel(float* x, int64_t stride, int64_t rows, int64_t heads, int64_t head_dim,
