@@ -10,6 +10,8 @@
 
 #include "common/base/check.h"
 #include "common/log/log.h"
+#include "kernels/device.h"
+#include "kernels/sampling.h"
 
 namespace scd {
 namespace {
@@ -27,6 +29,7 @@ constexpr size_t kEventsPerTry = 4;
 
 ComputeThread::ComputeThread(const Args& args)
     : args_(args),
+      step_(args.model, args.cache, args.config.limits.max_running),
       inbox_(args.config.transport.slots +
              (kEventsPerJob + kEventsPerTry * args.config.prefill.endpoints.size()) *
                  static_cast<size_t>(args.config.limits.max_running) +
@@ -243,18 +246,29 @@ Sequence* ComputeThread::most_urgent() const {
 void ComputeThread::decode_step() {
   std::vector<Sequence*> batch;
   std::vector<SequenceChunk> chunks;
-  std::vector<int64_t> rows;
   for (const auto& sequence : sequences_) {
     if (!sequence->decoding()) continue;
-    rows.push_back(std::ssize(batch));
     batch.push_back(sequence.get());
     chunks.push_back(sequence->decode_chunk());
   }
-  ForwardPass pass(args_.model, args_.cache, chunks);
-  while (pass.next_layer() < args_.model.config().layers) pass.run_layer();
-  const kernels::ConstMatrix logits = pass.logits(rows);
+  const kernels::ConstMatrix logits = step_.run(chunks);
+  const bool on_host = logits.device == kernels::Device::kCpu;
+  // Logits are large: those on a GPU stay there where an id will do.
+  std::vector<TokenId> greedy(batch.size());
+  if (!on_host) kernels::argmax(logits, greedy);
   for (size_t i = 0; i < batch.size(); ++i) {
-    batch[i]->accept_logits({logits.row<float>(static_cast<int64_t>(i)), static_cast<size_t>(logits.columns)});
+    kernels::ConstMatrix row = logits;
+    row.data = logits.row<float>(static_cast<int64_t>(i));
+    row.rows = 1;
+    if (on_host) {
+      batch[i]->accept_logits({row.row<float>(0), static_cast<size_t>(row.columns)});
+    } else if (batch[i]->wants_only_greedy()) {
+      batch[i]->accept_greedy(greedy[i]);
+    } else {
+      logits_row_.resize(static_cast<size_t>(row.columns));
+      kernels::copy(row, kernels::matrix(logits_row_.data(), 1, row.columns));
+      batch[i]->accept_logits(logits_row_);
+    }
   }
 }
 

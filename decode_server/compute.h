@@ -9,7 +9,9 @@
 #include <memory>
 #include <thread>
 #include <variant>
+#include <vector>
 
+#include "common/model/decode_step.h"
 #include "common/threads/bounded_queue.h"
 #include "decode_server/sequence.h"
 #include "decode_server/stages.h"
@@ -98,6 +100,8 @@ class ComputeThread : public ComputeStage {
   void charge_waiters(const Sequence* worked_for, ServingClock::time_point begin, ServingClock::time_point end);
 
   const Args args_;
+  DecodeStep step_;
+  std::vector<float> logits_row_;
   BoundedQueue<Event> inbox_;
   std::atomic<bool> wake_posted_{false};  // exchange acq_rel: at most one Wake is in the inbox
   Sequences sequences_;

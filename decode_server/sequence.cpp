@@ -163,7 +163,7 @@ void Sequence::first_token() {
     account_.wire_messages = coded_->wire_messages();
     rebuild_time_ = coded_->rebuild_time();
   }
-  step(prompt_->logits());
+  step(generation_.accept(prompt_->logits()));
   first_token_at_ = ServingClock::now();
   job_->timeline.add(TransferPart::kFirstStep, begin, first_token_at_);
   prompt_.reset();
@@ -171,7 +171,9 @@ void Sequence::first_token() {
   end_transfer_when_done();
 }
 
-void Sequence::accept_logits(std::span<const float> logits) { step(logits); }
+void Sequence::accept_logits(std::span<const float> logits) { step(generation_.accept(logits)); }
+
+void Sequence::accept_greedy(TokenId most_probable) { step(generation_.accept_greedy(most_probable)); }
 
 SequenceChunk Sequence::decode_chunk() const {
   return {.pages = &job_->pages,
@@ -179,8 +181,7 @@ SequenceChunk Sequence::decode_chunk() const {
           .tokens = std::span(last_token_)};
 }
 
-void Sequence::step(std::span<const float> logits) {
-  Generation::Step step = generation_.accept(logits);
+void Sequence::step(Generation::Step step) {
   last_token_[0] = generation_.last_token();
   job_->sink().on_delta(std::move(step.delta));
   if (!step.finish) return;

@@ -65,6 +65,9 @@ class Sequence {
   // The token to run next and its position.
   SequenceChunk decode_chunk() const;
   void accept_logits(std::span<const float> logits);
+  // The most probable id alone will do.
+  bool wants_only_greedy() const { return generation_.wants_only_greedy(); }
+  void accept_greedy(TokenId most_probable);
 
   // Everything has been said but the end.
   bool finished() const { return finished_.has_value(); }
@@ -80,7 +83,7 @@ class Sequence {
   void tell_prompt(const std::optional<CodecChoice>& codec, int64_t cached_tokens);
   void first_token();
   void end_transfer_when_done();
-  void step(std::span<const float> logits);
+  void step(Generation::Step step);
   void close_account();
   TransferCost transfer_cost() const;
 

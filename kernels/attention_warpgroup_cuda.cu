@@ -21,8 +21,10 @@ constexpr int kTileKeys = 128;
 constexpr int kRowsOfGroup = 64;
 constexpr int kGroups = static_cast<int>(kQueryTile) / kRowsOfGroup;
 constexpr int kStages = 2;
+constexpr int kLoaders = 64;  // of keys, and as many of values
 constexpr int kThreads = 128 * (1 + kGroups);
 constexpr int kLoaderRegisters = 56, kWorkerRegisters = 224;
+constexpr int kFirstTurn = 1 + kGroups;  // of the named barriers; those before are the groups' own
 constexpr float kLog2E = 1.44269504f;
 
 struct Tiles {
@@ -102,10 +104,10 @@ template <int kHeadDim>
 __device__ void load_tile(const Tiles& args, const Place& place, const __nv_bfloat16* pool, int kv_head, int number,
                           uint32_t to, int thread) {
   constexpr int kChunks = kHeadDim / 8;
-  constexpr int kRows = 128 / kChunks;  // that the warpgroup loads at once
+  constexpr int kRows = kLoaders / kChunks;  // that the loaders take at once
   const int chunk = thread % kChunks;
   const uint32_t half = to + chunk / 8 * Shared<kHeadDim>::kTileHalf;
-#pragma unroll 4
+#pragma unroll 8
   for (int row = thread / kChunks; row < kTileKeys; row += kRows) {
     const int position = number * kTileKeys + row;
     const bool valid = position < place.context;
@@ -116,33 +118,31 @@ __device__ void load_tile(const Tiles& args, const Place& place, const __nv_bflo
   commit_copies();
 }
 
+// Tiles of keys or of values, each announced once the next is under way.
 template <int kHeadDim>
-__device__ void load_all(const Tiles& args, const Place& place, int kv_head, uint32_t memory, const Barriers& barriers,
-                         int thread) {
-  using Memory = Shared<kHeadDim>;
-  const auto loaded = [&](uint32_t barrier) {
-    publish_to_tensor_cores();
-    arrive(barrier);
-  };
+__device__ void load_all(const Tiles& args, const Place& place, const __nv_bfloat16* pool, int kv_head, uint32_t memory,
+                         uint32_t full, uint32_t free, int thread) {
   const int count = place.tile_end - place.first_tile;
+  const auto announce = [&](int number) {
+    publish_to_tensor_cores();
+    arrive(full + number % kStages * 8);
+  };
   for (int i = 0; i < count; ++i) {
-    const int stage = i % kStages, phase = i / kStages % 2;
-    wait(barriers.keys_free(stage), phase ^ 1);
-    load_tile<kHeadDim>(args, place, args.keys, kv_head, place.first_tile + i,
-                        memory + Memory::kKeys + stage * Memory::kTile, thread);
-    if (i > 0) {
-      wait_copies<1>();
-      loaded(barriers.values_full((i - 1) % kStages));
-    }
-    wait(barriers.values_free(stage), phase ^ 1);
-    load_tile<kHeadDim>(args, place, args.values, kv_head, place.first_tile + i,
-                        memory + Memory::kValues + stage * Memory::kTile, thread);
+    const int stage = i % kStages;
+    wait(free + stage * 8, i / kStages % 2 ^ 1);
+    load_tile<kHeadDim>(args, place, pool, kv_head, place.first_tile + i, memory + stage * Shared<kHeadDim>::kTile,
+                        thread);
+    if (i == 0) continue;
     wait_copies<1>();
-    loaded(barriers.keys_full(stage));
+    announce(i - 1);
   }
   wait_copies<0>();
-  loaded(barriers.values_full((count - 1) % kStages));
+  announce(count - 1);
 }
+
+// The warpgroups queue their products in turns, so that one's softmax meets the other's products.
+__device__ void take_turn(int group) { asm volatile("bar.sync %0, 256;\n" ::"r"(kFirstTurn + group) : "memory"); }
+__device__ void give_turn(int group) { asm volatile("bar.arrive %0, 256;\n" ::"r"(kFirstTurn + group) : "memory"); }
 
 // The running softmax of a thread's two rows.
 struct Softmax {
@@ -197,8 +197,8 @@ __device__ void attend(const Tiles& args, const Place& place, int head, unsigned
     uint4 bits = make_uint4(0, 0, 0, 0);
     if (r < place.rows) {
       const float* from = args.queries + (place.first_row + r) * args.query_stride + head * kHeadDim + chunk * 8;
-      bits = make_uint4(packed(from[0], from[1]), packed(from[2], from[3]), packed(from[4], from[5]),
-                        packed(from[6], from[7]));
+      const float4 low = *reinterpret_cast<const float4*>(from), high = *reinterpret_cast<const float4*>(from + 4);
+      bits = make_uint4(packed(low.x, low.y), packed(low.z, low.w), packed(high.x, high.y), packed(high.z, high.w));
     }
     *reinterpret_cast<uint4*>(generic + Memory::kQueries + chunk / 8 * Memory::kQueryHalf + chunk_at(r, chunk % 8)) =
         bits;
@@ -268,13 +268,16 @@ __device__ void attend(const Tiles& args, const Place& place, int head, unsigned
   hide(scores, place.first_tile);
   softmax.update(scores, args.scale);
   round_weights(scores);
+  if (group == 1 && count > 1) give_turn(0);
   for (int i = 1; i < count; ++i) {
     const int stage = i % kStages, phase = i / kStages % 2;
     const int before = (i - 1) % kStages, phase_before = (i - 1) / kStages % 2;
     wait(barriers.keys_full(stage), phase);
+    take_turn(group);
     score(scores, stage);
     wait(barriers.values_full(before), phase_before);
     add_values(before);
+    if (group == 0 || i + 1 < count) give_turn(1 - group);
     warpgroup_wait<1>();
     hold(scores);
     release(barriers.keys_free(stage));
@@ -329,8 +332,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Barriers barriers{memory + Memory::kBarriers};
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kStages; ++stage) {
-      init_barrier(barriers.keys_full(stage), 128);
-      init_barrier(barriers.values_full(stage), 128);
+      init_barrier(barriers.keys_full(stage), kLoaders);
+      init_barrier(barriers.values_full(stage), kLoaders);
       init_barrier(barriers.keys_free(stage), kGroups);
       init_barrier(barriers.values_free(stage), kGroups);
     }
@@ -341,7 +344,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Place place(args, tile);
   if (threadIdx.x < 128) {
     give_registers<kLoaderRegisters>();
-    load_all<kHeadDim>(args, place, head / args.group, memory, barriers, threadIdx.x);
+    const int thread = threadIdx.x % kLoaders, kv_head = head / args.group;
+    if (threadIdx.x < kLoaders) {
+      load_all<kHeadDim>(args, place, args.keys, kv_head, memory + Memory::kKeys, barriers.keys_full(0),
+                         barriers.keys_free(0), thread);
+    } else {
+      load_all<kHeadDim>(args, place, args.values, kv_head, memory + Memory::kValues, barriers.values_full(0),
+                         barriers.values_free(0), thread);
+    }
   } else {
     take_registers<kWorkerRegisters>();
     attend<kHeadDim>(args, place, head, generic, memory, barriers, output, output_stride);
@@ -375,7 +385,11 @@ void launch(const AttentionArgs& args, const DeviceSequences& sequences, const T
 
 }  // namespace
 
-bool takes_warpgroups(const AttentionArgs& args) { return cuda_device().compute_capability == 90 && takes_tiles(args); }
+bool takes_warpgroups(const AttentionArgs& args) {
+  const auto address = reinterpret_cast<uintptr_t>(args.queries.data);
+  return cuda_device().compute_capability == 90 && takes_tiles(args) && address % 16 == 0 &&
+         args.queries.row_stride % 4 == 0;
+}
 
 void attention_warpgroups(const AttentionArgs& args, const DeviceSequences& sequences) {
   const Tiles tiles{sequences,

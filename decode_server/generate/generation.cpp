@@ -26,8 +26,7 @@ Generation::Generation(const CompletionRequest& request, const Tokenizer& tokeni
       detokenizer_(tokenizer, {.skip_special = true, .continues_text = true}),
       stop_matcher_(request.stop.strings) {}
 
-Generation::Step Generation::accept(std::span<const float> logits) {
-  const SampledToken token = sampler_.next(logits);
+Generation::Step Generation::take(const SampledToken& token) {
   last_ = token.id;
   ++tokens_;
   Step step;

@@ -26,12 +26,16 @@ class Generation {
     std::string stopped_by;
   };
   // Samples the next token from logits [vocab]. Not after a finish.
-  Step accept(std::span<const float> logits);
+  Step accept(std::span<const float> logits) { return take(sampler_.next(logits)); }
+  // As Sampler's: the most probable id alone will do.
+  bool wants_only_greedy() const { return sampler_.wants_only_greedy(); }
+  Step accept_greedy(TokenId most_probable) { return take(sampler_.next_greedy(most_probable)); }
 
   int64_t tokens() const { return tokens_; }  // sampled so far
   TokenId last_token() const { return last_; }
 
  private:
+  Step take(const SampledToken& token);
   bool ends_sequence(TokenId id) const;
   void add_text(const std::string& text, Step& step);
   void finish(FinishReason reason, Step& step);

@@ -38,13 +38,25 @@ SampledToken Sampler::next(std::span<const float> logits) {
     token.logprob = kernels::log_probability(logits, token.id);
     if (request_.logprobs > 0) token.most_probable = kernels::top_log_probabilities(logits, request_.logprobs);
   }
-  ++sampled_;
-  ++output_counts_[token.id];
-  if (request_.repetition_penalty != 1.0f) {
-    const auto place = std::lower_bound(seen_.begin(), seen_.end(), token.id);
-    if (place == seen_.end() || *place != token.id) seen_.insert(place, token.id);
-  }
+  remember(token.id);
   return token;
+}
+
+bool Sampler::wants_only_greedy() const {
+  return request_.options.temperature == 0.0f && request_.logprobs < 0 && !changes_logits();
+}
+
+SampledToken Sampler::next_greedy(TokenId most_probable) {
+  remember(most_probable);
+  return {.id = most_probable};
+}
+
+void Sampler::remember(TokenId id) {
+  ++sampled_;
+  ++output_counts_[id];
+  if (request_.repetition_penalty == 1.0f) return;
+  const auto place = std::lower_bound(seen_.begin(), seen_.end(), id);
+  if (place == seen_.end() || *place != id) seen_.insert(place, id);
 }
 
 bool Sampler::changes_logits() const {

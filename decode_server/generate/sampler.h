@@ -25,9 +25,14 @@ class Sampler {
   // before any penalty, bias or temperature.
   SampledToken next(std::span<const float> logits);
 
+  // Whether next() would be the most probable id and nothing more: then whoever knows that id need not bring logits.
+  bool wants_only_greedy() const;
+  SampledToken next_greedy(TokenId most_probable);
+
  private:
   bool changes_logits() const;
   std::span<const float> adjusted(std::span<const float> logits);
+  void remember(TokenId id);
 
   const SamplingRequest request_;
   const std::vector<TokenId> end_ids_;

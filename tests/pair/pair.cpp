@@ -70,6 +70,7 @@ PrefillConfig PairTest::prefill_config() {
   PrefillConfig config;
   config.model.directory = base_model();
   config.model.precision = Precision::kBF16;  // on every CPU: raw codes are exact
+  if (const char* device = std::getenv("SCD_TEST_DEVICE")) config.device = device;  // cuda:0 where a GPU is
   config.kv_cache.pages = 512;
   config.codec.chunk_tokens = 64;
   config.grpc.listen = "127.0.0.1:0";
@@ -81,6 +82,7 @@ DecodeConfig PairTest::decode_config() {
   DecodeConfig config;
   config.model.directory = base_model();
   config.model.precision = Precision::kBF16;  // on every CPU: raw codes are exact
+  if (const char* device = std::getenv("SCD_TEST_DEVICE")) config.device = device;  // cuda:0 where a GPU is
   config.kv_cache.pages = 1024;
   config.codec.mode = CodecMode::kRaw;  // whatever this machine's load makes of the link
   config.codec.sinks = 16;
