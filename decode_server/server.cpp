@@ -54,6 +54,7 @@ ConsumerIdentity identify(const DecodeConfig& config, const Model& model) {
       config.model.directory, config.model.adapter.empty() ? std::nullopt : std::optional(config.model.adapter));
   identity.model = codec_model_of(model.config());
   identity.precision = name_of(model.precision());
+  identity.device = model.device();
   if (config.codec.artifact.empty()) return identity;
   identity.artifact = load_decoder(config.codec.artifact, identity.fingerprint.weights);
   return identity;

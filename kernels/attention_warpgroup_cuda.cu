@@ -17,7 +17,9 @@ namespace scd::kernels::cuda {
 namespace {
 
 constexpr int kPageShift = 4;
+constexpr int kPageTokens = 1 << kPageShift;
 constexpr int kTileKeys = 128;
+constexpr int kTilePages = kTileKeys / kPageTokens;
 constexpr int kRowsOfGroup = 64;
 constexpr int kGroups = static_cast<int>(kQueryTile) / kRowsOfGroup;
 constexpr int kStages = 2;
@@ -107,13 +109,19 @@ __device__ void load_tile(const Tiles& args, const Place& place, const __nv_bflo
   constexpr int kRows = kLoaders / kChunks;  // that the loaders take at once
   const int chunk = thread % kChunks;
   const uint32_t half = to + chunk / 8 * Shared<kHeadDim>::kTileHalf;
-#pragma unroll 8
-  for (int row = thread / kChunks; row < kTileKeys; row += kRows) {
-    const int position = number * kTileKeys + row;
-    const bool valid = position < place.context;
-    const int64_t page = place.page_ids[(valid ? position : 0) >> kPageShift];
-    const int64_t slice = ((page * args.kv_heads + kv_head) << kPageShift) + (position & ((1 << kPageShift) - 1));
-    copy_async(half + chunk_at(row, chunk % 8), pool + slice * kHeadDim + chunk * 8, valid);
+  const int first_row = thread / kChunks;
+  const int begin = number * kTileKeys;
+#pragma unroll 2
+  for (int page = 0; page < kTilePages; ++page) {
+    const int position = begin + page * kPageTokens + first_row;
+    const int64_t slice =
+        int64_t{place.page_ids[(position < place.context ? position : 0) >> kPageShift]} * args.kv_heads + kv_head;
+    const __nv_bfloat16* from = pool + ((slice << kPageShift) + first_row) * kHeadDim + chunk * 8;
+#pragma unroll
+    for (int row = 0; row < kPageTokens; row += kRows) {
+      const uint32_t place_of_row = chunk_at(page * kPageTokens + first_row + row, chunk % 8);
+      copy_async(half + place_of_row, from + row * kHeadDim, position + row < place.context);
+    }
   }
   commit_copies();
 }

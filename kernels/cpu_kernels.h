@@ -11,6 +11,8 @@ namespace scd::kernels::cpu {
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
 void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
+void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);
+void multiply_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon);
 
 void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction);
@@ -19,6 +21,7 @@ void embedding(ConstMatrix table, Indices ids, Matrix out);
 void silu_mul(ConstMatrix gate_up, Matrix out);
 void convert(ConstMatrix in, Matrix out);
 void add(Matrix residual, ConstMatrix delta);
+void fill_rows(Matrix m, std::span<const float> values);
 void add_bias(Matrix m, std::span<const float> bias);
 void fill_normal(Matrix m, uint64_t seed, float deviation);
 

@@ -15,7 +15,7 @@ namespace scd::kernels::cuda {
 // Throws std::runtime_error that names the op and what CUDA says.
 void check(cudaError_t result, const char* what);
 
-// The one queue of the process; the first call chooses and readies the GPU.
+// The queue of the calling thread.
 cudaStream_t stream();
 
 // Memory of the calling thread, contents undefined, valid until it asks for the slot again; it grows and is kept.

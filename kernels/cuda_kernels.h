@@ -15,6 +15,8 @@ namespace scd::kernels::cuda {
 
 std::byte* allocate(size_t bytes);
 void release(std::byte* memory) noexcept;
+std::byte* allocate_pinned(size_t bytes);
+void release_pinned(std::byte* memory) noexcept;
 void copy(ConstMatrix from, Matrix to);
 void synchronize();
 // Queues the copy and returns at once; the numbers may change again afterwards.
@@ -27,6 +29,8 @@ uint64_t scratch_generation();  // of the calling thread
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
 void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
+void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);
+void multiply_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon);
 
 void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction);
@@ -35,6 +39,7 @@ void embedding(ConstMatrix table, Indices ids, Matrix out);
 void silu_mul(ConstMatrix gate_up, Matrix out);
 void convert(ConstMatrix in, Matrix out);
 void add(Matrix residual, ConstMatrix delta);
+void fill_rows(Matrix m, std::span<const float> values);
 void add_bias(Matrix m, std::span<const float> bias);
 void fill_normal(Matrix m, uint64_t seed, float deviation);
 
@@ -42,6 +47,8 @@ void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMat
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
 
 void paged_attention(const AttentionArgs& args);
+
+void gemm_f32(const GemmArgs& args);
 
 void argmax(ConstMatrix logits, std::span<int32_t> ids);
 

@@ -56,6 +56,21 @@ DeviceBuffer::~DeviceBuffer() {
   if (data_ != nullptr) SCD_ON(device_, cuda::release(data_), std::free(data_));
 }
 
+HostStaging::~HostStaging() {
+  if (memory_ != nullptr) SCD_ON(Device::kCuda, cuda::release_pinned(memory_), std::free(memory_));
+}
+
+Matrix HostStaging::matrix(int64_t rows, int64_t columns, DType dtype) {
+  const size_t bytes = static_cast<size_t>(rows * columns) * size_of(dtype);
+  if (bytes > size_) {
+    if (memory_ != nullptr) SCD_ON(Device::kCuda, cuda::release_pinned(memory_), std::free(memory_));
+    memory_ = nullptr;
+    size_ = bytes + bytes / 4;
+    memory_ = SCD_ON(Device::kCuda, cuda::allocate_pinned(size_), allocate_on_host(size_));
+  }
+  return {memory_, rows, columns, columns, dtype};
+}
+
 DeviceVector::DeviceVector(std::span<const float> values, Device device)
     : memory_(device, values.size_bytes()), size_(values.size()) {
   if (values.empty()) return;

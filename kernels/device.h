@@ -1,6 +1,7 @@
 // Memory of the device that ops run on, and the copies between devices.
-// Work on CUDA is queued in the order of the calls, one queue for the process: an op returns before it is done. Only
-// synchronize() and copies to the host wait.
+// Work on CUDA is queued in the order of the calls, one queue for each thread: an op returns before it is done. Only
+// synchronize() and copies to and from the host wait. What one thread queues and another reads needs such a wait
+// between them.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +32,7 @@ const CudaDevice& cuda_device();
 // cannot be used.
 void use_cuda_device(int ordinal);
 
-// Waits for everything queued.
+// Waits for everything that this thread queued.
 void synchronize(Device device);
 
 // Contents are undefined. Throws std::runtime_error with the sizes when the device's memory does not suffice.
@@ -51,6 +52,21 @@ class DeviceBuffer {
   std::byte* data_ = nullptr;
   size_t size_ = 0;
   Device device_ = Device::kCpu;
+};
+
+// Memory of the host for copies to and from a GPU: page-locked where there is one, several times as fast. It grows and
+// is kept; contents are undefined after each call.
+class HostStaging {
+ public:
+  HostStaging() = default;
+  HostStaging(const HostStaging&) = delete;
+  HostStaging& operator=(const HostStaging&) = delete;
+  ~HostStaging();
+  Matrix matrix(int64_t rows, int64_t columns, DType dtype = DType::kF32);
+
+ private:
+  std::byte* memory_ = nullptr;
+  size_t size_ = 0;
 };
 
 // float[n] where the ops that read it run: norm weights, biases.

@@ -1,7 +1,6 @@
 // The GPU of the process, its memory and its queue.
 #include <array>
 #include <cstring>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 
@@ -63,21 +62,37 @@ void check(cudaError_t result, const char* what) {
   throw std::runtime_error(std::string("CUDA, ") + what + ": " + cudaGetErrorString(result));
 }
 
-cudaStream_t stream() {
-  static const cudaStream_t queue = [] {
+namespace {
+
+// The queue of a thread; its work is done before the thread is gone.
+struct Queue {
+  cudaStream_t stream = nullptr;
+  Queue() {
     if (!cuda_device().usable) throw std::runtime_error("CUDA: " + cuda_device().reason);
     check(cudaSetDevice(chosen_ordinal()), "cudaSetDevice");
-    cudaStream_t made = nullptr;
-    check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreate");
-    return made;
-  }();
-  thread_local const bool ready = [] {
-    check(cudaSetDevice(chosen_ordinal()), "cudaSetDevice");
-    return true;
-  }();
-  static_cast<void>(ready);
-  return queue;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  }
+  ~Queue() {
+    cudaStreamSynchronize(stream);
+    cudaStreamDestroy(stream);
+  }
+};
+
+}  // namespace
+
+cudaStream_t stream() {
+  thread_local const Queue queue;
+  return queue.stream;
 }
+
+std::byte* allocate_pinned(size_t bytes) {
+  stream();
+  void* memory = nullptr;
+  check(cudaMallocHost(&memory, bytes), "page-locked memory");
+  return static_cast<std::byte*>(memory);
+}
+
+void release_pinned(std::byte* memory) noexcept { cudaFreeHost(memory); }
 
 std::byte* allocate(size_t bytes) {
   stream();
@@ -114,8 +129,14 @@ namespace {
 // Page-locked memory in turns, each free again once its copy is done.
 class Staging {
  public:
+  ~Staging() {
+    for (const Turn& turn : turns_) {
+      if (turn.done != nullptr) cudaEventSynchronize(turn.done);
+      if (turn.done != nullptr) cudaEventDestroy(turn.done);
+      if (turn.memory != nullptr) cudaFreeHost(turn.memory);
+    }
+  }
   void send(std::span<const int32_t> numbers, std::byte* to) {
-    const std::scoped_lock lock(mutex_);
     Turn& turn = turns_[next_++ % turns_.size()];
     if (turn.done != nullptr) check(cudaEventSynchronize(turn.done), "an op queued before");
     if (turn.done == nullptr) check(cudaEventCreateWithFlags(&turn.done, cudaEventDisableTiming), "cudaEventCreate");
@@ -135,7 +156,6 @@ class Staging {
     size_t bytes = 0;
     cudaEvent_t done = nullptr;
   };
-  std::mutex mutex_;
   std::array<Turn, 4> turns_;
   size_t next_ = 0;
 };
@@ -143,8 +163,8 @@ class Staging {
 }  // namespace
 
 void upload(std::span<const int32_t> numbers, std::byte* to) {
-  static Staging* staging = new Staging;  // outlives every user; the driver frees page-locked memory at exit
-  if (!numbers.empty()) staging->send(numbers, to);
+  thread_local Staging staging;
+  if (!numbers.empty()) staging.send(numbers, to);
 }
 
 namespace {

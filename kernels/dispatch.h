@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cpu_kernels.h"
+#include "kernels/linear_rows.h"
 
 // SCD_ON(device, what CUDA does, what the CPU does). A build without CUDA never gets here with a matrix on CUDA: the
 // checks of require.h refuse it.

@@ -46,6 +46,13 @@ void add(Matrix residual, ConstMatrix delta) {
   if (delta.rows > 0) SCD_DISPATCH(residual.device, add(residual, delta));
 }
 
+void fill_rows(Matrix m, std::span<const float> values) {
+  require_matrix(m, "the matrix of fill_rows");
+  require(m.dtype == DType::kF32 && static_cast<int64_t>(values.size()) == m.rows,
+          "fill_rows: ", static_cast<int64_t>(values.size()), " values for the matrix ", m);
+  if (m.rows > 0) SCD_DISPATCH(m.device, fill_rows(m, values));
+}
+
 void add_bias(Matrix m, std::span<const float> bias) {
   require_matrix(m, "the matrix of add_bias");
   require(m.dtype != DType::kF16, "add_bias: the matrix ", m, " must be F32 or BF16");

@@ -22,6 +22,9 @@ void convert(ConstMatrix in, Matrix out);
 // residual += delta, F32, same shape.
 void add(Matrix residual, ConstMatrix delta);
 
+// Every element of row r = values[r]; m F32, values [rows] on its device.
+void fill_rows(Matrix m, std::span<const float> values);
+
 // m += bias in every row; m F32 or BF16 on the device of bias [columns].
 void add_bias(Matrix m, std::span<const float> bias);
 

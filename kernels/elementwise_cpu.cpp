@@ -1,4 +1,5 @@
 // Memory-bound loops; the compiler vectorises them.
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/cpu_kernels.h"
@@ -84,6 +85,10 @@ void add(Matrix residual, ConstMatrix delta) {
     const float* from = delta.row<float>(r);
     for (int64_t i = 0; i < residual.columns; ++i) to[i] += from[i];
   }
+}
+
+void fill_rows(Matrix m, std::span<const float> values) {
+  for (int64_t r = 0; r < m.rows; ++r) std::fill_n(m.row<float>(r), m.columns, values[static_cast<size_t>(r)]);
 }
 
 void add_bias(Matrix m, std::span<const float> bias) {

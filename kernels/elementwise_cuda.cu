@@ -170,6 +170,15 @@ void add(Matrix residual, ConstMatrix delta) {
       "add");
 }
 
+void fill_rows(Matrix m, std::span<const float> values) {
+  auto* to = static_cast<float*>(m.data);
+  const float* of_row = values.data();
+  const int64_t stride = m.row_stride;
+  for_each(
+      m.rows, m.columns, [=] __device__(int64_t row, int64_t column) { to[row * stride + column] = of_row[row]; },
+      "fill_rows");
+}
+
 void add_bias(Matrix m, std::span<const float> bias) {
   const float* values = bias.data();
   with_output(m.dtype, [&](auto* typed) { add_bias_to(static_cast<decltype(typed)>(m.data), m, values); });

@@ -97,20 +97,21 @@ DType native_precision(Device device) {
 }
 
 void gemm_f32(const GemmArgs& args) {
-  require_cpu(args.a, "a of gemm_f32");
-  require_cpu(args.b, "b of gemm_f32");
-  require_cpu(args.c, "c of gemm_f32");
+  require_on(args.c.device, args.a, "a of gemm_f32");
+  require_on(args.c.device, args.b, "b of gemm_f32");
+  require_matrix(args.c, "c of gemm_f32");
   const int64_t m = args.transpose_a ? args.a.columns : args.a.rows;
   const int64_t k = args.transpose_a ? args.a.rows : args.a.columns;
   const int64_t k_of_b = args.transpose_b ? args.b.columns : args.b.rows;
   const int64_t n = args.transpose_b ? args.b.rows : args.b.columns;
-  require(args.a.dtype == DType::kF32 && args.b.dtype == DType::kF32 && args.c.dtype == DType::kF32, "gemm_f32: a ",
-          args.a, ", b ", args.b, " and c ", args.c, " must be F32");
+  const bool narrow = args.c.device == Device::kCuda && args.a.dtype == DType::kBF16 && args.b.dtype == DType::kBF16;
+  require(args.c.dtype == DType::kF32 && (narrow || (args.a.dtype == DType::kF32 && args.b.dtype == DType::kF32)),
+          "gemm_f32: a ", args.a, ", b ", args.b, " and c ", args.c, " must be F32");
   require(k == k_of_b && args.c.rows == m && args.c.columns == n, "gemm_f32: op(a) [", m, ", ", k, "], op(b) [", k_of_b,
           ", ", n, "] and c ", args.c, " do not fit");
   if (m == 0 || n == 0) return;
   require(k > 0, "gemm_f32: an empty sum for c ", args.c);
-  cpu::gemm_f32(args);
+  SCD_DISPATCH(args.c.device, gemm_f32(args));
 }
 
 }  // namespace scd::kernels

@@ -47,8 +47,9 @@ bool bf16_is_native();
 // What `precision: auto` means: BF16 where the device multiplies it, FP32 elsewhere.
 DType native_precision(Device device = Device::kCpu);
 
-// c = a b (+ c), all F32, row-major, op(a) [m, k], op(b) [k, n]; for calibration and codec transforms whose operand
-// changes at every call.
+// c = a b (+ c), all F32 on one device, row-major, op(a) [m, k], op(b) [k, n]; for calibration and codec transforms
+// whose operand changes at every call. CUDA multiplies on tensor cores, which round F32 to TF32 (10
+// bits of mantissa); there a and b may both be BF16.
 struct GemmArgs {
   ConstMatrix a;
   ConstMatrix b;

@@ -69,36 +69,41 @@ const BlasLt& blas_lt() {
 
 cudaDataType_t type_of(DType dtype) { return dtype == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF; }
 
-// y [m, n] = x [m, k] W [n, k]^T, row-major: for cuBLAS, whose matrices are column-major, y^T = (W^T)^T x^T.
+// c [m, n] = op(a) op(b), row-major: for cuBLAS, whose matrices are column-major, c^T = op(b)^T op(a)^T.
 struct Product {
   cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
 };
 
 struct ProductKey {
-  int64_t m, n, k, x_stride, y_stride;
-  DType precision, out;
-  bool accumulate;
+  int64_t m, n, k, a_stride, b_stride, c_stride;
+  DType in, out;
+  bool transpose_a, transpose_b, accumulate, tensor_cores;
   auto operator<=>(const ProductKey&) const = default;
 };
 
 Product make_product(const ProductKey& key) {
   const BlasLt& blas = blas_lt();
   Product product;
-  check_blas(blas, blas.make_operation(&product.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "an operation");
-  const cublasOperation_t transposed = CUBLAS_OP_T;
-  check_blas(blas, blas.set_operation(product.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)),
-             "the transposition of a weight");
+  const cublasComputeType_t compute = key.tensor_cores ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  check_blas(blas, blas.make_operation(&product.operation, compute, CUDA_R_32F), "an operation");
+  const auto transpose = [&](cublasLtMatmulDescAttributes_t attribute, bool transposed) {
+    const cublasOperation_t operation = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    check_blas(blas, blas.set_operation(product.operation, attribute, &operation, sizeof(operation)),
+               "a transposition");
+  };
+  transpose(CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_b);
+  transpose(CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_a);
   const auto layout = [&](cublasLtMatrixLayout_t& made, DType dtype, int64_t rows, int64_t columns, int64_t stride) {
     check_blas(
         blas,
-        blas.make_layout(&made, type_of(dtype), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), stride),
+        blas.make_layout(&made, type_of(dtype), static_cast<uint64_t>(columns), static_cast<uint64_t>(rows), stride),
         "a layout");
   };
-  layout(product.weight, key.precision, key.k, key.n, key.k);
-  layout(product.x, key.precision, key.k, key.m, key.x_stride);
-  layout(product.y, key.out, key.n, key.m, key.y_stride);
+  layout(product.a, key.in, key.transpose_a ? key.k : key.m, key.transpose_a ? key.m : key.k, key.a_stride);
+  layout(product.b, key.in, key.transpose_b ? key.n : key.k, key.transpose_b ? key.k : key.n, key.b_stride);
+  layout(product.c, key.out, key.m, key.n, key.c_stride);
   cublasLtMatmulPreference_t preference = nullptr;
   check_blas(blas, blas.make_preference(&preference), "a preference");
   check_blas(blas,
@@ -107,10 +112,10 @@ Product make_product(const ProductKey& key) {
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
   check_blas(blas,
-             blas.heuristic(blas.handle, product.operation, product.weight, product.x, product.y, product.y, preference,
-                            1, &found, &count),
+             blas.heuristic(blas.handle, product.operation, product.b, product.a, product.c, product.c, preference, 1,
+                            &found, &count),
              "choosing an algorithm");
-  if (count == 0) throw std::runtime_error("cuBLASLt has no algorithm for a linear layer of this shape");
+  if (count == 0) throw std::runtime_error("cuBLASLt has no algorithm for a product of this shape");
   product.algorithm = found.algo;
   return product;
 }
@@ -124,23 +129,29 @@ const Product& product_of(const ProductKey& key) {
   return found != products->end() ? found->second : products->emplace(key, make_product(key)).first->second;
 }
 
-void multiply(const ConstMatrix& weight, const ConstMatrix& x, const Matrix& y, bool accumulate) {
-  const ProductKey key{x.rows,
-                       weight.rows,
-                       weight.columns,
-                       x.rows > 1 ? x.row_stride : x.columns,
-                       y.rows > 1 ? y.row_stride : y.columns,
-                       weight.dtype,
-                       y.dtype,
-                       accumulate};
+int64_t stride_of(const ConstMatrix& m) { return m.rows > 1 ? m.row_stride : m.columns; }
+
+void multiply(const GemmArgs& args, bool tensor_cores) {
+  const ProductKey key{.m = args.c.rows,
+                       .n = args.c.columns,
+                       .k = args.transpose_a ? args.a.rows : args.a.columns,
+                       .a_stride = stride_of(args.a),
+                       .b_stride = stride_of(args.b),
+                       .c_stride = stride_of(args.c),
+                       .in = args.a.dtype,
+                       .out = args.c.dtype,
+                       .transpose_a = args.transpose_a,
+                       .transpose_b = args.transpose_b,
+                       .accumulate = args.beta != 0.0f,
+                       .tensor_cores = tensor_cores};
   const Product& product = product_of(key);
-  const float one = 1.0f, beta = accumulate ? 1.0f : 0.0f;
+  const float one = 1.0f;
   const BlasLt& blas = blas_lt();
   check_blas(blas,
-             blas.matmul(blas.handle, product.operation, &one, weight.data, product.weight, x.data, product.x, &beta,
-                         y.data, product.y, y.data, product.y, &product.algorithm,
+             blas.matmul(blas.handle, product.operation, &one, args.b.data, product.b, args.a.data, product.a,
+                         &args.beta, args.c.data, product.c, args.c.data, product.c, &product.algorithm,
                          device_scratch(Slot::kBlas, kWorkspace), kWorkspace, stream()),
-             "a linear layer");
+             "a product");
 }
 
 }  // namespace
@@ -166,6 +177,8 @@ LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DT
   cuda::convert(weight, kept);
   synchronize();  // before `there` goes
 }
+
+void gemm_f32(const GemmArgs& args) { multiply(args, args.a.dtype == DType::kF32); }
 
 ConstMatrix LinearWeights::weight() const {
   return {memory_.data(), out_features_, in_features_, in_features_, precision_, Device::kCuda};
@@ -193,7 +206,7 @@ void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
   if (takes_linear_rows(weight(), x)) {
     linear_rows(weight(), x, y, accumulate);
   } else {
-    multiply(weight(), x, y, accumulate);
+    multiply({.a = x, .b = weight(), .c = y, .transpose_b = true, .beta = accumulate ? 1.0f : 0.0f}, false);
   }
   if (!bias_.empty()) cuda::add_bias(y, bias_);
 }

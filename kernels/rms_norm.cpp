@@ -16,6 +16,16 @@ void check_norm(const ConstMatrix& x, std::span<const float> weight, const Const
           " weights for an input ", x);
 }
 
+void check_by_rms(const ConstMatrix& x, const ConstMatrix& by, const ConstMatrix& out, const char* op) {
+  require_on(out.device, x, "the input of a scaling of rows");
+  require_on(out.device, by, "the rows that it scales by");
+  require_matrix(out, "the output of a scaling of rows");
+  require(x.dtype == DType::kF32 && by.dtype == DType::kF32 && out.dtype == DType::kF32, op, ": ", x, ", ", by, " and ",
+          out, " must be F32");
+  require(out.rows == x.rows && out.columns == x.columns && by.rows == x.rows && by.columns > 0, op, ": the output ",
+          out, " and the rows ", by, " do not fit the input ", x);
+}
+
 }  // namespace
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y) {
@@ -29,6 +39,16 @@ void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> wei
   require(delta.dtype == DType::kF32 && delta.rows == residual.rows && delta.columns == residual.columns,
           "add_rms_norm: the delta ", delta, " must have the shape of the residual ", residual);
   if (y.rows > 0) SCD_DISPATCH(y.device, add_rms_norm(residual, delta, weight, epsilon, y));
+}
+
+void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) {
+  check_by_rms(x, by, out, "divide_by_rms");
+  if (x.rows > 0) SCD_DISPATCH(out.device, divide_by_rms(x, by, out));
+}
+
+void multiply_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) {
+  check_by_rms(x, by, out, "multiply_by_rms");
+  if (x.rows > 0) SCD_DISPATCH(out.device, multiply_by_rms(x, by, out));
 }
 
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon) {

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu_kernels.h"
 #include "kernels/number.h"
+#include "kernels/rms_limits.h"
 
 namespace scd::kernels::cpu {
 namespace {
@@ -55,6 +56,29 @@ void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> wei
     norm_row(x, weight.data(), epsilon, y, r);
   }
 }
+
+namespace {
+
+float root_mean_square(const float* row, int64_t count) {
+  double sum = 0;
+  for (int64_t c = 0; c < count; ++c) sum += double{row[c]} * row[c];
+  return static_cast<float>(std::sqrt(sum / static_cast<double>(count) + kSmallestSquare));
+}
+
+void scale_rows(const ConstMatrix& x, const ConstMatrix& by, const Matrix& out, bool divide) {
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const float rms = root_mean_square(by.row<float>(r), by.columns);
+    const float scale = divide ? 1.0f / rms : rms;
+    const auto* from = x.row<float>(r);
+    auto* to = out.row<float>(r);
+    for (int64_t c = 0; c < x.columns; ++c) to[c] = from[c] * scale;
+  }
+}
+
+}  // namespace
+
+void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) { scale_rows(x, by, out, true); }
+void multiply_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) { scale_rows(x, by, out, false); }
 
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon) {
 #pragma omp parallel for schedule(static) if (x.rows > 8)

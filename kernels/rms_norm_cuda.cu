@@ -1,6 +1,7 @@
 // A block takes a row (or, of the norms per head, a warp a head); the row is read twice, the second time from cache.
 #include "kernels/cuda_common.cuh"
 #include "kernels/cuda_kernels.h"
+#include "kernels/rms_limits.h"
 
 namespace scd::kernels::cuda {
 namespace {
@@ -85,7 +86,32 @@ __global__ void norm_heads_kernel(float* x, int64_t stride, int64_t rows, int64_
   for (int64_t i = lane; i < head_dim; i += 32) values[i] *= scale * weight[i];
 }
 
+template <bool kDivide>
+__global__ void scale_rows_kernel(const float* x, int64_t x_stride, int columns, const float* by, int64_t by_stride,
+                                  int by_columns, float* out, int64_t out_stride) {
+  const int64_t row = blockIdx.x;
+  float squares = 0.0f;
+  for (int i = threadIdx.x; i < by_columns; i += blockDim.x) {
+    const float value = by[row * by_stride + i];
+    squares += value * value;
+  }
+  const float mean = block_sum(squares) / static_cast<float>(by_columns) + static_cast<float>(kSmallestSquare);
+  const float scale = kDivide ? rsqrtf(mean) : sqrtf(mean);
+  for (int i = threadIdx.x; i < columns; i += blockDim.x) out[row * out_stride + i] = x[row * x_stride + i] * scale;
+}
+
+template <bool kDivide>
+void scale_rows(const ConstMatrix& x, const ConstMatrix& by, const Matrix& out) {
+  scale_rows_kernel<kDivide><<<static_cast<unsigned>(x.rows), 256, 0, stream()>>>(
+      static_cast<const float*>(x.data), x.row_stride, static_cast<int>(x.columns), static_cast<const float*>(by.data),
+      by.row_stride, static_cast<int>(by.columns), static_cast<float*>(out.data), out.row_stride);
+  check_launch("a scaling of rows");
+}
+
 }  // namespace
+
+void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) { scale_rows<true>(x, by, out); }
+void multiply_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) { scale_rows<false>(x, by, out); }
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y) {
   // Without a delta nothing of x is written.

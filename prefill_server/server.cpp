@@ -54,7 +54,8 @@ Model load_model(const ModelOptions& options, kernels::Device device) {
   return model;
 }
 
-void add_encoders(Producer& producer, const ModelConfig& model, const std::filesystem::path& artifact) {
+void add_encoders(Producer& producer, const ModelConfig& model, const std::filesystem::path& artifact,
+                  kernels::Device device) {
   const CodecModel shape{.layers = model.layers,
                          .kv_heads = model.kv_heads,
                          .head_dim = model.head_dim,
@@ -70,7 +71,7 @@ void add_encoders(Producer& producer, const ModelConfig& model, const std::files
   if (!fits) {
     throw Error(fits.failure().code, "codec.artifact " + artifact.string() + ": " + fits.failure().message);
   }
-  producer.encoders.emplace_back(fitted.codec, make_encoder(fitted.codec, shape, &fitted));
+  producer.encoders.emplace_back(fitted.codec, make_encoder(fitted.codec, shape, &fitted, device));
 }
 
 Producer make_producer(const PrefillConfig& config, const Model& model, const Transport& transport) {
@@ -87,7 +88,7 @@ Producer make_producer(const PrefillConfig& config, const Model& model, const Tr
                     .data_plane = transport.address(),
                     .bandwidth_gbps = config.transport.bandwidth_gbps,
                     .encoders = {}};
-  add_encoders(producer, model.config(), config.codec.artifact);
+  add_encoders(producer, model.config(), config.codec.artifact, model.device());
   return producer;
 }
 

@@ -14,6 +14,7 @@
 #include "common/base/error.h"
 #include "common/base/sha256.h"
 #include "common/codec/layer_plan.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/matrix.h"
 
 namespace scd {
@@ -76,6 +77,8 @@ class Encoder {
   virtual bool needs_attention_input(int32_t) const { return false; }
   // encode() is to be given the residual stream before this layer of the producer, as a unit's residual or anchor.
   virtual bool needs_residual(int32_t) const { return false; }
+  // Where it works: encode() takes chunks there without bringing them first.
+  virtual kernels::Device device() const { return kernels::Device::kCpu; }
   // Rates it can code at; level 0 is the finest.
   virtual int32_t levels() const { return 1; }
   // Appends the payload of one unit's chunk to `out`. Deterministic: the same chunk gives the same bytes.
@@ -93,6 +96,23 @@ struct DecodedLayer {
   std::vector<float> keys;    // [tokens, layers * consumer kv_width], after the consumer's RoPE
   std::vector<float> values;  // [tokens, layers * consumer kv_width]
   std::vector<float> hidden;  // [tokens, consumer hidden]: attention input or residual stream
+
+  // The same from a decoder that works on a GPU: left there, and the vectors are empty.
+  struct OnDevice {
+    bool present = false;
+    kernels::GrowBuffer memory;
+    kernels::ConstMatrix keys, values, hidden;
+  };
+  OnDevice on_device;
+
+  kernels::ConstMatrix key_rows() const { return on_device.present ? on_device.keys : rows_of(keys); }
+  kernels::ConstMatrix value_rows() const { return on_device.present ? on_device.values : rows_of(values); }
+  kernels::ConstMatrix hidden_rows() const { return on_device.present ? on_device.hidden : rows_of(hidden); }
+
+ private:
+  kernels::ConstMatrix rows_of(const std::vector<float>& all) const {
+    return kernels::matrix(all.data(), tokens, std::ssize(all) / tokens);
+  }
 };
 
 struct PayloadPlace {
@@ -111,6 +131,8 @@ class Decoder {
   virtual Result<LayerPlan> plan(int32_t exact_layers) const = 0;
   // How many first layers the consumer has to compute where calibration decided that.
   virtual std::optional<int32_t> calibrated_exact_layers() const { return std::nullopt; }
+  // Where it works: anchors are taken there without bringing them first, and what it decodes is left there.
+  virtual kernels::Device device() const { return kernels::Device::kCpu; }
   // The residual stream before this layer is an anchor that decode() is to be given.
   virtual bool needs_anchor(int32_t) const { return false; }
   // Untrusted bytes: everything is bounded and checked. DATA_LOSS names what does not fit. `out` is reused storage.

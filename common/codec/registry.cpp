@@ -104,19 +104,20 @@ bool needs_artifact(CodecId id) {
 
 bool has_levels(CodecId id) { return id == CodecId::kRd || id == CodecId::kKvtc; }
 
-std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact) {
+std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact,
+                                      kernels::Device device) {
   if (auto body = make_plain_body(id, producer)) return std::make_unique<PlainEncoder>(std::move(body), producer);
   const ArtifactEncoder& part = required(artifact, id);
   switch (id) {
     case CodecId::kScd: return std::make_unique<ScdEncoder>(producer, part.layers, part.id);
     case CodecId::kDroidSpeak: return std::make_unique<DroidSpeakEncoder>(producer, part.plan, part.id);
     case CodecId::kLoraDelta: return std::make_unique<LoraDeltaEncoder>(producer, part.lora, part.id);
-    default: return std::make_unique<RdEncoder>(producer, part.rd, part.id);
+    default: return std::make_unique<RdEncoder>(producer, part.rd, part.id, device);
   }
 }
 
 std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
-                                      const ArtifactDecoder* artifact) {
+                                      const ArtifactDecoder* artifact, kernels::Device device) {
   if (auto body = make_plain_body(id, producer)) {
     return std::make_unique<PlainDecoder>(std::move(body), producer, consumer);
   }
@@ -128,7 +129,7 @@ std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, co
     case CodecId::kDroidSpeak:
       return std::make_unique<DroidSpeakDecoder>(producer, consumer, part.plan, part.encoder_id);
     case CodecId::kLoraDelta: return std::make_unique<LoraDeltaDecoder>(producer, consumer, part.lora, part.encoder_id);
-    default: return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id);
+    default: return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id, device);
   }
 }
 

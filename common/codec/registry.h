@@ -21,8 +21,10 @@ bool needs_artifact(CodecId id);
 bool has_levels(CodecId id);  // codes at several rates and in two forms: rd and kvtc
 
 // artifact: null for codecs that need none. Throws Error kFailedPrecondition when it is missing or does not fit.
-std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact);
+// device: where the linear maps of rd and kvtc run; other codecs work on the CPU whatever it says.
+std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact,
+                                      kernels::Device device = kernels::Device::kCpu);
 std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
-                                      const ArtifactDecoder* artifact);
+                                      const ArtifactDecoder* artifact, kernels::Device device = kernels::Device::kCpu);
 
 }  // namespace scd

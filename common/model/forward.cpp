@@ -9,7 +9,7 @@ namespace scd {
 namespace {
 
 // What callers read on the host.
-kernels::ConstMatrix on_host(const kernels::ConstMatrix& matrix, GrowBuffer& memory) {
+kernels::ConstMatrix on_host(const kernels::ConstMatrix& matrix, kernels::GrowBuffer& memory) {
   if (matrix.device == kernels::Device::kCpu) return matrix;
   const kernels::Matrix here = memory.matrix(matrix.rows, matrix.columns, matrix.dtype);
   kernels::copy(matrix, here);
@@ -19,7 +19,8 @@ kernels::ConstMatrix on_host(const kernels::ConstMatrix& matrix, GrowBuffer& mem
 }  // namespace
 
 struct ForwardPass::State : ForwardState {
-  mutable GrowBuffer host_residual, host_input, host_queries, host_logits;  // what accessors copy from the device
+  mutable kernels::GrowBuffer host_residual, host_input, host_queries,
+      host_logits;  // what accessors copy from the device
 
   // Passes of a thread hand their memory on, so that steady decoding allocates nothing.
   static std::vector<std::unique_ptr<State>>& idle() {
@@ -74,6 +75,11 @@ kernels::ConstMatrix ForwardPass::queries() const {
 kernels::ConstMatrix ForwardPass::hidden_state() const {
   SCD_CHECK(!state_->ended, "the pass went on after its last layer's keys");
   return on_host(state_->residual, state_->host_residual);
+}
+
+kernels::ConstMatrix ForwardPass::hidden_state_on_device() const {
+  SCD_CHECK(!state_->ended, "the pass went on after its last layer's keys");
+  return state_->residual;
 }
 
 kernels::ConstMatrix ForwardPass::logits(std::span<const int64_t> chosen_rows) {

@@ -50,6 +50,7 @@ class ForwardPass {
 
   // The residual stream before the next layer, [rows, hidden] F32.
   kernels::ConstMatrix hidden_state() const;
+  kernels::ConstMatrix hidden_state_on_device() const;  // the same on the model's device; until the next layer runs
 
   // After the last layer: logits of the chosen rows, [chosen, vocab] F32 row-major, owned by the pass, on the host or
   // left on the model's device. What the pass gives on the host is valid until the next such call.

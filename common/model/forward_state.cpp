@@ -54,7 +54,7 @@ void ForwardState::begin(const Model& of_model, KvCache& in_cache, std::span<con
   residual = rows_of(residual_memory_, model->config().hidden, kernels::DType::kF32);
 }
 
-kernels::Matrix ForwardState::rows_of(GrowBuffer& memory, int64_t columns, kernels::DType dtype) const {
+kernels::Matrix ForwardState::rows_of(kernels::GrowBuffer& memory, int64_t columns, kernels::DType dtype) const {
   return memory.matrix(batch.rows(), columns, dtype, model->device());
 }
 
@@ -160,7 +160,7 @@ void ForwardState::reserve(const Model& of_model, int64_t count) {
   model = &of_model;
   const ModelConfig& config = of_model.config();
   if (batch.device() != of_model.device()) batch = kernels::RaggedBatch(of_model.device());
-  const auto of = [&](GrowBuffer& memory, int64_t columns) {
+  const auto of = [&](kernels::GrowBuffer& memory, int64_t columns) {
     memory.matrix(count, columns, kernels::DType::kF32, of_model.device());
   };
   of(residual_memory_, config.hidden);
@@ -177,7 +177,7 @@ void project_keys_values(const Model& model, KvCache& cache, int32_t layer, cons
                          kernels::ConstMatrix attention_input) {
   SCD_CHECK(layer >= 0 && layer < model.config().layers, "a layer of the model");
   SCD_CHECK(where.pages != nullptr && attention_input.columns == model.config().hidden, "inputs of the attention");
-  thread_local GrowBuffer memory, input_memory;
+  thread_local kernels::GrowBuffer memory, input_memory;
   thread_local kernels::RaggedBatch batch;
   if (batch.device() != model.device()) batch = kernels::RaggedBatch(model.device());
   const kernels::SequenceRows rows{where.pages->page_ids(), 0, attention_input.rows, where.first_position};

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "common/model/forward.h"
-#include "common/model/grow_buffer.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/ragged_batch.h"
 
 namespace scd {
@@ -47,14 +47,14 @@ class ForwardState {
   kernels::Matrix last_qkv;  // of the layer that ran last
 
  private:
-  kernels::Matrix rows_of(GrowBuffer& memory, int64_t columns, kernels::DType dtype) const;
+  kernels::Matrix rows_of(kernels::GrowBuffer& memory, int64_t columns, kernels::DType dtype) const;
   kernels::ConstMatrix attention_norm();
   kernels::Matrix project_qkv(const kernels::ConstMatrix& normed);
   void attend(const kernels::Matrix& qkv);
   void feed_forward();
 
   std::vector<kernels::SequenceRows> sequences_;
-  GrowBuffer residual_memory_, kept_memory_, normed_memory_, qkv_memory_, attention_memory_, gate_up_memory_,
+  kernels::GrowBuffer residual_memory_, kept_memory_, normed_memory_, qkv_memory_, attention_memory_, gate_up_memory_,
       activation_memory_, logits_memory_;
 };
 

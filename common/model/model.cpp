@@ -10,9 +10,9 @@
 #include "common/base/error.h"
 #include "common/base/half.h"
 #include "common/model/checkpoint.h"
-#include "common/model/grow_buffer.h"
 #include "common/model/lora.h"
 #include "kernels/elementwise.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/number.h"
 
 namespace scd {
@@ -231,7 +231,7 @@ class ModelLoader {
   const LoadOptions& options_;
   Checkpoint checkpoint_;
   std::optional<LoraAdapter> adapter_;
-  GrowBuffer staging_;  // a fused weight before it is packed
+  kernels::GrowBuffer staging_;  // a fused weight before it is packed
   std::set<std::string> used_;
   size_t total_bytes_ = 0;
   size_t loaded_bytes_ = 0;

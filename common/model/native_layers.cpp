@@ -10,7 +10,10 @@ NativeLayers::NativeLayers(Args args) : args_(args), done_tokens_(args.first_tok
   SCD_CHECK(
       args_.layers >= 1 && args_.first_layer >= 0 && args_.first_layer + args_.layers <= args_.model.config().layers,
       "layers of the model");
-  if (args_.keep_anchor) anchors_.resize(args_.tokens.size() * static_cast<size_t>(args_.model.config().hidden));
+  if (args_.keep_anchor) {
+    anchors_ = anchors_memory_.matrix(std::ssize(args_.tokens), args_.model.config().hidden, kernels::DType::kF32,
+                                      args_.model.device());
+  }
 }
 
 SequenceChunk NativeLayers::chunk(int64_t count) const {
@@ -37,10 +40,11 @@ void NativeLayers::run_layer() {
     return;
   }
   if (args_.keep_anchor) {
-    const kernels::ConstMatrix stream = pass_->hidden_state();
-    for (int64_t row = 0; row < stream.rows; ++row) {
-      std::copy_n(stream.row<float>(row), stream.columns, anchors_.data() + (done_tokens_ + row) * stream.columns);
-    }
+    const kernels::ConstMatrix stream = pass_->hidden_state_on_device();
+    kernels::Matrix to = anchors_;
+    to.data = anchors_.row<float>(done_tokens_);
+    to.rows = stream.rows;
+    kernels::copy(stream, to);
   }
   pass_->run_keys_values_only();
   done_tokens_ += pass_->rows();
@@ -49,8 +53,10 @@ void NativeLayers::run_layer() {
 
 kernels::ConstMatrix NativeLayers::anchor(int64_t first_token, int64_t count) const {
   SCD_CHECK(args_.keep_anchor && first_token >= 0 && first_token + count <= done_tokens_, "tokens that are done");
-  const int64_t hidden = args_.model.config().hidden;
-  return kernels::matrix(anchors_.data() + first_token * hidden, count, hidden);
+  kernels::ConstMatrix rows = anchors_;
+  rows.data = anchors_.row<float>(first_token);
+  rows.rows = count;
+  return rows;
 }
 
 }  // namespace scd

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/model/forward.h"
+#include "kernels/grow_buffer.h"
 
 namespace scd {
 
@@ -39,7 +40,8 @@ class NativeLayers {
     while (running()) run_layer();
   }
 
-  // The residual stream before the last layer of tokens that are done, [count, hidden] F32; with keep_anchor.
+  // The residual stream before the last layer of tokens that are done, [count, hidden] F32 on the
+  // model's device; with keep_anchor.
   kernels::ConstMatrix anchor(int64_t first_token, int64_t count) const;
 
  private:
@@ -47,7 +49,8 @@ class NativeLayers {
 
   const Args args_;
   int64_t done_tokens_;
-  std::vector<float> anchors_;  // [tokens.size(), hidden]; zero before first_token
+  kernels::GrowBuffer anchors_memory_;
+  kernels::Matrix anchors_;  // [tokens.size(), hidden] on the model's device, undefined before first_token
   std::unique_ptr<ForwardPass> pass_;
 };
 

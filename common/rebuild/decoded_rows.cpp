@@ -14,9 +14,10 @@ kernels::ConstMatrix columns_of(kernels::ConstMatrix rows, int64_t first, int64_
 
 }  // namespace
 
-kernels::ConstMatrix decoded_rows(const std::vector<float>& values, int64_t tokens, int64_t skipped) {
-  const int64_t width = std::ssize(values) / tokens;
-  return kernels::matrix(values.data() + skipped * width, tokens - skipped, width);
+kernels::ConstMatrix decoded_rows(kernels::ConstMatrix rows, int64_t skipped) {
+  rows.data = rows.row<float>(skipped);
+  rows.rows -= skipped;
+  return rows;
 }
 
 void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place, const DecodedLayer& decoded) {
@@ -25,11 +26,11 @@ void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place
   const int64_t first = place.first_position + place.skipped;
   if (decoded.kind == DecodedKind::kAttentionInput) {
     project_keys_values(model, cache, place.first_layer, {&place.pages, first, {}},
-                        decoded_rows(decoded.hidden, decoded.tokens, place.skipped));
+                        decoded_rows(decoded.hidden_rows(), place.skipped));
     return;
   }
-  const kernels::ConstMatrix keys = decoded_rows(decoded.keys, decoded.tokens, place.skipped);
-  const kernels::ConstMatrix values = decoded_rows(decoded.values, decoded.tokens, place.skipped);
+  const kernels::ConstMatrix keys = decoded_rows(decoded.key_rows(), place.skipped);
+  const kernels::ConstMatrix values = decoded_rows(decoded.value_rows(), place.skipped);
   const kernels::SequenceRows rows{place.pages.page_ids(), 0, keys.rows, first};
   const int64_t width = cache.shape().kv_width();
   for (int64_t column = 0; column < keys.columns; column += width) {

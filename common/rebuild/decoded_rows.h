@@ -18,7 +18,7 @@ struct DecodedPlace {
 // Keys and values as they are, or from an attention input with the model's own weights. Not for residual streams.
 void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place, const DecodedLayer& decoded);
 
-// Rows [skipped, tokens) of a decoded matrix that has `tokens` rows.
-kernels::ConstMatrix decoded_rows(const std::vector<float>& values, int64_t tokens, int64_t skipped);
+// Rows from `skipped` on.
+kernels::ConstMatrix decoded_rows(kernels::ConstMatrix rows, int64_t skipped);
 
 }  // namespace scd

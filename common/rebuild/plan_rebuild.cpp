@@ -37,6 +37,14 @@ const NativeLayers& PlanRebuild::run_before(size_t unit) const {
   return *args_.exact_layers;
 }
 
+// Decoders that work on the CPU read there.
+kernels::ConstMatrix PlanRebuild::anchor_for_decoder(const kernels::ConstMatrix& anchor) {
+  if (anchor.device == kernels::Device::kCpu || args_.decoder.device() == anchor.device) return anchor;
+  const kernels::Matrix here = anchor_memory_.matrix(anchor.rows, anchor.columns);
+  kernels::copy(anchor, here);
+  return here;
+}
+
 bool PlanRebuild::applicable(int32_t first_layer, int64_t first_position, int64_t tokens) const {
   const size_t unit = args_.plan.unit_at(first_layer);
   if (running() || unit == spans_.size()) return !running();
@@ -51,14 +59,15 @@ Result<Done> PlanRebuild::apply(int32_t first_layer, int64_t first_position, int
                                 std::span<const std::byte> payload) {
   PayloadPlace place{first_layer, first_position, tokens};
   const size_t unit = args_.plan.unit_at(first_layer);
-  if (unit < spans_.size() && needs_anchor(unit)) place.anchor = run_before(unit).anchor(first_position, tokens);
+  if (unit < spans_.size() && needs_anchor(unit))
+    place.anchor = anchor_for_decoder(run_before(unit).anchor(first_position, tokens));
   if (auto decoded = args_.decoder.decode(place, payload, decoded_); !decoded) return decoded;
   const int64_t skipped = std::min(std::max<int64_t>(args_.exact_tokens - first_position, 0), tokens);
   if (decoded_.kind != DecodedKind::kResidual) {
     write_decoded(args_.model, args_.cache, {args_.pages, first_layer, first_position, skipped}, decoded_);
   } else if (skipped < tokens) {
     running_ = spans_.at(unit).get();
-    running_->begin(decoded_rows(decoded_.hidden, tokens, skipped));
+    running_->begin(decoded_rows(decoded_.hidden_rows(), skipped));
   }
   return Done{};
 }

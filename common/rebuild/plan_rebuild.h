@@ -41,11 +41,13 @@ class PlanRebuild {
  private:
   const NativeLayers& run_before(size_t unit) const;
   bool needs_anchor(size_t unit) const;
+  kernels::ConstMatrix anchor_for_decoder(const kernels::ConstMatrix& anchor);
 
   const Args args_;
   std::vector<std::unique_ptr<NativeLayers>> spans_;  // by unit; null for keys and values
   NativeLayers* running_ = nullptr;
   DecodedLayer decoded_;  // reused storage
+  kernels::GrowBuffer anchor_memory_;
 };
 
 }  // namespace scd

@@ -80,8 +80,8 @@ Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdent
   if (!faithful) return faithful.failure();
   try {
     const ArtifactDecoder* artifact = consumer.artifact ? &*consumer.artifact : nullptr;
-    return std::shared_ptr<const Decoder>(
-        make_decoder(codec, codec_model_of(producer), consumer.model, needs_artifact(codec) ? artifact : nullptr));
+    return std::shared_ptr<const Decoder>(make_decoder(codec, codec_model_of(producer), consumer.model,
+                                                       needs_artifact(codec) ? artifact : nullptr, consumer.device));
   } catch (const Error& error) {
     return error.failure();
   } catch (const std::exception& error) {

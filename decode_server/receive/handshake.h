@@ -21,7 +21,8 @@ struct ConsumerIdentity {
   ModelFingerprint fingerprint;
   CodecModel model;
   std::string precision;                    // of the KV cache: "bf16" or "fp32"
-  std::optional<ArtifactDecoder> artifact;  // with codec scd
+  std::optional<ArtifactDecoder> artifact;  // with a calibrated codec
+  kernels::Device device = kernels::Device::kCpu;
 };
 
 // FAILED_PRECONDITION names both, unless producer and consumer are one model: the producer's bits are then the

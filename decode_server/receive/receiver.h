@@ -135,6 +135,7 @@ class Receiver : public TransferStage {
   void begin_try(Transfer& transfer);
   void shake_hands(Transfer& transfer);
   void choose_codec(Transfer& transfer);
+  Result<std::shared_ptr<const Decoder>> decoder_for(const Transfer& transfer);
   void lease_slots(Transfer& transfer);
   void open_stream(Transfer& transfer);
   v1::PrefillCommand start_command(const Transfer& transfer) const;
@@ -148,6 +149,7 @@ class Receiver : public TransferStage {
 
   const Args args_;
   EndpointPool endpoints_;
+  std::map<std::string, std::shared_ptr<const Decoder>> decoders_;  // their maps are large; by what they depend on
   BoundedQueue<Event> inbox_;
   std::map<uint64_t, Transfer> transfers_;
   std::deque<uint64_t> waiting_;  // requests without staging slots, in order of arrival

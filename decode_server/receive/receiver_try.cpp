@@ -75,11 +75,29 @@ void Receiver::shake_hands(Transfer& transfer) {
   if (transfer.info == nullptr) return ask_info(*transfer.endpoint, transfer.key());
   choose_codec(transfer);
   if (!transfer.decision.codec) return fail_try(transfer, check_same_model(args_.consumer, *transfer.info).failure());
-  const bool exact = transfer.job->request.mode == TransferMode::kExact;
-  auto decoder = make_transfer_decoder(args_.consumer, transfer.codec().id, exact, *transfer.info);
+  auto decoder = decoder_for(transfer);
   if (!decoder) return fail_try(transfer, decoder.failure());
   transfer.decoder = std::move(decoder).value();
   lease_slots(transfer);
+}
+
+// One for all transfers of a codec from a model.
+Result<std::shared_ptr<const Decoder>> Receiver::decoder_for(const Transfer& transfer) {
+  constexpr size_t kMostDecoders = 16;
+  const v1::GetProducerInfoResponse& producer = *transfer.info;
+  const bool exact = transfer.job->request.mode == TransferMode::kExact;
+  std::string key = std::string(to_string(transfer.codec().id)) + (exact ? " exact " : " ") + producer.precision();
+  for (const uint32_t number : {producer.layers(), producer.kv_heads(), producer.head_dim(), producer.hidden_size()}) {
+    key += " " + std::to_string(number);
+  }
+  key += " " + producer.fingerprint().SerializeAsString();
+  const auto found = decoders_.find(key);
+  if (found != decoders_.end()) return found->second;
+  auto made = make_transfer_decoder(args_.consumer, transfer.codec().id, exact, producer);
+  if (!made) return made;
+  if (decoders_.size() >= kMostDecoders) decoders_.clear();
+  decoders_.emplace(std::move(key), made.value());
+  return made;
 }
 
 void Receiver::choose_codec(Transfer& transfer) {

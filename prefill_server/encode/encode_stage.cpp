@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/base/crc32c.h"
+#include "kernels/device.h"
 
 namespace scd {
 namespace {
@@ -31,11 +32,10 @@ void EncodeStage::begin_batch(const Job& job, const TokenRange& tokens) {
 }
 
 void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) {
-  DenseMatrix& kept = residuals_[residual.layer];
-  kept = DenseMatrix(residual.rows.rows, residual.rows.columns);
-  for (int64_t row = 0; row < kept.rows; ++row) {
-    std::copy_n(residual.rows.row<float>(row), kept.columns, kept.view().row<float>(row));
-  }
+  Residual& kept = residuals_[residual.layer];
+  kept.rows =
+      kept.memory.matrix(residual.rows.rows, residual.rows.columns, kernels::DType::kF32, job->encoder.device());
+  kernels::copy(residual.rows, kept.rows);
   encode_ready(job);
 }
 
@@ -79,13 +79,13 @@ void EncodeStage::encode_unit(const Job& job, size_t unit) {
 }
 
 // Layers side by side.
-void EncodeStage::read_keys_values(const UnitSource& source, const TokenRange& tokens) {
+void EncodeStage::read_keys_values(const UnitSource& source, const TokenRange& tokens, kernels::Device device) {
   const KvCache& cache = computed_->cache;
   const int64_t width = cache.shape().kv_width();
-  keys_ = DenseMatrix(tokens.count, width * source.layers);
-  values_ = DenseMatrix(tokens.count, width * source.layers);
-  const auto columns_of = [&](DenseMatrix& all, int32_t index) {
-    return kernels::Matrix{all.values.data() + index * width, all.rows, width, all.columns};
+  keys_ = keys_memory_.matrix(tokens.count, width * source.layers, kernels::DType::kF32, device);
+  values_ = values_memory_.matrix(tokens.count, width * source.layers, kernels::DType::kF32, device);
+  const auto columns_of = [&](const kernels::Matrix& all, int32_t index) {
+    return kernels::Matrix{all.row<float>(0) + index * width, all.rows, width, all.row_stride, all.dtype, all.device};
   };
   for (int32_t index = 0; index < source.layers; ++index) {
     kernels::read_kv(cache.layer(source.first_layer + index), {computed_->page_ids, 0, tokens.count, tokens.first},
@@ -94,8 +94,10 @@ void EncodeStage::read_keys_values(const UnitSource& source, const TokenRange& t
 }
 
 kernels::ConstMatrix EncodeStage::residual_rows(int32_t layer, const TokenRange& tokens) const {
-  const DenseMatrix& rows = residuals_.at(layer);
-  return kernels::matrix(rows.view().row<float>(tokens.first - batch_.first), tokens.count, rows.columns);
+  kernels::ConstMatrix rows = residuals_.at(layer).rows;
+  rows.data = rows.row<float>(tokens.first - batch_.first);
+  rows.rows = tokens.count;
+  return rows;
 }
 
 CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, size_t unit, const ChunkInWork& work) {
@@ -106,9 +108,9 @@ CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, size_t unit, const Chu
   if (coded.residual) {
     chunk.residual = residual_rows(source.first_layer, tokens);
   } else {
-    read_keys_values(source, tokens);
-    chunk.keys = std::as_const(keys_).view();
-    chunk.values = std::as_const(values_).view();
+    read_keys_values(source, tokens, job.encoder.device());
+    chunk.keys = keys_;
+    chunk.values = values_;
     if (computed_->attention_input.data != nullptr) {
       const kernels::ConstMatrix& input = computed_->attention_input;
       chunk.attention_input =

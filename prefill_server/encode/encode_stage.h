@@ -10,7 +10,7 @@
 #include <optional>
 #include <vector>
 
-#include "common/codec/dense_matrix.h"
+#include "kernels/grow_buffer.h"
 #include "prefill_server/computed_layer.h"
 #include "prefill_server/encode/code_cache.h"
 #include "prefill_server/job.h"
@@ -36,7 +36,7 @@ class EncodeStage {
   bool is_ready(const PrefillJob& job, size_t unit) const;
   void encode_unit(const Job& job, size_t unit);
   CodeUnit encode_chunk(const PrefillJob& job, size_t unit, const ChunkInWork& work);
-  void read_keys_values(const UnitSource& source, const TokenRange& tokens);
+  void read_keys_values(const UnitSource& source, const TokenRange& tokens, kernels::Device device);
   kernels::ConstMatrix residual_rows(int32_t layer, const TokenRange& tokens) const;
   void store(const PrefillJob& job, ChunkInWork& work);
 
@@ -45,9 +45,13 @@ class EncodeStage {
   TokenRange batch_;
   size_t next_unit_ = 0;
   std::optional<ComputedLayer> computed_;     // of the batch, the last
-  std::map<int32_t, DenseMatrix> residuals_;  // of the batch, before the layers the encoder needs them of
-  DenseMatrix keys_;                          // of the chunk being encoded
-  DenseMatrix values_;
+  struct Residual {
+    kernels::GrowBuffer memory;
+    kernels::Matrix rows;
+  };
+  std::map<int32_t, Residual> residuals_;  // of the batch, before the layers the encoder needs them of
+  kernels::GrowBuffer keys_memory_, values_memory_;
+  kernels::Matrix keys_, values_;  // of the chunk being encoded, where the encoder works
 };
 
 }  // namespace scd

@@ -151,7 +151,8 @@ void PrefillStage::run_batch(Work& work) {
   ForwardPass pass(args_.model, args_.cache, std::span(&chunk, 1));
   for (int32_t layer = 0; layer <= layers; ++layer) {
     if (job.ended()) break;  // the consumer's wish is heard between layers
-    if (job.encoder.needs_residual(layer)) args_.on_residual(work.job, {layer, {first, count}, pass.hidden_state()});
+    if (job.encoder.needs_residual(layer))
+      args_.on_residual(work.job, {layer, {first, count}, pass.hidden_state_on_device()});
     if (layer == layers) break;
     const bool keep = layer >= job.request.first_layer && job.encoder.needs_attention_input(layer);
     pass.keep_attention_input(keep);

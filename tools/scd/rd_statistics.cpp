@@ -11,6 +11,12 @@
 namespace scd {
 namespace {
 
+double mean_square(const float* row, int64_t count) {
+  double sum = 0;
+  for (int64_t c = 0; c < count; ++c) sum += double{row[c]} * row[c];
+  return sum / static_cast<double>(count);
+}
+
 DenseMatrix with_ones(const DenseMatrix& rows) {
   DenseMatrix ones(rows.rows, 1);
   std::ranges::fill(ones.values, 1.0f);
@@ -87,8 +93,7 @@ void RdStatistics::add_layer(int32_t layer, const KeysValues& rows, const DenseM
   blend(statistics.key_variance, mean_variance(rows.keys.view()));
   blend(statistics.value_variance, mean_variance(rows.values.view()));
   for (int64_t row = 0; row < residual.rows; ++row) {
-    statistics.residual_power +=
-        std::pow(double{root_mean_square(residual.view().row<float>(row), residual.columns)}, 2);
+    statistics.residual_power += mean_square(residual.view().row<float>(row), residual.columns);
   }
   statistics.tokens += rows.keys.rows;
 }

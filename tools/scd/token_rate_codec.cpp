@@ -94,7 +94,7 @@ class TokenRateDecoder final : public Decoder {
     DenseMatrix codes(header.value().first_rank, place.tokens);
     quantiser_.decode(unit, header.value().second_rank, rates_.classes(unit, place.first_position, place.tokens),
                       payload.subspan(kPayloadHeaderBytes), codes.view());
-    decoder_.decode_codes(place, codes, out);
+    decoder_.decode_codes(place, codes.view(), out);
     return Done{};
   }
 

@@ -8,6 +8,7 @@
 #include "common/codec/payload.h"
 #include "common/codec/rd/rd_state.h"
 #include "kernels/linear.h"
+#include "kernels/rms_norm.h"
 
 namespace scd {
 namespace {
@@ -86,7 +87,7 @@ std::string rd_plan_problem(const LayerPlan& plan, int32_t layers) {
                                   : plan_problem(plan, layers);
 }
 
-RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id)
+RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id, kernels::Device device)
     : producer_(producer),
       plan_(maps.plan),
       units_(std::move(maps.units)),
@@ -102,6 +103,13 @@ RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha25
                     map.columns == rd_source_width(producer_, plan_.units[i], sources_[i]) + anchor,
                 "encoder", plan_.units[i]);
   }
+  if (device == kernels::Device::kCuda) {
+    on_device_ = std::make_unique<const RdEncoderOnDevice>(producer_, units_, device);
+  }
+}
+
+kernels::Device RdEncoder::device() const {
+  return on_device_ != nullptr ? kernels::Device::kCuda : kernels::Device::kCpu;
 }
 
 Result<LayerPlan> RdEncoder::plan(int32_t exact_layers) const { return calibrated_plan(plan_, exact_layers, "rd"); }
@@ -125,11 +133,18 @@ void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer
   SCD_CHECK(caps.level >= 0 && caps.level < levels(), "a level of the artifact");
   const auto number = static_cast<int32_t>(index);
   const int64_t components = capped(quantiser_.components(number, caps.level), plan_.units[index], caps);
-  const DenseMatrix coded = codes(chunk, components);
+  DenseMatrix computed;
+  kernels::ConstMatrix coded;
+  if (on_device_ != nullptr) {
+    coded = on_device_->codes(index, plan_.units[index], plan_.anchor_of(index) >= 0, chunk, components);
+  } else {
+    computed = codes(chunk, components);
+    coded = std::as_const(computed).view();
+  }
   append_payload_header({PayloadKind::kRd, static_cast<uint16_t>(coded.columns), static_cast<uint16_t>(components),
                          static_cast<uint16_t>(caps.level)},
                         out);
-  quantiser_.encode(number, caps.level, coded.view(), out, caps.packed ? RdForm::kPacked : RdForm::kEntropy);
+  quantiser_.encode(number, caps.level, coded, out, caps.packed ? RdForm::kPacked : RdForm::kEntropy);
 }
 
 DenseMatrix RdEncoder::codes(const LayerChunk& chunk, int64_t components) const {
@@ -156,7 +171,8 @@ DenseMatrix RdEncoder::codes(const LayerChunk& chunk, int64_t components) const 
   return codes;
 }
 
-RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id)
+RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id,
+                     kernels::Device device)
     : consumer_(consumer),
       plan_(std::move(maps.plan)),
       units_(std::move(maps.units)),
@@ -175,6 +191,14 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
     require_map(maps_of.network.fits(maps_of.map.rows + (anchored ? consumer_.hidden : 0), width), "network",
                 plan_.units[i]);
   }
+  const bool networks = std::ranges::any_of(units_, [](const RdUnitDecoder& unit) { return !unit.network.empty(); });
+  if (device == kernels::Device::kCuda && !networks) {
+    on_device_ = std::make_unique<const RdDecoderOnDevice>(consumer_, units_, device);
+  }
+}
+
+kernels::Device RdDecoder::device() const {
+  return on_device_ != nullptr ? kernels::Device::kCuda : kernels::Device::kCpu;
 }
 
 Result<LayerPlan> RdDecoder::plan(int32_t exact_layers) const { return calibrated_plan(plan_, exact_layers, "rd"); }
@@ -201,21 +225,26 @@ Result<Done> RdDecoder::decode(const PayloadPlace& place, std::span<const std::b
     return payload_failure(place, std::to_string(header.first_rank) + " components at level " + std::to_string(level) +
                                       " are not what was calibrated");
   }
-  DenseMatrix codes(header.first_rank, place.tokens);
-  const std::string problem = quantiser_.decode(number, level, payload.subspan(kPayloadHeaderBytes), codes.view());
+  thread_local kernels::HostStaging staging;
+  DenseMatrix on_host;
+  if (on_device_ == nullptr) on_host = DenseMatrix(header.first_rank, place.tokens);
+  const kernels::Matrix codes =
+      on_device_ != nullptr ? staging.matrix(header.first_rank, place.tokens) : on_host.view();
+  const std::string problem = quantiser_.decode(number, level, payload.subspan(kPayloadHeaderBytes), codes);
   if (!problem.empty()) return payload_failure(place, problem);
   decode_codes(place, codes, out);
   return Done{};
 }
 
-void RdDecoder::decode_codes(const PayloadPlace& place, const DenseMatrix& codes, DecodedLayer& out) const {
+void RdDecoder::decode_codes(const PayloadPlace& place, kernels::ConstMatrix codes, DecodedLayer& out) const {
   const size_t index = plan_.unit_at(place.layer);
   SCD_CHECK(index < units_.size(), "a unit begins at the layer");
   const bool anchored = plan_.anchor_of(index) >= 0;
   SCD_CHECK(!anchored || (place.anchor.rows == place.tokens && place.anchor.columns == consumer_.hidden),
             "the anchor's rows came with the payload");
+  if (on_device_ != nullptr) return on_device_->decode(index, plan_.units[index], place, codes, out);
   const DenseMatrix anchor = anchored ? normalised_rows(place.anchor) : DenseMatrix(place.tokens, 0);
-  split(plan_.units[index], reconstruct(units_[index], codes.view(), anchor.view()), place, out);
+  split(plan_.units[index], reconstruct(units_[index], codes, anchor.view()), place, out);
 }
 
 void RdDecoder::split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place,
@@ -226,11 +255,8 @@ void RdDecoder::split(const CodedUnit& unit, const DenseMatrix& state, const Pay
     out.kind = DecodedKind::kResidual;
     out.keys.clear();
     out.values.clear();
-    out.hidden = state.values;
-    for (int64_t row = 0; row < place.tokens; ++row) {
-      const float scale = root_mean_square(place.anchor.row<float>(row), place.anchor.columns);
-      for (int64_t c = 0; c < state.columns; ++c) out.hidden[static_cast<size_t>(row * state.columns + c)] *= scale;
-    }
+    out.hidden.resize(state.values.size());
+    kernels::multiply_by_rms(state.view(), place.anchor, kernels::matrix(out.hidden.data(), state.rows, state.columns));
     return;
   }
   out.kind = DecodedKind::kKeysValues;

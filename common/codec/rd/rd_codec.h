@@ -2,12 +2,14 @@
 // the symbols of component after component, entropy-coded: fewer components are what a coarser level or a cap leaves.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "common/codec/codec.h"
 #include "common/codec/codec_model.h"
 #include "common/codec/rd/rd_maps.h"
+#include "common/codec/rd/rd_on_device.h"
 #include "common/codec/rd/rd_quantiser.h"
 
 namespace scd {
@@ -18,17 +20,20 @@ std::string rd_plan_problem(const LayerPlan& plan, int32_t layers);
 class RdEncoder final : public Encoder {
  public:
   // Throws Error kFailedPrecondition when maps, plan, quantiser and model do not fit each other.
-  RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id);
+  // On a GPU the linear maps run there (rd_on_device.h).
+  RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id,
+            kernels::Device device = kernels::Device::kCpu);
 
   const Sha256Digest& id() const override { return id_; }
   Result<LayerPlan> plan(int32_t exact_layers) const override;
   UnitSource source(const LayerPlan& plan, size_t unit) const override;
   bool needs_residual(int32_t layer) const override;
+  kernels::Device device() const override;
   int32_t levels() const override { return quantiser_.levels(); }
   // Codes at caps.level, in the form of caps.packed. caps.key + caps.value, where both are set, is the most components
   // of a layer; caps.hidden of a residual stream.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
-  // What encode() quantises: the first `components` codes of the unit, [components, tokens].
+  // What encode() quantises: the first `components` codes of the unit, [components, tokens]. Computed on the CPU.
   DenseMatrix codes(const LayerChunk& chunk, int64_t components) const;
 
  private:
@@ -38,21 +43,25 @@ class RdEncoder final : public Encoder {
   std::vector<RdUnitEncoder> units_;
   RdQuantiser quantiser_;
   Sha256Digest id_;
+  std::unique_ptr<const RdEncoderOnDevice> on_device_;  // null on the CPU
 };
 
 class RdDecoder final : public Decoder {
  public:
   // Reads payloads of every level. Throws Error kFailedPrecondition when maps, plan, quantiser and model do not fit.
-  RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id);
+  // On a GPU the linear maps run there, unless a unit has a network.
+  RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id,
+            kernels::Device device = kernels::Device::kCpu);
 
   const Sha256Digest& encoder_id() const override { return encoder_id_; }
   Result<LayerPlan> plan(int32_t exact_layers) const override;
   std::optional<int32_t> calibrated_exact_layers() const override { return plan_.exact_layers; }
+  kernels::Device device() const override;
   bool needs_anchor(int32_t layer) const override;
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
   size_t max_payload_bytes(int64_t tokens) const override;
   // What decode() makes of the codes it has read, [components, tokens]; no more components than were calibrated.
-  void decode_codes(const PayloadPlace& place, const DenseMatrix& codes, DecodedLayer& out) const;
+  void decode_codes(const PayloadPlace& place, kernels::ConstMatrix codes, DecodedLayer& out) const;
 
  private:
   void split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place, DecodedLayer& out) const;
@@ -62,6 +71,7 @@ class RdDecoder final : public Decoder {
   std::vector<RdUnitDecoder> units_;
   RdQuantiser quantiser_;
   Sha256Digest encoder_id_;
+  std::unique_ptr<const RdDecoderOnDevice> on_device_;  // null on the CPU
 };
 
 }  // namespace scd

@@ -1,26 +1,11 @@
 #include "common/codec/rd/rd_state.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/linear.h"
+#include "kernels/rms_norm.h"
 
 namespace scd {
-namespace {
-
-DenseMatrix divided_rows(kernels::ConstMatrix rows, kernels::ConstMatrix by_norm_of) {
-  DenseMatrix divided(rows.rows, rows.columns);
-  for (int64_t r = 0; r < rows.rows; ++r) {
-    const float scale = 1.0f / root_mean_square(by_norm_of.row<float>(r), by_norm_of.columns);
-    const auto* source = rows.row<float>(r);
-    float* target = divided.view().row<float>(r);
-    for (int64_t c = 0; c < rows.columns; ++c) target[c] = source[c] * scale;
-  }
-  return divided;
-}
-
-}  // namespace
-
 int64_t rd_state_width(const CodecModel& consumer, const CodedUnit& unit) {
   return unit.residual ? consumer.hidden : 2 * consumer.kv_width() * unit.layers;
 }
@@ -43,17 +28,12 @@ DenseMatrix reconstruct(const RdUnitDecoder& unit, kernels::ConstMatrix codes, k
   return state;
 }
 
-// In double and in order, so that every machine gets the same.
-float root_mean_square(const float* row, int64_t count) {
-  double sum = 0;
-  for (int64_t c = 0; c < count; ++c) sum += double{row[c]} * row[c];
-  return static_cast<float>(std::sqrt(sum / static_cast<double>(count) + 1e-12));
-}
-
-DenseMatrix normalised_rows(kernels::ConstMatrix rows) { return divided_rows(rows, rows); }
+DenseMatrix normalised_rows(kernels::ConstMatrix rows) { return rd_residual(rows, rows); }
 
 DenseMatrix rd_residual(kernels::ConstMatrix residual, kernels::ConstMatrix anchor) {
-  return divided_rows(residual, anchor);
+  DenseMatrix divided(residual.rows, residual.columns);
+  kernels::divide_by_rms(residual, anchor, divided.view());
+  return divided;
 }
 
 }  // namespace scd

@@ -22,6 +22,5 @@ DenseMatrix rd_residual(kernels::ConstMatrix residual, kernels::ConstMatrix anch
 
 // Each row divided by its root mean square.
 DenseMatrix normalised_rows(kernels::ConstMatrix rows);
-float root_mean_square(const float* row, int64_t count);
 
 }  // namespace scd

@@ -13,15 +13,14 @@
 #include "kernels/device.h"
 #include "kernels/matrix.h"
 
-namespace scd {
+namespace scd::kernels {
 
 // Contents are undefined after each call. Cache-line aligned; large ones on huge pages where the system gives them.
 class GrowBuffer {
  public:
-  kernels::Matrix matrix(int64_t rows, int64_t columns, kernels::DType dtype = kernels::DType::kF32,
-                         kernels::Device device = kernels::Device::kCpu) {
-    const size_t bytes = static_cast<size_t>(rows * columns) * kernels::size_of(dtype);
-    std::byte* memory = device == kernels::Device::kCpu ? reserve(bytes) : reserve_on(device, bytes);
+  Matrix matrix(int64_t rows, int64_t columns, DType dtype = DType::kF32, Device device = Device::kCpu) {
+    const size_t bytes = static_cast<size_t>(rows * columns) * size_of(dtype);
+    std::byte* memory = device == Device::kCpu ? reserve(bytes) : reserve_on(device, bytes);
     return {memory, rows, columns, columns, dtype, device};
   }
 
@@ -44,17 +43,17 @@ class GrowBuffer {
     return memory_.get();
   }
 
-  std::byte* reserve_on(kernels::Device device, size_t bytes) {
+  std::byte* reserve_on(Device device, size_t bytes) {
     if (bytes > on_device_.size()) {
-      on_device_ = kernels::DeviceBuffer();
-      on_device_ = kernels::DeviceBuffer(device, bytes);
+      on_device_ = DeviceBuffer();
+      on_device_ = DeviceBuffer(device, bytes);
     }
     return on_device_.data();
   }
 
-  kernels::DeviceBuffer on_device_;
+  DeviceBuffer on_device_;
   std::unique_ptr<std::byte[], void (*)(void*)> memory_{nullptr, std::free};
   size_t capacity_ = 0;
 };
 
-}  // namespace scd
+}  // namespace scd::kernels

@@ -1,0 +1,125 @@
+// The linear maps of `rd` on a GPU against those on the CPU.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "common/codec/key_rotation.h"
+#include "common/codec/rd/rd_on_device.h"
+#include "common/codec/rd/rd_state.h"
+#include "kernels/rms_norm.h"
+#include "tests/support/gpu.h"
+#include "tests/unit/codec/codec_samples.h"
+
+namespace scd {
+namespace {
+
+using testing::random_matrix;
+using testing::SampleChunk;
+using testing::small_model;
+
+constexpr int64_t kTokens = 37, kFirst = 32;
+constexpr int64_t kComponents = 21;
+constexpr auto kCuda = kernels::Device::kCuda;
+
+// Products' inputs are rounded to 10 bits of mantissa: so much of the sum of absolute products, about.
+constexpr double kRounding = 2e-3;
+constexpr double kRoundingOfDecoder = 1.6e-2;  // 7 bits
+
+struct Case {
+  CodedUnit unit;
+  bool anchored;
+};
+// Keys and values with and without an anchor, and a residual stream.
+const Case kCases[] = {{{1, 2}, false}, {{1, 2}, true}, {{1, 1, true}, true}};
+
+class RdOnDevice : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override { SCD_SKIP_WITHOUT_GPU(); }
+  int64_t width() const { return unit().residual ? model_.hidden : 2 * model_.kv_width() * unit().layers; }
+  int64_t anchor() const { return GetParam().anchored ? model_.hidden : 0; }
+  const CodedUnit& unit() const { return GetParam().unit; }
+
+  // x as the CPU has it.
+  DenseMatrix source() const {
+    const LayerChunk& chunk = sample_.chunk;
+    DenseMatrix x =
+        unit().residual
+            ? rd_residual(chunk.residual, chunk.anchor)
+            : side_by_side(unrotated_copy(chunk.keys, model_.head_dim, kFirst, model_.rope).view(), chunk.values);
+    return anchor() > 0 ? side_by_side(x.view(), normalised_rows(chunk.anchor).view()) : x;
+  }
+
+  CodecModel model_ = small_model();
+  SampleChunk sample_{model_, 1, kFirst, kTokens, 7, GetParam().unit.layers};
+};
+
+TEST_P(RdOnDevice, CodesAreThoseOfTheCpuToRounding) {
+  const RdUnitEncoder maps{random_matrix(kComponents, width() + anchor(), 3), random_matrix(1, kComponents, 4).values};
+  const RdEncoderOnDevice encoder(model_, {maps}, kCuda);
+  const DenseMatrix x = source();
+  for (const int64_t components : {kComponents, int64_t{5}, int64_t{1}, int64_t{0}}) {
+    const kernels::ConstMatrix codes = encoder.codes(0, unit(), GetParam().anchored, sample_.chunk, components);
+    ASSERT_EQ(codes.rows, components);
+    ASSERT_EQ(codes.columns, kTokens);
+    for (int64_t c = 0; c < components; ++c) {
+      for (int64_t t = 0; t < kTokens; ++t) {
+        double sum = maps.offset[static_cast<size_t>(c)], scale = 1.0;
+        for (int64_t i = 0; i < x.columns; ++i) {
+          sum += double{maps.map.at(c, i)} * x.at(t, i);
+          scale += std::abs(double{maps.map.at(c, i)} * x.at(t, i));
+        }
+        ASSERT_NEAR(codes.row<float>(c)[t], sum, kRounding * scale) << c << " " << t;
+      }
+    }
+  }
+}
+
+TEST_P(RdOnDevice, WhatItRebuildsIsThatOfTheCpuToRounding) {
+  RdUnitDecoder maps{random_matrix(kComponents, width(), 5), random_matrix(anchor(), width(), 6),
+                     random_matrix(1, width(), 8).values};
+  if (anchor() == 0) maps.anchor_map = {};
+  const RdDecoderOnDevice decoder(model_, {maps}, kCuda);
+  DecodedLayer out;
+  for (const int64_t components : {kComponents, int64_t{3}, int64_t{0}}) {
+    const DenseMatrix codes = random_matrix(components, kTokens, 9);
+    const PayloadPlace place{1, kFirst, kTokens, sample_.chunk.anchor};
+    decoder.decode(0, unit(), place, codes.view(), out);
+    const DenseMatrix h = anchor() > 0 ? normalised_rows(sample_.chunk.anchor) : DenseMatrix(kTokens, 0);
+    DenseMatrix state = reconstruct(maps, codes.view(), h.view());
+    const double allowed = kRoundingOfDecoder * static_cast<double>(kComponents + anchor());
+    const auto brought = [](const kernels::ConstMatrix& there) {
+      DenseMatrix here(there.rows, there.columns);
+      kernels::copy(there, here.view());
+      return here;
+    };
+    const auto expect_near = [&](const DenseMatrix& found, const DenseMatrix& expected) {
+      ASSERT_EQ(found.values.size(), expected.values.size());
+      for (size_t i = 0; i < found.values.size(); ++i) ASSERT_NEAR(found.values[i], expected.values[i], allowed) << i;
+    };
+    if (unit().residual) {
+      ASSERT_EQ(out.kind, DecodedKind::kResidual);
+      DenseMatrix expected(kTokens, width());
+      kernels::multiply_by_rms(state.view(), sample_.chunk.anchor, expected.view());
+      expect_near(brought(out.hidden_rows()), expected);
+      continue;
+    }
+    ASSERT_EQ(out.kind, DecodedKind::kKeysValues);
+    DenseMatrix keys(kTokens, width() / 2), values(kTokens, width() / 2);
+    for (int64_t t = 0; t < kTokens; ++t) {
+      for (int64_t i = 0; i < width() / 2; ++i) {
+        keys.at(t, i) = state.at(t, i);
+        values.at(t, i) = state.at(t, width() / 2 + i);
+      }
+    }
+    rotate_chunk(keys.view(), model_.head_dim, kFirst, model_.rope, kernels::RopeDirection::kRotate);
+    expect_near(brought(out.key_rows()), keys);
+    expect_near(brought(out.value_rows()), values);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Units, RdOnDevice, ::testing::ValuesIn(kCases), [](const auto& param) {
+  return param.param.unit.residual ? "Residual" : param.param.anchored ? "Anchored" : "KeysValues";
+});
+
+}  // namespace
+}  // namespace scd
