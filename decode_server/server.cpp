@@ -70,9 +70,14 @@ CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& ident
   return measure_coders(identity.model, identity.model.layers - computed_here, artifact_of(identity));
 }
 
+int32_t pages_of(const KvCacheOptions& options, const Model& model) {
+  if (model.device() == kernels::Device::kCpu || options.gpu_memory_fraction == 0) return options.pages;
+  return gpu_pages(model.config().kv_shape(model.precision()), options.gpu_memory_fraction, model.weight_bytes());
+}
+
 ValidationContext context_of(const DecodeConfig& config, const Model& model, const Tokenizer& tokenizer,
-                             const ConsumerIdentity& identity, const CodecPolicy& codecs) {
-  ValidationContext context{config, model.config(), tokenizer, name_of(config.model)};
+                             const ConsumerIdentity& identity, const CodecPolicy& codecs, int32_t kv_pages) {
+  ValidationContext context{config, model.config(), tokenizer, name_of(config.model), kv_pages};
   if (!identity.artifact) return context;
   const CodecId codec = identity.artifact->codec;
   const auto configured = configured_codec(config.codec);
@@ -113,8 +118,8 @@ struct DecodeServer::Parts {
   const Tokenizer tokenizer;
   const ConsumerIdentity identity;
   CodecPolicy codecs;
-  const ValidationContext validation;
   KvCache cache;
+  const ValidationContext validation;
   std::unique_ptr<Transport> transport;
 
   // The compute thread learns of room it made; admission is built after it.
@@ -135,8 +140,8 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       identity(identify(config, model)),
       codecs(config.codec, artifact_of(identity), coder_costs(config, identity)),
-      validation(context_of(config, model, tokenizer, identity, codecs)),
-      cache(model.config().kv_shape(model.precision()), config.kv_cache.pages, model.device()),
+      cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
+      validation(context_of(config, model, tokenizer, identity, codecs, cache.pool().pages())),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
       compute({config, model, cache, tokenizer, release, codecs}),
       receiver({config, identity, *transport, compute, codecs}),
@@ -158,7 +163,7 @@ DecodeServer::Parts::~Parts() {
 ServerFacts DecodeServer::Parts::facts() const {
   return {.fingerprint = identity.fingerprint,
           .precision = identity.precision,
-          .kv_pages = config.kv_cache.pages,
+          .kv_pages = cache.pool().pages(),
           .counters = [this] { return counters(); },
           .endpoints = [this] { return endpoints(); },
           .codec = [this] { return codecs.present(); }};

@@ -28,6 +28,7 @@ const CudaDevice& cuda_device() {
   static const CudaDevice none{.reason = "this build has no CUDA (configure with -DSCD_CUDA=ON where nvcc is)"};
   return none;
 }
+DeviceMemory cuda_memory() { throw std::runtime_error("device cuda: " + cuda_device().reason); }
 void use_cuda_device(int) { throw std::runtime_error("device cuda: " + cuda_device().reason); }
 #endif
 

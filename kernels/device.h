@@ -35,6 +35,13 @@ void use_cuda_device(int ordinal);
 // Waits for everything that this thread queued.
 void synchronize(Device device);
 
+struct DeviceMemory {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+};
+// Of the GPU, as all processes leave it.
+DeviceMemory cuda_memory();
+
 // Contents are undefined. Throws std::runtime_error with the sizes when the device's memory does not suffice.
 class DeviceBuffer {
  public:

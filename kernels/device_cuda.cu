@@ -55,6 +55,13 @@ void use_cuda_device(int ordinal) {
   cuda::stream();
 }
 
+DeviceMemory cuda_memory() {
+  cuda::stream();
+  DeviceMemory memory;
+  cuda::check(cudaMemGetInfo(&memory.free_bytes, &memory.total_bytes), "cudaMemGetInfo");
+  return memory;
+}
+
 namespace cuda {
 
 void check(cudaError_t result, const char* what) {

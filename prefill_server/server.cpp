@@ -97,6 +97,11 @@ const PrefillConfig& checked(const PrefillConfig& config) {
   return config;
 }
 
+int32_t pages_of(const KvCacheOptions& options, const Model& model) {
+  if (model.device() == kernels::Device::kCpu || options.gpu_memory_fraction == 0) return options.pages;
+  return gpu_pages(model.config().kv_shape(model.precision()), options.gpu_memory_fraction, model.weight_bytes());
+}
+
 }  // namespace
 
 // In the order they are built; taken down in ~PrefillServer().
@@ -104,7 +109,7 @@ struct PrefillServer::Parts {
   Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
       : config(checked(settings)),
         model(load_model(config.model, open_device(config.device))),
-        kv_cache(model.config().kv_shape(model.precision()), config.kv_cache.pages, model.device()),
+        kv_cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
         transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
         producer(make_producer(config, model, *transport)),
         pipeline({config, producer, model, kv_cache, *transport}),
@@ -123,6 +128,10 @@ struct PrefillServer::Parts {
 
 PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transport> transport)
     : parts_(std::make_unique<Parts>(config, std::move(transport))) {
+  log_info("memory", {{"device", config.device},
+                      {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
+                      {"kv_cache_pages", parts_->kv_cache.pool().pages()},
+                      {"kv_cache_mib", static_cast<int64_t>(parts_->kv_cache.bytes() >> 20)}});
   log_info("data_plane", {{"address", parts_->producer.data_plane}, {"uses", parts_->transport->description()}});
   parts_->pipeline.warm();
   parts_->rpc.set_serving(true);

@@ -58,7 +58,8 @@ struct CodecOptions {
 };
 
 struct KvCacheOptions {
-  int32_t pages = 4096;  // of 16 tokens each
+  int32_t pages = 4096;               // of 16 tokens each
+  double gpu_memory_fraction = 0.45;  // 0: pages count on a GPU too
 };
 
 void describe(ConfigVisitor& at, ModelOptions& model);

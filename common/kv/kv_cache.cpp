@@ -1,10 +1,32 @@
 #include "common/kv/kv_cache.h"
 
+#include <algorithm>
 #include <new>
 #include <stdexcept>
 #include <string>
 
 namespace scd {
+
+int32_t gpu_pages(const KvShape& shape, double memory_fraction, size_t held_bytes) {
+  constexpr double kScratch = 1024.0 * 1024 * 1024;
+  constexpr double kFewest = 8;
+  constexpr double kMost = 1 << 24;
+  const kernels::DeviceMemory memory = kernels::cuda_memory();
+  const double page = 2.0 * shape.layers * static_cast<double>(shape.kv_width()) * kPageTokens *
+                      static_cast<double>(kernels::size_of(shape.dtype));
+  const double share = memory_fraction * static_cast<double>(memory.total_bytes) - static_cast<double>(held_bytes);
+  const double room = std::min(share, static_cast<double>(memory.free_bytes)) - kScratch;
+  if (room < kFewest * page) {
+    const auto mib = [](double bytes) { return std::to_string(static_cast<int64_t>(bytes) >> 20) + " MiB"; };
+    throw Error(ErrorCode::kResourceExhausted,
+                "KV cache: " + mib(static_cast<double>(held_bytes)) + " of weights and " + mib(kScratch) +
+                    " for scratch leave no room for pages in kv_cache.gpu_memory_fraction " +
+                    std::to_string(memory_fraction) + " of the GPU's " + mib(static_cast<double>(memory.total_bytes)) +
+                    ", of which " + mib(static_cast<double>(memory.free_bytes)) +
+                    " are free; raise it, or use a larger GPU");
+  }
+  return static_cast<int32_t>(std::min(room / page, kMost));
+}
 
 KvCache::KvCache(KvShape shape, int32_t pages, kernels::Device device) : shape_(shape), pool_(pages, kPageTokens) {
   SCD_CHECK(shape.layers > 0 && shape.kv_heads > 0 && shape.head_dim > 0, "a KV cache has a shape");

@@ -23,6 +23,10 @@ struct KvShape {
 
 inline constexpr int32_t kPageTokens = 16;
 
+// Pages that fit on the GPU so that `held_bytes` (the weights), the pages and room for scratch take this share of its
+// memory, or what is free of it. RESOURCE_EXHAUSTED with the numbers where that is not even a few pages.
+int32_t gpu_pages(const KvShape& shape, double memory_fraction, size_t held_bytes);
+
 class KvCache {
  public:
   KvCache(KvShape shape, int32_t pages, kernels::Device device = kernels::Device::kCpu);

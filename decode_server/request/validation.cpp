@@ -286,7 +286,7 @@ Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequ
     return wrong(request.has_text() ? "text" : "token_ids", too_long(tokens, context_length));
   }
   checked.stop.max_tokens = static_cast<int32_t>(std::min<int64_t>(checked.stop.max_tokens, context_length - tokens));
-  const int64_t capacity = int64_t{context.config.kv_cache.pages} * kPageTokens;
+  const int64_t capacity = int64_t{context.kv_pages} * kPageTokens;
   if (tokens + checked.stop.max_tokens > capacity) {
     return Failure{ErrorCode::kResourceExhausted,
                    "prompt and max_tokens need " + std::to_string(tokens + checked.stop.max_tokens) +

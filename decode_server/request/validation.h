@@ -19,6 +19,7 @@ struct ValidationContext {
   const ModelConfig& model;
   const Tokenizer& tokenizer;
   std::string model_name;
+  int32_t kv_pages = 0;                     // of the cache
   std::optional<CodecId> artifact_codec{};  // of codec.artifact; nothing without one
   int32_t levels = 1;                       // of it
   int32_t level = 0;                        // where a request names none

@@ -31,6 +31,7 @@ class CodecChoiceTest : public RdPairTest {
 };
 
 TEST_F(CodecChoiceTest, one_model_over_a_slow_link_sends_its_bits_lossless) {
+  SCD_SKIP_ON_GPU();
   start_rd_prefill(kSlowGbps);
   start_decode(automatic);
   EXPECT_EQ(server_info().codec().codec(), v1::CODEC_RAW);

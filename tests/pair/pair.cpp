@@ -69,9 +69,9 @@ std::filesystem::path PairTest::tuned_model() { return make("tuned", "tiny", 1, 
 PrefillConfig PairTest::prefill_config() {
   PrefillConfig config;
   config.model.directory = base_model();
-  config.model.precision = Precision::kBF16;  // on every CPU: raw codes are exact
+  config.model.precision = Precision::kBF16;                                        // on every CPU: raw codes are exact
   if (const char* device = std::getenv("SCD_TEST_DEVICE")) config.device = device;  // cuda:0 where a GPU is
-  config.kv_cache.pages = 512;
+  config.kv_cache = {.pages = 512, .gpu_memory_fraction = 0};
   config.codec.chunk_tokens = 64;
   config.grpc.listen = "127.0.0.1:0";
   config.threads = 1;
@@ -81,9 +81,9 @@ PrefillConfig PairTest::prefill_config() {
 DecodeConfig PairTest::decode_config() {
   DecodeConfig config;
   config.model.directory = base_model();
-  config.model.precision = Precision::kBF16;  // on every CPU: raw codes are exact
+  config.model.precision = Precision::kBF16;                                        // on every CPU: raw codes are exact
   if (const char* device = std::getenv("SCD_TEST_DEVICE")) config.device = device;  // cuda:0 where a GPU is
-  config.kv_cache.pages = 1024;
+  config.kv_cache = {.pages = 1024, .gpu_memory_fraction = 0};
   config.codec.mode = CodecMode::kRaw;  // whatever this machine's load makes of the link
   config.codec.sinks = 16;
   config.codec.suffix_tokens = 16;

@@ -18,6 +18,7 @@ std::vector<std::string> common_settings(const ParetoServerOptions& options, con
           "codec.artifact=" + artifact.string(),
           "model.precision=" + options.precision,
           "kv_cache.pages=" + std::to_string(pages),
+          "kv_cache.gpu_memory_fraction=0",
           "limits.request_timeout_ms=" + std::to_string(patience_ms),
           "limits.drain_timeout_ms=2000"};
 }

@@ -80,7 +80,7 @@ class AdmissionTest : public ::testing::Test {
   DecodeConfig config_;
   ModelConfig model_;
   Tokenizer tokenizer_;
-  ValidationContext validation_{config_, model_, tokenizer_, "tiny"};
+  ValidationContext validation_{config_, model_, tokenizer_, "tiny", 8};
   PagePool pages_;
   FakeCompute compute_;
   uint64_t next_id_ = 1;

@@ -28,7 +28,8 @@ class ValidationTest : public ::testing::Test {
   }
 
   Result<CompletionRequest> check() const {
-    const ValidationContext context{config_, model_, tokenizer_, "tiny", artifact_codec_, levels_, 1};
+    const ValidationContext context{config_,         model_,  tokenizer_, "tiny", config_.kv_cache.pages,
+                                    artifact_codec_, levels_, 1};
     auto checked = check_request(context, request_);
     if (!checked) return checked;
     if (auto added = add_prompt(context, request_, checked.value()); !added) return added.failure();
@@ -102,7 +103,7 @@ TEST_F(ValidationTest, refuses_a_prompt_that_leaves_no_room_in_the_context) {
 // "<unk>" is the longest token of this tokenizer: 31 of them are the longest prompt.
 TEST_F(ValidationTest, refuses_a_text_that_no_tokenising_makes_short_enough_before_it_tokenises) {
   ASSERT_EQ(tokenizer_.longest_token_bytes(), 5u);
-  const ValidationContext context{config_, model_, tokenizer_, "tiny"};
+  const ValidationContext context{config_, model_, tokenizer_, "tiny", config_.kv_cache.pages};
   request_.set_text(std::string(31 * 5, '.'));
   EXPECT_TRUE(check_request(context, request_).ok());
   expect_refused("text");  // by its tokens
