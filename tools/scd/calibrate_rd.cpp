@@ -224,9 +224,7 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
       ->capture_default_str();
   list("--variants", options.variants,
        "Ways to fit, each but full without a part of it, to see what the part is worth: full, no-metric, no-weights, "
-       "head-shared, fixed-rank, principal-components; several: a search. Only measured, beside one of these: a rate "
-       "per "
-       "token by attention, token-rate-bound, token-rate-prompt, token-rate-chunk, token-rate-learned");
+       "head-shared, fixed-rank, principal-components; several: a search");
   command
       .add_option("--weigh", options.weigh,
                   "What an error costs is measured on the consumer's own answers to the questions of the text (prose: "
@@ -256,16 +254,10 @@ void check_rd_options(const RdCommandOptions& options, bool add_consumer) {
   if (add_consumer && options.calibration.network_widths.size() > 1) {
     throw Error(ErrorCode::kInvalidArgument, "--add-consumer: one width of --decoder-network; nothing is searched");
   }
-  bool served = false;
   for (const std::string& name : options.variants) {
     const RdVariant variant = parse_rd_variant(name);
-    served = served || !token_rate_of(variant);
     if (variant != RdVariant::kHeadShared || options.no_prediction) continue;
     throw Error(ErrorCode::kInvalidArgument, "--variants head-shared reads no anchor: give --no-prediction with it");
-  }
-  if (!served) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "--variants: a rate per token is only measured; name one beside it that can be written, such as full");
   }
 }
 

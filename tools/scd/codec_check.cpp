@@ -34,7 +34,6 @@ std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consu
   CacheExperiment experiment(producer, consumer, longest_of(text.windows), options);
   std::vector<const Encoder*> encoders;
   for (const CodecUnderCheck& codec : codecs) encoders.push_back(&codec.encoder);
-  const bool one_by_one = std::ranges::any_of(codecs, [](const CodecUnderCheck& codec) { return bool(codec.prepare); });
   std::vector<CheckedCodec> sums(codecs.size());
   std::vector<std::vector<double>> kl_sums(codecs.size());  // by codec and context
   std::vector<double> rows;                                 // that are scored, by context
@@ -42,7 +41,7 @@ std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consu
   Progress progress(purpose);
   for (size_t first = 0, count = 0; first < text.windows.size(); first += count) {
     const std::span<const TokenWindow> windows = std::span(text.windows).subspan(first);
-    count = one_by_one ? 1 : windows_of_a_context(windows);
+    count = windows_of_a_context(windows);
     experiment.set_prompts({windows.begin(), windows.begin() + static_cast<std::ptrdiff_t>(count)}, encoders);
     if (experiment.handover() <= options.sinks) continue;
     const std::vector<std::vector<TokenId>> nothing(count);
@@ -52,7 +51,6 @@ std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consu
       rows.back() += static_cast<double>(std::min(text.scored[first + i], truth[i].rows));
     }
     for (size_t c = 0; c < codecs.size(); ++c) {
-      if (codecs[c].prepare) codecs[c].prepare(windows.front());
       const RebuildAccount account = experiment.rebuild(codecs[c].encoder, codecs[c].decoder, codecs[c].caps);
       sums[c].rebuild_us += 1000 * (account.decode_ms + account.native_ms);
       sums[c].prediction.bytes_per_token += static_cast<double>(account.payload_bytes);
