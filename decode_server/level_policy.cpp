@@ -18,7 +18,7 @@ LevelPolicy::LevelPolicy(const CodecOptions& codec, const ArtifactDecoder& artif
   const auto refuse = [&](const std::string& what) {
     throw Error(ErrorCode::kFailedPrecondition, codec.artifact.string() + ": " + what);
   };
-  const auto kl_of = [&](int32_t level) { return levels_[static_cast<size_t>(level)].kl; };
+  const auto kl_of = [&](int32_t level) { return levels_[static_cast<size_t>(level)].kl_upper; };
   if (codec.level >= levels()) {
     refuse("it has " + std::to_string(levels()) + " levels, codec.level is " + std::to_string(codec.level));
   }
@@ -26,7 +26,7 @@ LevelPolicy::LevelPolicy(const CodecOptions& codec, const ArtifactDecoder& artif
   while (codec.max_kl > 0 && coarsest_ > 0 && kl_of(coarsest_) > codec.max_kl) --coarsest_;
   fixed_ = codec.level >= 0 ? codec.level : codec.max_kl > 0 ? coarsest_ : levels() / 2;
   if (codec.max_kl > 0 && kl_of(fixed_) > codec.max_kl) {
-    refuse("its KL on held-out text is " + std::to_string(kl_of(fixed_)) + ", more than codec.max_kl " +
+    refuse("the bound of its KL on held-out text is " + std::to_string(kl_of(fixed_)) + ", more than codec.max_kl " +
            std::to_string(codec.max_kl));
   }
 }

@@ -47,7 +47,8 @@ struct CalibrationRecord {
 struct CodecPrediction {
   double bytes_per_token = 0;  // payload bytes, block headers included, layer 0 excluded
   double ratio_to_bf16 = 0;    // against BF16 keys and values of the same layers
-  double kl = 0;               // mean over held-out suffix tokens, nats
+  double kl = 0;               // mean over the scored tokens of held-out text, nats
+  double kl_upper = 0;         // of that mean, 95 % one-sided: what max_kl is compared with
   bool operator==(const CodecPrediction&) const = default;
 };
 

@@ -325,11 +325,15 @@ void parse_maps(const std::string& bytes, Part& part, const std::filesystem::pat
 json to_json(const CodecPrediction& prediction) {
   return {{"bytes_per_token", prediction.bytes_per_token},
           {"ratio_to_bf16", prediction.ratio_to_bf16},
-          {"kl", prediction.kl}};
+          {"kl", prediction.kl},
+          {"kl_upper", prediction.kl_upper}};
 }
 
 CodecPrediction read_prediction(const JsonFields& fields) {
-  return {fields.number("bytes_per_token"), fields.number("ratio_to_bf16"), fields.number("kl")};
+  const double kl = fields.number("kl");
+  // Artifacts made before bounds were taken have the mean alone.
+  const double kl_upper = fields.has("kl_upper") ? fields.number("kl_upper") : kl;
+  return {fields.number("bytes_per_token"), fields.number("ratio_to_bf16"), kl, kl_upper};
 }
 
 }  // namespace

@@ -57,7 +57,8 @@ void describe(ConfigVisitor& at, CodecOptions& codec) {
   at.section("rank", codec.rank, "Caps on what is sent of the calibrated components.");
   at.number(
       "max_kl", codec.max_kl, {0, 100},
-      "Largest KL measured at calibration that is taken, nats; an artifact without such a level is refused. 0: any.");
+      "Largest KL on answers that is taken, nats: a level's 95 % bound on the held-out text of calibration counts; an "
+      "artifact without such a level is refused. 0: any.");
   at.number(
       "max_native_share", codec.max_native_share, {0, 1},
       "Largest share of its layers that an artifact may have this server run over the prefix; one that wants more "

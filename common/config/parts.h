@@ -54,7 +54,7 @@ struct CodecOptions {
   int32_t suffix_tokens = 32;                // last tokens computed here, at least
   std::chrono::milliseconds ttft_target{0};  // chooses the level by the bandwidth measured; 0: fixed level
   double max_native_share = 1;               // of the consumer's layers, run over the prefix
-  double max_kl = 0;                         // artifacts whose held-out KL on answers is larger are refused; 0: any
+  double max_kl = 0;                         // artifacts whose bound of KL on answers is larger are refused; 0: any
 };
 
 struct KvCacheOptions {

@@ -120,6 +120,22 @@ class CliTest(unittest.TestCase):
             done = daemons.run("scd", "calibrate", *common, "--out", out, option, "-2", check=False)
             self.assertIn(option, done.stderr)
 
+    def check_levels_again(self, artifact, fitted):
+        other = self.folder / "other.txt"
+        other.write_text("".join(f"House {i} has {i * i} doors.\n" for i in range(2000)), encoding="utf-8")
+        common = ("calibrate", "--recheck", "--producer", self.model, "--consumer", self.model, "--window", "256", "--out", artifact)
+        before = {path: path.read_bytes() for path in artifact.rglob("*") if path.is_file()}
+        for wrong, said in ((("--check-text", fitted), "was fitted on"), ((), "needs --check-text"),
+                            (("--check-text", other, "--ratios", "6"), "--ratios is of a fit"),
+                            (("--check-text", other, "--max-kl", "1e-12"), "nothing was written")):  # fmt: skip
+            self.assertIn(said, daemons.run("scd", *common, *wrong, check=False).stderr)
+        self.assertEqual(before, {path: path.read_bytes() for path in before}, "nothing was written")
+        rows = self.report(*common, "--check-text", other)
+        self.assertEqual([(row["codec"], row["level"], row["task"]) for row in rows], [("rd", 0, "check"), ("rd", 1, "check")])
+        self.assertLessEqual(rows[1]["kl_answer"], rows[1]["kl_answer_upper"])
+        changed = [path.relative_to(artifact).parts for path in before if path.read_bytes() != before[path]]
+        self.assertEqual([(parts[0], parts[-1]) for parts in changed], [("decoders", "codec.json")], "maps stay as they are")
+
     def test_rd_is_calibrated_inspected_judged_and_served_at_its_levels(self):
         text = self.folder / "rd.txt"
         text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
@@ -143,7 +159,8 @@ class CliTest(unittest.TestCase):
                                   "--text", text, "--out", self.folder / "never", check=False)  # fmt: skip
             self.assertIn(said, refused.stderr)
             self.assertNotIn("loading", refused.stderr)
-        self.assertIn("level 1: KL", daemons.run("scd", "inspect", out).stdout)
+        self.assertRegex(daemons.run("scd", "inspect", out).stdout, r"level 1: KL [0-9.]+, at most [0-9.]+ \(95 %\)")
+        self.check_levels_again(out, text)
         pair = ("--producer", self.model, "--consumer", self.model, "--artifact", out, "--tasks", self.questions())
         judged = self.report("eval", *pair, "--codecs", "raw,rd,rd@1")
         self.assertEqual([row["level"] for row in judged], [0, 0, 1])
@@ -159,8 +176,7 @@ class CliTest(unittest.TestCase):
         text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
         pair = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256",
                 "--ratios", "6")  # fmt: skip
-        rated = [f"token-rate-{whose}" for whose in ("bound", "prompt", "chunk", "learned")]
-        names = ["full", "no-metric", "no-weights", "head-shared", "fixed-rank", "principal-components", *rated]
+        names = ["full", "no-metric", "no-weights", "head-shared", "fixed-rank", "principal-components"]
         rows = self.report("calibrate", "--codec", "rd", *pair, "--no-prediction", "--variants", ",".join(names),
                            "--out", self.folder / "variants")  # fmt: skip
         searched = [row for row in rows if row["task"] == "search"]
@@ -170,7 +186,6 @@ class CliTest(unittest.TestCase):
         self.assertEqual(kl["no-metric"], kl["principal-components"])
         self.assertEqual(len(set(kl.values())), len(names) - 1)
         for codec, wrong, said in (("rd", "head-shared", "give --no-prediction"), ("rd", "best", "expected of full"),
-                                   ("rd", ",".join(rated), "a rate per token is only measured"),
                                    ("kvtc", "full,no-metric", "--variants is of --codec rd")):  # fmt: skip
             refused = daemons.run("scd", "calibrate", "--codec", codec, *pair, "--variants", wrong,
                                   "--out", self.folder / "refused", check=False)  # fmt: skip

@@ -26,7 +26,7 @@ inline void write_rd_artifact(const std::filesystem::path& model, const std::fil
   decoder.consumer = model_identity(consumer);
   decoder.producer_model = decoder.model = encoder.model;
   decoder.rd = std::move(sample.decoder);
-  decoder.levels = {{192, 2, 0.001}, {96, 4, 0.01}, {48, 8, 0.1}};
+  decoder.levels = {{192, 2, 0.0005, 0.001}, {96, 4, 0.005, 0.01}, {48, 8, 0.05, 0.1}};
   decoder.prediction = decoder.levels.front();
   write_artifact(directory, encoder, decoder);
 }

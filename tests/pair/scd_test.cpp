@@ -30,7 +30,7 @@ void write_identity_artifact(const std::filesystem::path& model, const std::file
   decoder.producer = decoder.consumer = encoder.producer;
   decoder.producer_model = decoder.model = encoder.model;
   decoder.calibration = encoder.calibration;
-  decoder.prediction = {.bytes_per_token = 512, .ratio_to_bf16 = 1, .kl = 0.5};
+  decoder.prediction = {.bytes_per_token = 512, .ratio_to_bf16 = 1, .kl = 0.05, .kl_upper = 0.5};
   const int64_t hidden = encoder.model.hidden;
   for (int32_t layer = 0; layer < encoder.model.layers; ++layer) {
     if (layer == kPatchLayer) {

@@ -79,6 +79,23 @@ Interval bootstrap_mean(std::span<const double> values, int32_t resamples) {
   return {mean_of([](size_t i) { return i; }), percentile(means, 0.025), percentile(means, 0.975)};
 }
 
+double bootstrap_upper_mean(std::span<const double> sums, std::span<const double> counts, double share,
+                            int32_t resamples) {
+  SCD_CHECK(sums.size() == counts.size(), "a count for each sum");
+  std::mt19937_64 random(20240607);
+  std::vector<double> means;
+  for (int32_t i = 0; i < resamples && !sums.empty(); ++i) {
+    double sum = 0, count = 0;
+    for (size_t n = 0; n < sums.size(); ++n) {
+      const size_t drawn = random() % sums.size();
+      sum += sums[drawn];
+      count += counts[drawn];
+    }
+    if (count > 0) means.push_back(sum / count);
+  }
+  return percentile(std::move(means), share);
+}
+
 std::optional<Interval> paired_loss(std::span<const double> reference, std::span<const double> values,
                                     int32_t resamples) {
   SCD_CHECK(reference.size() == values.size(), "a score of each question on both sides");

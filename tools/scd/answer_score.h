@@ -27,6 +27,12 @@ struct Interval {
 };
 Interval bootstrap_mean(std::span<const double> values, int32_t resamples = 1000);
 
+// The mean of all entries of `sums`, each over `counts` entries, from above: the value below which `share` of the
+// bootstrap's resamples lie. A sum and its count are drawn together: text is drawn by contexts, not by tokens. Seeded
+// as bootstrap_mean() is; counts that are 0 throughout give 0.
+double bootstrap_upper_mean(std::span<const double> sums, std::span<const double> counts, double share = 0.95,
+                            int32_t resamples = 2000);
+
 // Share of the reference's mean that is lost, 1 - mean(values) / mean(reference), with its bootstrap interval. Entries
 // of one index belong to one question and are drawn together: what makes a question hard or easy for both cancels.
 // Nothing where the reference scored 0 throughout. Draws in which it scored 0 have no ratio and are left out.

@@ -52,7 +52,7 @@ void add_rows(const CodecBenchCase& codec, const CodecBenchLevel& level, const L
     const auto rate = [&](double seconds) { return codec.raw_bytes() / seconds / 1e9; };
     const auto seconds = [&](const CodecPart& part) { return (is_encode ? part.encode : part.decode).median(); };
     const auto rate_of = [&](const CodecPart& part) { return rate(seconds(part)); };
-    const double gemm_seconds = level.transform_flops() / limits.flop_per_s();
+    const double gemm_seconds = (is_encode ? level.encode_flops() : level.decode_flops()) / limits.flop_per_s();
     const double components = level.components() / static_cast<double>(codec.units().size());
     const double symbols_per_s = level.symbols() / seconds(level.rans());
     const double bits = level.bits_per_component(RdForm::kEntropy);
@@ -129,7 +129,8 @@ void run(const BenchCodecOptions& options) {
   table.print(std::cout);
   std::cout << "GB/s of BF16 keys and values on one core, medians of " << options.repetitions << "; chunks of "
             << options.tokens << " tokens. bits: of a component, rANS or packed.\n"
-            << "quantiser, packed: symbols and their coding; whole: payload to keys and values, RoPE included.\n"
+            << "transform: to codes; back from codes and what they are predicted from. quantiser, packed: symbols and\n"
+            << "their coding; whole: payload to keys and values, RoPE included.\n"
             << "limits here: GEMM " << format_fixed(limits.flop_per_s() / 1e9, 1) << " GFLOP/s, copying "
             << format_fixed(limits.copy_bytes_per_s() / 1e9, 1) << " GB/s; GEMM limit: the transform at that rate.\n";
   report.write(options.json);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -17,9 +16,10 @@
 #include "common/tokenizer/tokenizer.h"
 #include "tools/scd/calibrate_baseline.h"
 #include "tools/scd/calibrate_rd.h"
+#include "tools/scd/calibrate_scd.h"
 #include "tools/scd/calibration.h"
 #include "tools/scd/model_pair.h"
-#include "tools/scd/report.h"
+#include "tools/scd/recheck.h"
 
 namespace scd {
 namespace {
@@ -42,6 +42,7 @@ struct CalibrateOptions {
   std::filesystem::path out;
   std::filesystem::path json;
   bool add_consumer = false;
+  bool recheck = false;
   std::string codec = "scd";
   RdCommandOptions rd;
   BaselineOptions baseline;
@@ -54,98 +55,13 @@ ModelIdentity identity_of(const std::filesystem::path& directory, const std::fil
   return {fingerprint.weights, fingerprint.tokenizer, fingerprint.rope};
 }
 
-// As in tables: the share of the signal that is lost.
-std::string loss_cell(double loss) { return loss > 0 ? format_fixed(100 * loss, 3) + " %" : "-"; }
-
-void print_layers(const CalibrationResult& result) {
-  TextTable table({"layer", "sent as", "loss K", "loss V", "KL gain if true", "loss x (Patch)"});
-  for (size_t layer = 0; layer < result.layers.size(); ++layer) {
-    const LayerReport& report = result.layers[layer];
-    table.add_row({std::to_string(layer), report.patched ? "Patch" : "Reuse", loss_cell(report.key_loss),
-                   loss_cell(report.value_loss), report.gain != 0 ? format_fixed(report.gain, 5) : "-",
-                   loss_cell(report.patch_loss)});
-  }
-  table.print(std::cout);
-}
-
-void print_search(const CalibrationResult& result) {
-  if (result.steps.empty()) {
-    if (result.reuse_kl > 0) {
-      std::cout << "\nno layer is patched; KL of all Reuse on validation text " << format_fixed(result.reuse_kl, 5)
-                << "\n";
-    }
-    return;
-  }
-  TextTable table({"patched", "added layer", "KL (validation)", "bytes/token", ""});
-  const size_t budget = result.encoder.patch_layers().size();
-  table.add_row({"0", "-", format_fixed(result.reuse_kl, 5), "-", budget == 0 ? "<- chosen" : ""});
-  for (size_t k = 0; k < result.steps.size(); ++k) {
-    const PatchStep& step = result.steps[k];
-    table.add_row({std::to_string(k + 1), std::to_string(step.layer), format_fixed(step.kl, 5),
-                   format_fixed(step.bytes_per_token, 0), k + 1 == budget ? "<- chosen" : ""});
-  }
-  std::cout << "\n";
-  table.print(std::cout);
-}
-
-void print_summary(const CalibrationResult& result, const CalibrateOptions& options, double seconds) {
-  const CodecPrediction& prediction = result.decoder.prediction;
-  const CalibrationRecord& record = result.decoder.calibration;
-  std::cout << "\nfitted on " << record.tokens << " tokens, checked on " << record.held_out_tokens
-            << " held out; exact: layer 0 and the first " << options.calibration.experiment.sinks
-            << " tokens; the last " << options.calibration.experiment.suffix << " run natively\n"
-            << "KL on held-out text " << format_fixed(prediction.kl, 5);
-  if (result.held_out_reuse_kl > 0) std::cout << " (all Reuse " << format_fixed(result.held_out_reuse_kl, 5) << ")";
-  std::cout << ", " << format_fixed(prediction.bytes_per_token, 0) << " bytes/token, "
-            << format_fixed(prediction.ratio_to_bf16, 2) << "x smaller than BF16, " << format_fixed(seconds, 1)
-            << " s\n";
-}
-
-nlohmann::ordered_json summary_row(const CalibrationResult& result, double seconds) {
-  const CodecPrediction& prediction = result.decoder.prediction;
-  nlohmann::ordered_json layers = nlohmann::ordered_json::array();
-  for (const LayerReport& layer : result.layers) {
-    layers.push_back({{"patched", layer.patched},
-                      {"loss_key", layer.key_loss},
-                      {"loss_value", layer.value_loss},
-                      {"loss_patch", layer.patch_loss},
-                      {"kl_gain", layer.gain}});
-  }
-  nlohmann::ordered_json steps = nlohmann::ordered_json::array();
-  for (const PatchStep& step : result.steps) {
-    steps.push_back({{"layer", step.layer}, {"kl", step.kl}, {"bytes_per_token", step.bytes_per_token}});
-  }
-  return {{"codec", "scd"},
-          {"level", 0},
-          {"task", "calibration"},
-          {"kl_answer", prediction.kl},
-          {"kl_answer_reuse", result.held_out_reuse_kl},
-          {"kl_validation_reuse", result.reuse_kl},
-          {"bytes_per_token", prediction.bytes_per_token},
-          {"ratio_to_bf16", prediction.ratio_to_bf16},
-          {"tokens", result.decoder.calibration.tokens},
-          {"patch_layers", result.encoder.patch_layers()},
-          {"search", std::move(steps)},
-          {"layers", std::move(layers)},
-          {"calibration_ms", seconds * 1000}};
-}
-
-void require_limit(const CalibrationResult& result, const CalibrateOptions& options) {
-  if (result.meets_max_kl) return;
-  throw Error(ErrorCode::kFailedPrecondition,
-              "the loss constraint cannot be met: KL on held-out text is " +
-                  format_fixed(result.decoder.prediction.kl, 5) + ", --max-kl " +
-                  format_fixed(options.calibration.max_kl, 5) +
-                  " (see the table above); nothing was written. Allow higher ranks (--rank-key, --rank-value, "
-                  "--rank-hidden), more --tokens, more --patch-layers, or a higher limit");
-}
-
 CalibrationText read_text(CalibrateOptions& options) {
   options.text.seed = options.calibration.seed;
   options.text.window =
       std::min<int64_t>(options.text.window, ModelConfig::from_directory(options.pair.consumer).max_positions);
-  CalibrationText text =
-      read_calibration_text(Tokenizer::from_file(options.pair.consumer / "tokenizer.json"), options.text);
+  const Tokenizer tokenizer = Tokenizer::from_file(options.pair.consumer / "tokenizer.json");
+  if (options.recheck) return read_check_text(tokenizer, options.text);
+  CalibrationText text = read_calibration_text(tokenizer, options.text);
   if (count_tokens(text.fit) < options.text.tokens * 9 / 10) {
     std::cerr << "scd: the text gives " << count_tokens(text.fit) << " tokens to fit on, " << options.text.tokens
               << " were asked for\n";
@@ -278,38 +194,43 @@ void require_lora_delta(const CalibrateOptions& options, const ModelIdentity& pr
   require_adapter_of(producer, options.pair.consumer, options.pair.consumer_adapter);
 }
 
+// Text to fit on, or what is there and text to check it on.
+void require_text(const CalibrateOptions& options) {
+  if (!options.recheck && options.text.files.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "--text is required: text to calibrate on");
+  }
+  if (options.recheck && options.text.check_files.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "--recheck needs --check-text: text that the artifact was not fitted on");
+  }
+}
+
 void run(CalibrateOptions options) {
-  const auto start = std::chrono::steady_clock::now();
   options.rd.calibration.codec = options.codec_id();
+  require_text(options);
   check_rd_options(options.rd, options.add_consumer);
   choose_consumers(options);
+  if (options.recheck && !options.further.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "--recheck: one consumer at a time");
+  }
   const std::optional<ArtifactEncoder> there = existing_encoder(options);
   const ModelIdentity producer = identity_of(options.pair.producer, options.pair.producer_adapter);
   const ModelIdentity consumer = identity_of(options.pair.consumer, options.pair.consumer_adapter);
-  if (options.codec_id() == CodecId::kLoraDelta) require_lora_delta(options, producer);
+  if (options.codec_id() == CodecId::kLoraDelta && !options.recheck) require_lora_delta(options, producer);
   const CalibrationText text = read_text(options);
-  require_writable(options, there, producer, consumer, text);
+  if (!options.recheck) require_writable(options, there, producer, consumer, text);
   const ModelPair pair(options.pair);
   const CalibrationInput input{pair.producer(), pair.consumer(), producer, consumer, text};
+  if (options.recheck) {
+    return recheck_and_write(
+        {input, options.calibration.experiment, options.calibration.max_kl, options.out, options.json});
+  }
   if (is_baseline(options)) return run_baseline(input, options, there);
   if (options.codec_id() != CodecId::kScd) return run_rd(input, options, there);
-  CalibrationResult result = options.add_consumer ? calibrate_consumer(input, *there, options.calibration)
-                                                  : calibrate(input, options.calibration);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  print_layers(result);
-  print_search(result);
-  print_summary(result, options, seconds);
-  Report report;
-  report.add_row(summary_row(result, seconds));
-  report.write(options.json);
-  require_limit(result, options);
-  if (options.add_consumer) {
-    add_decoder(options.out, result.decoder);
-  } else {
-    write_artifact(options.out, result.encoder, result.decoder);
-  }
-  std::cout << "wrote " << options.out.string() << ": encoder " << to_hex(result.decoder.encoder_id).substr(0, 16)
-            << ", consumer " << result.decoder.consumer.weights.substr(0, 16) << "\n";
+  calibrate_and_write_scd({.input = input,
+                           .options = options.calibration,
+                           .out = options.out,
+                           .json = options.json,
+                           .encoder = options.add_consumer ? &*there : nullptr});
 }
 
 // Those of other codecs.
@@ -326,6 +247,15 @@ std::vector<std::string_view> foreign_options(CodecId codec) {
   if (codec != CodecId::kDroidSpeak) add(kDroidSpeakOptions);
   if (codec == CodecId::kDroidSpeak) std::erase(foreign, "--native");
   return foreign;
+}
+
+std::vector<std::string_view> fit_options() {
+  std::vector<std::string_view> names{"--text", "--tokens", "--ridge", "--codec"};
+  names.insert(names.end(), kScdOptions.begin(), kScdOptions.end());
+  names.insert(names.end(), kRdEncoderOptions.begin(), kRdEncoderOptions.end());
+  names.insert(names.end(), kRdDecoderOptions.begin(), kRdDecoderOptions.end());
+  names.insert(names.end(), kDroidSpeakOptions.begin(), kDroidSpeakOptions.end());
+  return names;
 }
 
 void add_pair_options(CLI::App& command, CalibrateOptions& options) {
@@ -349,7 +279,12 @@ void add_text_options(CLI::App& command, CalibrateOptions& options) {
   command
       .add_option("--text", options.text.files,
                   "Text to calibrate on: plain UTF-8, or .json/.jsonl question sets {context, question, answers}")
-      ->required()
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command
+      .add_option("--check-text", options.text.check_files,
+                  "Of the same kinds: text for the final check instead of a part of --text, best of the lengths that "
+                  "are served; none of its contexts is fitted")
       ->delimiter(',')
       ->allow_extra_args(false);
   command.add_option("--tokens", options.text.tokens, "Tokens to fit on")
@@ -360,7 +295,8 @@ void add_text_options(CLI::App& command, CalibrateOptions& options) {
       ->check(CLI::Range(int64_t{128}, int64_t{1} << 17));
   command
       .add_option("--held-out", options.text.held_out_contexts,
-                  "Contexts (or pieces of prose) kept for the final check, and as many for the search")
+                  "Contexts (or pieces of prose) of the final check, and as many for the search: the more, the nearer "
+                  "the bound that --max-kl limits is to the mean")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
   command
@@ -377,6 +313,11 @@ void add_encoder_options(CLI::App& command, CalibrateOptions& options) {
   CLI::Option* kept = command.add_flag("--add-consumer", options.add_consumer,
                                        "Keep the encoder that --out holds, its ranks and Patch layers included, and "
                                        "fit a decoder for this consumer only");
+  command
+      .add_flag("--recheck", options.recheck,
+                "Fit nothing: measure the levels of the artifact in --out again on --check-text, and keep that as what "
+                "max_kl is compared with")
+      ->excludes(kept);
   CalibrationOptions& calibration = options.calibration;
   command.add_option("--rank-key", calibration.rank.key, "Components of a key, per head; 0: 3/4 of head_dim")
       ->check(CLI::Range(0, 65535))
@@ -399,7 +340,10 @@ void add_encoder_options(CLI::App& command, CalibrateOptions& options) {
 
 void add_fit_options(CLI::App& command, CalibrateOptions& options) {
   CalibrationOptions& calibration = options.calibration;
-  command.add_option("--max-kl", calibration.max_kl, "Fail when the KL on held-out text is higher; 0: no limit")
+  command
+      .add_option("--max-kl", calibration.max_kl,
+                  "Fail when no level's KL on held-out text is lower, as far as the text can tell: its 95 % bound "
+                  "counts; 0: no limit")
       ->check(CLI::NonNegativeNumber);
   command.add_option("--ridge", calibration.ridge, "Ridge strength, relative to the mean variance")
       ->capture_default_str()
@@ -448,6 +392,10 @@ void add_calibrate_command(CLI::App& app) {
         throw Error(ErrorCode::kInvalidArgument, std::string(name) + why);
       }
     };
+    if (options->recheck) {
+      for (const std::string_view name : fit_options()) refuse(name, " is of a fit: --recheck fits nothing");
+      return run(*options);
+    }
     for (const std::string_view name : foreign_options(options->codec_id())) {
       refuse(name, " is not an option of --codec " + options->codec);
     }

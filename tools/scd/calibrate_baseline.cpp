@@ -58,7 +58,8 @@ void print_codec(const BaselineResult& result) {
 void print_prediction(const BaselineResult& result, double seconds) {
   const CodecPrediction& prediction = result.decoder.prediction;
   std::cout << "KL on " << result.decoder.calibration.held_out_tokens << " held-out tokens "
-            << format_fixed(prediction.kl, 5) << ", " << format_fixed(prediction.bytes_per_token, 0) << " bytes/token, "
+            << format_fixed(prediction.kl, 5) << ", at most " << format_fixed(prediction.kl_upper, 5) << " (95 %), "
+            << format_fixed(prediction.bytes_per_token, 0) << " bytes/token, "
             << format_fixed(prediction.ratio_to_bf16, 2) << "x smaller than BF16, " << format_fixed(seconds, 1)
             << " s\n";
 }
@@ -75,6 +76,7 @@ nlohmann::ordered_json summary_row(const BaselineResult& result, double seconds)
           {"level", 0},
           {"task", "calibration"},
           {"kl_answer", prediction.kl},
+          {"kl_answer_upper", prediction.kl_upper},
           {"bytes_per_token", prediction.bytes_per_token},
           {"ratio_to_bf16", prediction.ratio_to_bf16},
           {"tokens", result.decoder.calibration.tokens},
@@ -84,11 +86,11 @@ nlohmann::ordered_json summary_row(const BaselineResult& result, double seconds)
 }
 
 void require_limit(const BaselineResult& result, double max_kl) {
-  const double kl = result.decoder.prediction.kl;
+  const double kl = result.decoder.prediction.kl_upper;
   if (max_kl == 0 || kl <= max_kl) return;
-  throw Error(ErrorCode::kFailedPrecondition, "the loss constraint cannot be met: KL on held-out text is " +
-                                                  format_fixed(kl, 5) + ", --max-kl " + format_fixed(max_kl, 5) +
-                                                  "; nothing was written");
+  throw Error(ErrorCode::kFailedPrecondition,
+              "the loss constraint cannot be met: the bound of KL on held-out text is " + format_fixed(kl, 5) +
+                  ", --max-kl " + format_fixed(max_kl, 5) + "; nothing was written");
 }
 
 BaselineResult calibrate_baseline(const BaselineCommand& command) {

@@ -41,7 +41,8 @@ void print_units(const RdCalibrationResult& result) {
 }
 
 void print_levels(const RdCalibrationResult& result) {
-  TextTable table({"consumer", "level", "bytes/token", "vs BF16", "KL (held out)", "KL by the fit", "bits over bound"});
+  TextTable table({"consumer", "level", "bytes/token", "vs BF16", "KL (held out)", "95 % bound", "KL by the fit",
+                   "bits over bound"});
   double unpredictable = 0;
   for (const RdUnitReport& unit : result.units) unpredictable += unit.unpredictable;
   for (const ArtifactDecoder& decoder : result.decoders) {
@@ -50,7 +51,7 @@ void print_levels(const RdCalibrationResult& result) {
       const RateBound* bound = level < result.bounds.size() ? &result.bounds[level] : nullptr;
       table.add_row({decoder.consumer.weights.substr(0, 8), std::to_string(level),
                      format_fixed(prediction.bytes_per_token, 0), format_fixed(prediction.ratio_to_bf16, 1) + "x",
-                     format_fixed(prediction.kl, 4),
+                     format_fixed(prediction.kl, 4), format_fixed(prediction.kl_upper, 4),
                      bound == nullptr ? "-" : format_fixed(unpredictable + bound->distortion, 4),
                      bound == nullptr ? "-" : format_percent(bound->bits / bound->bound_bits - 1)});
     }
@@ -77,6 +78,7 @@ nlohmann::ordered_json level_row(const RdCalibrationResult& result, const Artifa
                                 {"task", "calibration"},
                                 {"consumer", decoder.consumer.weights},
                                 {"kl_answer", prediction.kl},
+                                {"kl_answer_upper", prediction.kl_upper},
                                 {"bytes_per_token", prediction.bytes_per_token},
                                 {"ratio_to_bf16", prediction.ratio_to_bf16},
                                 {"tokens", decoder.calibration.tokens},
@@ -158,13 +160,14 @@ void print_search(const RdCalibrationResult& result) {
 
 void require_limit(const RdCalibrationResult& result, double max_kl) {
   for (const ArtifactDecoder& decoder : result.decoders) {
-    const double finest = decoder.levels.front().kl;
-    if (max_kl == 0 || finest <= max_kl) continue;
+    const double least = std::ranges::min(decoder.levels, {}, &CodecPrediction::kl_upper).kl_upper;
+    if (max_kl == 0 || least <= max_kl) continue;
     throw Error(ErrorCode::kFailedPrecondition,
-                "the loss constraint cannot be met: KL on held-out text is " + format_fixed(finest, 5) +
-                    " at the finest level for consumer " + decoder.consumer.weights.substr(0, 16) + ", --max-kl " +
+                "the loss constraint cannot be met: the bound of KL on held-out text is at least " +
+                    format_fixed(least, 5) + " for consumer " + decoder.consumer.weights.substr(0, 16) + ", --max-kl " +
                     format_fixed(max_kl, 5) +
-                    "; nothing was written. Allow more --tokens, lower --ratios or a higher limit");
+                    "; nothing was written. Allow more --tokens, lower --ratios or a higher limit, or give more text "
+                    "to check on (--held-out), which narrows the bound");
   }
 }
 
@@ -221,9 +224,7 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
       ->capture_default_str();
   list("--variants", options.variants,
        "Ways to fit, each but full without a part of it, to see what the part is worth: full, no-metric, no-weights, "
-       "head-shared, fixed-rank, principal-components; several: a search. Only measured, beside one of these: a rate "
-       "per "
-       "token by attention, token-rate-bound, token-rate-prompt, token-rate-chunk, token-rate-learned");
+       "head-shared, fixed-rank, principal-components; several: a search");
   command
       .add_option("--weigh", options.weigh,
                   "What an error costs is measured on the consumer's own answers to the questions of the text (prose: "
@@ -253,16 +254,10 @@ void check_rd_options(const RdCommandOptions& options, bool add_consumer) {
   if (add_consumer && options.calibration.network_widths.size() > 1) {
     throw Error(ErrorCode::kInvalidArgument, "--add-consumer: one width of --decoder-network; nothing is searched");
   }
-  bool served = false;
   for (const std::string& name : options.variants) {
     const RdVariant variant = parse_rd_variant(name);
-    served = served || !token_rate_of(variant);
     if (variant != RdVariant::kHeadShared || options.no_prediction) continue;
     throw Error(ErrorCode::kInvalidArgument, "--variants head-shared reads no anchor: give --no-prediction with it");
-  }
-  if (!served) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "--variants: a rate per token is only measured; name one beside it that can be written, such as full");
   }
 }
 

@@ -208,7 +208,7 @@ void predict(const CalibrationInput& input, const CalibrationOptions& options, c
                    "checking the codec on held-out text");
   result.decoder.prediction = checked.front().prediction;
   if (reuse) result.held_out_reuse_kl = checked.back().prediction.kl;
-  result.meets_max_kl = options.max_kl <= 0 || result.decoder.prediction.kl <= options.max_kl;
+  result.meets_max_kl = options.max_kl <= 0 || result.decoder.prediction.kl_upper <= options.max_kl;
 }
 
 void describe(const CalibrationInput& input, const Fitter& fitter, CalibrationResult& result) {

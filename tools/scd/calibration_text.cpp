@@ -147,6 +147,40 @@ std::vector<TokenId> line_ends_of(const Tokenizer& tokenizer) {
   return ids;
 }
 
+// Of all files; adds their SHA-256 in their order.
+std::map<Sha256Digest, Group> read_groups(const std::vector<std::filesystem::path>& files,
+                                          const CalibrationTextOptions& options,
+                                          std::vector<std::string>& file_sha256) {
+  std::map<Sha256Digest, Group> groups;
+  for (const std::filesystem::path& file : files) {
+    const std::string content = read_file(file);
+    file_sha256.push_back(to_hex(sha256(content)));
+    if (is_question_file(file)) {
+      add_questions(file, options.seed, groups);
+    } else {
+      add_prose(content, options, groups);
+    }
+  }
+  return groups;
+}
+
+// In the order of their hashes, questions before prose.
+std::vector<Group> in_order(std::map<Sha256Digest, Group> by_hash) {
+  std::vector<Group> groups;
+  for (auto& [key, group] : by_hash) groups.push_back(std::move(group));
+  std::ranges::stable_partition(groups, [](const Group& group) { return !group.texts.front().prompt.empty(); });
+  return groups;
+}
+
+KeptText check_windows(std::map<Sha256Digest, Group> by_hash, const WindowMaker& maker,
+                       const CalibrationTextOptions& options) {
+  std::vector<Group> groups = in_order(std::move(by_hash));
+  KeptText kept = take_windows(groups, maker, options.held_out_contexts, options.held_out_questions);
+  if (!kept.windows.empty()) return kept;
+  throw Error(ErrorCode::kInvalidArgument,
+              "too little text to check on: not one window of " + std::to_string(options.shortest) + " tokens");
+}
+
 }  // namespace
 
 int64_t count_tokens(const std::vector<TokenWindow>& windows) {
@@ -157,23 +191,17 @@ int64_t count_tokens(const std::vector<TokenWindow>& windows) {
 
 CalibrationText read_calibration_text(const Tokenizer& tokenizer, const CalibrationTextOptions& options) {
   CalibrationText text;
-  std::map<Sha256Digest, Group> by_hash;
-  for (const std::filesystem::path& file : options.files) {
-    const std::string content = read_file(file);
-    text.file_sha256.push_back(to_hex(sha256(content)));
-    if (is_question_file(file)) {
-      add_questions(file, options.seed, by_hash);
-    } else {
-      add_prose(content, options, by_hash);
-    }
-  }
-  std::vector<Group> groups;
-  for (auto& [key, group] : by_hash) groups.push_back(std::move(group));  // in the order of their hashes
-  const auto share = std::min<int64_t>(options.held_out_contexts, static_cast<int64_t>(groups.size()) / 3);
   const WindowMaker maker(tokenizer, options);
-  const auto is_question = [](const Group& group) { return !group.texts.front().prompt.empty(); };
-  std::ranges::stable_partition(groups, is_question);
-  text.held_out = take_windows(groups, maker, share, options.held_out_questions);
+  std::map<Sha256Digest, Group> by_hash = read_groups(options.files, options, text.file_sha256);
+  if (!options.check_files.empty()) {
+    std::vector<std::string> unused;
+    std::map<Sha256Digest, Group> check = read_groups(options.check_files, options, unused);
+    for (const auto& [key, group] : check) by_hash.erase(key);
+    text.held_out = check_windows(std::move(check), maker, options);
+  }
+  std::vector<Group> groups = in_order(std::move(by_hash));
+  const auto share = std::min<int64_t>(options.held_out_contexts, static_cast<int64_t>(groups.size()) / 3);
+  if (options.check_files.empty()) text.held_out = take_windows(groups, maker, share, options.held_out_questions);
   text.validation = take_windows(groups, maker, share, options.held_out_questions);
   std::ranges::sort(groups, {}, &Group::key);
   text.fit = take_tokens(groups, maker, options.tokens);
@@ -183,6 +211,14 @@ CalibrationText read_calibration_text(const Tokenizer& tokenizer, const Calibrat
                 "at least one window of " +
                     std::to_string(options.shortest) + " tokens");
   }
+  text.line_ends = line_ends_of(tokenizer);
+  return text;
+}
+
+CalibrationText read_check_text(const Tokenizer& tokenizer, const CalibrationTextOptions& options) {
+  CalibrationText text;
+  std::map<Sha256Digest, Group> by_hash = read_groups(options.check_files, options, text.file_sha256);
+  text.held_out = check_windows(std::move(by_hash), WindowMaker(tokenizer, options), options);
   text.line_ends = line_ends_of(tokenizer);
   return text;
 }

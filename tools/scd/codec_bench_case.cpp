@@ -108,9 +108,13 @@ CodecBenchCase CodecBenchCase::make(const Codec& codec, int64_t tokens) {
   for (size_t index = 0; index < plan.units.size(); ++index) {
     const CodedUnit& coded = plan.units[index];
     const DenseMatrix& encoder_map = codec.encoder.rd.units[index].map;
-    CodecBenchUnit unit{encoder_map, codec.decoder.rd.units[index].map,
-                        normal_matrix(tokens, encoder_map.columns, random),
-                        normal_matrix(encoder_map.rows, tokens, random)};
+    const RdUnitDecoder& decoder_maps = codec.decoder.rd.units[index];
+    CodecBenchUnit unit{.encoder_map = encoder_map,
+                        .decoder_map = decoder_maps.map,
+                        .anchor_map = decoder_maps.anchor_map,
+                        .source = normal_matrix(tokens, encoder_map.columns, random),
+                        .anchor = normal_matrix(tokens, decoder_maps.anchor_map.rows, random),
+                        .codes = normal_matrix(encoder_map.rows, tokens, random)};
     for (int64_t row = 0; row < unit.codes.rows; ++row) {
       const float deviation = made.quantiser_.deviations[index][static_cast<size_t>(row)];
       for (int64_t i = 0; i < tokens; ++i) unit.codes.at(row, i) *= deviation;

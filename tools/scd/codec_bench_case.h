@@ -26,7 +26,9 @@ struct SyntheticShape {
 struct CodecBenchUnit {
   DenseMatrix encoder_map;  // [components, inputs]
   DenseMatrix decoder_map;  // [components, outputs]
+  DenseMatrix anchor_map;   // [hidden of the consumer, outputs]: of what is predicted; empty: nothing is
   DenseMatrix source;       // [tokens, inputs]: what the producer holds
+  DenseMatrix anchor;       // [tokens, hidden of the consumer]
   DenseMatrix codes;        // [components, tokens]: normal values of the calibrated deviations
 };
 

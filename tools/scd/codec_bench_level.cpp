@@ -29,11 +29,21 @@ void CodecBenchLevel::measure() {
   measure_whole();
 }
 
-double CodecBenchLevel::transform_flops() const {
+double CodecBenchLevel::encode_flops() const {
+  double flops = 0;
+  for (size_t unit = 0; unit < planes_.size(); ++unit) {
+    const int64_t inputs = codec_.units()[unit].encoder_map.columns;
+    flops += kernels::GemmShape{codec_.tokens(), inputs, planes_[unit].components}.flops();
+  }
+  return flops;
+}
+
+double CodecBenchLevel::decode_flops() const {
   double flops = 0;
   for (size_t unit = 0; unit < planes_.size(); ++unit) {
     const int64_t outputs = codec_.units()[unit].decoder_map.columns;
-    flops += kernels::GemmShape{codec_.tokens(), outputs, planes_[unit].components}.flops();
+    const int64_t inputs = planes_[unit].components + codec_.units()[unit].anchor_map.rows;
+    flops += kernels::GemmShape{codec_.tokens(), outputs, inputs}.flops();
   }
   return flops;
 }
@@ -82,11 +92,16 @@ void CodecBenchLevel::measure_transform() {
     for (size_t index = 0; index < planes_.size(); ++index) {
       const CodecBenchUnit& unit = codec_.units()[index];
       Planes& planes = planes_[index];
+      const bool predicted = !unit.anchor_map.empty();
+      if (predicted) {
+        kernels::gemm_f32({.a = unit.anchor.view(), .b = unit.anchor_map.view(), .c = planes.outputs.view()});
+      }
       if (planes.components == 0) continue;
       kernels::gemm_f32({.a = unit.codes.top(planes.components),
                          .b = unit.decoder_map.top(planes.components),
                          .c = planes.outputs.view(),
-                         .transpose_a = true});
+                         .transpose_a = true,
+                         .beta = predicted ? 1.0f : 0.0f});
     }
   }));
 }

@@ -49,11 +49,13 @@ class CodecBenchLevel {
   int32_t level() const { return level_; }
   double components() const { return components_; }  // of all units
   double symbols() const { return components_ * static_cast<double>(codec_.tokens()); }
-  double transform_flops() const;
+  // Of the GEMMs that turn keys and values into codes, and codes and what they are predicted from back.
+  double encode_flops() const;
+  double decode_flops() const;
   // Bits that the bodies take, by component of a token.
   double bits_per_component(RdForm form) const;
 
-  const CodecPart& transform() const { return transform_; }       // the GEMM alone
+  const CodecPart& transform() const { return transform_; }       // the GEMMs alone
   const CodecPart& quantiser() const { return quantiser_part_; }  // symbols and their rANS stream
   const CodecPart& rans() const { return rans_; }                 // the streams alone
   const CodecPart& packed() const { return packed_; }             // symbols, packed instead of rANS

@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "common/log/progress.h"
+#include "tools/scd/answer_score.h"
 
 namespace scd {
 namespace {
@@ -33,26 +34,30 @@ std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consu
   CacheExperiment experiment(producer, consumer, longest_of(text.windows), options);
   std::vector<const Encoder*> encoders;
   for (const CodecUnderCheck& codec : codecs) encoders.push_back(&codec.encoder);
-  const bool one_by_one = std::ranges::any_of(codecs, [](const CodecUnderCheck& codec) { return bool(codec.prepare); });
   std::vector<CheckedCodec> sums(codecs.size());
-  int64_t tokens = 0, rows = 0;
+  std::vector<std::vector<double>> kl_sums(codecs.size());  // by codec and context
+  std::vector<double> rows;                                 // that are scored, by context
+  int64_t tokens = 0;
   Progress progress(purpose);
   for (size_t first = 0, count = 0; first < text.windows.size(); first += count) {
     const std::span<const TokenWindow> windows = std::span(text.windows).subspan(first);
-    count = one_by_one ? 1 : windows_of_a_context(windows);
+    count = windows_of_a_context(windows);
     experiment.set_prompts({windows.begin(), windows.begin() + static_cast<std::ptrdiff_t>(count)}, encoders);
     if (experiment.handover() <= options.sinks) continue;
     const std::vector<std::vector<TokenId>> nothing(count);
     const std::vector<Continuation> truth = experiment.run_all(nothing);
-    for (size_t i = 0; i < count; ++i) rows += std::min(text.scored[first + i], truth[i].rows);
+    rows.push_back(0);
+    for (size_t i = 0; i < count; ++i) {
+      rows.back() += static_cast<double>(std::min(text.scored[first + i], truth[i].rows));
+    }
     for (size_t c = 0; c < codecs.size(); ++c) {
-      if (codecs[c].prepare) codecs[c].prepare(windows.front());
       const RebuildAccount account = experiment.rebuild(codecs[c].encoder, codecs[c].decoder, codecs[c].caps);
       sums[c].rebuild_us += 1000 * (account.decode_ms + account.native_ms);
       sums[c].prediction.bytes_per_token += static_cast<double>(account.payload_bytes);
       const std::vector<Continuation> rebuilt = experiment.run_all(nothing);
+      kl_sums[c].push_back(0);
       for (size_t i = 0; i < count; ++i) {
-        sums[c].prediction.kl += scored_kl(truth[i], rebuilt[i], text.scored[first + i]);
+        kl_sums[c].back() += scored_kl(truth[i], rebuilt[i], text.scored[first + i]);
       }
       if (c == 0) tokens += account.tokens;
       progress.update(
@@ -61,11 +66,14 @@ std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consu
     }
   }
   progress.finish();
-  if (rows == 0) throw Error(ErrorCode::kInvalidArgument, "every text to check on is too short to hand over");
+  const double all_rows = std::accumulate(rows.begin(), rows.end(), 0.0);
+  if (all_rows == 0) throw Error(ErrorCode::kInvalidArgument, "every text to check on is too short to hand over");
   const double raw_bytes = raw_bytes_per_token(codec_model_of(consumer.config()), options.exact_layer0);
-  for (auto& [prediction, rebuild_us] : sums) {
+  for (size_t c = 0; c < sums.size(); ++c) {
+    auto& [prediction, rebuild_us] = sums[c];
     rebuild_us /= static_cast<double>(tokens);
-    prediction.kl /= static_cast<double>(rows);
+    prediction.kl = std::accumulate(kl_sums[c].begin(), kl_sums[c].end(), 0.0) / all_rows;
+    prediction.kl_upper = bootstrap_upper_mean(kl_sums[c], rows);
     prediction.bytes_per_token /= static_cast<double>(tokens);
     prediction.ratio_to_bf16 = raw_bytes / prediction.bytes_per_token;
   }

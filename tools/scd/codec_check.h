@@ -1,7 +1,6 @@
 // What codecs that are ready do on text: KL of the scored tokens, which the consumer runs itself, and bytes.
 #pragma once
 
-#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,8 +16,6 @@ struct CodecUnderCheck {
   const Encoder& encoder;
   const Decoder& decoder;
   RankCaps caps{};
-  // Called with each window before it is rebuilt, window by window: of codecs that know more of it than a chunk.
-  std::function<void(const TokenWindow&)> prepare = {};
 };
 
 struct CheckedCodec {

@@ -69,9 +69,9 @@ void print_adapter(std::ostream& out, const ArtifactEncoder& encoder) {
 }
 
 void print_prediction(std::ostream& out, const std::string& what, const CodecPrediction& prediction) {
-  out << "  " << what << ": KL " << format_fixed(prediction.kl, 5) << ", "
-      << format_fixed(prediction.bytes_per_token, 0) << " bytes/token, " << format_fixed(prediction.ratio_to_bf16, 2)
-      << "x smaller than BF16\n";
+  out << "  " << what << ": KL " << format_fixed(prediction.kl, 5) << ", at most "
+      << format_fixed(prediction.kl_upper, 5) << " (95 %), " << format_fixed(prediction.bytes_per_token, 0)
+      << " bytes/token, " << format_fixed(prediction.ratio_to_bf16, 2) << "x smaller than BF16\n";
 }
 
 void print_networks(std::ostream& out, const RdDecoderMaps& maps) {

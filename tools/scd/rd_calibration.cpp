@@ -49,21 +49,6 @@ ArtifactDecoder finish_decoder(const CalibrationInput& input, const RdCalibratio
   return decoder;
 }
 
-// The producer's attention in a layer weighs tokens of the consumer's layer.
-void require_one_depth(std::span<const CalibrationInput> inputs, std::span<const RdVariant> variants) {
-  for (const RdVariant variant : variants) {
-    const auto queries = token_rate_of(variant);
-    if (queries != RateQueries::kPrompt && queries != RateQueries::kChunk) continue;
-    const int32_t producer = inputs.front().producer.config().layers,
-                  consumer = inputs.front().consumer.config().layers;
-    if (producer == consumer) continue;
-    throw Error(ErrorCode::kFailedPrecondition, "--variants " + std::string(to_string(variant)) +
-                                                    ": for models that are as deep as each other, these have " +
-                                                    std::to_string(producer) + " and " + std::to_string(consumer) +
-                                                    " layers");
-  }
-}
-
 // A further consumer's decoder.
 RdDecoderMaps fit_consumer(const CalibrationInput& input, const RdEncoderMaps& encoder,
                            const RdCalibrationOptions& options, std::vector<CalibrationStage>& stages) {
@@ -112,7 +97,6 @@ LayerPlan make_plan(const RdPlanOptions& options, int32_t layers) {
 RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const RdCalibrationOptions& options) {
   SCD_CHECK(!options.plans.empty() && !options.variants.empty() && !options.network_widths.empty() && !inputs.empty(),
             "a plan, a variant, a width and a consumer");
-  require_one_depth(inputs, options.variants);
   RdCalibrationResult result;
   const std::vector<RdEvidence> evidence = gather_evidence(inputs, options, result.stages);
   RdSearch search(inputs, evidence, options, result.stages);

@@ -8,7 +8,6 @@
 #include "common/codec/registry.h"
 #include "common/log/progress.h"
 #include "tools/scd/rd_networks.h"
-#include "tools/scd/token_rate_codec.h"
 
 namespace scd {
 namespace {
@@ -74,17 +73,8 @@ std::vector<CheckedCodec> measure_levels(const CalibrationInput& input, CacheExp
   const RdEncoder encoder(producer, codec.encoder, {});
   const RdDecoder decoder(consumer, codec.decoder, {});
   const BareCodec bare = bare_codec(producer, consumer, codec);
-  std::unique_ptr<TokenRateCodec> rated;
-  if (codec.token_rate) {
-    const TokenRates::Args rates{input.producer, input.consumer, codec.encoder.plan, options, *codec.token_rate};
-    rated = std::make_unique<TokenRateCodec>(TokenRateCodec::Args{encoder, decoder, codec.encoder.quantiser, rates});
-    rated->learn(input.text.fit);
-  }
-  const Encoder& sender = rated ? rated->encoder() : static_cast<const Encoder&>(encoder);
-  const Decoder& receiver = rated ? rated->decoder() : static_cast<const Decoder&>(decoder);
   std::vector<CodecUnderCheck> codecs;
-  for (int32_t level = 0; level < encoder.levels(); ++level) codecs.push_back({sender, receiver, {.level = level}});
-  if (rated) codecs.front().prepare = [&rated](const TokenWindow& window) { rated->set_window(window); };
+  for (int32_t level = 0; level < encoder.levels(); ++level) codecs.push_back({encoder, decoder, {.level = level}});
   if (with_bare) codecs.push_back({*bare.encoder, *bare.decoder});
   return check_codecs(input.producer, input.consumer, text, options, codecs, purpose);
 }
@@ -136,7 +126,6 @@ void RdSearch::consider(RdFit fit, RdVariant variant, int64_t width) {
     reports_.push_back(timed(stages_, "comparing plans", [&] { return judge_for_all(fit, variant); }));
     RdPlanReport& report = reports_.back();
     report.network_width = width;
-    if (token_rate_of(variant)) return;
     if (report.native_share > options_.max_native_share || report.score <= best_score_) return;
     best_score_ = report.score;
   }
@@ -151,9 +140,9 @@ RdPlanReport RdSearch::judge_for_all(const RdFit& fit, RdVariant variant) {
                     .levels = {}};
   for (size_t k = 0; k < inputs_.size(); ++k) {
     const CalibrationInput& input = inputs_[k];
-    const auto checked = measure_levels(input, options_.experiment, evidence_[k].validation,
-                                        {fit.encoder, fit.decoders[k], token_rate_of(variant)},
-                                        /*with_bare=*/true, "measuring it");
+    const auto checked =
+        measure_levels(input, options_.experiment, evidence_[k].validation, {fit.encoder, fit.decoders[k]},
+                       /*with_bare=*/true, "measuring it");
     const bool one_shape =
         codec_model_of(input.producer.config()).same_kv_shape(codec_model_of(input.consumer.config()));
     if (bare_kls_.size() == k) bare_kls_.push_back(checked.back().prediction.kl);

@@ -1,14 +1,12 @@
 // Fits an `rd` codec in every way that is asked for, compares them on validation text and keeps the best.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "tools/scd/codec_check.h"
 #include "tools/scd/rd_evidence.h"
-#include "tools/scd/token_rates.h"
 
 namespace scd {
 
@@ -16,7 +14,6 @@ namespace scd {
 struct RdCodec {
   const RdEncoderMaps& encoder;
   const RdDecoderMaps& decoder;
-  std::optional<RateQueries> token_rate = std::nullopt;
 };
 
 // Levels on text that nothing was fitted on; last, where asked for, what a search weighs them against: the producer's

@@ -19,16 +19,6 @@ RdVariant parse_rd_variant(std::string_view name) {
   throw Error(ErrorCode::kInvalidArgument, "--variants " + std::string(name) + ": expected of " + known);
 }
 
-std::optional<RateQueries> token_rate_of(RdVariant variant) {
-  switch (variant) {
-    case RdVariant::kTokenRateBound: return RateQueries::kScored;
-    case RdVariant::kTokenRatePrompt: return RateQueries::kPrompt;
-    case RdVariant::kTokenRateChunk: return RateQueries::kChunk;
-    case RdVariant::kTokenRateLearned: return RateQueries::kLearned;
-    default: return std::nullopt;
-  }
-}
-
 std::vector<LayerMetric> metrics_of(RdVariant variant, std::span<const LayerMetric> metrics) {
   std::vector<LayerMetric> changed(metrics.begin(), metrics.end());
   for (LayerMetric& layer : changed) {

@@ -1,12 +1,10 @@
 // Other ways to fit an `rd` codec, each without one of its parts: what a search measures to say what the part is worth.
-// All of them give maps of the same form, so each is a codec that could be served. Those with a rate per token are
-// fitted as kFull, measured in a form of their own, and not served.
+// All of them give maps of the same form, so each is a codec that could be served.
 #pragma once
 
 #include <Eigen/Core>
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -14,7 +12,6 @@
 #include "common/codec/calibration/rate_fit.h"
 #include "common/codec/codec_model.h"
 #include "tools/scd/rd_metric.h"
-#include "tools/scd/token_rates.h"
 
 namespace scd {
 
@@ -25,27 +22,12 @@ enum class RdVariant : uint8_t {
   kHeadShared,           // one map a layer for all heads, each read by itself; of units that have no anchor
   kFixedRank,            // so many components of every layer, each with the same bits, instead of water-filling
   kPrincipalComponents,  // of the producer's state, without directions of the metric: transform coding of the cache
-  kTokenRateBound,       // rate per token by the attention of the tokens that are scored (token_rates.h)
-  kTokenRatePrompt,      // by that of the producer's prompt
-  kTokenRateChunk,       // by that of the token's own chunk
-  kTokenRateLearned,     // by what its own codes tell of it
 };
-inline constexpr std::array<std::string_view, 10> kRdVariantNames{"full",
-                                                                  "no-metric",
-                                                                  "no-weights",
-                                                                  "head-shared",
-                                                                  "fixed-rank",
-                                                                  "principal-components",
-                                                                  "token-rate-bound",
-                                                                  "token-rate-prompt",
-                                                                  "token-rate-chunk",
-                                                                  "token-rate-learned"};
+inline constexpr std::array<std::string_view, 6> kRdVariantNames{"full",        "no-metric",  "no-weights",
+                                                                 "head-shared", "fixed-rank", "principal-components"};
 constexpr std::string_view to_string(RdVariant variant) { return kRdVariantNames[static_cast<size_t>(variant)]; }
 // Throws Error kInvalidArgument naming those there are.
 RdVariant parse_rd_variant(std::string_view name);
-
-// Whose attention gives the variant's tokens their rates; nothing of those that have one rate for all.
-std::optional<RateQueries> token_rate_of(RdVariant variant);
 
 // The metrics that the variant fits in; of principal components only their traces count.
 std::vector<LayerMetric> metrics_of(RdVariant variant, std::span<const LayerMetric> metrics);

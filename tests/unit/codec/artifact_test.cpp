@@ -83,7 +83,7 @@ TEST_F(Artifact, OfRdComesBackAsWritten) {
   decoder_.rd.units[1].network = {testing::random_matrix(inputs, 5, 71), testing::random_matrix(1, 5, 72).values,
                                   testing::random_matrix(5, outputs, 73),
                                   testing::random_matrix(1, outputs, 74).values};
-  decoder_.levels = {{900, 4, 0.01}, {400, 9, 0.125}};
+  decoder_.levels = {{900, 4, 0.01, 0.02}, {400, 9, 0.125, 0.25}};
   write_artifact(directory(), encoder_, decoder_);
   EXPECT_EQ(load_encoder(directory()), encoder_);
   EXPECT_EQ(load_decoder(directory(), decoder_.consumer.weights), decoder_);
@@ -94,6 +94,10 @@ TEST_F(Artifact, OfRdComesBackAsWritten) {
                  HasSubstr("the artifact is one of codec rd"));
   const auto header = decoder_directory() / "codec.json";
   std::string text = slurp(header);
+  // Artifacts without bounds are judged by the mean.
+  text.replace(text.find("\"kl_upper\": 0.25"), 16, "\"before\": 1");
+  spit(header, text);
+  EXPECT_EQ(load_decoder(directory(), decoder_.consumer.weights).levels[1].kl_upper, 0.125);
   text.replace(text.find("0.125"), 5, "null ");
   spit(header, text);
   expect_refused([&] { load_decoder(directory(), decoder_.consumer.weights); }, ErrorCode::kDataLoss,

@@ -10,7 +10,7 @@ using ::testing::HasSubstr;
 
 ArtifactDecoder three_levels() {
   ArtifactDecoder artifact;
-  artifact.levels = {{1000, 4, 0.01}, {500, 8, 0.05}, {100, 40, 0.3}};
+  artifact.levels = {{1000, 4, 0.005, 0.01}, {500, 8, 0.04, 0.05}, {100, 40, 0.09, 0.3}};
   artifact.prediction = artifact.levels.front();
   return artifact;
 }

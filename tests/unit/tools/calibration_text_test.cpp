@@ -47,6 +47,18 @@ TEST_F(ScoredWindows, ScoresWhatTheConsumerAnswers) {
   EXPECT_EQ(held_out_text(input, {}).scored[0], 1);
 }
 
+TEST_F(ScoredWindows, TheBoundIsAboveTheMeanOfContextsThatDiffer) {
+  const CodecModel a = codec_model_of(models_.model("base").config());
+  const auto encoder = make_encoder(CodecId::kRaw, a, nullptr);
+  const auto decoder = make_decoder(CodecId::kRaw, a, codec_model_of(models_.model("tuned").config()), nullptr);
+  const CodecUnderCheck raw[] = {{*encoder, *decoder}};
+  const CodecPrediction found = check_codecs(models_.model("base"), models_.model("tuned"),
+                                             last_tokens_of(models_.text.held_out.windows, {}), {}, raw, "raw")[0]
+                                    .prediction;
+  EXPECT_GT(found.kl_upper, found.kl);
+  EXPECT_LT(found.kl_upper, 4 * found.kl);
+}
+
 // A batch of questions about one context gives what each of them alone does.
 TEST_F(ScoredWindows, QuestionsAboutOneContextAreCheckedInOneBatch) {
   TokenWindow one = models_.text.held_out.windows[0], other = one;
@@ -62,8 +74,45 @@ TEST_F(ScoredWindows, QuestionsAboutOneContextAreCheckedInOneBatch) {
   ASSERT_EQ(windows_of_a_context(std::vector{one, other}), 2U);
   ASSERT_EQ(windows_of_a_context(std::vector{one, models_.text.held_out.windows[1]}), 1U);
   const CodecPrediction both = check({{one, other}, {8, 4}});
+  EXPECT_NEAR(both.kl_upper, both.kl, 1e-12);  // one context: nothing to draw from
   EXPECT_NEAR(12 * both.kl, 8 * check({{one}, {8}}).kl + 4 * check({{other}, {4}}).kl, 1e-4);
   EXPECT_EQ(both.bytes_per_token, check({{one}, {8}}).bytes_per_token);
+}
+
+void write_questions(const fs::path& file, int first, int end) {
+  std::ofstream questions(file);
+  for (int context = first; context < end; ++context) {
+    for (int question = 0; question < 2; ++question) {
+      questions << R"({"context": "Context )" << context << std::string(200, 'x') << R"(", "question": "Q)" << question
+                << R"(?", "answers": ["yes"]})"
+                << "\n";
+    }
+  }
+}
+
+// Contexts 30 to 49 to check on; of 0 to 39 those that stand there too are not fitted.
+TEST(CalibrationText, CheckTextIsWhatIsHeldOutAndNoneOfItIsFitted) {
+  const fs::path root = fs::temp_directory_path() / ("scd_check_text_" + std::to_string(::getpid()));
+  fs::create_directories(root);
+  std::ofstream(root / "tokenizer.json") << make_byte_tokenizer_json(320);
+  const Tokenizer tokenizer = Tokenizer::from_file(root / "tokenizer.json");
+  write_questions(root / "set.jsonl", 0, 40);
+  write_questions(root / "check.jsonl", 30, 50);
+  CalibrationTextOptions options{
+      .files = {root / "set.jsonl"}, .check_files = {root / "check.jsonl"}, .tokens = 100000, .held_out_contexts = 6};
+  const CalibrationText text = read_calibration_text(tokenizer, options);
+  const auto number = [&](const TokenWindow& window) { return std::stoi(tokenizer.decode(window, true).substr(8)); };
+  EXPECT_EQ(text.held_out.windows.size(), 12U);
+  EXPECT_EQ(text.validation.windows.size(), 12U);
+  EXPECT_EQ(text.fit.size(), 2U * (30 - 6));
+  EXPECT_EQ(text.file_sha256.size(), 1U);
+  for (const TokenWindow& window : text.held_out.windows) EXPECT_GE(number(window), 30);
+  for (const TokenWindow& window : text.fit) EXPECT_LT(number(window), 30);
+  const CalibrationText check = read_check_text(tokenizer, options);
+  EXPECT_EQ(check.held_out.windows, text.held_out.windows);
+  EXPECT_TRUE(check.fit.empty() && check.validation.windows.empty());
+  EXPECT_EQ(check.file_sha256.size(), 1U);
+  fs::remove_all(root);
 }
 
 TEST(CalibrationText, SplitsByHashAndKeepsTheQuestionsOfAContextTogether) {
@@ -71,15 +120,7 @@ TEST(CalibrationText, SplitsByHashAndKeepsTheQuestionsOfAContextTogether) {
   fs::create_directories(root / "model");
   std::ofstream(root / "model" / "tokenizer.json") << make_byte_tokenizer_json(320);
   const Tokenizer tokenizer = Tokenizer::from_file(root / "model" / "tokenizer.json");
-  std::ofstream questions(root / "set.jsonl");
-  for (int context = 0; context < 40; ++context) {
-    for (int question = 0; question < 2; ++question) {
-      questions << R"({"context": "Context )" << context << std::string(200, 'x') << R"(", "question": "Q)" << question
-                << R"(?", "answers": ["yes"]})"
-                << "\n";
-    }
-  }
-  questions.close();
+  write_questions(root / "set.jsonl", 0, 40);
   const CalibrationTextOptions options{.files = {root / "set.jsonl"}, .tokens = 100000, .held_out_contexts = 4};
   const CalibrationText text = read_calibration_text(tokenizer, options);
   ASSERT_EQ(text.held_out.windows.size(), 8U);  // both questions of four contexts
@@ -108,6 +149,10 @@ TEST(CalibrationText, SplitsByHashAndKeepsTheQuestionsOfAContextTogether) {
   single.held_out_questions = 1;
   EXPECT_EQ(read_calibration_text(tokenizer, single).held_out.windows.size(), 4U);
   CalibrationTextOptions missing = options;
+  missing.check_files = {root / "nothing.jsonl"};
+  EXPECT_THROW(read_calibration_text(tokenizer, missing), Error);
+  EXPECT_THROW(read_check_text(tokenizer, missing), Error);
+  missing.check_files.clear();
   missing.files = {root / "nothing.txt"};
   EXPECT_THROW(read_calibration_text(tokenizer, missing), Error);
   fs::remove_all(root);

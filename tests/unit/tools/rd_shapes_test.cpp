@@ -137,21 +137,6 @@ TEST_F(RdShapes, ASearchComparesPlansWithoutARawCache) {
   for (const RdPlanReport& report : result.search) EXPECT_GT(report.score, 0) << to_string(report.plan);
 }
 
-TEST_F(RdShapes, RatesByTheProducersAttentionAreRefusedWhereItsLayersAreOthers) {
-  derive("deep", {.twice_as_deep = true});
-  RdCalibrationOptions wanted = options({.exact_layers = 1, .group = 2, .native = {}}, "deep");
-  wanted.variants = {RdVariant::kFull, RdVariant::kTokenRateBound, RdVariant::kTokenRateLearned};
-  const RdCalibrationResult result = calibrate_rd(models_.input("base", "deep"), wanted);
-  EXPECT_NE(result.search[1].levels[1].kl, result.search[0].levels[1].kl);
-  wanted.variants = {RdVariant::kFull, RdVariant::kTokenRatePrompt};
-  try {
-    (void)calibrate_rd(models_.input("base", "deep"), wanted);
-    FAIL() << "accepted";
-  } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("token-rate-prompt: for models that are as deep as each other"));
-  }
-}
-
 TEST_F(RdShapes, MoreBitsThanCodesHoldAreRefused) {
   derive("both", {.twice_as_deep = true, .twice_as_wide = true});
   RdCalibrationOptions wanted = options({.exact_layers = 1, .group = 2, .native = {}}, "both");
