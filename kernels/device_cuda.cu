@@ -13,11 +13,6 @@ namespace {
 
 constexpr int kOldestCapability = 80;
 
-int& chosen_ordinal() {
-  static int ordinal = 0;
-  return ordinal;
-}
-
 CudaDevice look_at(int ordinal) {
   CudaDevice found;
   cudaDriverGetVersion(&found.driver);
@@ -25,8 +20,13 @@ CudaDevice look_at(int ordinal) {
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || ordinal < 0 || ordinal >= count) {
     cudaGetLastError();  // it is told here and must not be found again by the next check
-    found.reason = error != cudaSuccess ? cudaGetErrorString(error)
-                                        : "no GPU " + std::to_string(ordinal) + ", there are " + std::to_string(count);
+    if (found.driver == 0) {
+      found.reason = "no NVIDIA driver on this machine";
+    } else if (error != cudaSuccess) {
+      found.reason = cudaGetErrorString(error);
+    } else {
+      found.reason = "no GPU " + std::to_string(ordinal) + ", there are " + std::to_string(count);
+    }
     return found;
   }
   cudaDeviceProp properties{};
@@ -40,15 +40,22 @@ CudaDevice look_at(int ordinal) {
   return found;
 }
 
-}  // namespace
+struct Chosen {
+  int ordinal = 0;
+  CudaDevice device = look_at(0);
+};
 
-const CudaDevice& cuda_device() {
-  static const CudaDevice device = look_at(chosen_ordinal());
-  return device;
+Chosen& chosen() {
+  static Chosen of_process;
+  return of_process;
 }
 
+}  // namespace
+
+const CudaDevice& cuda_device() { return chosen().device; }
+
 void use_cuda_device(int ordinal) {
-  chosen_ordinal() = ordinal;
+  chosen() = {ordinal, look_at(ordinal)};
   if (!cuda_device().usable) {
     throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + cuda_device().reason);
   }
@@ -76,7 +83,7 @@ struct Queue {
   cudaStream_t stream = nullptr;
   Queue() {
     if (!cuda_device().usable) throw std::runtime_error("CUDA: " + cuda_device().reason);
-    check(cudaSetDevice(chosen_ordinal()), "cudaSetDevice");
+    check(cudaSetDevice(chosen().ordinal), "cudaSetDevice");
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   }
   ~Queue() {

@@ -44,7 +44,7 @@ class EncodeStage {
   const OnCode on_code_;
   TokenRange batch_;
   size_t next_unit_ = 0;
-  std::optional<ComputedLayer> computed_;     // of the batch, the last
+  std::optional<ComputedLayer> computed_;  // of the batch, the last
   struct Residual {
     kernels::GrowBuffer memory;
     kernels::Matrix rows;

@@ -42,6 +42,8 @@ FOREIGN = {
     "CLI/": ["tools", "prefill_server", "decode_server", "common/config"],
     "pcre2.h": ["common/tokenizer"],
     "oneapi/": ["kernels"],
+    "cuda": ["kernels"],
+    "cublas": ["kernels"],
     "dnnl": ["kernels"],
 }
 # Generated protocol headers stay at the edges of the servers.

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "common/kv/kv_cache.h"
+#include "tests/support/gpu.h"
 
 namespace scd {
 namespace {
@@ -50,6 +51,16 @@ TEST(KvCache, layers_do_not_overlap) {
   EXPECT_EQ(static_cast<char*>(first.values) - static_cast<char*>(first.keys), bytes);
   EXPECT_EQ(static_cast<char*>(second.keys) - static_cast<char*>(first.keys), 2 * bytes);
   EXPECT_EQ(cache.bytes(), 4u * bytes);
+}
+
+TEST(GpuPages, FillTheShareThatWeightsAndScratchLeave) {
+  SCD_SKIP_WITHOUT_GPU();
+  const KvShape shape{.layers = 32, .kv_heads = 8, .head_dim = 128};
+  const auto total = static_cast<double>(kernels::cuda_memory().total_bytes);
+  const auto pages = static_cast<double>(gpu_pages(shape, 0.3, size_t{1} << 30));
+  EXPECT_NEAR(pages * 2 * 1024 * 1024, 0.3 * total - 2.0 * (1 << 30), 3e6);
+  EXPECT_THROW(gpu_pages(shape, 0.3, static_cast<size_t>(0.3 * total)), Error);
+  EXPECT_THROW(KvCache(shape, 1 << 20, kernels::Device::kCuda), Error);  // 2 TiB
 }
 
 }  // namespace
