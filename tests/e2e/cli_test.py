@@ -11,7 +11,7 @@ import unittest
 import daemons
 
 COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model", "plot"]
-BENCHES = ["codec", "engine", "pair", "pareto", "transfer"]
+BENCHES = ["codec", "engine", "kernels", "pair", "pareto", "transfer"]
 REPORT_KEYS = {"machine", "commit", "command", "rows"}
 ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_answer", "kl_question", "kl_answer", "kl_p99",
             "perplexity", "bytes_per_token", "ratio_to_bf16"]  # fmt: skip
@@ -277,6 +277,20 @@ class CliTest(unittest.TestCase):
         rows = self.report("bench", "engine", "--model", self.model, "--prefill", "64", "--batch", "1", "--context", "32",
                            "--steps", "4", "--repetitions", "1")  # fmt: skip
         self.assertTrue(any(key.endswith("_share") for row in rows for key in row))
+
+    def test_bench_kernels_measures_every_op(self):
+        rows = self.report("bench", "kernels", "--shape", "tiny", "--tokens", "32", "--context", "32", "--batch", "1,2",
+                           "--repetitions", "1")  # fmt: skip
+        ops = [row["op"] for row in rows]
+        for op in ("linear qkv, 32 rows", "attention of 32 tokens", "attention, decoding, batch 2", "rms_norm", "write_kv"):
+            self.assertIn(op, ops)
+        self.assertTrue(all(row["limit_share"] > 0 and row["total_ms"] > 0 for row in rows))
+
+    def test_devices_that_cannot_be_used_are_named(self):
+        for device, said in (("gpu", "expected cpu, cuda or cuda:N"), ("cuda:4096", "device cuda:4096: ")):
+            done = daemons.run("scd", "bench", "engine", "--model", self.model, "--device", device, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(said, done.stderr)
 
     def test_bench_codec_measures_every_level_both_ways(self):
         rows = self.report("bench", "codec", "--layers", "2", "--components", "24,8", "--tokens", "33", "--repetitions",
