@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <future>
+#include <new>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,10 @@ struct Overloaded : Handlers... {
 // Events of one job between two pieces of work, generously: more of them means that a bound elsewhere is broken.
 constexpr size_t kEventsPerJob = 16;
 constexpr size_t kEventsPerTry = 4;
+
+Failure out_of_memory(const std::bad_alloc& error) {
+  return {ErrorCode::kResourceExhausted, std::string("memory of the decode server: ") + error.what()};
+}
 
 }  // namespace
 
@@ -88,7 +94,12 @@ ComputeCounters ComputeThread::counters() const {
 }
 
 void ComputeThread::warm_up() {
-  const std::vector<TokenId> tokens(static_cast<size_t>(2 * args_.cache.pool().page_tokens()), 0);
+  const int64_t page_tokens = args_.cache.pool().page_tokens();
+  const int64_t room = std::min(page_tokens * args_.cache.pool().pages(), int64_t{args_.model.config().max_positions});
+  // On a GPU a whole chunk: its memory is taken, and cuBLASLt is opened, before anybody waits for it.
+  const bool on_gpu = args_.model.device() == kernels::Device::kCuda;
+  const int64_t count = on_gpu ? std::min(int64_t{args_.config.limits.prefill_chunk_tokens}, room) : 2 * page_tokens;
+  const std::vector<TokenId> tokens(static_cast<size_t>(count), 0);
   PageTable pages = args_.cache.pool().make_table();
   if (auto reserved = pages.reserve(std::ssize(tokens)); !reserved) throw Error(reserved.failure());
   const SequenceChunk chunk{.pages = &pages, .first_position = 0, .tokens = tokens};
@@ -114,7 +125,11 @@ void ComputeThread::handle(Event event, TransferStage& transfers) {
   const auto visitor = Overloaded{
       [&](Admitted& admitted) {
         const SequenceContext context{args_.config, args_.model, args_.cache, args_.tokenizer, transfers, args_.codecs};
-        sequences_.push_back(std::make_unique<Sequence>(context, std::move(admitted.job)));
+        try {
+          sequences_.push_back(std::make_unique<Sequence>(context, admitted.job));
+        } catch (const std::bad_alloc& error) {
+          return refuse(*admitted.job, out_of_memory(error));
+        }
         sequence_count_.fetch_add(1, std::memory_order_relaxed);
       },
       [&](Accepted& accepted) {
@@ -160,6 +175,18 @@ void ComputeThread::end_what_is_over() {
       fail(at, {ErrorCode::kDeadlineExceeded, "the request's deadline passed"});
     }
   }
+}
+
+// A job that no sequence holds.
+void ComputeThread::refuse(DecodeJob& job, const Failure& failure) {
+  job.pages.release();
+  args_.admission.release();
+  failed_.fetch_add(1, std::memory_order_relaxed);
+  log_info("request_failed", {{"request", job.id},
+                              {"user", job.request.user_tag},
+                              {"code", to_string(failure.code)},
+                              {"reason", failure.message}});
+  job.fail(failure);
 }
 
 // In both endings the pages are back and the transfer is over before the client hears of it.
@@ -220,7 +247,7 @@ bool ComputeThread::work_once() {
 
   const auto begin = ServingClock::now();
   if (step > PromptStep::kLocalPrefill || (prefill_waits && (!decoding || prefill_owed_.count() > 0))) {
-    urgent->run_prompt_step();
+    if (!run_prompt_step(*urgent)) return true;
     if (prefill_waits) prefill_owed_ -= ServingClock::now() - begin;
     charge_waiters(urgent, begin, ServingClock::now());
     return true;
@@ -229,6 +256,19 @@ bool ComputeThread::work_once() {
   prefill_owed_ = prefill_waits ? ServingClock::now() - begin : ServingClock::duration::zero();
   charge_waiters(nullptr, begin, ServingClock::now());
   return true;
+}
+
+// False where it has ended the sequence.
+bool ComputeThread::run_prompt_step(Sequence& sequence) {
+  try {
+    sequence.run_prompt_step();
+    // What a GPU has only queued must not be charged to whoever waits for it next.
+    kernels::synchronize(args_.model.device());
+    return true;
+  } catch (const std::bad_alloc& error) {
+    fail(std::ranges::find(sequences_, &sequence, &std::unique_ptr<Sequence>::get), out_of_memory(error));
+    return false;
+  }
 }
 
 Sequence* ComputeThread::most_urgent() const {

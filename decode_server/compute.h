@@ -89,6 +89,7 @@ class ComputeThread : public ComputeStage {
   void handle(Event event, TransferStage& transfers);
   void end_what_is_over();
   void fail(Sequences::iterator at, const Failure& failure);
+  void refuse(DecodeJob& job, const Failure& failure);
   void succeed(Sequences::iterator at);
   void erase(Sequences::iterator at);
   Sequence* find(uint64_t request_id);
@@ -96,6 +97,7 @@ class ComputeThread : public ComputeStage {
 
   bool work_once();
   Sequence* most_urgent() const;
+  bool run_prompt_step(Sequence& sequence);
   void decode_step();
   void charge_waiters(const Sequence* worked_for, ServingClock::time_point begin, ServingClock::time_point end);
 

@@ -203,6 +203,10 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
   check_config(config);
   parts_ = std::make_unique<Parts>(config, std::move(transport));
   parts_->rpc.set_serving(true);
+  log_info("memory", {{"device", parts_->config.device},
+                      {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
+                      {"kv_cache_pages", parts_->cache.pool().pages()},
+                      {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->validation.model_name},
                                    {"precision", parts_->identity.precision},

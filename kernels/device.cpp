@@ -66,8 +66,10 @@ Matrix HostStaging::matrix(int64_t rows, int64_t columns, DType dtype) {
   if (bytes > size_) {
     if (memory_ != nullptr) SCD_ON(Device::kCuda, cuda::release_pinned(memory_), std::free(memory_));
     memory_ = nullptr;
-    size_ = bytes + bytes / 4;
-    memory_ = SCD_ON(Device::kCuda, cuda::allocate_pinned(size_), allocate_on_host(size_));
+    size_ = 0;
+    const size_t wanted = bytes + bytes / 4;
+    memory_ = SCD_ON(Device::kCuda, cuda::allocate_pinned(wanted), allocate_on_host(wanted));
+    size_ = wanted;
   }
   return {memory_, rows, columns, columns, dtype};
 }

@@ -7,8 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <new>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/matrix.h"
@@ -42,7 +44,17 @@ struct DeviceMemory {
 // Of the GPU, as all processes leave it.
 DeviceMemory cuda_memory();
 
-// Contents are undefined. Throws std::runtime_error with the sizes when the device's memory does not suffice.
+// A GPU's memory does not suffice; says what was asked for and what is free.
+class OutOfDeviceMemory : public std::bad_alloc {
+ public:
+  explicit OutOfDeviceMemory(std::string what) : what_(std::move(what)) {}
+  const char* what() const noexcept override { return what_.c_str(); }
+
+ private:
+  std::string what_;
+};
+
+// Contents are undefined. Throws std::bad_alloc, of a GPU OutOfDeviceMemory.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;

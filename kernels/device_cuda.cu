@@ -1,8 +1,10 @@
 // The GPU of the process, its memory and its queue.
 #include <array>
 #include <cstring>
+#include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "kernels/cuda_common.cuh"
 #include "kernels/cuda_kernels.h"
@@ -55,11 +57,20 @@ Chosen& chosen() {
 const CudaDevice& cuda_device() { return chosen().device; }
 
 void use_cuda_device(int ordinal) {
-  chosen() = {ordinal, look_at(ordinal)};
+  static std::mutex mutex;
+  const std::scoped_lock lock(mutex);
+  static int used = -1;  // queues and memory of the process are there
+  if (used >= 0 && used != ordinal) {
+    throw std::runtime_error("device cuda:" + std::to_string(ordinal) +
+                             ": this process uses cuda:" + std::to_string(used) + " already");
+  }
+  if (used == ordinal) return;
+  if (ordinal != chosen().ordinal) chosen() = {ordinal, look_at(ordinal)};
   if (!cuda_device().usable) {
     throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + cuda_device().reason);
   }
   cuda::stream();
+  used = ordinal;
 }
 
 DeviceMemory cuda_memory() {
@@ -116,8 +127,8 @@ std::byte* allocate(size_t bytes) {
     cudaGetLastError();
     size_t free_bytes = 0, total = 0;
     cudaMemGetInfo(&free_bytes, &total);
-    throw std::runtime_error("GPU memory: " + std::to_string(bytes >> 20) + " MiB asked for, " +
-                             std::to_string(free_bytes >> 20) + " of " + std::to_string(total >> 20) + " MiB are free");
+    throw OutOfDeviceMemory("GPU memory: " + std::to_string(bytes >> 20) + " MiB asked for, " +
+                            std::to_string(free_bytes >> 20) + " of " + std::to_string(total >> 20) + " MiB are free");
   }
   check(result, "cudaMalloc");
   return static_cast<std::byte*>(memory);
@@ -155,9 +166,10 @@ class Staging {
     if (turn.done != nullptr) check(cudaEventSynchronize(turn.done), "an op queued before");
     if (turn.done == nullptr) check(cudaEventCreateWithFlags(&turn.done, cudaEventDisableTiming), "cudaEventCreate");
     if (turn.bytes < numbers.size_bytes()) {
-      if (turn.memory != nullptr) check(cudaFreeHost(turn.memory), "cudaFreeHost");
+      if (turn.memory != nullptr) cudaFreeHost(std::exchange(turn.memory, nullptr));
+      turn.bytes = 0;
+      check(cudaMallocHost(&turn.memory, 2 * numbers.size_bytes()), "page-locked memory");
       turn.bytes = 2 * numbers.size_bytes();
-      check(cudaMallocHost(&turn.memory, turn.bytes), "cudaMallocHost");
     }
     std::memcpy(turn.memory, numbers.data(), numbers.size_bytes());
     check(cudaMemcpyAsync(to, turn.memory, numbers.size_bytes(), cudaMemcpyHostToDevice, stream()), "upload");

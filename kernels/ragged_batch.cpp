@@ -45,15 +45,20 @@ int64_t longest_table(std::span<const SequenceRows> sequences) {
 
 void RaggedBatch::reserve(int64_t rows, int64_t sequences, int64_t pages) {
   if (rows <= row_capacity_ && sequences <= sequence_capacity_ && pages <= page_capacity_) return;
-  row_capacity_ = std::max(row_capacity_, rows);
-  sequence_capacity_ = std::max(sequence_capacity_, sequences);
+  const int64_t row_room = std::max(row_capacity_, rows);
+  const int64_t sequence_room = std::max(sequence_capacity_, sequences);
   // In powers of two: a growing context moves the copy seldom.
-  page_capacity_ = std::max(page_capacity_, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(pages))));
-  if (device_ == Device::kCpu) return;
-  const Layout layout(row_capacity_, sequence_capacity_, page_capacity_);
-  memory_ = DeviceBuffer();
-  memory_ = DeviceBuffer(device_, static_cast<size_t>(layout.end) * sizeof(int32_t));
-  ++moves_;
+  const int64_t page_room = std::max(page_capacity_, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(pages))));
+  if (device_ == Device::kCuda) {
+    row_capacity_ = sequence_capacity_ = page_capacity_ = 0;  // should the memory not suffice
+    memory_ = DeviceBuffer();
+    const Layout layout(row_room, sequence_room, page_room);
+    memory_ = DeviceBuffer(device_, static_cast<size_t>(layout.end) * sizeof(int32_t));
+    ++moves_;
+  }
+  row_capacity_ = row_room;
+  sequence_capacity_ = sequence_room;
+  page_capacity_ = page_room;
 }
 
 void RaggedBatch::assign(std::span<const int32_t> ids, std::span<const SequenceRows> sequences) {

@@ -186,6 +186,7 @@ void argmax(ConstMatrix logits, std::span<int32_t> ids) {
   require(logits.dtype == DType::kF32 && logits.columns > 0, "argmax: the logits ", logits, " must be F32, not empty");
   require(static_cast<int64_t>(ids.size()) == logits.rows, "argmax: ", static_cast<int64_t>(ids.size()),
           " ids for the logits ", logits);
+  if (ids.empty()) return;
 #ifdef SCD_CUDA
   if (logits.device == Device::kCuda) return cuda::argmax(logits, ids);
 #endif

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <new>
-#include <stdexcept>
 #include <string>
 
 namespace scd {
@@ -36,9 +35,7 @@ KvCache::KvCache(KvShape shape, int32_t pages, kernels::Device device) : shape_(
   };
   try {
     memory_ = kernels::DeviceBuffer(device, bytes());
-  } catch (const std::bad_alloc&) {
-    refuse("");
-  } catch (const std::runtime_error& error) {
+  } catch (const std::bad_alloc& error) {
     refuse(std::string(" (") + error.what() + ")");
   }
 }

@@ -1,5 +1,7 @@
 #include "decode_server/receive/handshake.h"
 
+#include <new>
+
 #include "common/codec/registry.h"
 #include "common/model/rope_settings.h"
 
@@ -84,6 +86,9 @@ Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdent
                                                        needs_artifact(codec) ? artifact : nullptr, consumer.device));
   } catch (const Error& error) {
     return error.failure();
+  } catch (const std::bad_alloc& error) {
+    return Failure{ErrorCode::kResourceExhausted,
+                   std::string("memory of this decode server for the codec's maps: ") + error.what()};
   } catch (const std::exception& error) {
     return Failure{ErrorCode::kDataLoss, std::string("what it says of its model cannot be read: ") + error.what()};
   }

@@ -4,10 +4,14 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <new>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "common/model/forward.h"
+
+#include "kernels/device.h"
 
 namespace scd {
 namespace {
@@ -83,7 +87,12 @@ void PrefillStage::run(const std::stop_token& stop) {
       woken_ = false;
       continue;
     }
-    run_batch(*work);
+    try {
+      run_batch(*work);
+    } catch (const std::bad_alloc& error) {
+      work->job->fail({ErrorCode::kResourceExhausted, std::string("memory of the prefill server: ") + error.what()});
+      continue;
+    }
     if (work->done_tokens >= work->job->plan.handover_tokens) {
       active_.erase(work);
     } else {
@@ -162,6 +171,7 @@ void PrefillStage::run_batch(Work& work) {
     } else {
       pass.run_keys_values_only();
     }
+    kernels::synchronize(args_.model.device());  // the span of a layer is its computing, not its queueing
     const auto computed = PrefillClock::now();
     job.spans.add({PrefillPart::kPrefill, started, computed});
     args_.on_layer(work.job, {.layer = layer,

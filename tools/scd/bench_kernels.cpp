@@ -196,7 +196,7 @@ class KernelsBench {
                 }),
                 static_cast<double>(rows * columns) * 8.0);
     }
-    const Filled keys(device_, rows, width, DType::kF32),
+    const Filled keys(device_, rows, width, DType::kF32), values(device_, rows, width, DType::kF32),
         pages(device_, 2 * pages_of(rows) * kPageTokens, width, precision_);
     const kernels::PagedKv kv{.keys = pages->data,
                               .values = static_cast<std::byte*>(pages->data) +
@@ -206,7 +206,7 @@ class KernelsBench {
                               .head_dim = shape_.head_dim,
                               .dtype = precision_,
                               .device = device_};
-    add_bytes("write_kv", best_seconds([&] { kernels::write_kv(kv, batch.sequences(), *keys, *keys); }),
+    add_bytes("write_kv", best_seconds([&] { kernels::write_kv(kv, batch.sequences(), *keys, *values); }),
               2.0 * static_cast<double>(rows * width) * (4.0 + size));
   }
 

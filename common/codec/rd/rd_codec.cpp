@@ -133,10 +133,13 @@ void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer
   SCD_CHECK(caps.level >= 0 && caps.level < levels(), "a level of the artifact");
   const auto number = static_cast<int32_t>(index);
   const int64_t components = capped(quantiser_.components(number, caps.level), plan_.units[index], caps);
+  const CodedUnit& unit = plan_.units[index];
+  const int64_t tokens = unit.residual ? chunk.residual.rows : chunk.keys.rows;
+  SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens, "tokens of a chunk");
   DenseMatrix computed;
   kernels::ConstMatrix coded;
   if (on_device_ != nullptr) {
-    coded = on_device_->codes(index, plan_.units[index], plan_.anchor_of(index) >= 0, chunk, components);
+    coded = on_device_->codes(index, unit, plan_.anchor_of(index) >= 0, chunk, components);
   } else {
     computed = codes(chunk, components);
     coded = std::as_const(computed).view();
@@ -250,6 +253,7 @@ void RdDecoder::decode_codes(const PayloadPlace& place, kernels::ConstMatrix cod
 void RdDecoder::split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place,
                       DecodedLayer& out) const {
   out.tokens = place.tokens;
+  out.on_device.present = false;
   out.hidden.clear();
   if (unit.residual) {
     out.kind = DecodedKind::kResidual;
