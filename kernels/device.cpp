@@ -29,7 +29,9 @@ const CudaDevice& cuda_device() {
   return none;
 }
 DeviceMemory cuda_memory() { throw std::runtime_error("device cuda: " + cuda_device().reason); }
-void use_cuda_device(int) { throw std::runtime_error("device cuda: " + cuda_device().reason); }
+void use_cuda_device(int ordinal) {
+  throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + cuda_device().reason);
+}
 #endif
 
 void synchronize([[maybe_unused]] Device device) {
