@@ -71,8 +71,8 @@ CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& ident
 }
 
 int32_t pages_of(const KvCacheOptions& options, const Model& model) {
-  if (model.device() == kernels::Device::kCpu || options.gpu_memory_fraction == 0) return options.pages;
-  return gpu_pages(model.config().kv_shape(model.precision()), options.gpu_memory_fraction, model.weight_bytes());
+  return cache_pages(model.config().kv_shape(model.precision()), model.device(), options.pages,
+                     options.gpu_memory_fraction, model.weight_bytes());
 }
 
 ValidationContext context_of(const DecodeConfig& config, const Model& model, const Tokenizer& tokenizer,

@@ -4,31 +4,18 @@
 #include <algorithm>
 
 #include "kernels/attention_cuda.h"
+#include "kernels/attention_tiles.cuh"
 #include "kernels/cuda_common.cuh"
 #include "kernels/tensor_core.cuh"
 
 namespace scd::kernels::cuda {
 namespace {
 
-constexpr int kPageShift = 4;
 constexpr int kTileRows = static_cast<int>(kQueryTile);
 constexpr int kTileKeys = 64;
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kBands = kTileRows / kWarps / 16;  // of 16 rows, of a warp
-constexpr float kLog2E = 1.44269504f;
-
-struct Tiles {
-  DeviceSequences sequences;
-  const float* queries;
-  int64_t query_stride;
-  const __nv_bfloat16* keys;
-  const __nv_bfloat16* values;
-  int kv_heads;
-  int group;  // query heads of a KV head
-  int sliding_window;
-  float scale;  // times log2(e): weights are powers of two
-};
 
 // Rows of kHeadDim BF16 in shared memory, in chunks of 16 bytes; a row's chunks are permuted by its number so that the
 // 8 rows that ldmatrix reads at once lie in different banks.
@@ -39,17 +26,6 @@ __device__ uint32_t chunk_offset(int row, int chunk) {
 
 __device__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-// 16 bytes; zeros where `valid` is false.
-__device__ void copy_async(uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ void commit_copies() { asm volatile("cp.async.commit_group;\n"); }
-template <int kLeft>
-__device__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kLeft));
 }
 
 __device__ void load_matrices(uint32_t (&to)[4], uint32_t address) {
@@ -261,30 +237,6 @@ __global__ void __launch_bounds__(kThreads, 2) tiles_kernel(Tiles args, Out* out
   }
 }
 
-template <int kHeadDim, class Out>
-void launch(const AttentionArgs& args, const DeviceSequences& sequences, const Tiles& tiles) {
-  constexpr int kShared = shared_bytes<kHeadDim>();
-  static const bool raised = [] {
-    check(cudaFuncSetAttribute(tiles_kernel<kHeadDim, Out>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-          "shared memory of paged_attention");
-    return true;
-  }();
-  static_cast<void>(raised);
-  const dim3 grid(static_cast<unsigned>(args.query_heads), static_cast<unsigned>(sequences.tile_count));
-  tiles_kernel<kHeadDim, Out>
-      <<<grid, kThreads, kShared, stream()>>>(tiles, static_cast<Out*>(args.output.data), args.output.row_stride);
-  check_launch("paged_attention of tiles");
-}
-
-template <int kHeadDim>
-void launch(const AttentionArgs& args, const DeviceSequences& sequences, const Tiles& tiles) {
-  if (args.output.dtype == DType::kF32) {
-    launch<kHeadDim, float>(args, sequences, tiles);
-  } else {
-    launch<kHeadDim, __nv_bfloat16>(args, sequences, tiles);
-  }
-}
-
 }  // namespace
 
 bool takes_tiles(const AttentionArgs& args) {
@@ -293,20 +245,11 @@ bool takes_tiles(const AttentionArgs& args) {
 }
 
 void attention_tiles(const AttentionArgs& args, const DeviceSequences& sequences) {
-  const Tiles tiles{sequences,
-                    static_cast<const float*>(args.queries.data),
-                    args.queries.row_stride,
-                    static_cast<const __nv_bfloat16*>(args.kv.keys),
-                    static_cast<const __nv_bfloat16*>(args.kv.values),
-                    static_cast<int>(args.kv.kv_heads),
-                    static_cast<int>(args.query_heads / args.kv.kv_heads),
-                    static_cast<int>(args.sliding_window),
-                    args.scale * kLog2E};
-  if (args.kv.head_dim == 64) {
-    launch<64>(args, sequences, tiles);
-  } else {
-    launch<128>(args, sequences, tiles);
-  }
+  with_tile_shape(args, [&](auto head_dim, auto* out) {
+    constexpr int kHeadDim = decltype(head_dim)::value;
+    using Out = std::remove_pointer_t<decltype(out)>;
+    launch_tiles<tiles_kernel<kHeadDim, Out>, Out>(args, sequences, kThreads, shared_bytes<kHeadDim>());
+  });
 }
 
 }  // namespace scd::kernels::cuda

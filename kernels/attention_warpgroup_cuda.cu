@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/attention_cuda.h"
+#include "kernels/attention_tiles.cuh"
 #include "kernels/cuda_common.cuh"
 #include "kernels/device.h"
 #include "kernels/tensor_core.cuh"
@@ -16,7 +17,6 @@
 namespace scd::kernels::cuda {
 namespace {
 
-constexpr int kPageShift = 4;
 constexpr int kPageTokens = 1 << kPageShift;
 constexpr int kTileKeys = 128;
 constexpr int kTilePages = kTileKeys / kPageTokens;
@@ -27,19 +27,6 @@ constexpr int kLoaders = 64;  // of keys, and as many of values
 constexpr int kThreads = 128 * (1 + kGroups);
 constexpr int kLoaderRegisters = 56, kWorkerRegisters = 224;
 constexpr int kFirstTurn = 1 + kGroups;  // of the named barriers; those before are the groups' own
-constexpr float kLog2E = 1.44269504f;
-
-struct Tiles {
-  DeviceSequences sequences;
-  const float* queries;
-  int64_t query_stride;
-  const __nv_bfloat16* keys;
-  const __nv_bfloat16* values;
-  int kv_heads;
-  int group;  // query heads of a KV head
-  int sliding_window;
-  float scale;  // times log2(e): weights are powers of two
-};
 
 // Halves of 64 columns, each [rows] of 128 bytes.
 template <int kHeadDim>
@@ -90,16 +77,6 @@ struct Barriers {
   __device__ uint32_t values_full(int stage) const { return base + (2 * kStages + stage) * 8; }
   __device__ uint32_t values_free(int stage) const { return base + (3 * kStages + stage) * 8; }
 };
-
-__device__ void copy_async(uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-__device__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-template <int kLeft>
-__device__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kLeft) : "memory");
-}
 
 // Rows beyond the context become zeros: what pages hold there may be anything, and 0 times NaN is not 0.
 template <int kHeadDim>
@@ -367,30 +344,6 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-template <int kHeadDim, class Out>
-void launch(const AttentionArgs& args, const DeviceSequences& sequences, const Tiles& tiles) {
-  constexpr int kShared = Shared<kHeadDim>::kAllocated;
-  static const bool raised = [] {
-    check(cudaFuncSetAttribute(warpgroup_kernel<kHeadDim, Out>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-          "shared memory of paged_attention");
-    return true;
-  }();
-  static_cast<void>(raised);
-  const dim3 grid(static_cast<unsigned>(args.query_heads), static_cast<unsigned>(sequences.tile_count));
-  warpgroup_kernel<kHeadDim, Out>
-      <<<grid, kThreads, kShared, stream()>>>(tiles, static_cast<Out*>(args.output.data), args.output.row_stride);
-  check_launch("paged_attention of warpgroups");
-}
-
-template <int kHeadDim>
-void launch(const AttentionArgs& args, const DeviceSequences& sequences, const Tiles& tiles) {
-  if (args.output.dtype == DType::kF32) {
-    launch<kHeadDim, float>(args, sequences, tiles);
-  } else {
-    launch<kHeadDim, __nv_bfloat16>(args, sequences, tiles);
-  }
-}
-
 }  // namespace
 
 bool takes_warpgroups(const AttentionArgs& args) {
@@ -400,20 +353,11 @@ bool takes_warpgroups(const AttentionArgs& args) {
 }
 
 void attention_warpgroups(const AttentionArgs& args, const DeviceSequences& sequences) {
-  const Tiles tiles{sequences,
-                    static_cast<const float*>(args.queries.data),
-                    args.queries.row_stride,
-                    static_cast<const __nv_bfloat16*>(args.kv.keys),
-                    static_cast<const __nv_bfloat16*>(args.kv.values),
-                    static_cast<int>(args.kv.kv_heads),
-                    static_cast<int>(args.query_heads / args.kv.kv_heads),
-                    static_cast<int>(args.sliding_window),
-                    args.scale * kLog2E};
-  if (args.kv.head_dim == 64) {
-    launch<64>(args, sequences, tiles);
-  } else {
-    launch<128>(args, sequences, tiles);
-  }
+  with_tile_shape(args, [&](auto head_dim, auto* out) {
+    constexpr int kHeadDim = decltype(head_dim)::value;
+    using Out = std::remove_pointer_t<decltype(out)>;
+    launch_tiles<warpgroup_kernel<kHeadDim, Out>, Out>(args, sequences, kThreads, Shared<kHeadDim>::kAllocated);
+  });
 }
 
 }  // namespace scd::kernels::cuda

@@ -98,8 +98,8 @@ const PrefillConfig& checked(const PrefillConfig& config) {
 }
 
 int32_t pages_of(const KvCacheOptions& options, const Model& model) {
-  if (model.device() == kernels::Device::kCpu || options.gpu_memory_fraction == 0) return options.pages;
-  return gpu_pages(model.config().kv_shape(model.precision()), options.gpu_memory_fraction, model.weight_bytes());
+  return cache_pages(model.config().kv_shape(model.precision()), model.device(), options.pages,
+                     options.gpu_memory_fraction, model.weight_bytes());
 }
 
 }  // namespace

@@ -27,6 +27,12 @@ int32_t gpu_pages(const KvShape& shape, double memory_fraction, size_t held_byte
   return static_cast<int32_t>(std::min(room / page, kMost));
 }
 
+int32_t cache_pages(const KvShape& shape, kernels::Device device, int32_t configured, double memory_fraction,
+                    size_t held_bytes) {
+  if (device == kernels::Device::kCpu || memory_fraction == 0) return configured;
+  return gpu_pages(shape, memory_fraction, held_bytes);
+}
+
 KvCache::KvCache(KvShape shape, int32_t pages, kernels::Device device) : shape_(shape), pool_(pages, kPageTokens) {
   SCD_CHECK(shape.layers > 0 && shape.kv_heads > 0 && shape.head_dim > 0, "a KV cache has a shape");
   const auto refuse = [&](const std::string& why) {

@@ -27,6 +27,10 @@ inline constexpr int32_t kPageTokens = 16;
 // memory, or what is free of it. RESOURCE_EXHAUSTED with the numbers where that is not even a few pages.
 int32_t gpu_pages(const KvShape& shape, double memory_fraction, size_t held_bytes);
 
+// What a server's cache has: on the CPU, or where the fraction is 0, as many pages as configured; else gpu_pages().
+int32_t cache_pages(const KvShape& shape, kernels::Device device, int32_t configured, double memory_fraction,
+                    size_t held_bytes);
+
 class KvCache {
  public:
   KvCache(KvShape shape, int32_t pages, kernels::Device device = kernels::Device::kCpu);

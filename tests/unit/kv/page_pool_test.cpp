@@ -53,6 +53,12 @@ TEST(KvCache, layers_do_not_overlap) {
   EXPECT_EQ(cache.bytes(), 4u * bytes);
 }
 
+TEST(CachePages, AreThoseConfiguredOnTheCpuAndWithoutAFraction) {
+  const KvShape shape{.layers = 2, .kv_heads = 3, .head_dim = 8};
+  EXPECT_EQ(cache_pages(shape, kernels::Device::kCpu, 77, 0.45, 0), 77);
+  EXPECT_EQ(cache_pages(shape, kernels::Device::kCuda, 77, 0.0, 0), 77);
+}
+
 TEST(GpuPages, FillTheShareThatWeightsAndScratchLeave) {
   SCD_SKIP_WITHOUT_GPU();
   const KvShape shape{.layers = 32, .kv_heads = 8, .head_dim = 128};
