@@ -18,6 +18,7 @@ void release(std::byte* memory) noexcept;
 std::byte* allocate_pinned(size_t bytes);
 void release_pinned(std::byte* memory) noexcept;
 void copy(ConstMatrix from, Matrix to);
+void copy_bytes(std::span<const std::byte> from, std::byte* to);  // from the host; waits
 void synchronize();
 // Queues the copy and returns at once; the numbers may change again afterwards.
 void upload(std::span<const int32_t> numbers, std::byte* to);

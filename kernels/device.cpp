@@ -1,5 +1,6 @@
 #include "kernels/device.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -76,12 +77,18 @@ Matrix HostStaging::matrix(int64_t rows, int64_t columns, DType dtype) {
   return {memory_, rows, columns, columns, dtype};
 }
 
-DeviceVector::DeviceVector(std::span<const float> values, Device device)
-    : memory_(device, values.size_bytes()), size_(values.size()) {
-  if (values.empty()) return;
-  const auto count = static_cast<int64_t>(size_);
-  copy(matrix(values.data(), 1, count), {memory_.data(), 1, count, count, DType::kF32, device});
+DeviceBuffer buffer_of(std::span<const std::byte> bytes, Device device) {
+  DeviceBuffer buffer(device, bytes.size());
+  if (bytes.empty()) return buffer;
+#ifdef SCD_CUDA
+  if (device == Device::kCuda) cuda::copy_bytes(bytes, buffer.data());
+#endif
+  if (device == Device::kCpu) std::ranges::copy(bytes, buffer.data());
+  return buffer;
 }
+
+DeviceVector::DeviceVector(std::span<const float> values, Device device)
+    : memory_(buffer_of(std::as_bytes(values), device)), size_(values.size()) {}
 
 RecordedWork::RecordedWork(RecordedWork&& other) noexcept { *this = std::move(other); }
 

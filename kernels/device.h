@@ -87,6 +87,9 @@ class HostStaging {
   size_t size_ = 0;
 };
 
+// A copy of the bytes on the device.
+DeviceBuffer buffer_of(std::span<const std::byte> bytes, Device device);
+
 // float[n] where the ops that read it run: norm weights, biases.
 class DeviceVector {
  public:

@@ -149,6 +149,11 @@ void copy(ConstMatrix from, Matrix to) {
   if (from.device == Device::kCpu || to.device == Device::kCpu) synchronize();
 }
 
+void copy_bytes(std::span<const std::byte> from, std::byte* to) {
+  check(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream()), "copy");
+  synchronize();
+}
+
 namespace {
 
 // Page-locked memory in turns, each free again once its copy is done.

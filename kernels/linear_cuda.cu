@@ -80,6 +80,7 @@ struct ProductKey {
   int64_t m, n, k, a_stride, b_stride, c_stride;
   DType in, out;
   bool transpose_a, transpose_b, accumulate, tensor_cores;
+  uint32_t a_alignment, b_alignment, c_alignment;  // bytes
   auto operator<=>(const ProductKey&) const = default;
 };
 
@@ -109,6 +110,13 @@ Product make_product(const ProductKey& key) {
   check_blas(blas,
              blas.set_preference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace, sizeof(kWorkspace)),
              "the size of the workspace");
+  const auto align = [&](cublasLtMatmulPreferenceAttributes_t attribute, uint32_t bytes) {
+    check_blas(blas, blas.set_preference(preference, attribute, &bytes, sizeof(bytes)), "an alignment");
+  };
+  align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.b_alignment);
+  align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.a_alignment);
+  align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.c_alignment);
+  align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.c_alignment);
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
   check_blas(blas,
@@ -129,6 +137,13 @@ const Product& product_of(const ProductKey& key) {
   return found != products->end() ? found->second : products->emplace(key, make_product(key)).first->second;
 }
 
+// Of the first element; as much of it as algorithms care for.
+uint32_t alignment_of(const void* data) {
+  constexpr uintptr_t kMost = 256;
+  const auto address = reinterpret_cast<uintptr_t>(data) | kMost;
+  return static_cast<uint32_t>(address & (~address + 1));
+}
+
 int64_t stride_of(const ConstMatrix& m) { return m.rows > 1 ? m.row_stride : m.columns; }
 
 void multiply(const GemmArgs& args, bool tensor_cores) {
@@ -143,7 +158,10 @@ void multiply(const GemmArgs& args, bool tensor_cores) {
                        .transpose_a = args.transpose_a,
                        .transpose_b = args.transpose_b,
                        .accumulate = args.beta != 0.0f,
-                       .tensor_cores = tensor_cores};
+                       .tensor_cores = tensor_cores,
+                       .a_alignment = alignment_of(args.a.data),
+                       .b_alignment = alignment_of(args.b.data),
+                       .c_alignment = alignment_of(args.c.data)};
   const Product& product = product_of(key);
   const float one = 1.0f;
   const BlasLt& blas = blas_lt();

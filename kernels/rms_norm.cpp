@@ -20,8 +20,8 @@ void check_by_rms(const ConstMatrix& x, const ConstMatrix& by, const ConstMatrix
   require_on(out.device, x, "the input of a scaling of rows");
   require_on(out.device, by, "the rows that it scales by");
   require_matrix(out, "the output of a scaling of rows");
-  require(x.dtype == DType::kF32 && by.dtype == DType::kF32 && out.dtype == DType::kF32, op, ": ", x, ", ", by, " and ",
-          out, " must be F32");
+  require(x.dtype == DType::kF32 && by.dtype == DType::kF32, op, ": ", x, " and ", by, " must be F32");
+  require(out.dtype != DType::kF16, op, ": the output ", out, " must be F32 or BF16");
   require(out.rows == x.rows && out.columns == x.columns && by.rows == x.rows && by.columns > 0, op, ": the output ",
           out, " and the rows ", by, " do not fit the input ", x);
 }

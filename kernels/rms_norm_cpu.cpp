@@ -65,13 +65,20 @@ float root_mean_square(const float* row, int64_t count) {
   return static_cast<float>(std::sqrt(sum / static_cast<double>(count) + kSmallestSquare));
 }
 
+template <class Out>
+void scale_row(const float* from, float scale, int64_t n, Out* to) {
+  for (int64_t i = 0; i < n; ++i) store_float(from[i] * scale, to[i]);
+}
+
 void scale_rows(const ConstMatrix& x, const ConstMatrix& by, const Matrix& out, bool divide) {
   for (int64_t r = 0; r < x.rows; ++r) {
     const float rms = root_mean_square(by.row<float>(r), by.columns);
     const float scale = divide ? 1.0f / rms : rms;
-    const auto* from = x.row<float>(r);
-    auto* to = out.row<float>(r);
-    for (int64_t c = 0; c < x.columns; ++c) to[c] = from[c] * scale;
+    if (out.dtype == DType::kBF16) {
+      scale_row(x.row<float>(r), scale, x.columns, out.row<BFloat16>(r));
+    } else {
+      scale_row(x.row<float>(r), scale, x.columns, out.row<float>(r));
+    }
   }
 }
 

@@ -86,9 +86,9 @@ __global__ void norm_heads_kernel(float* x, int64_t stride, int64_t rows, int64_
   for (int64_t i = lane; i < head_dim; i += 32) values[i] *= scale * weight[i];
 }
 
-template <bool kDivide>
+template <bool kDivide, class Out>
 __global__ void scale_rows_kernel(const float* x, int64_t x_stride, int columns, const float* by, int64_t by_stride,
-                                  int by_columns, float* out, int64_t out_stride) {
+                                  int by_columns, Out* out, int64_t out_stride) {
   const int64_t row = blockIdx.x;
   float squares = 0.0f;
   for (int i = threadIdx.x; i < by_columns; i += blockDim.x) {
@@ -97,15 +97,23 @@ __global__ void scale_rows_kernel(const float* x, int64_t x_stride, int columns,
   }
   const float mean = block_sum(squares) / static_cast<float>(by_columns) + static_cast<float>(kSmallestSquare);
   const float scale = kDivide ? rsqrtf(mean) : sqrtf(mean);
-  for (int i = threadIdx.x; i < columns; i += blockDim.x) out[row * out_stride + i] = x[row * x_stride + i] * scale;
+  for (int i = threadIdx.x; i < columns; i += blockDim.x) {
+    store(x[row * x_stride + i] * scale, out + row * out_stride + i);
+  }
+}
+
+template <bool kDivide, class Out>
+void launch_scale_rows(const ConstMatrix& x, const ConstMatrix& by, const Matrix& out) {
+  scale_rows_kernel<kDivide><<<static_cast<unsigned>(x.rows), 256, 0, stream()>>>(
+      static_cast<const float*>(x.data), x.row_stride, static_cast<int>(x.columns), static_cast<const float*>(by.data),
+      by.row_stride, static_cast<int>(by.columns), static_cast<Out*>(out.data), out.row_stride);
+  check_launch("a scaling of rows");
 }
 
 template <bool kDivide>
 void scale_rows(const ConstMatrix& x, const ConstMatrix& by, const Matrix& out) {
-  scale_rows_kernel<kDivide><<<static_cast<unsigned>(x.rows), 256, 0, stream()>>>(
-      static_cast<const float*>(x.data), x.row_stride, static_cast<int>(x.columns), static_cast<const float*>(by.data),
-      by.row_stride, static_cast<int>(by.columns), static_cast<float*>(out.data), out.row_stride);
-  check_launch("a scaling of rows");
+  out.dtype == DType::kF32 ? launch_scale_rows<kDivide, float>(x, by, out)
+                           : launch_scale_rows<kDivide, __nv_bfloat16>(x, by, out);
 }
 
 }  // namespace

@@ -62,6 +62,17 @@ struct LayerChunk {
   kernels::ConstMatrix anchor;           // [tokens, hidden] residual stream before the unit's anchor layer
 };
 
+// Tokens [first, first + count) of a chunk.
+LayerChunk rows_of(const LayerChunk& chunk, int64_t first, int64_t count);
+
+// Payloads that were begun.
+class PendingPayloads {
+ public:
+  virtual ~PendingPayloads() = default;
+  // Waits for them: one for each chunk, in order. Once.
+  virtual std::vector<ByteBuffer> finish() = 0;
+};
+
 class Encoder {
  public:
   virtual ~Encoder() = default;
@@ -83,6 +94,10 @@ class Encoder {
   virtual int32_t levels() const { return 1; }
   // Appends the payload of one unit's chunk to `out`. Deterministic: the same chunk gives the same bytes.
   virtual void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const = 0;
+  // The same for consecutive chunks of so many tokens at once, together all of `rows`. An encoder on a GPU goes on
+  // behind the caller's back; ops that the thread queues later may overwrite what `rows` shows.
+  virtual std::unique_ptr<PendingPayloads> begin(const LayerChunk& rows, std::span<const int64_t> chunk_tokens,
+                                                 const RankCaps& caps) const;
 };
 
 enum class DecodedKind : uint8_t { kKeysValues, kAttentionInput, kResidual };
@@ -122,6 +137,17 @@ struct PayloadPlace {
   kernels::ConstMatrix anchor = {};  // [tokens, consumer hidden] F32: the consumer's; where needs_anchor() says so
 };
 
+struct Payload {
+  PayloadPlace place;
+  std::span<const std::byte> bytes;
+};
+
+// The codes of one or several payloads of a unit, of consecutive tokens.
+struct CodeBlock {
+  PayloadPlace place;  // without an anchor
+  std::shared_ptr<const void> codes;
+};
+
 class Decoder {
  public:
   virtual ~Decoder() = default;
@@ -138,6 +164,13 @@ class Decoder {
   // Untrusted bytes: everything is bounded and checked. DATA_LOSS names what does not fit. `out` is reused storage.
   virtual Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload,
                               DecodedLayer& out) const = 0;
+  // Decoders that work on many payloads at once (on a GPU) take them before what they are predicted from is there.
+  virtual bool reads_ahead() const { return false; }
+  // The first half of decode(), which needs no anchor, of all payloads. Payloads whose tokens follow each other share a
+  // block.
+  virtual Result<std::vector<CodeBlock>> read_ahead(std::span<const Payload> payloads) const;
+  // The second half; `place` is the block's, and its anchor.
+  virtual void decode_block(const PayloadPlace& place, const CodeBlock& block, DecodedLayer& out) const;
   // No payload of this many tokens is longer (sizes staging slots).
   virtual size_t max_payload_bytes(int64_t tokens) const = 0;
 };

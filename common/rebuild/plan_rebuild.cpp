@@ -58,18 +58,34 @@ bool PlanRebuild::applicable(int32_t first_layer, int64_t first_position, int64_
 Result<Done> PlanRebuild::apply(int32_t first_layer, int64_t first_position, int64_t tokens,
                                 std::span<const std::byte> payload) {
   PayloadPlace place{first_layer, first_position, tokens};
-  const size_t unit = args_.plan.unit_at(first_layer);
-  if (unit < spans_.size() && needs_anchor(unit))
-    place.anchor = anchor_for_decoder(run_before(unit).anchor(first_position, tokens));
+  add_anchor(place);
   if (auto decoded = args_.decoder.decode(place, payload, decoded_); !decoded) return decoded;
-  const int64_t skipped = std::min(std::max<int64_t>(args_.exact_tokens - first_position, 0), tokens);
+  place_decoded(place);
+  return Done{};
+}
+
+void PlanRebuild::apply(const CodeBlock& block) {
+  PayloadPlace place = block.place;
+  add_anchor(place);
+  args_.decoder.decode_block(place, block, decoded_);
+  place_decoded(place);
+}
+
+void PlanRebuild::add_anchor(PayloadPlace& place) {
+  const size_t unit = args_.plan.unit_at(place.layer);
+  if (unit < spans_.size() && needs_anchor(unit)) {
+    place.anchor = anchor_for_decoder(run_before(unit).anchor(place.first_position, place.tokens));
+  }
+}
+
+void PlanRebuild::place_decoded(const PayloadPlace& place) {
+  const int64_t skipped = std::min(std::max<int64_t>(args_.exact_tokens - place.first_position, 0), place.tokens);
   if (decoded_.kind != DecodedKind::kResidual) {
-    write_decoded(args_.model, args_.cache, {args_.pages, first_layer, first_position, skipped}, decoded_);
-  } else if (skipped < tokens) {
-    running_ = spans_.at(unit).get();
+    write_decoded(args_.model, args_.cache, {args_.pages, place.layer, place.first_position, skipped}, decoded_);
+  } else if (skipped < place.tokens) {
+    running_ = spans_.at(args_.plan.unit_at(place.layer)).get();
     running_->begin(decoded_rows(decoded_.hidden_rows(), skipped));
   }
-  return Done{};
 }
 
 void PlanRebuild::run_layer() {

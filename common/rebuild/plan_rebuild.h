@@ -31,6 +31,8 @@ class PlanRebuild {
   // DATA_LOSS names what is wrong with the payload; nothing of it is written then. After a residual stream a native
   // span is running(), to be run on with run_layer().
   Result<Done> apply(int32_t first_layer, int64_t first_position, int64_t tokens, std::span<const std::byte> payload);
+  // The same of what the decoder has read ahead; nothing is left to go wrong.
+  void apply(const CodeBlock& block);
 
   bool running() const { return running_ != nullptr; }
   void run_layer();
@@ -41,6 +43,8 @@ class PlanRebuild {
  private:
   const NativeLayers& run_before(size_t unit) const;
   bool needs_anchor(size_t unit) const;
+  void add_anchor(PayloadPlace& place);
+  void place_decoded(const PayloadPlace& place);
   kernels::ConstMatrix anchor_for_decoder(const kernels::ConstMatrix& anchor);
 
   const Args args_;

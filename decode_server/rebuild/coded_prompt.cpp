@@ -1,7 +1,9 @@
 #include "decode_server/rebuild/coded_prompt.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 namespace scd {
 
@@ -20,6 +22,7 @@ CodedPrompt::CodedPrompt(Args args) : args_(std::move(args)), sinks_pending_(arg
 
 void CodedPrompt::begin(TransferPlan plan) {
   suffix_.reset();
+  blocks_.clear();
   rebuild_.emplace(PrefixRebuild::Args{.model = args_.model,
                                        .cache = args_.cache,
                                        .job = args_.job,
@@ -38,6 +41,7 @@ void CodedPrompt::push(ReceivedMessage message) {
 
 void CodedPrompt::forget_messages() {
   messages_.clear();
+  blocks_.clear();
   suffix_.reset();
   rebuild_.reset();
 }
@@ -48,7 +52,7 @@ PromptStep CodedPrompt::next() const {
     const int32_t layer = suffix_ == nullptr ? 0 : suffix_->next_layer();
     if (layer == args_.model.config().layers) return PromptStep::kFirstToken;
     if (rebuild_->layer_ready(layer)) return PromptStep::kSuffixLayer;
-    if (rebuild_->running() || next_message() != messages_.end()) return PromptStep::kRebuild;
+    if (rebuild_possible()) return PromptStep::kRebuild;
   }
   return exact_pending() ? PromptStep::kRebuild : PromptStep::kWait;
 }
@@ -66,11 +70,8 @@ Result<Done> CodedPrompt::run() {
     suffix_->run_layer();
   } else if (sinks_pending_) {
     run_sinks();
-  } else if (rebuild_ && rebuild_->running()) {
-    rebuild_->run_layer();
-    rebuilds = true;
-  } else if (rebuild_ && next_message() != messages_.end()) {
-    outcome = rebuild_one();
+  } else if (rebuild_ && rebuild_possible()) {
+    outcome = rebuild();
     rebuilds = true;
   } else {
     run_exact();
@@ -111,14 +112,59 @@ std::deque<ReceivedMessage>::const_iterator CodedPrompt::next_message() const {
                               [this](const ReceivedMessage& message) { return rebuild_->applicable(message); });
 }
 
+std::deque<CodeBlock>::const_iterator CodedPrompt::next_block() const {
+  return std::ranges::find_if(blocks_, [this](const CodeBlock& block) { return rebuild_->applicable(block); });
+}
+
+bool CodedPrompt::rebuild_possible() const {
+  if (rebuild_->running()) return true;
+  if (rebuild_->reads_ahead()) return !messages_.empty() || next_block() != blocks_.end();
+  return next_message() != messages_.end();
+}
+
+Result<Done> CodedPrompt::rebuild() {
+  if (rebuild_->running()) {
+    rebuild_->run_layer();
+    return Done{};
+  }
+  if (!rebuild_->reads_ahead()) return rebuild_one();
+  if (!messages_.empty()) return read_ahead();
+  const auto block = next_block();
+  rebuild_->apply(*block);
+  blocks_.erase(block);
+  return Done{};
+}
+
+void CodedPrompt::count(const ReceivedMessage& message) {
+  wire_bytes_ += static_cast<int64_t>(message.header().payload_bytes + kMessageHeaderBytes);
+  ++wire_messages_;
+}
+
+Result<Done> CodedPrompt::read_ahead() {
+  std::vector<uint32_t> sequences;
+  {
+    const std::vector<ReceivedMessage> messages(std::make_move_iterator(messages_.begin()),
+                                                std::make_move_iterator(messages_.end()));
+    messages_.clear();
+    auto blocks = rebuild_->read_ahead(messages);
+    if (!blocks) return blocks.failure();
+    std::ranges::move(blocks.value(), std::back_inserter(blocks_));
+    for (const ReceivedMessage& message : messages) {
+      count(message);
+      sequences.push_back(message.header().sequence);
+    }
+  }  // frees the slots before the sender learns of it
+  std::ranges::for_each(sequences, args_.on_chunk_done);
+  return Done{};
+}
+
 Result<Done> CodedPrompt::rebuild_one() {
   const auto at = messages_.begin() + (next_message() - messages_.cbegin());
   std::optional<ReceivedMessage> message(std::move(*at));
   messages_.erase(at);
   const uint32_t sequence = message->header().sequence;
   if (auto applied = rebuild_->apply(*message); !applied) return applied;
-  wire_bytes_ += static_cast<int64_t>(message->header().payload_bytes + kMessageHeaderBytes);
-  ++wire_messages_;
+  count(*message);
   message.reset();  // frees the slot before the sender learns of it
   args_.on_chunk_done(sequence);
   return Done{};

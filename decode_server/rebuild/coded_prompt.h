@@ -41,7 +41,6 @@ class CodedPrompt : public PromptWork {
   Result<Done> run() override;
   std::span<const float> logits() override;
 
-  const std::optional<PrefixRebuild>& rebuild() const { return rebuild_; }
   int64_t wire_bytes() const { return wire_bytes_; }  // payloads and headers rebuilt
   int64_t wire_messages() const { return wire_messages_; }
   // Spent on messages becoming keys and values, native layers included.
@@ -52,13 +51,19 @@ class CodedPrompt : public PromptWork {
   void run_exact();
   void run_sinks();
   std::deque<ReceivedMessage>::const_iterator next_message() const;
+  std::deque<CodeBlock>::const_iterator next_block() const;
+  bool rebuild_possible() const;
+  Result<Done> rebuild();
   Result<Done> rebuild_one();
+  Result<Done> read_ahead();
+  void count(const ReceivedMessage& message);
   SequenceChunk tokens(int64_t begin, int64_t end) const;
 
   Args args_;
   bool sinks_pending_;
   std::optional<NativeLayers> exact_;  // layers [0, wish.first_layer) of the hand-over
   std::deque<ReceivedMessage> messages_;
+  std::deque<CodeBlock> blocks_;  // read, of messages whose slots are free again
   std::optional<PrefixRebuild> rebuild_;
   std::unique_ptr<ForwardPass> suffix_;
   int64_t wire_bytes_ = 0;

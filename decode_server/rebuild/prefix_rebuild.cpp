@@ -37,16 +37,42 @@ bool PrefixRebuild::applicable(const ReceivedMessage& message) const {
          (!check_place(header) || units_.applicable(header.first_layer, header.first_token, header.token_count));
 }
 
+std::vector<bool>::reference PrefixRebuild::arrived(const MessageHeader& header) {
+  const size_t unit = args_.plan.layers.unit_at(header.first_layer);
+  return arrived_[unit * static_cast<size_t>(chunks_) + static_cast<size_t>(chunk_index(header.first_token))];
+}
+
 Result<Done> PrefixRebuild::apply(const ReceivedMessage& message) {
   const MessageHeader& header = message.header();
   if (auto placed = check_place(header); !placed) return placed;
   if (auto sound = message.verify_payload(); !sound) return sound;
-  const size_t unit = args_.plan.layers.unit_at(header.first_layer);
   auto applied = units_.apply(header.first_layer, header.first_token, header.token_count, message.payload());
   if (!applied) return applied;
-  arrived_[unit * static_cast<size_t>(chunks_) + static_cast<size_t>(chunk_index(header.first_token))] = true;
-  ++chunks_ready_[unit];
+  arrived(header) = true;
+  ++chunks_ready_[args_.plan.layers.unit_at(header.first_layer)];
   return Done{};
+}
+
+Result<std::vector<CodeBlock>> PrefixRebuild::read_ahead(std::span<const ReceivedMessage> messages) {
+  std::vector<Payload> payloads;
+  for (const ReceivedMessage& message : messages) {
+    const MessageHeader& header = message.header();
+    if (auto placed = check_place(header); !placed) return placed.failure();
+    if (auto sound = message.verify_payload(); !sound) return sound.failure();
+    payloads.push_back({{header.first_layer, header.first_token, header.token_count}, message.payload()});
+    arrived(header) = true;
+  }
+  return args_.plan.decoder->read_ahead(payloads);
+}
+
+bool PrefixRebuild::applicable(const CodeBlock& block) const {
+  return !running() && units_.applicable(block.place.layer, block.place.first_position, block.place.tokens);
+}
+
+void PrefixRebuild::apply(const CodeBlock& block) {
+  units_.apply(block);
+  const int64_t first = block.place.first_position, last = first + block.place.tokens - 1;
+  chunks_ready_[args_.plan.layers.unit_at(block.place.layer)] += chunk_index(last) - chunk_index(first) + 1;
 }
 
 bool PrefixRebuild::layer_ready(int32_t layer) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "common/rebuild/plan_rebuild.h"
@@ -31,6 +32,12 @@ class PrefixRebuild {
   bool applicable(const ReceivedMessage& message) const;
   // DATA_LOSS names the message and what is wrong with it. May leave a native span running().
   Result<Done> apply(const ReceivedMessage& message);
+  // Of a decoder that reads ahead: all messages at once, so that their slots are free; then, in any order in which they
+  // become applicable, the blocks.
+  bool reads_ahead() const { return args_.plan.decoder->reads_ahead(); }
+  Result<std::vector<CodeBlock>> read_ahead(std::span<const ReceivedMessage> messages);
+  bool applicable(const CodeBlock& block) const;
+  void apply(const CodeBlock& block);
   bool running() const { return units_.running(); }
   void run_layer() { units_.run_layer(); }
   // The layer's keys and values are all in the cache.
@@ -39,6 +46,7 @@ class PrefixRebuild {
 
  private:
   Result<Done> check_place(const MessageHeader& header) const;
+  std::vector<bool>::reference arrived(const MessageHeader& header);
   int64_t chunk_index(int64_t token) const { return token / args_.plan.chunk_tokens - first_chunk_; }
 
   const Args args_;

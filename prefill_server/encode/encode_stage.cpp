@@ -24,6 +24,7 @@ std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& batc
 EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {}
 
 void EncodeStage::begin_batch(const Job& job, const TokenRange& tokens) {
+  finish_pending();
   batch_ = tokens;
   next_unit_ = 0;
   computed_.reset();
@@ -32,6 +33,7 @@ void EncodeStage::begin_batch(const Job& job, const TokenRange& tokens) {
 }
 
 void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) {
+  finish_pending();
   Residual& kept = residuals_[residual.layer];
   kept.rows =
       kept.memory.matrix(residual.rows.rows, residual.rows.columns, kernels::DType::kF32, job->encoder.device());
@@ -40,6 +42,7 @@ void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) 
 }
 
 void EncodeStage::encode(const Job& job, const ComputedLayer& state) {
+  finish_pending();
   computed_.emplace(state);
   encode_ready(job);
 }
@@ -57,25 +60,55 @@ bool EncodeStage::is_ready(const PrefillJob& job, size_t unit) const {
 }
 
 void EncodeStage::encode_unit(const Job& job, size_t unit) {
-  const LayerPlan& plan = job->plan.layers;
-  for (ChunkInWork& work : job->encoding) {
-    const auto started = PrefillClock::now();
-    CodeUnit code = encode_chunk(*job, unit, work);
-    job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});
-    if (code.payload.bytes.size() > job->request.slot_bytes) {
-      job->fail({ErrorCode::kFailedPrecondition,
-                 "layer " + std::to_string(code.layer) + " of " + std::to_string(code.tokens.count) + " tokens is " +
-                     std::to_string(code.payload.bytes.size()) + " bytes, but the decode server's slots hold " +
-                     std::to_string(job->request.slot_bytes) +
-                     ": raise its transport.slot_bytes or lower codec.chunk_tokens here"});
-      return;
-    }
-    work.chunk.units.push_back(code);
-    // Before the last code leaves: whoever has it may ask again at once, and finds the chunk stored.
-    if (unit + 1 == plan.units.size()) store(*job, work);
-    on_code_(job, std::move(code));
+  finish_pending();
+  if (job->encoding.empty()) return;
+  const auto started = PrefillClock::now();
+  std::vector<int64_t> counts;
+  for (const ChunkInWork& work : job->encoding) counts.push_back(work.chunk.tokens.count);
+  const int64_t first = job->encoding.front().chunk.tokens.first, end = job->encoding.back().chunk.tokens.end();
+  const LayerChunk rows = rows_of_unit(*job, unit, {first, end - first});
+  pending_.emplace(job, unit, job->encoder.begin(rows, counts, job->encoding.front().rank));
+  job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});
+  const bool last = unit + 1 == job->plan.layers.units.size();
+  if (last || job->encoder.device() == kernels::Device::kCpu) finish_pending();
+}
+
+void EncodeStage::finish_pending() {
+  if (!pending_) return;
+  const Pending pending = std::move(*pending_);
+  pending_.reset();
+  const Job& job = pending.job;
+  if (job->ended()) return;
+  const auto started = PrefillClock::now();
+  std::vector<ByteBuffer> payloads = pending.payloads->finish();
+  job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});
+  for (size_t i = 0; i < payloads.size() && !job->ended(); ++i) {
+    hand_on(job, pending.unit, job->encoding[i], std::move(payloads[i]));
   }
-  if (unit + 1 == plan.units.size()) job->encoding.clear();
+  if (pending.unit + 1 == job->plan.layers.units.size()) job->encoding.clear();
+}
+
+void EncodeStage::hand_on(const Job& job, size_t unit, ChunkInWork& work, ByteBuffer payload) {
+  const CodedUnit& coded = job->plan.layers.units[unit];
+  if (payload.size() > job->request.slot_bytes) {
+    job->fail({ErrorCode::kFailedPrecondition,
+               "layer " + std::to_string(coded.first_layer) + " of " + std::to_string(work.chunk.tokens.count) +
+                   " tokens is " + std::to_string(payload.size()) + " bytes, but the decode server's slots hold " +
+                   std::to_string(job->request.slot_bytes) +
+                   ": raise its transport.slot_bytes or lower codec.chunk_tokens here"});
+    return;
+  }
+  CodeUnit code{.layer = coded.first_layer,
+                .layers = coded.layers,
+                .tokens = work.chunk.tokens,
+                .level = static_cast<uint8_t>(work.rank.level),
+                .crc = crc32c(payload),
+                .payload = {}};
+  code.payload = SharedBytes::from(std::move(payload));
+  work.chunk.units.push_back(code);
+  // Before the last code leaves: whoever has it may ask again at once, and finds the chunk stored.
+  if (unit + 1 == job->plan.layers.units.size()) store(*job, work);
+  on_code_(job, std::move(code));
 }
 
 // Layers side by side.
@@ -100,36 +133,26 @@ kernels::ConstMatrix EncodeStage::residual_rows(int32_t layer, const TokenRange&
   return rows;
 }
 
-CodeUnit EncodeStage::encode_chunk(const PrefillJob& job, size_t unit, const ChunkInWork& work) {
-  const TokenRange& tokens = work.chunk.tokens;
+LayerChunk EncodeStage::rows_of_unit(const PrefillJob& job, size_t unit, const TokenRange& tokens) {
   const CodedUnit& coded = job.plan.layers.units[unit];
   const UnitSource source = job.encoder.source(job.plan.layers, unit);
-  LayerChunk chunk{.layer = coded.first_layer, .first_position = tokens.first};
+  LayerChunk rows{.layer = coded.first_layer, .first_position = tokens.first};
   if (coded.residual) {
-    chunk.residual = residual_rows(source.first_layer, tokens);
+    rows.residual = residual_rows(source.first_layer, tokens);
   } else {
     read_keys_values(source, tokens, job.encoder.device());
-    chunk.keys = keys_;
-    chunk.values = values_;
+    rows.keys = keys_;
+    rows.values = values_;
     if (computed_->attention_input.data != nullptr) {
       const kernels::ConstMatrix& input = computed_->attention_input;
-      chunk.attention_input =
+      rows.attention_input =
           kernels::matrix(input.row<float>(tokens.first - batch_.first), tokens.count, input.columns);
     }
   }
   if (source.anchor >= 0 && job.encoder.needs_residual(source.anchor)) {
-    chunk.anchor = residual_rows(source.anchor, tokens);
+    rows.anchor = residual_rows(source.anchor, tokens);
   }
-  ByteBuffer payload;
-  job.encoder.encode(chunk, work.rank, payload);
-  CodeUnit code{.layer = coded.first_layer,
-                .layers = coded.layers,
-                .tokens = tokens,
-                .level = static_cast<uint8_t>(work.rank.level),
-                .crc = crc32c(payload),
-                .payload = {}};
-  code.payload = SharedBytes::from(std::move(payload));
-  return code;
+  return rows;
 }
 
 void EncodeStage::store(const PrefillJob& job, ChunkInWork& work) {

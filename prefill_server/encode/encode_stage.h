@@ -35,7 +35,9 @@ class EncodeStage {
   void encode_ready(const Job& job);
   bool is_ready(const PrefillJob& job, size_t unit) const;
   void encode_unit(const Job& job, size_t unit);
-  CodeUnit encode_chunk(const PrefillJob& job, size_t unit, const ChunkInWork& work);
+  LayerChunk rows_of_unit(const PrefillJob& job, size_t unit, const TokenRange& tokens);
+  void finish_pending();
+  void hand_on(const Job& job, size_t unit, ChunkInWork& work, ByteBuffer payload);
   void read_keys_values(const UnitSource& source, const TokenRange& tokens, kernels::Device device);
   kernels::ConstMatrix residual_rows(int32_t layer, const TokenRange& tokens) const;
   void store(const PrefillJob& job, ChunkInWork& work);
@@ -51,7 +53,15 @@ class EncodeStage {
   };
   std::map<int32_t, Residual> residuals_;  // of the batch, before the layers the encoder needs them of
   kernels::GrowBuffer keys_memory_, values_memory_;
-  kernels::Matrix keys_, values_;  // of the chunk being encoded, where the encoder works
+  kernels::Matrix keys_, values_;  // of the unit being encoded, where the encoder works
+  // Encoders on a GPU code a unit while the next layers run: it is handed on when the one after it is done, or the
+  // batch is.
+  struct Pending {
+    Job job;
+    size_t unit = 0;
+    std::unique_ptr<PendingPayloads> payloads;
+  };
+  std::optional<Pending> pending_;
 };
 
 }  // namespace scd

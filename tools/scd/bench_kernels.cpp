@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "common/base/error.h"
-#include "common/codec/rd/rd_on_device.h"
 #include "common/device/open_device.h"
 #include "common/model/model_shapes.h"
 #include "kernels/attention.h"
@@ -21,6 +20,7 @@
 #include "kernels/ragged_batch.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
+#include "tools/scd/bench_rd.h"
 #include "tools/scd/report.h"
 
 namespace scd {
@@ -210,72 +210,22 @@ class KernelsBench {
               2.0 * static_cast<double>(rows * width) * (4.0 + size));
   }
 
-  // The linear maps of codec rd for 1,024 tokens: pages to codes on the host, and codes to pages. Maps are made up.
-  void codec_maps(int64_t chunk_tokens) {
-    constexpr int64_t kTokens = 1024;
-    constexpr int32_t kGroup = 2;  // layers of a unit
-    const CodecModel model{shape_.layers, shape_.kv_heads, shape_.head_dim, shape_.hidden, rope_table()};
-    const int64_t kv = model.kv_width(), width = 2 * kv * kGroup;
-    const int64_t components = int64_t{options_.components} * kGroup;
-    const auto made_up = [](int64_t rows, int64_t columns) {
-      DenseMatrix map(rows, columns);
-      kernels::fill_normal(map.view(), 1, 1.0f / std::sqrt(static_cast<float>(rows)));
-      return map;
-    };
-    const RdUnitEncoder encoder_maps{made_up(components, width + model.hidden),
-                                     std::vector<float>(static_cast<size_t>(components))};
-    const RdUnitDecoder decoder_maps{made_up(components, width), made_up(model.hidden, width),
-                                     std::vector<float>(static_cast<size_t>(width))};
-    const RdEncoderOnDevice encoder(model, {encoder_maps}, device_);
-    const RdDecoderOnDevice decoder(model, {decoder_maps}, device_);
-    std::vector<int32_t> table(static_cast<size_t>(pages_of(kTokens)));
-    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
-    const Filled pages(device_, 2 * kTokens, kv, precision_), anchor(device_, chunk_tokens, model.hidden, DType::kF32);
-    const kernels::PagedKv cache{.keys = pages->data,
-                                 .values = static_cast<std::byte*>(pages->data) +
-                                           static_cast<size_t>(kTokens * kv) * kernels::size_of(precision_),
-                                 .kv_heads = shape_.kv_heads,
-                                 .page_tokens = kPageTokens,
-                                 .head_dim = shape_.head_dim,
-                                 .dtype = precision_,
-                                 .device = device_};
-    const Filled keys(device_, chunk_tokens, kv * kGroup, DType::kF32),
-        values(device_, chunk_tokens, kv * kGroup, DType::kF32);
-    const auto layer_columns = [&](const Matrix& all, int32_t layer) {
-      return Matrix{all.row<float>(0) + layer * kv, all.rows, kv, all.row_stride, all.dtype, all.device};
-    };
-    const CodedUnit unit{0, kGroup};
-    const LayerChunk chunk{.keys = *keys, .values = *values, .anchor = *anchor};
-    const kernels::SequenceRows rows{table, 0, chunk_tokens, 0};
-    const double encode = best_seconds([&] {
-      for (int32_t layer = 0; layer < kGroup; ++layer) {
-        kernels::read_kv(cache, rows, layer_columns(*keys, layer), layer_columns(*values, layer));
-      }
-      encoder.codes(0, unit, true, chunk, components);
-    });
-    kernels::HostStaging staging;
-    const Matrix codes = staging.matrix(components, chunk_tokens);
-    kernels::fill_normal(codes, 2, 1.0f);
-    DecodedLayer out;
-    const double rebuild = best_seconds([&] {
-      decoder.decode(0, unit, {0, 0, chunk_tokens, *anchor}, codes, out);
-      for (int32_t layer = 0; layer < kGroup; ++layer) {
-        const auto part = [&](kernels::ConstMatrix all) {
-          all.data = all.row<float>(0) + layer * kv;
-          all.columns = kv;
-          return all;
-        };
-        kernels::write_kv(cache, {&rows, 1}, part(out.key_rows()), part(out.value_rows()));
-      }
-    });
-    const auto units = static_cast<double>(shape_.layers) / kGroup * static_cast<double>(kTokens / chunk_tokens);
-    const auto inputs = static_cast<double>(width + model.hidden);
-    const double encode_flops = 2.0 * kTokens * static_cast<double>(components) * inputs * shape_.layers / kGroup;
-    const double rebuild_flops = 2.0 * kTokens * static_cast<double>(width) *
-                                 static_cast<double>(components + model.hidden) * shape_.layers / kGroup;
-    const std::string of = " of 1,024 tokens in chunks of " + std::to_string(chunk_tokens);
-    add_flops("rd: pages to codes" + of, units * encode, encode_flops);
-    add_flops("rd: codes to pages" + of, units * rebuild, rebuild_flops);
+  // Codec rd over a prompt whose batches are of so many tokens; times are of 1,024 of them.
+  void codec(int64_t batch_tokens) {
+    const RdBenchSettings settings{
+        .model = {shape_.layers, shape_.kv_heads, shape_.head_dim, shape_.hidden, rope_table()},
+        .precision = precision_,
+        .tokens = options_.tokens,
+        .batch_tokens = std::min(batch_tokens, options_.tokens),
+        .components = options_.components};
+    const RdBenchResult result = bench_rd_on_device(settings, [&](const auto& action) { return best_seconds(action); });
+    const double share = 1024.0 / static_cast<double>(options_.tokens);
+    const std::string of = ", 1,024 of " + std::to_string(options_.tokens) + " tokens";
+    add_flops("rd: pages to payloads" + of + " in batches of " + std::to_string(batch_tokens),
+              share * result.encode_seconds, share * result.encode_flops);
+    add_flops("rd: payloads to pages" + of, share * result.rebuild_seconds, share * result.rebuild_flops);
+    std::cerr << "payloads of " << format_fixed(result.payload_bytes / static_cast<double>(options_.tokens), 0)
+              << " bytes a token" << std::endl;
   }
 
   void print() {
@@ -357,8 +307,8 @@ void run(const BenchKernelsOptions& options) {
   std::cerr << "memory-bound ops ..." << std::endl;
   bench.memory_bound();
   if (device == Device::kCuda) {
-    std::cerr << "maps of codec rd ..." << std::endl;
-    for (const int64_t chunk_tokens : {256, 1024}) bench.codec_maps(chunk_tokens);
+    std::cerr << "codec rd ..." << std::endl;
+    for (const int64_t batch_tokens : {1024, 8192}) bench.codec(batch_tokens);
   }
   bench.print();
 }

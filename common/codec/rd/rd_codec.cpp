@@ -6,6 +6,7 @@
 
 #include "common/codec/key_rotation.h"
 #include "common/codec/payload.h"
+#include "common/codec/rd/rd_blocks.h"
 #include "common/codec/rd/rd_state.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
@@ -79,6 +80,16 @@ int64_t capped(int64_t components, const CodedUnit& unit, const RankCaps& caps) 
   return cap > 0 ? std::min(components, cap) : components;
 }
 
+int64_t tokens_of(const CodedUnit& unit, const LayerChunk& chunk) {
+  return unit.residual ? chunk.residual.rows : chunk.keys.rows;
+}
+
+void append_rd_header(int64_t tokens, int64_t components, int32_t level, ByteBuffer& out) {
+  append_payload_header({PayloadKind::kRd, static_cast<uint16_t>(tokens), static_cast<uint16_t>(components),
+                         static_cast<uint16_t>(level)},
+                        out);
+}
+
 }  // namespace
 
 std::string rd_plan_problem(const LayerPlan& plan, int32_t layers) {
@@ -104,7 +115,7 @@ RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha25
                 "encoder", plan_.units[i]);
   }
   if (device == kernels::Device::kCuda) {
-    on_device_ = std::make_unique<const RdEncoderOnDevice>(producer_, units_, device);
+    on_device_ = std::make_unique<const RdEncoderOnDevice>(producer_, units_, quantiser_);
   }
 }
 
@@ -127,27 +138,88 @@ bool RdEncoder::needs_residual(int32_t layer) const {
   return false;
 }
 
-void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const {
-  const size_t index = plan_.unit_at(chunk.layer);
+int64_t RdEncoder::components(size_t index, const RankCaps& caps) const {
   SCD_CHECK(index < units_.size(), "a unit begins at the layer");
   SCD_CHECK(caps.level >= 0 && caps.level < levels(), "a level of the artifact");
-  const auto number = static_cast<int32_t>(index);
-  const int64_t components = capped(quantiser_.components(number, caps.level), plan_.units[index], caps);
-  const CodedUnit& unit = plan_.units[index];
-  const int64_t tokens = unit.residual ? chunk.residual.rows : chunk.keys.rows;
-  SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens, "tokens of a chunk");
-  DenseMatrix computed;
-  kernels::ConstMatrix coded;
-  if (on_device_ != nullptr) {
-    coded = on_device_->codes(index, unit, plan_.anchor_of(index) >= 0, chunk, components);
-  } else {
-    computed = codes(chunk, components);
-    coded = std::as_const(computed).view();
+  return capped(quantiser_.components(static_cast<int32_t>(index), caps.level), plan_.units[index], caps);
+}
+
+void RdEncoder::append_payload(size_t index, const RankCaps& caps, kernels::ConstMatrix codes, ByteBuffer& out) const {
+  append_rd_header(codes.columns, codes.rows, caps.level, out);
+  quantiser_.encode(static_cast<int32_t>(index), caps.level, codes, out,
+                    caps.packed ? RdForm::kPacked : RdForm::kEntropy);
+}
+
+void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const {
+  const size_t index = plan_.unit_at(chunk.layer);
+  const int64_t count = components(index, caps);
+  if (on_device_ == nullptr) {
+    const DenseMatrix computed = codes(chunk, count);
+    return append_payload(index, caps, computed.view(), out);
   }
-  append_payload_header({PayloadKind::kRd, static_cast<uint16_t>(coded.columns), static_cast<uint16_t>(components),
-                         static_cast<uint16_t>(caps.level)},
-                        out);
-  quantiser_.encode(number, caps.level, coded, out, caps.packed ? RdForm::kPacked : RdForm::kEntropy);
+  const int64_t tokens = tokens_of(plan_.units[index], chunk);
+  const ByteBuffer payload = std::move(begin(chunk, std::span(&tokens, 1), caps)->finish().front());
+  out.insert(out.end(), payload.begin(), payload.end());
+}
+
+// Streams under way on the device.
+class RdEncoder::OnDevicePayloads final : public PendingPayloads {
+ public:
+  OnDevicePayloads(const RdEncoder& encoder, size_t index, const RankCaps& caps, std::vector<int64_t> chunk_tokens,
+                   std::shared_ptr<RdEncoderOnDevice::Streams> streams)
+      : encoder_(encoder),
+        index_(index),
+        caps_(caps),
+        chunk_tokens_(std::move(chunk_tokens)),
+        streams_(std::move(streams)) {}
+
+  std::vector<ByteBuffer> finish() override {
+    std::vector<ByteBuffer> payloads(chunk_tokens_.size());
+    const std::vector<kernels::CodedStream> streams = streams_->encoder.finish();
+    if (streams.empty()) {
+      encode_on_host(payloads);
+    } else {
+      for (size_t i = 0; i < payloads.size(); ++i) {
+        append_rd_header(chunk_tokens_[i], streams_->codes.rows, caps_.level, payloads[i]);
+        RdQuantiser::append_entropy_body(streams[i], payloads[i]);
+      }
+    }
+    return payloads;
+  }
+
+ private:
+  // Where nearly everything escapes.
+  void encode_on_host(std::vector<ByteBuffer>& payloads) const {
+    DenseMatrix codes(streams_->codes.rows, streams_->codes.columns);
+    kernels::copy(streams_->codes, codes.view());
+    int64_t first = 0;
+    for (size_t i = 0; i < payloads.size(); ++i) {
+      kernels::ConstMatrix part = std::as_const(codes).view();
+      part.data = part.row<float>(0) + first;
+      part.columns = chunk_tokens_[i];
+      encoder_.append_payload(index_, caps_, part, payloads[i]);
+      first += chunk_tokens_[i];
+    }
+  }
+
+  const RdEncoder& encoder_;
+  const size_t index_;
+  const RankCaps caps_;
+  const std::vector<int64_t> chunk_tokens_;
+  const std::shared_ptr<RdEncoderOnDevice::Streams> streams_;
+};
+
+std::unique_ptr<PendingPayloads> RdEncoder::begin(const LayerChunk& rows, std::span<const int64_t> chunk_tokens,
+                                                  const RankCaps& caps) const {
+  if (on_device_ == nullptr) return Encoder::begin(rows, chunk_tokens, caps);
+  for (const int64_t tokens : chunk_tokens) {
+    SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens, "tokens of a chunk");
+  }
+  const size_t index = plan_.unit_at(rows.layer);
+  const int64_t count = components(index, caps);
+  auto streams = on_device_->begin(index, plan_.units[index], rows, chunk_tokens, count, caps.level);
+  return std::make_unique<OnDevicePayloads>(*this, index, caps, std::vector(chunk_tokens.begin(), chunk_tokens.end()),
+                                            std::move(streams));
 }
 
 DenseMatrix RdEncoder::codes(const LayerChunk& chunk, int64_t components) const {
@@ -155,7 +227,7 @@ DenseMatrix RdEncoder::codes(const LayerChunk& chunk, int64_t components) const 
   SCD_CHECK(index < units_.size(), "a unit begins at the layer");
   const CodedUnit& unit = plan_.units[index];
   const RdUnitEncoder& maps = units_[index];
-  const int64_t tokens = unit.residual ? chunk.residual.rows : chunk.keys.rows;
+  const int64_t tokens = tokens_of(unit, chunk);
   SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens, "tokens of a chunk");
   DenseMatrix source =
       unit.residual
@@ -196,7 +268,7 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
   }
   const bool networks = std::ranges::any_of(units_, [](const RdUnitDecoder& unit) { return !unit.network.empty(); });
   if (device == kernels::Device::kCuda && !networks) {
-    on_device_ = std::make_unique<const RdDecoderOnDevice>(consumer_, units_, device);
+    on_device_ = std::make_unique<const RdDecoderOnDevice>(consumer_, units_, quantiser_);
   }
 }
 
@@ -215,7 +287,7 @@ size_t RdDecoder::max_payload_bytes(int64_t tokens) const {
   return kPayloadHeaderBytes + RdQuantiser::max_bytes(tokens * most);
 }
 
-Result<Done> RdDecoder::decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const {
+Result<RdBody> RdDecoder::read(const PayloadPlace& place, std::span<const std::byte> payload) const {
   const auto read = read_payload_header(place, payload);
   if (!read) return read.failure();
   const PayloadHeader& header = read.value();
@@ -223,30 +295,61 @@ Result<Done> RdDecoder::decode(const PayloadPlace& place, std::span<const std::b
   const size_t index = plan_.unit_at(place.layer);
   if (index == units_.size()) return payload_failure(place, "no unit begins there: " + to_string(plan_));
   const int32_t level = header.second_rank;
-  const auto number = static_cast<int32_t>(index);
-  if (level >= quantiser_.levels() || header.first_rank > quantiser_.components(number, level)) {
+  if (level >= quantiser_.levels() || header.first_rank > quantiser_.components(static_cast<int32_t>(index), level)) {
     return payload_failure(place, std::to_string(header.first_rank) + " components at level " + std::to_string(level) +
                                       " are not what was calibrated");
   }
-  thread_local kernels::HostStaging staging;
-  DenseMatrix on_host;
-  if (on_device_ == nullptr) on_host = DenseMatrix(header.first_rank, place.tokens);
-  const kernels::Matrix codes =
-      on_device_ != nullptr ? staging.matrix(header.first_rank, place.tokens) : on_host.view();
-  const std::string problem = quantiser_.decode(number, level, payload.subspan(kPayloadHeaderBytes), codes);
+  return RdBody{index, level, header.first_rank, payload.subspan(kPayloadHeaderBytes)};
+}
+
+Result<Done> RdDecoder::decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const {
+  if (reads_ahead()) {
+    const Payload one{place, payload};
+    auto blocks = read_ahead({&one, 1});
+    if (!blocks) return blocks.failure();
+    decode_block(place, blocks.value().front(), out);
+    return Done{};
+  }
+  const auto found = read(place, payload);
+  if (!found) return found.failure();
+  DenseMatrix codes(found.value().components, place.tokens);
+  const std::string problem = quantiser_.decode(static_cast<int32_t>(found.value().unit), found.value().level,
+                                                found.value().body, codes.view());
   if (!problem.empty()) return payload_failure(place, problem);
-  decode_codes(place, codes, out);
+  decode_codes(place, codes.view(), out);
   return Done{};
+}
+
+Result<std::vector<CodeBlock>> RdDecoder::read_ahead(std::span<const Payload> payloads) const {
+  SCD_CHECK(on_device_ != nullptr, "a decoder on a GPU");
+  std::vector<RdBody> bodies;
+  for (const Payload& payload : payloads) {
+    auto found = read(payload.place, payload.bytes);
+    if (!found) return found.failure();
+    bodies.push_back(found.value());
+  }
+  return read_rd_blocks(*on_device_, quantiser_, payloads, bodies);
+}
+
+void RdDecoder::require_anchor(const PayloadPlace& place, size_t unit) const {
+  SCD_CHECK(
+      plan_.anchor_of(unit) < 0 || (place.anchor.rows == place.tokens && place.anchor.columns == consumer_.hidden),
+      "the anchor's rows came with the payload");
+}
+
+void RdDecoder::decode_block(const PayloadPlace& place, const CodeBlock& block, DecodedLayer& out) const {
+  const size_t index = plan_.unit_at(place.layer);
+  SCD_CHECK(index < units_.size(), "a unit begins at the layer");
+  require_anchor(place, index);
+  on_device_->decode(index, plan_.units[index], place, *static_cast<const RdDecoderOnDevice::Block*>(block.codes.get()),
+                     out);
 }
 
 void RdDecoder::decode_codes(const PayloadPlace& place, kernels::ConstMatrix codes, DecodedLayer& out) const {
   const size_t index = plan_.unit_at(place.layer);
-  SCD_CHECK(index < units_.size(), "a unit begins at the layer");
-  const bool anchored = plan_.anchor_of(index) >= 0;
-  SCD_CHECK(!anchored || (place.anchor.rows == place.tokens && place.anchor.columns == consumer_.hidden),
-            "the anchor's rows came with the payload");
-  if (on_device_ != nullptr) return on_device_->decode(index, plan_.units[index], place, codes, out);
-  const DenseMatrix anchor = anchored ? normalised_rows(place.anchor) : DenseMatrix(place.tokens, 0);
+  SCD_CHECK(index < units_.size() && on_device_ == nullptr, "a unit begins at the layer, and it is decoded here");
+  require_anchor(place, index);
+  const DenseMatrix anchor = plan_.anchor_of(index) >= 0 ? normalised_rows(place.anchor) : DenseMatrix(place.tokens, 0);
   split(plan_.units[index], reconstruct(units_[index], codes, anchor.view()), place, out);
 }
 

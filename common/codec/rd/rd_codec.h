@@ -8,6 +8,7 @@
 
 #include "common/codec/codec.h"
 #include "common/codec/codec_model.h"
+#include "common/codec/rd/rd_blocks.h"
 #include "common/codec/rd/rd_maps.h"
 #include "common/codec/rd/rd_on_device.h"
 #include "common/codec/rd/rd_quantiser.h"
@@ -33,10 +34,16 @@ class RdEncoder final : public Encoder {
   // Codes at caps.level, in the form of caps.packed. caps.key + caps.value, where both are set, is the most components
   // of a layer; caps.hidden of a residual stream.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
+  std::unique_ptr<PendingPayloads> begin(const LayerChunk& rows, std::span<const int64_t> chunk_tokens,
+                                         const RankCaps& caps) const override;
   // What encode() quantises: the first `components` codes of the unit, [components, tokens]. Computed on the CPU.
   DenseMatrix codes(const LayerChunk& chunk, int64_t components) const;
 
  private:
+  class OnDevicePayloads;
+  int64_t components(size_t index, const RankCaps& caps) const;
+  void append_payload(size_t index, const RankCaps& caps, kernels::ConstMatrix codes, ByteBuffer& out) const;
+
   CodecModel producer_;
   LayerPlan plan_;
   std::vector<UnitSource> sources_;  // by unit
@@ -59,11 +66,17 @@ class RdDecoder final : public Decoder {
   kernels::Device device() const override;
   bool needs_anchor(int32_t layer) const override;
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
+  bool reads_ahead() const override { return on_device_ != nullptr; }
+  Result<std::vector<CodeBlock>> read_ahead(std::span<const Payload> payloads) const override;
+  void decode_block(const PayloadPlace& place, const CodeBlock& block, DecodedLayer& out) const override;
   size_t max_payload_bytes(int64_t tokens) const override;
   // What decode() makes of the codes it has read, [components, tokens]; no more components than were calibrated.
   void decode_codes(const PayloadPlace& place, kernels::ConstMatrix codes, DecodedLayer& out) const;
 
  private:
+  // Where the payload's header is as calibrated.
+  Result<RdBody> read(const PayloadPlace& place, std::span<const std::byte> payload) const;
+  void require_anchor(const PayloadPlace& place, size_t unit) const;
   void split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place, DecodedLayer& out) const;
 
   CodecModel consumer_;

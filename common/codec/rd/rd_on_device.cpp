@@ -1,7 +1,9 @@
 #include "common/codec/rd/rd_on_device.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "common/base/check.h"
 #include "common/codec/key_rotation.h"
 #include "kernels/elementwise.h"
 #include "kernels/grow_buffer.h"
@@ -14,9 +16,18 @@ namespace {
 constexpr auto kF32 = kernels::DType::kF32;
 constexpr auto kBF16 = kernels::DType::kBF16;
 constexpr auto kDevice = kernels::Device::kCuda;
+// The mean is a factor of ones: once rounded to BF16, and once what that leaves.
+constexpr int64_t kMeanRows = 2;
+constexpr int64_t kAlignedColumns = 8;  // 16 bytes, as products want rows to begin
 
-kernels::Matrix columns_of(const kernels::Matrix& m, int64_t first, int64_t count) {
-  return {m.row<float>(0) + first, m.rows, count, m.row_stride, m.dtype, m.device};
+int64_t aligned(int64_t columns) { return (columns + kAlignedColumns - 1) / kAlignedColumns * kAlignedColumns; }
+
+template <class M>
+M columns_of(M m, int64_t first, int64_t count) {
+  m.data = m.dtype == kF32 ? static_cast<decltype(m.data)>(m.template row<float>(0) + first)
+                           : static_cast<decltype(m.data)>(m.template row<uint16_t>(0) + first);
+  m.columns = count;
+  return m;
 }
 
 kernels::ConstMatrix on_device(const kernels::ConstMatrix& m, kernels::GrowBuffer& memory) {
@@ -24,6 +35,35 @@ kernels::ConstMatrix on_device(const kernels::ConstMatrix& m, kernels::GrowBuffe
   const kernels::Matrix there = memory.matrix(m.rows, m.columns, kF32, kDevice);
   kernels::copy(m, there);
   return there;
+}
+
+kernels::StreamTables tables_of(const RdQuantiser& quantiser) {
+  std::vector<uint32_t> ranges, slots;
+  std::vector<float> shifts;
+  for (size_t index = 0; index < kRdTables; ++index) {
+    const RansTable& table = quantiser.rans_table(index);
+    ranges.insert(ranges.end(), table.ranges(), table.ranges() + kRansSymbols);
+    slots.insert(slots.end(), table.slots(), table.slots() + kRansTotal);
+    shifts.push_back(quantiser.shift(index));
+  }
+  return {ranges, slots, shifts};
+}
+
+// [anchor map; mean; map]
+DenseMatrix stacked(const RdUnitDecoder& unit) {
+  const auto width = std::ssize(unit.mean);
+  DenseMatrix all(unit.anchor_map.rows + kMeanRows + unit.map.rows, width);
+  auto next = std::ranges::copy(unit.anchor_map.values, all.values.begin()).out;
+  for (const float mean : unit.mean) *next++ = kernels::to_float(kernels::to_bfloat16(mean));
+  for (const float mean : unit.mean) *next++ = mean - kernels::to_float(kernels::to_bfloat16(mean));
+  std::ranges::copy(unit.map.values, next);
+  return all;
+}
+
+DenseMatrix ones(int64_t rows, int64_t columns) {
+  DenseMatrix all(rows, columns);
+  std::ranges::fill(all.values, 1.0f);
+  return all;
 }
 
 }  // namespace
@@ -46,84 +86,161 @@ DeviceMap::DeviceMap(const DenseMatrix& map, kernels::DType dtype, kernels::Devi
 }
 
 kernels::ConstMatrix DeviceMap::top(int64_t rows) const {
+  SCD_CHECK(rows <= rows_, "rows of a map");
   return {memory_.data(), rows, columns_, columns_, dtype_, memory_.device()};
 }
 
-RdEncoderOnDevice::RdEncoderOnDevice(const CodecModel& producer, const std::vector<RdUnitEncoder>& units,
-                                     kernels::Device device)
-    : producer_(producer) {
-  for (const RdUnitEncoder& unit : units) units_.push_back({DeviceMap(unit.map, kF32, device), {unit.offset, device}});
+RdTablesOnDevice::RdTablesOnDevice(const RdQuantiser& quantiser)
+    : tables_(tables_of(quantiser)), steps_(quantiser.settings().steps) {
+  std::vector<int32_t> table_of;
+  for (size_t unit = 0; unit < quantiser.settings().deviations.size(); ++unit) {
+    std::vector<size_t>& places = places_.emplace_back();
+    const auto number = static_cast<int32_t>(unit);
+    for (int32_t level = 0; level < quantiser.levels(); ++level) {
+      places.push_back(table_of.size());
+      for (int64_t row = 0; row < quantiser.components(number, level); ++row) {
+        table_of.push_back(static_cast<int32_t>(quantiser.table_of(number, level, row)));
+      }
+    }
+  }
+  table_of_ = kernels::buffer_of(std::as_bytes(std::span(table_of)), kDevice);
 }
 
-kernels::ConstMatrix RdEncoderOnDevice::codes(size_t index, const CodedUnit& unit, bool anchored,
-                                              const LayerChunk& chunk, int64_t components) const {
-  thread_local kernels::GrowBuffer source_memory, codes_memory, residual_memory, anchor_memory;
-  thread_local kernels::HostStaging staging;
+kernels::StreamRows RdTablesOnDevice::rows(size_t unit, int32_t level) const {
+  const auto number = static_cast<size_t>(level);
+  return {&tables_, reinterpret_cast<const int32_t*>(table_of_.data()) + places_.at(unit).at(number), steps_[number]};
+}
+
+RdEncoderOnDevice::RdEncoderOnDevice(const CodecModel& producer, const std::vector<RdUnitEncoder>& units,
+                                     const RdQuantiser& quantiser)
+    : producer_(producer), tables_(quantiser), free_(std::make_shared<std::vector<Streams>>()) {
+  for (const RdUnitEncoder& unit : units) {
+    units_.push_back({DeviceMap(unit.map, kF32, kDevice), {unit.offset, kDevice}});
+  }
+}
+
+void RdEncoderOnDevice::codes(size_t index, const CodedUnit& unit, const LayerChunk& chunk, kernels::Matrix out) const {
+  thread_local kernels::GrowBuffer keys_memory, values_memory, residual_memory, anchor_memory, scaled_memory;
+  if (out.rows == 0) return;
   const Unit& maps = units_[index];
-  const int64_t tokens = unit.residual ? chunk.residual.rows : chunk.keys.rows;
-  const kernels::Matrix result = staging.matrix(components, tokens);
-  if (components == 0) return result;
-  const kernels::Matrix source = source_memory.matrix(tokens, maps.map.view().columns, kF32, kDevice);
+  const kernels::ConstMatrix map = maps.map.top(out.rows);
+  const std::span<const float> offset = maps.offset;
+  kernels::fill_rows(out, offset.first(static_cast<size_t>(out.rows)));
+  int64_t column = 0;
+  // The map's next columns times rows of x.
+  const auto add = [&](const kernels::ConstMatrix& x) {
+    kernels::gemm_f32({.a = columns_of(map, column, x.columns), .b = x, .c = out, .transpose_b = true, .beta = 1.0f});
+    column += x.columns;
+  };
+  const auto scaled = [&](const kernels::ConstMatrix& x, const kernels::ConstMatrix& by) {
+    const kernels::Matrix result = scaled_memory.matrix(x.rows, x.columns, kF32, kDevice);
+    kernels::divide_by_rms(x, by, result);
+    return kernels::ConstMatrix(result);
+  };
   kernels::ConstMatrix anchor;
-  if (anchored) anchor = on_device(chunk.anchor, anchor_memory);
-  const int64_t width = source.columns - anchor.columns;
+  if (chunk.anchor.data != nullptr) anchor = on_device(chunk.anchor, anchor_memory);
   if (unit.residual) {
-    kernels::divide_by_rms(on_device(chunk.residual, residual_memory), anchor, columns_of(source, 0, width));
+    add(scaled(on_device(chunk.residual, residual_memory), anchor));
   } else {
-    const kernels::Matrix keys = columns_of(source, 0, width / 2);
+    const kernels::Matrix keys = keys_memory.matrix(chunk.keys.rows, chunk.keys.columns, kF32, kDevice);
     kernels::copy(chunk.keys, keys);
     rotate_chunk(keys, producer_.head_dim, chunk.first_position, producer_.rope, kernels::RopeDirection::kUnrotate);
-    kernels::copy(chunk.values, columns_of(source, width / 2, width / 2));
+    add(keys);
+    add(on_device(chunk.values, values_memory));
   }
-  if (anchored) kernels::divide_by_rms(anchor, anchor, columns_of(source, width, anchor.columns));
-  const kernels::Matrix codes = codes_memory.matrix(components, tokens, kF32, kDevice);
-  const std::span<const float> offset = maps.offset;
-  kernels::fill_rows(codes, offset.first(static_cast<size_t>(components)));
-  kernels::gemm_f32({.a = maps.map.top(components), .b = source, .c = codes, .transpose_b = true, .beta = 1.0f});
-  kernels::copy(codes, result);
-  return result;
+  if (column < map.columns) add(scaled(anchor, anchor));
+}
+
+std::shared_ptr<RdEncoderOnDevice::Streams> RdEncoderOnDevice::begin(size_t index, const CodedUnit& unit,
+                                                                     const LayerChunk& rows,
+                                                                     std::span<const int64_t> chunk_tokens,
+                                                                     int64_t components, int32_t level) const {
+  Streams streams;
+  if (!free_->empty()) {
+    streams = std::move(free_->back());
+    free_->pop_back();
+  }
+  const int64_t tokens = unit.residual ? rows.residual.rows : rows.keys.rows;
+  const kernels::Matrix numbers = streams.encoder.numbers(components, tokens);
+  codes(index, unit, rows, numbers);
+  streams.codes = numbers;
+  streams.encoder.start(chunk_tokens, tables_.rows(index, level));
+  return {new Streams(std::move(streams)), [free = free_](Streams* used) {
+            free->push_back(std::move(*used));
+            delete used;
+          }};
 }
 
 RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vector<RdUnitDecoder>& units,
-                                     kernels::Device device)
-    : consumer_(consumer) {
+                                     const RdQuantiser& quantiser)
+    : consumer_(consumer),
+      tables_(quantiser),
+      ones_(ones(kMaxBlockTokens, kMeanRows), kBF16, kDevice),
+      free_(std::make_shared<std::vector<kernels::DeviceBuffer>>()) {
   for (const RdUnitDecoder& unit : units) {
-    units_.push_back(
-        {DeviceMap(unit.map, kBF16, device), DeviceMap(unit.anchor_map, kBF16, device), {unit.mean, device}});
+    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), unit.anchor_map.rows, std::ssize(unit.mean)});
   }
 }
 
-void RdDecoderOnDevice::decode(size_t index, const CodedUnit& unit, const PayloadPlace& place,
-                               kernels::ConstMatrix codes, DecodedLayer& out) const {
-  thread_local kernels::GrowBuffer codes_memory, anchor_memory, scaled_memory, rounded_memory;
-  const auto rounded = [&](const kernels::ConstMatrix& m) {
-    const kernels::Matrix narrow = rounded_memory.matrix(m.rows, m.columns, kBF16, kDevice);
-    kernels::convert(m, narrow);
-    return narrow;
-  };
+std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const Shape> shapes) const {
+  size_t bytes = 0;
+  for (const Shape& shape : shapes) bytes += static_cast<size_t>(shape.tokens * aligned(shape.components)) * 2;
+  kernels::DeviceBuffer memory;
+  if (!free_->empty()) {
+    memory = std::move(free_->back());
+    free_->pop_back();
+  }
+  if (memory.size() < bytes) {
+    memory = {};
+    memory = kernels::DeviceBuffer(kDevice, bytes + bytes / 4);
+  }
+  std::byte* next = memory.data();
+  const std::shared_ptr<const kernels::DeviceBuffer> shared(new kernels::DeviceBuffer(std::move(memory)),
+                                                            [free = free_](kernels::DeviceBuffer* used) {
+                                                              free->push_back(std::move(*used));
+                                                              delete used;
+                                                            });
+  std::vector<Block> made;
+  for (const auto& [tokens, components] : shapes) {
+    made.push_back({shared, {next, tokens, components, aligned(components), kBF16, kDevice}});
+    next += tokens * aligned(components) * 2;
+  }
+  return made;
+}
+
+void RdDecoderOnDevice::put(kernels::ConstMatrix codes, const Block& block, int64_t first) {
+  thread_local kernels::GrowBuffer memory;
+  if (codes.rows == 0) return;
+  const kernels::Matrix turned = memory.matrix(codes.columns, codes.rows, kBF16);
+  for (int64_t component = 0; component < codes.rows; ++component) {
+    const float* row = codes.row<float>(component);
+    for (int64_t token = 0; token < codes.columns; ++token) {
+      turned.row<kernels::BFloat16>(token)[component] = kernels::to_bfloat16(row[token]);
+    }
+  }
+  kernels::Matrix place = block.codes;
+  place.data = place.row<uint16_t>(first);
+  place.rows = codes.columns;
+  kernels::copy(turned, place);
+}
+
+void RdDecoderOnDevice::decode(size_t index, const CodedUnit& unit, const PayloadPlace& place, const Block& block,
+                               DecodedLayer& out) const {
+  thread_local kernels::GrowBuffer anchor_memory, operand_memory;
   const Unit& maps = units_[index];
-  const auto width = static_cast<int64_t>(maps.mean.size());
-  const kernels::Matrix state = out.on_device.memory.matrix(place.tokens, width, kF32, kDevice);
-  const kernels::ConstMatrix anchor_map = maps.anchor_map.view();
+  const int64_t components = block.codes.columns, inputs = maps.anchor + kMeanRows + components;
+  SCD_CHECK(place.tokens <= kMaxBlockTokens, "tokens of a block");
+  kernels::Matrix operand = operand_memory.matrix(place.tokens, aligned(inputs), kBF16, kDevice);
   kernels::ConstMatrix anchor;
-  float beta = 0.0f;
-  if (anchor_map.rows > 0) {
+  if (maps.anchor > 0) {
     anchor = on_device(place.anchor, anchor_memory);
-    const kernels::Matrix scaled = scaled_memory.matrix(anchor.rows, anchor.columns, kF32, kDevice);
-    kernels::divide_by_rms(anchor, anchor, scaled);
-    kernels::gemm_f32({.a = rounded(scaled), .b = anchor_map, .c = state});
-    beta = 1.0f;
+    kernels::divide_by_rms(anchor, anchor, columns_of(operand, 0, maps.anchor));
   }
-  if (codes.rows > 0) {
-    kernels::gemm_f32({.a = rounded(on_device(codes, codes_memory)),
-                       .b = maps.map.top(codes.rows),
-                       .c = state,
-                       .transpose_a = true,
-                       .beta = beta});
-    beta = 1.0f;
-  }
-  if (beta == 0.0f) kernels::copy(DenseMatrix(place.tokens, width).view(), state);
-  kernels::add_bias(state, maps.mean);
+  kernels::copy(ones_.top(place.tokens), columns_of(operand, maps.anchor, kMeanRows));
+  if (components > 0) kernels::copy(block.codes, columns_of(operand, maps.anchor + kMeanRows, components));
+  operand.columns = inputs;
+  const kernels::Matrix state = out.on_device.memory.matrix(place.tokens, maps.width, kF32, kDevice);
+  kernels::gemm_f32({.a = operand, .b = maps.maps.top(inputs), .c = state});
   out.tokens = place.tokens;
   out.keys.clear();
   out.values.clear();
@@ -136,10 +253,10 @@ void RdDecoderOnDevice::decode(size_t index, const CodedUnit& unit, const Payloa
     return;
   }
   out.kind = DecodedKind::kKeysValues;
-  const kernels::Matrix keys = columns_of(state, 0, width / 2);
+  const kernels::Matrix keys = columns_of(state, 0, maps.width / 2);
   rotate_chunk(keys, consumer_.head_dim, place.first_position, consumer_.rope, kernels::RopeDirection::kRotate);
   out.on_device.keys = keys;
-  out.on_device.values = columns_of(state, width / 2, width / 2);
+  out.on_device.values = columns_of(state, maps.width / 2, maps.width / 2);
 }
 
 }  // namespace scd

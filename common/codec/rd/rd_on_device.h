@@ -1,28 +1,31 @@
-// The linear maps of `rd` on a GPU: what crosses the bus are codes, not keys and values. The same mathematics as on the
-// CPU (rd_codec.cpp, rd_state.cpp) with products on tensor cores. The encoder's are in TF32 (10 bits of mantissa), as a
+// `rd` on a GPU: what crosses the bus are bytes, not codes, keys or values. The same mathematics as on the CPU
+// (rd_codec.cpp, rd_state.cpp) with products on tensor cores. The encoder's are in TF32 (10 bits of mantissa), as a
 // step is small beside the largest codes; the decoder's in BF16, to which the cache rounds what comes out. Codes and
 // rebuilt values differ by that rounding, symbols and bytes of equal codes do not.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "common/codec/codec.h"
 #include "common/codec/codec_model.h"
 #include "common/codec/dense_matrix.h"
+#include "common/codec/payload.h"
 #include "common/codec/rd/rd_maps.h"
+#include "common/codec/rd/rd_quantiser.h"
+#include "kernels/coded_streams.h"
 #include "kernels/device.h"
 
 namespace scd {
 
-// A map or none, on a device.
+// Rows of `map` on a device.
 class DeviceMap {
  public:
   DeviceMap() = default;
   DeviceMap(const DenseMatrix& map, kernels::DType dtype, kernels::Device device);
   // The first `rows` rows.
   kernels::ConstMatrix top(int64_t rows) const;
-  kernels::ConstMatrix view() const { return top(rows_); }
 
  private:
   kernels::DeviceBuffer memory_;
@@ -31,14 +34,35 @@ class DeviceMap {
   int64_t columns_ = 0;
 };
 
+// The quantiser's tables on a GPU.
+class RdTablesOnDevice {
+ public:
+  explicit RdTablesOnDevice(const RdQuantiser& quantiser);
+  // What codes the first components of a unit at a level.
+  kernels::StreamRows rows(size_t unit, int32_t level) const;
+
+ private:
+  kernels::StreamTables tables_;
+  std::vector<float> steps_;                 // by level
+  std::vector<std::vector<size_t>> places_;  // by unit and level: where its rows begin
+  kernels::DeviceBuffer table_of_;
+};
+
 // Chunks and anchors may be on the host or on the device. For one thread at a time.
 class RdEncoderOnDevice {
  public:
-  RdEncoderOnDevice(const CodecModel& producer, const std::vector<RdUnitEncoder>& units, kernels::Device device);
+  RdEncoderOnDevice(const CodecModel& producer, const std::vector<RdUnitEncoder>& units, const RdQuantiser& quantiser);
 
-  // The first `components` codes of a unit, [components, tokens], on the host; valid until the thread's next call.
-  kernels::ConstMatrix codes(size_t index, const CodedUnit& unit, bool anchored, const LayerChunk& chunk,
-                             int64_t components) const;
+  // The codes of a unit, as many as `out` has rows: out [components, tokens] F32 on the device.
+  void codes(size_t index, const CodedUnit& unit, const LayerChunk& chunk, kernels::Matrix out) const;
+
+  // Queues codes and coding of the chunks. Not packed.
+  struct Streams {
+    kernels::StreamEncoder encoder;
+    kernels::ConstMatrix codes;  // until the encoder is used again
+  };
+  std::shared_ptr<Streams> begin(size_t index, const CodedUnit& unit, const LayerChunk& rows,
+                                 std::span<const int64_t> chunk_tokens, int64_t components, int32_t level) const;
 
  private:
   struct Unit {
@@ -47,23 +71,49 @@ class RdEncoderOnDevice {
   };
   CodecModel producer_;
   std::vector<Unit> units_;
+  RdTablesOnDevice tables_;
+  std::shared_ptr<std::vector<Streams>> free_;  // of earlier calls
 };
 
+// For one thread at a time.
 class RdDecoderOnDevice {
  public:
-  RdDecoderOnDevice(const CodecModel& consumer, const std::vector<RdUnitDecoder>& units, kernels::Device device);
+  // Tokens that are decoded together at most.
+  static constexpr int64_t kMaxBlockTokens = kMaxPayloadTokens;
 
-  // codes [components, tokens] on the host -> what they rebuild, left on the device.
-  void decode(size_t index, const CodedUnit& unit, const PayloadPlace& place, kernels::ConstMatrix codes,
+  RdDecoderOnDevice(const CodecModel& consumer, const std::vector<RdUnitDecoder>& units, const RdQuantiser& quantiser);
+
+  // Codes of a unit on the device, BF16, a token's side by side.
+  struct Block {
+    std::shared_ptr<const kernels::DeviceBuffer> memory;  // may hold other blocks, too
+    kernels::Matrix codes;                                // [tokens, components]
+  };
+  // Room for blocks of so many tokens and components, contents undefined.
+  struct Shape {
+    int64_t tokens = 0;
+    int64_t components = 0;
+  };
+  std::vector<Block> blocks(std::span<const Shape> shapes) const;
+  // codes [components, tokens] F32 on the host -> the rows of a block from `first` on.
+  static void put(kernels::ConstMatrix codes, const Block& block, int64_t first);
+
+  // What codes the unit's streams.
+  kernels::StreamRows rows(size_t index, int32_t level) const { return tables_.rows(index, level); }
+  // Codes -> what they rebuild, left on the device.
+  void decode(size_t index, const CodedUnit& unit, const PayloadPlace& place, const Block& block,
               DecodedLayer& out) const;
 
  private:
   struct Unit {
-    DeviceMap map, anchor_map;
-    kernels::DeviceVector mean;
+    DeviceMap maps;  // what the anchor, two ones and the codes are multiplied by
+    int64_t anchor = 0;
+    int64_t width = 0;
   };
   CodecModel consumer_;
   std::vector<Unit> units_;
+  RdTablesOnDevice tables_;
+  DeviceMap ones_;  // [kMaxBlockTokens, kMeanRows]
+  std::shared_ptr<std::vector<kernels::DeviceBuffer>> free_;  // of earlier blocks
 };
 
 }  // namespace scd

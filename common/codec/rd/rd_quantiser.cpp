@@ -196,12 +196,25 @@ void RdQuantiser::encode_entropy(int32_t layer, int32_t level, kernels::ConstMat
     }
     encoder.put(table.rans, run);
   }
-  const size_t start = out.size();
-  out.resize(start + kHeadBytes);
-  encoder.finish(out);
-  const auto length = static_cast<uint32_t>(out.size() - start - kHeadBytes);
-  std::memcpy(out.data() + start, &length, sizeof length);
-  append_escapes(escapes, out);
+  ByteBuffer stream;
+  encoder.finish(stream);
+  append_entropy_body({stream, std::as_bytes(std::span(escapes))}, out);
+}
+
+void RdQuantiser::append_entropy_body(kernels::CodedStream stream, ByteBuffer& out) {
+  const auto length = static_cast<uint32_t>(stream.rans.size());
+  const auto head = std::as_bytes(std::span(&length, 1));
+  out.reserve(out.size() + head.size() + stream.rans.size() + stream.escapes.size());
+  for (const auto part : {head, stream.rans, stream.escapes}) out.insert(out.end(), part.begin(), part.end());
+}
+
+std::optional<kernels::CodedStream> RdQuantiser::entropy_parts(std::span<const std::byte> body) {
+  uint32_t head;
+  if (body.size() < sizeof head) return std::nullopt;
+  std::memcpy(&head, body.data(), sizeof head);
+  body = body.subspan(kHeadBytes);
+  if (head > body.size()) return std::nullopt;
+  return kernels::CodedStream{body.first(head), body.subspan(head)};
 }
 
 void RdQuantiser::encode_packed(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const {
@@ -231,16 +244,17 @@ std::string RdQuantiser::decode(int32_t layer, int32_t level, std::span<const st
   if (body.size() < kHeadBytes) return "its stream is cut off";
   uint32_t head;
   std::memcpy(&head, body.data(), sizeof head);
-  body = body.subspan(kHeadBytes);
+  const auto whole = std::exchange(body, body.subspan(kHeadBytes));
   if (head == kPackedBit) return decode_packed(layer, level, body, values);
   if ((head & kPackedBit) != 0) return "it is of an unknown form";
-  if (head > body.size()) return "its stream is cut off";
-  return decode_entropy(layer, level, body.first(head), body.subspan(head), values);
+  const auto parts = entropy_parts(whole);
+  return parts ? decode_entropy(layer, level, *parts, values) : "its stream is cut off";
 }
 
-std::string RdQuantiser::decode_entropy(int32_t layer, int32_t level, std::span<const std::byte> stream,
-                                        std::span<const std::byte> escapes, kernels::Matrix values) const {
-  RansDecoder decoder(stream);
+std::string RdQuantiser::decode_entropy(int32_t layer, int32_t level, kernels::CodedStream stream,
+                                        kernels::Matrix values) const {
+  RansDecoder decoder(stream.rans);
+  std::span<const std::byte> escapes = stream.escapes;
   std::vector<uint8_t> run(static_cast<size_t>(values.columns));
   for (int64_t row = 0; row < values.rows; ++row) {
     const Table& table = tables_[table_of(layer, level, row)];

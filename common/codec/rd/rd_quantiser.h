@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "common/codec/entropy/rans.h"
 #include "common/codec/rd/component_rows.h"
 #include "common/codec/rd/rd_maps.h"
+#include "kernels/coded_streams.h"
 
 namespace scd {
 
@@ -51,6 +53,17 @@ class RdQuantiser {
   // No body of so many values is longer, in either form.
   static size_t max_bytes(int64_t values);
 
+  // What the entropy-coded form is made of, for coders elsewhere: which of kRdTables codes a component, the tables, and
+  // where they place values in their cell.
+  size_t table_of(int32_t layer, int32_t level, int64_t component) const;
+  const RansTable& rans_table(size_t table) const { return tables_[table].rans; }
+  float shift(size_t table) const { return tables_[table].shift; }
+  float step(int32_t level) const { return settings_.steps[static_cast<size_t>(level)]; }
+  // A body in that form, of a stream and the values that escape it; and a body's parts, or nothing where it is cut off
+  // or packed.
+  static void append_entropy_body(kernels::CodedStream stream, ByteBuffer& out);
+  static std::optional<kernels::CodedStream> entropy_parts(std::span<const std::byte> body);
+
  private:
   // What codes the components whose deviation / step is in one range.
   struct Table {
@@ -60,11 +73,9 @@ class RdQuantiser {
     float shift;
   };
   static Table make_table(const RdQuantiserSettings& settings, size_t index);
-  size_t table_of(int32_t layer, int32_t level, int64_t component) const;
   void encode_entropy(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const;
   void encode_packed(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const;
-  std::string decode_entropy(int32_t layer, int32_t level, std::span<const std::byte> stream,
-                             std::span<const std::byte> escapes, kernels::Matrix values) const;
+  std::string decode_entropy(int32_t layer, int32_t level, kernels::CodedStream stream, kernels::Matrix values) const;
   std::string decode_packed(int32_t layer, int32_t level, std::span<const std::byte> body,
                             kernels::Matrix values) const;
 

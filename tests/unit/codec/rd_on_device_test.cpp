@@ -6,14 +6,16 @@
 #include "common/codec/key_rotation.h"
 #include "common/codec/rd/rd_on_device.h"
 #include "common/codec/rd/rd_state.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/rms_norm.h"
 #include "tests/support/gpu.h"
-#include "tests/unit/codec/codec_samples.h"
+#include "tests/unit/codec/rd_samples.h"
 
 namespace scd {
 namespace {
 
 using testing::random_matrix;
+using testing::sample_rd;
 using testing::SampleChunk;
 using testing::small_model;
 
@@ -24,6 +26,15 @@ constexpr auto kCuda = kernels::Device::kCuda;
 // Products' inputs are rounded to 10 bits of mantissa: so much of the sum of absolute products, about.
 constexpr double kRounding = 2e-3;
 constexpr double kRoundingOfDecoder = 1.6e-2;  // 7 bits
+
+// Of one unit, the tables of sample_rd().
+RdQuantiserSettings falling_quantiser(int64_t components) {
+  RdQuantiserSettings settings = sample_rd(small_model(), layer_by_layer(3, 0), {0.1f, 0.4f}).encoder.quantiser;
+  std::vector<float> deviations;
+  for (int64_t i = 0; i < components; ++i) deviations.push_back(2.0f - static_cast<float>(i) / 100);
+  settings.deviations = {std::move(deviations)};
+  return settings;
+}
 
 struct Case {
   CodedUnit unit;
@@ -50,17 +61,27 @@ class RdOnDevice : public ::testing::TestWithParam<Case> {
   }
 
   CodecModel model_ = small_model();
+  RdQuantiser quantiser_{falling_quantiser(kComponents)};
   SampleChunk sample_{model_, 1, kFirst, kTokens, 7, GetParam().unit.layers};
 };
 
+DenseMatrix brought(const kernels::ConstMatrix& there) {
+  DenseMatrix here(there.rows, there.columns);
+  kernels::copy(there, here.view());
+  return here;
+}
+
 TEST_P(RdOnDevice, CodesAreThoseOfTheCpuToRounding) {
   const RdUnitEncoder maps{random_matrix(kComponents, width() + anchor(), 3), random_matrix(1, kComponents, 4).values};
-  const RdEncoderOnDevice encoder(model_, {maps}, kCuda);
+  const RdEncoderOnDevice encoder(model_, {maps}, quantiser_);
   const DenseMatrix x = source();
-  for (const int64_t components : {kComponents, int64_t{5}, int64_t{1}, int64_t{0}}) {
-    const kernels::ConstMatrix codes = encoder.codes(0, unit(), GetParam().anchored, sample_.chunk, components);
-    ASSERT_EQ(codes.rows, components);
-    ASSERT_EQ(codes.columns, kTokens);
+  LayerChunk chunk = sample_.chunk;
+  if (!GetParam().anchored) chunk.anchor = {};
+  for (const int64_t components : {kComponents, int64_t{5}, int64_t{1}}) {
+    kernels::GrowBuffer memory;
+    const kernels::Matrix there = memory.matrix(components, kTokens, kernels::DType::kF32, kCuda);
+    encoder.codes(0, unit(), chunk, there);
+    const DenseMatrix codes = brought(there);
     for (int64_t c = 0; c < components; ++c) {
       for (int64_t t = 0; t < kTokens; ++t) {
         double sum = maps.offset[static_cast<size_t>(c)], scale = 1.0;
@@ -68,7 +89,7 @@ TEST_P(RdOnDevice, CodesAreThoseOfTheCpuToRounding) {
           sum += double{maps.map.at(c, i)} * x.at(t, i);
           scale += std::abs(double{maps.map.at(c, i)} * x.at(t, i));
         }
-        ASSERT_NEAR(codes.row<float>(c)[t], sum, kRounding * scale) << c << " " << t;
+        ASSERT_NEAR(codes.at(c, t), sum, kRounding * scale) << c << " " << t;
       }
     }
   }
@@ -78,20 +99,18 @@ TEST_P(RdOnDevice, WhatItRebuildsIsThatOfTheCpuToRounding) {
   RdUnitDecoder maps{random_matrix(kComponents, width(), 5), random_matrix(anchor(), width(), 6),
                      random_matrix(1, width(), 8).values};
   if (anchor() == 0) maps.anchor_map = {};
-  const RdDecoderOnDevice decoder(model_, {maps}, kCuda);
+  const RdDecoderOnDevice decoder(model_, {maps}, quantiser_);
   DecodedLayer out;
   for (const int64_t components : {kComponents, int64_t{3}, int64_t{0}}) {
     const DenseMatrix codes = random_matrix(components, kTokens, 9);
     const PayloadPlace place{1, kFirst, kTokens, sample_.chunk.anchor};
-    decoder.decode(0, unit(), place, codes.view(), out);
+    const RdDecoderOnDevice::Shape shape{kTokens, components};
+    const RdDecoderOnDevice::Block block = decoder.blocks({&shape, 1}).front();
+    RdDecoderOnDevice::put(codes.view(), block, 0);
+    decoder.decode(0, unit(), place, block, out);
     const DenseMatrix h = anchor() > 0 ? normalised_rows(sample_.chunk.anchor) : DenseMatrix(kTokens, 0);
     DenseMatrix state = reconstruct(maps, codes.view(), h.view());
     const double allowed = kRoundingOfDecoder * static_cast<double>(kComponents + anchor());
-    const auto brought = [](const kernels::ConstMatrix& there) {
-      DenseMatrix here(there.rows, there.columns);
-      kernels::copy(there, here.view());
-      return here;
-    };
     const auto expect_near = [&](const DenseMatrix& found, const DenseMatrix& expected) {
       ASSERT_EQ(found.values.size(), expected.values.size());
       for (size_t i = 0; i < found.values.size(); ++i) ASSERT_NEAR(found.values[i], expected.values[i], allowed) << i;

@@ -1,0 +1,102 @@
+#include "common/codec/rd/rd_blocks.h"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <utility>
+
+#include "common/codec/dense_matrix.h"
+#include "common/codec/payload.h"
+
+namespace scd {
+namespace {
+
+using Block = RdDecoderOnDevice::Block;
+
+// Payloads of one block, in the order of their tokens.
+struct Run {
+  std::vector<size_t> payloads;
+  int64_t tokens = 0;
+};
+
+std::vector<Run> runs_of(std::span<const Payload> payloads, std::span<const RdBody> bodies) {
+  std::vector<size_t> order(payloads.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::sort(order, {}, [&](size_t i) { return std::pair(bodies[i].unit, payloads[i].place.first_position); });
+  std::vector<Run> runs;
+  for (const size_t i : order) {
+    const PayloadPlace& place = payloads[i].place;
+    const auto follows = [&](const Run& run) {
+      const PayloadPlace& last = payloads[run.payloads.back()].place;
+      const RdBody& body = bodies[run.payloads.back()];
+      return body.unit == bodies[i].unit && body.components == bodies[i].components &&
+             last.first_position + last.tokens == place.first_position &&
+             run.tokens + place.tokens <= RdDecoderOnDevice::kMaxBlockTokens;
+    };
+    if (runs.empty() || !follows(runs.back())) runs.emplace_back();
+    runs.back().payloads.push_back(i);
+    runs.back().tokens += place.tokens;
+  }
+  return runs;
+}
+
+std::string text_of(kernels::StreamProblem problem) {
+  switch (problem) {
+    case kernels::StreamProblem::kNone: return "";
+    case kernels::StreamProblem::kUnsound: return "its stream is not sound";
+    case kernels::StreamProblem::kEscapeOutOfRange: return "an escaped value is out of range";
+  }
+  return "its stream is not sound";
+}
+
+// Of a form that is read on the host.
+std::string read_on_host(const RdQuantiser& quantiser, const RdBody& body, const PayloadPlace& place,
+                         const Block& block, int64_t first) {
+  DenseMatrix codes(body.components, place.tokens);
+  std::string problem = quantiser.decode(static_cast<int32_t>(body.unit), body.level, body.body, codes.view());
+  if (problem.empty()) RdDecoderOnDevice::put(codes.view(), block, first);
+  return problem;
+}
+
+}  // namespace
+
+Result<std::vector<CodeBlock>> read_rd_blocks(const RdDecoderOnDevice& decoder, const RdQuantiser& quantiser,
+                                              std::span<const Payload> payloads, std::span<const RdBody> bodies) {
+  const std::vector<Run> runs = runs_of(payloads, bodies);
+  std::vector<RdDecoderOnDevice::Shape> shapes;
+  for (const Run& run : runs) shapes.push_back({run.tokens, bodies[run.payloads.front()].components});
+  const std::vector<Block> blocks = decoder.blocks(shapes);
+  std::vector<kernels::StreamToDecode> streams;
+  std::vector<size_t> payload_of;  // by stream
+  for (size_t r = 0; r < runs.size(); ++r) {
+    int64_t first = 0;
+    for (const size_t i : runs[r].payloads) {
+      const PayloadPlace& place = payloads[i].place;
+      const RdBody& body = bodies[i];
+      if (const auto parts = RdQuantiser::entropy_parts(body.body)) {
+        kernels::Matrix numbers = blocks[r].codes;
+        numbers.data = numbers.row<uint16_t>(first);
+        numbers.rows = place.tokens;
+        streams.push_back({*parts, decoder.rows(body.unit, body.level), body.components, numbers});
+        payload_of.push_back(i);
+      } else if (std::string problem = read_on_host(quantiser, body, place, blocks[r], first); !problem.empty()) {
+        return payload_failure(place, problem);
+      }
+      first += place.tokens;
+    }
+  }
+  const std::vector<kernels::StreamProblem> problems = kernels::decode_streams(streams);
+  for (size_t s = 0; s < problems.size(); ++s) {
+    if (problems[s] != kernels::StreamProblem::kNone) {
+      return payload_failure(payloads[payload_of[s]].place, text_of(problems[s]));
+    }
+  }
+  std::vector<CodeBlock> made;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const PayloadPlace& first = payloads[runs[r].payloads.front()].place;
+    made.push_back({{first.layer, first.first_position, runs[r].tokens}, std::make_shared<Block>(blocks[r])});
+  }
+  return made;
+}
+
+}  // namespace scd

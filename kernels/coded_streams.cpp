@@ -1,0 +1,53 @@
+#include "kernels/coded_streams.h"
+
+#include <vector>
+
+#include "kernels/require.h"
+
+namespace scd::kernels {
+namespace {
+
+constexpr size_t kSymbols = 256;
+constexpr size_t kTotal = 4096;
+
+// The quotient of a coder's step by multiplication: off by one at most.
+DeviceBuffer with_reciprocals(std::span<const uint32_t> ranges) {
+  std::vector<uint32_t> pairs;
+  pairs.reserve(2 * ranges.size());
+  for (const uint32_t range : ranges) {
+    const uint32_t frequency = range & 0xFFFFU;
+    const uint64_t reciprocal = frequency > 1 ? (uint64_t{1} << 32) / frequency : UINT32_MAX;
+    pairs.push_back(range);
+    pairs.push_back(static_cast<uint32_t>(reciprocal));
+  }
+  return buffer_of(std::as_bytes(std::span(pairs)), Device::kCuda);
+}
+
+}  // namespace
+
+StreamTables::StreamTables(std::span<const uint32_t> ranges, std::span<const uint32_t> slots,
+                           std::span<const float> shifts)
+    : ranges_(with_reciprocals(ranges)),
+      slots_(buffer_of(std::as_bytes(slots), Device::kCuda)),
+      shifts_(buffer_of(std::as_bytes(shifts), Device::kCuda)) {
+  require(ranges.size() == shifts.size() * kSymbols && slots.size() == shifts.size() * kTotal,
+          "StreamTables: ", static_cast<int64_t>(ranges.size()), " ranges and ", static_cast<int64_t>(slots.size()),
+          " slots are not those of ", static_cast<int64_t>(shifts.size()), " tables");
+}
+
+#ifndef SCD_CUDA
+struct StreamEncoder::Work {};
+StreamEncoder::StreamEncoder() { require_device_in_build(Device::kCuda); }
+StreamEncoder::StreamEncoder(StreamEncoder&&) noexcept = default;
+StreamEncoder& StreamEncoder::operator=(StreamEncoder&&) noexcept = default;
+StreamEncoder::~StreamEncoder() = default;
+Matrix StreamEncoder::numbers(int64_t, int64_t) { return {}; }
+void StreamEncoder::start(std::span<const int64_t>, const StreamRows&) {}
+std::vector<CodedStream> StreamEncoder::finish() { return {}; }
+std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode>) {
+  require_device_in_build(Device::kCuda);
+  return {};
+}
+#endif
+
+}  // namespace scd::kernels

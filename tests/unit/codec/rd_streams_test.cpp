@@ -1,0 +1,261 @@
+// Codes to payloads and back on a GPU: the bytes and numbers of the CPU.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+
+#include "common/codec/rd/rd_codec.h"
+#include "kernels/coded_streams.h"
+#include "tests/support/gpu.h"
+#include "tests/unit/codec/rd_samples.h"
+
+namespace scd {
+namespace {
+
+using testing::random_matrix;
+using testing::sample_rd;
+using testing::SampleChunk;
+using testing::small_model;
+
+constexpr auto kCuda = kernels::Device::kCuda;
+constexpr int64_t kComponents = 40;
+
+class RdStreams : public ::testing::Test {
+ protected:
+  void SetUp() override { SCD_SKIP_WITHOUT_GPU(); }
+
+  static RdQuantiser make_quantiser() {
+    RdQuantiserSettings settings = sample_rd(small_model(), layer_by_layer(3, 0), {0.1f, 0.4f}).encoder.quantiser;
+    std::vector<float> deviations;
+    for (int64_t i = 0; i < kComponents; ++i) deviations.push_back(4.0f * std::exp2(-0.1f * static_cast<float>(i)));
+    settings.deviations = {std::move(deviations)};
+    return RdQuantiser(settings);
+  }
+
+  DenseMatrix codes(int64_t rows, int64_t tokens, uint32_t seed) const {
+    DenseMatrix values = random_matrix(rows, tokens, seed);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t t = 0; t < tokens; ++t) {
+        values.at(row, t) *= quantiser_.settings().deviations[0][static_cast<size_t>(row)];
+      }
+    }
+    return values;
+  }
+
+  static DenseMatrix columns(const DenseMatrix& all, int64_t first, int64_t count) {
+    DenseMatrix part(all.rows, count);
+    for (int64_t row = 0; row < all.rows; ++row) {
+      for (int64_t t = 0; t < count; ++t) part.at(row, t) = all.at(row, first + t);
+    }
+    return part;
+  }
+
+  std::vector<ByteBuffer> on_device(const DenseMatrix& values, std::span<const int64_t> chunks, int32_t level) {
+    const kernels::Matrix there = encoder_->numbers(values.rows, values.columns);
+    kernels::copy(values.view(), there);
+    encoder_->start(chunks, tables_->rows(0, level));
+    std::vector<ByteBuffer> bodies;
+    for (const kernels::CodedStream& stream : encoder_->finish()) {
+      RdQuantiser::append_entropy_body(stream, bodies.emplace_back());
+    }
+    return bodies;
+  }
+
+  struct Decoded {
+    kernels::StreamProblem problem;
+    DenseMatrix values;  // [tokens, components]
+  };
+  std::vector<Decoded> decoded(std::span<const ByteBuffer> bodies, std::span<const int64_t> chunks, int64_t rows,
+                               int32_t level) {
+    std::vector<kernels::GrowBuffer> memory(bodies.size());
+    std::vector<kernels::StreamToDecode> streams;
+    for (size_t i = 0; i < bodies.size(); ++i) {
+      const auto parts = RdQuantiser::entropy_parts(bodies[i]);
+      if (!parts) throw std::runtime_error("a body that is cut off");
+      streams.push_back(
+          {*parts, tables_->rows(0, level), rows, memory[i].matrix(chunks[i], rows, kernels::DType::kBF16, kCuda)});
+    }
+    std::vector<Decoded> all;
+    for (const kernels::StreamProblem problem : kernels::decode_streams(streams)) {
+      const kernels::Matrix& there = streams[all.size()].numbers;
+      kernels::GrowBuffer brought_memory;
+      const kernels::Matrix brought = brought_memory.matrix(there.rows, there.columns, kernels::DType::kBF16);
+      kernels::copy(there, brought);
+      DenseMatrix values(there.rows, there.columns);
+      for (int64_t t = 0; t < there.rows; ++t) {
+        for (int64_t c = 0; c < there.columns; ++c) {
+          values.at(t, c) = kernels::to_float(brought.row<kernels::BFloat16>(t)[c]);
+        }
+      }
+      all.push_back({problem, std::move(values)});
+    }
+    return all;
+  }
+
+  void expect_those_of_the_cpu(const DenseMatrix& values, std::span<const int64_t> chunks, int32_t level) {
+    const std::vector<ByteBuffer> bodies = on_device(values, chunks, level);
+    ASSERT_EQ(bodies.size(), chunks.size());
+    const std::vector<Decoded> back = decoded(bodies, chunks, values.rows, level);
+    int64_t first = 0;
+    for (size_t i = 0; i < chunks.size(); ++i) {
+      ByteBuffer expected;
+      quantiser_.encode(0, level, columns(values, first, chunks[i]).view(), expected);
+      ASSERT_EQ(bodies[i], expected) << "chunk " << i;
+      DenseMatrix numbers(values.rows, chunks[i]);
+      ASSERT_EQ(quantiser_.decode(0, level, expected, numbers.view()), "");
+      ASSERT_EQ(back[i].problem, kernels::StreamProblem::kNone) << i;
+      for (int64_t c = 0; c < values.rows; ++c) {
+        for (int64_t t = 0; t < chunks[i]; ++t) {
+          const float rounded = kernels::to_float(kernels::to_bfloat16(numbers.at(c, t)));
+          ASSERT_EQ(back[i].values.at(t, c), rounded) << "chunk " << i << ", " << c << ", " << t;
+        }
+      }
+      first += chunks[i];
+    }
+  }
+
+  RdQuantiser quantiser_ = make_quantiser();
+  std::optional<RdTablesOnDevice> tables_ =
+      kernels::cuda_device().usable ? std::optional<RdTablesOnDevice>(quantiser_) : std::nullopt;
+  std::optional<kernels::StreamEncoder> encoder_ =
+      kernels::cuda_device().usable ? std::optional<kernels::StreamEncoder>(std::in_place) : std::nullopt;
+};
+
+TEST_F(RdStreams, BytesAndNumbersAreThoseOfTheCpu) {
+  for (const int64_t rows : {kComponents, int64_t{1}, int64_t{0}}) {
+    const int64_t chunks[] = {128, 1, 37, 16, 256, 3};
+    for (const int32_t level : {0, 1}) {
+      const int64_t components = std::min(rows, quantiser_.components(0, level));
+      expect_those_of_the_cpu(codes(components, 441, 11), chunks, level);
+    }
+  }
+}
+
+TEST_F(RdStreams, NumbersWithoutASymbolEscapeInTheirOrder) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const int64_t chunks[] = {64, 50};
+  DenseMatrix values = codes(kComponents, 114, 12);
+  std::mt19937 random(3);
+  for (const float value : {1e6f, -1e6f, 3e38f, -3e38f, infinity, -infinity, 77.0f, -1234.5f}) {
+    for (int i = 0; i < 20; ++i) values.values[random() % values.values.size()] = value;
+  }
+  values.values[5] = std::numeric_limits<float>::quiet_NaN();
+  expect_those_of_the_cpu(values, chunks, 0);
+}
+
+TEST_F(RdStreams, WhereNearlyAllEscapeTheHostHasToCode) {
+  DenseMatrix values(kComponents, 64);
+  std::ranges::fill(values.values, 1e6f);
+  const int64_t chunk = 64;
+  EXPECT_TRUE(on_device(values, {&chunk, 1}, 0).empty());
+  expect_those_of_the_cpu(codes(kComponents, 64, 13), {&chunk, 1}, 0);  // and it is as good as new
+}
+
+TEST_F(RdStreams, WhatTheCpuRefusesIsRefused) {
+  const int64_t tokens = 48;
+  DenseMatrix values = codes(kComponents, tokens, 14);
+  values.values[100] = 1e5f;
+  ByteBuffer sound;
+  quantiser_.encode(0, 0, values.view(), sound);
+  std::mt19937 random(4);
+  std::vector<ByteBuffer> bodies;
+  for (int i = 0; i < 400; ++i) {
+    ByteBuffer body = sound;
+    const int kind = i % 4;
+    if (kind == 0) body[4 + random() % (body.size() - 4)] ^= static_cast<std::byte>(1U << random() % 8);
+    if (kind == 1) body.resize(4 + 64 + random() % (body.size() - 68));
+    if (kind == 2) body.insert(body.end(), 4 * (1 + random() % 3), std::byte{1});
+    if (kind == 3) {
+      for (size_t at = 4; at < body.size(); ++at) body[at] = static_cast<std::byte>(random());
+    }
+    auto length = static_cast<uint32_t>(body.size() - 4);
+    if (kind == 0 || kind == 2) length = static_cast<uint32_t>(sound.size() - 8);  // an escape behind the stream
+    std::memcpy(body.data(), &length, sizeof length);
+    bodies.push_back(std::move(body));
+  }
+  const std::vector<int64_t> chunks(bodies.size(), tokens);
+  const std::vector<Decoded> found = decoded(bodies, chunks, kComponents, 0);
+  int refused = 0;
+  for (size_t i = 0; i < bodies.size(); ++i) {
+    DenseMatrix numbers(kComponents, tokens);
+    const std::string problem = quantiser_.decode(0, 0, bodies[i], numbers.view());
+    EXPECT_EQ(found[i].problem == kernels::StreamProblem::kNone, problem.empty()) << i << ": " << problem;
+    refused += problem.empty() ? 0 : 1;
+  }
+  EXPECT_GT(refused, 300);
+}
+
+// Encoder and decoder of an artifact, each on either device.
+TEST_F(RdStreams, EitherDeviceReadsWhatTheOtherWrote) {
+  const CodecModel model = small_model();
+  const LayerPlan plan{1, {{1, 2}}, true};
+  const testing::RdSample sample = sample_rd(model, plan, {0.02f, 0.5f});
+  const SampleChunk chunk(model, 1, 32, 70, 21, 2);
+  const RankCaps levels[] = {{.level = 0}, {.level = 1}, {.level = 1, .packed = true}};
+  for (const RankCaps& caps : levels) {
+    std::vector<DenseMatrix> keys;
+    for (const auto from : {kernels::Device::kCpu, kCuda}) {
+      const RdEncoder encoder(model, sample.encoder, {}, from);
+      const std::vector<int64_t> tokens{32, 38};
+      const std::vector<ByteBuffer> payloads = encoder.begin(chunk.chunk, tokens, caps)->finish();
+      for (const auto to : {kernels::Device::kCpu, kCuda}) {
+        const RdDecoder decoder(model, sample.decoder, {}, to);
+        DenseMatrix all(70, 2 * model.kv_width());
+        int64_t first = 0;
+        for (size_t i = 0; i < payloads.size(); ++i) {
+          const LayerChunk part = rows_of(chunk.chunk, first, tokens[i]);
+          DecodedLayer out;
+          ASSERT_TRUE(decoder.decode({1, 32 + first, tokens[i], part.anchor}, payloads[i], out).ok());
+          kernels::Matrix place = all.view();
+          place.data = place.row<float>(first);
+          place.rows = tokens[i];
+          kernels::copy(out.key_rows(), place);
+          first += tokens[i];
+        }
+        keys.push_back(std::move(all));
+      }
+    }
+    for (size_t i = 1; i < keys.size(); ++i) {
+      double error = 0, energy = 0;
+      for (size_t v = 0; v < keys[0].values.size(); ++v) {
+        error += std::pow(keys[i].values[v] - keys[0].values[v], 2);
+        energy += std::pow(keys[0].values[v], 2);
+      }
+      EXPECT_LT(std::sqrt(error / energy), caps.level == 0 ? 0.02 : 0.1) << i;
+    }
+  }
+}
+
+TEST_F(RdStreams, PayloadsThatFollowEachOtherBecomeABlock) {
+  const CodecModel model = small_model();
+  const LayerPlan plan{1, {{1, 1}, {2, 1}}, true};
+  const testing::RdSample sample = sample_rd(model, plan, {0.1f});
+  const RdEncoder encoder(model, sample.encoder, {}, kCuda);
+  const RdDecoder decoder(model, sample.decoder, {}, kCuda);
+  std::vector<ByteBuffer> bytes;
+  std::vector<Payload> payloads;
+  for (const int32_t layer : {2, 1}) {
+    const SampleChunk chunk(model, layer, 16, 48, 31);
+    const int64_t tokens[] = {16, 16, 16};
+    for (ByteBuffer& payload : encoder.begin(chunk.chunk, tokens, {})->finish()) bytes.push_back(std::move(payload));
+  }
+  const std::pair<int32_t, int64_t> places[] = {{2, 16}, {2, 32}, {2, 48}, {1, 16}, {1, 32}, {1, 48}};
+  for (const size_t i : {5, 0, 2, 1, 3}) payloads.push_back({{places[i].first, places[i].second, 16}, bytes[i]});
+  const auto blocks = decoder.read_ahead(payloads);
+  ASSERT_TRUE(blocks.ok());
+  std::vector<std::array<int64_t, 3>> found;
+  for (const CodeBlock& block : blocks.value()) {
+    found.push_back({block.place.layer, block.place.first_position, block.place.tokens});
+  }
+  EXPECT_EQ(found, (std::vector<std::array<int64_t, 3>>{{1, 16, 16}, {1, 48, 16}, {2, 16, 48}}));
+  payloads[2].bytes = payloads[2].bytes.first(payloads[2].bytes.size() - 2);
+  const auto refused = decoder.read_ahead(payloads);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.failure().message.find("layer 2, tokens [48, 64)"), std::string::npos) << refused.failure().message;
+}
+
+}  // namespace
+}  // namespace scd
