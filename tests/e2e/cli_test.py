@@ -99,6 +99,14 @@ class CliTest(unittest.TestCase):
             self.assertGreater(row["perplexity"], 1)
             self.assertGreaterEqual(row["kl_text"], 0)
 
+    def test_eval_gives_the_same_however_many_workers_ask(self):
+        command = ("eval", "--producer", self.model, "--consumer", self.model, "--tasks", self.questions(),
+                   "--codecs", "oracle,raw,int4", "--max-tokens", "8")  # fmt: skip
+        one, three = self.report(*command), self.report(*command, "--workers", "3")
+        for row in one + three:
+            del row["encode_ms"], row["rebuild_ms"]
+        self.assertEqual(one, three)
+
     def test_calibrate_refuses_at_once_what_it_could_not_write_or_would_ignore(self):
         text = self.folder / "calibration.txt"
         text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")

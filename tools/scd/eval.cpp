@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 #include "tools/scd/answer_score.h"
 #include "tools/scd/eval_task.h"
+#include "tools/scd/interrupt.h"
 #include "tools/scd/report.h"
 
 namespace scd {
@@ -29,6 +30,7 @@ struct EvalOptions {
   int32_t passages = 1;
   uint64_t seed = 1;
   int64_t context = 4096;
+  size_t workers = 1;
   bool no_exact_layer0 = false;
   std::filesystem::path json;
 };
@@ -131,20 +133,29 @@ void run(EvalOptions options) {
     throw Error(ErrorCode::kInvalidArgument,
                 "nothing to evaluate: name question files with --tasks or text with --prose");
   }
+  const Interrupt interrupt;
+  options.task.stop = interrupt.token();
   options.experiment.exact_layer0 = !options.no_exact_layer0;
   const ModelPair pair(options.pair);
   std::vector<NamedCodec> codecs;
   for (const std::string& name : options.codecs) codecs.push_back(pair.make_codec(name));
-  CacheExperiment experiment(pair.producer(), pair.consumer(), options.context, options.experiment);
+  std::vector<std::unique_ptr<CacheExperiment>> experiments;
+  for (size_t i = 0; i < options.workers; ++i) {
+    experiments.push_back(
+        std::make_unique<CacheExperiment>(pair.producer(), pair.consumer(), options.context, options.experiment));
+  }
   Report report;
   const auto add = [&](const std::string& task, const std::vector<CodecResult>& results) {
-    for (const CodecResult& result : results) report.add_row(row_of(result, task, pair));
+    for (const CodecResult& result : results) {
+      const bool measured = !result.f1.empty() || result.scored_tokens > 0;  // an interrupt may come before
+      if (measured) report.add_row(row_of(result, task, pair));
+    }
   };
   for (const auto& file : options.tasks) {
-    add(task_name(file), evaluate_questions(pair, experiment, codecs, read_task(options, file), options.task));
+    add(task_name(file), evaluate_questions(pair, experiments, codecs, read_task(options, file), options.task));
   }
   for (const auto& file : options.prose) {
-    add(file.stem().string(), evaluate_prose(pair, experiment, codecs, read_prose(pair, file),
+    add(file.stem().string(), evaluate_prose(pair, *experiments.front(), codecs, read_prose(pair, file),
                                              static_cast<int64_t>(options.limit), options.task));
   }
   print_rows(report.rows());
@@ -162,7 +173,7 @@ void add_eval_command(CLI::App& app) {
       "consumer's\n"
       "own prefill. F1 loss: share of the oracle's F1 that is lost, its interval paired by question. Question files:\n"
       "SQuAD JSON, HotpotQA JSON, bAbI text, JSON lines {context, question, answers}, NQ-open and key-value retrieval\n"
-      "of \"Lost in the Middle\" (JSON lines); gzip is understood.\n"
+      "of \"Lost in the Middle\" (JSON lines); gzip is understood. Interrupted, it reports what was asked so far.\n"
       "  scd eval --producer BASE --consumer BASE --consumer-adapter ADAPTER --artifact DIR \\\n"
       "           --tasks held_out.jsonl --prose wikitext.txt --codecs oracle,raw,scd --limit 100");
   command->add_option("--producer", options->pair.producer, "Checkpoint of the prefill side")->required();
@@ -214,6 +225,11 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--suffix", options->experiment.suffix, "Last tokens the consumer computes, at least")
       ->capture_default_str();
   command->add_flag("--no-exact-layer0", options->no_exact_layer0, "Have layer 0 sent instead of computed");
+  command
+      ->add_option("--workers", options->workers,
+                   "Contexts that are worked on at a time, each with its share of the cores and caches of its own")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
   command->add_option("--json", options->json, "Write the rows to this file");
   command->callback([options] { run(*options); });
 }

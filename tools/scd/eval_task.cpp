@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 
 #include "common/base/error.h"
 #include "common/log/progress.h"
 #include "common/transport/message.h"
 #include "tools/scd/answer_score.h"
+#include "tools/scd/run_tasks.h"
 
 namespace scd {
 namespace {
@@ -26,6 +28,21 @@ std::vector<CodecResult> empty_results(std::span<const NamedCodec> codecs) {
     results[i].level = codecs[i].level;
   }
   return results;
+}
+
+// Results of other items of the same task.
+void append(const CodecResult& from, CodecResult& to) {
+  const auto add = [&](std::vector<double> CodecResult::*values) {
+    (to.*values).insert((to.*values).end(), (from.*values).begin(), (from.*values).end());
+  };
+  for (const auto values : {&CodecResult::f1, &CodecResult::oracle_f1, &CodecResult::exact_match,
+                            &CodecResult::same_answer, &CodecResult::kl_question, &CodecResult::kl_answer}) {
+    add(values);
+  }
+  to.wire_bytes += from.wire_bytes;
+  to.coded_tokens += from.coded_tokens;
+  to.encode_ms += from.encode_ms;
+  to.decode_ms += from.decode_ms;
 }
 
 // Makes the experiment stand on the codec's cache.
@@ -71,6 +88,15 @@ std::span<const Question> next_batch(std::span<const Question> questions) {
       questions, [&](const Question& question) { return question.context != questions.front().context; });
   const auto count = static_cast<size_t>(other - questions.begin());
   return questions.first(std::min(count, PromptBatch::kMostPrompts));
+}
+
+std::vector<std::span<const Question>> batches_of(std::span<const Question> questions) {
+  std::vector<std::span<const Question>> batches;
+  while (!questions.empty()) {
+    batches.push_back(next_batch(questions));
+    questions = questions.subspan(batches.back().size());
+  }
+  return batches;
 }
 
 std::vector<std::vector<TokenId>> prompts_of(const ModelPair& pair, const CacheExperiment& experiment,
@@ -135,23 +161,32 @@ double log_likelihood(const Continuation& continuation, std::span<const TokenId>
 
 }  // namespace
 
-std::vector<CodecResult> evaluate_questions(const ModelPair& pair, CacheExperiment& experiment,
+std::vector<CodecResult> evaluate_questions(const ModelPair& pair,
+                                            std::span<const std::unique_ptr<CacheExperiment>> experiments,
                                             std::span<const NamedCodec> codecs, std::span<const Question> questions,
                                             const EvalTaskOptions& options) {
-  std::vector<CodecResult> results = empty_results(codecs);
   const std::vector<const Encoder*> encoders = encoders_of(codecs);
+  const std::vector<std::span<const Question>> batches = batches_of(questions);
+  std::vector<std::vector<CodecResult>> by_batch(batches.size(), empty_results(codecs));
   Progress progress("asking " + std::to_string(questions.size()) + " questions");
-  for (size_t done = 0; done < questions.size();) {
-    const std::span<const Question> batch = next_batch(questions.subspan(done));
-    const Asked asked = ask_oracle(pair, experiment, encoders, batch, options.max_tokens);
+  size_t done = 0;
+  std::mutex mutex;  // of progress and done
+  run_tasks({batches.size(), experiments.size(), options.stop}, [&](size_t b, size_t worker) {
+    CacheExperiment& experiment = *experiments[worker];
+    const Asked asked = ask_oracle(pair, experiment, encoders, batches[b], options.max_tokens);
     for (size_t c = 0; c < codecs.size(); ++c) {
-      use_codec(experiment, codecs[c], options.rank, results[c]);
-      measure_answers(pair, experiment, asked, options.max_tokens, results[c]);
+      use_codec(experiment, codecs[c], options.rank, by_batch[b][c]);
+      measure_answers(pair, experiment, asked, options.max_tokens, by_batch[b][c]);
     }
-    done += batch.size();
+    const std::scoped_lock lock(mutex);
+    done += batches[b].size();
     progress.update(static_cast<double>(done) / static_cast<double>(questions.size()));
+  });
+  if (done == questions.size()) progress.finish();
+  std::vector<CodecResult> results = empty_results(codecs);
+  for (const std::vector<CodecResult>& batch : by_batch) {
+    for (size_t c = 0; c < codecs.size(); ++c) append(batch[c], results[c]);
   }
-  progress.finish();
   return results;
 }
 
@@ -169,7 +204,7 @@ std::vector<CodecResult> evaluate_prose(const ModelPair& /*pair*/, CacheExperime
   std::vector<CodecResult> results = empty_results(codecs);
   const std::vector<const Encoder*> encoders = encoders_of(codecs);
   Progress progress("reading " + std::to_string(count) + " windows");
-  for (size_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < count && !options.stop.stop_requested(); ++i) {
     // Windows are spread over the whole text.
     const std::span<const TokenId> tokens = text.subspan(i * (available / count) * window, window);
     const std::span<const TokenId> next = tokens.last(scored);

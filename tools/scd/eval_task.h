@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -34,12 +36,16 @@ struct EvalTaskOptions {
   int32_t max_tokens = 48;      // of an answer
   int64_t prose_window = 1024;  // tokens of a window of prose, of which the last quarter is scored
   RankCaps rank;
+  std::stop_token stop = {};  // nothing is begun after a request: results are of what was asked and read before
 };
 
 // Asks every question with every codec; neighbours that share their context share its hand-over and its codes. An
 // answer ends with the first token whose text holds a line end, as a request with the stop string "\n" does; that token
 // is one of the answer's ids, and not of its text. Items longer than the experiment's cache are refused with their id.
-std::vector<CodecResult> evaluate_questions(const ModelPair& pair, CacheExperiment& experiment,
+// `experiments`: all alike; as many contexts are worked on at a time. How many changes no result, rounding aside where
+// contexts begin alike.
+std::vector<CodecResult> evaluate_questions(const ModelPair& pair,
+                                            std::span<const std::unique_ptr<CacheExperiment>> experiments,
                                             std::span<const NamedCodec> codecs, std::span<const Question> questions,
                                             const EvalTaskOptions& options);
 

@@ -18,7 +18,7 @@ Interrupt::Interrupt() {
   watcher_ = std::jthread([this] {
     signal_.wait();
     if (over_.load(std::memory_order_acquire)) return;
-    std::cerr << "\nscd: interrupted; stopping the servers (again: at once)\n";
+    std::cerr << "\nscd: interrupted; finishing what was begun (again: at once)\n";
     stop_.request_stop();
   });
 }
