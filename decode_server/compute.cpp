@@ -27,6 +27,24 @@ struct Overloaded : Handlers... {
 constexpr size_t kEventsPerJob = 16;
 constexpr size_t kEventsPerTry = 4;
 
+// Logits are large: those on a GPU stay there where an id will do. -1 elsewhere.
+std::vector<TokenId> sample_on_device(std::span<Sequence* const> batch, const kernels::ConstMatrix& logits) {
+  std::vector<kernels::SamplingOptions> options(batch.size());
+  std::vector<double> uniforms(batch.size());
+  std::vector<bool> plain(batch.size());
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const auto sampling = batch[i]->plain_sampling();
+    plain[i] = sampling.has_value();
+    if (plain[i]) options[i] = sampling->options, uniforms[i] = sampling->uniform;
+  }
+  std::vector<TokenId> ids(batch.size());
+  kernels::sample_rows(logits, options, uniforms, ids);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (!plain[i]) ids[i] = -1;
+  }
+  return ids;
+}
+
 Failure out_of_memory(const std::bad_alloc& error) {
   return {ErrorCode::kResourceExhausted, std::string("memory of the decode server: ") + error.what()};
 }
@@ -293,17 +311,15 @@ void ComputeThread::decode_step() {
   }
   const kernels::ConstMatrix logits = step_.run(chunks);
   const bool on_host = logits.device == kernels::Device::kCpu;
-  // Logits are large: those on a GPU stay there where an id will do.
-  std::vector<TokenId> greedy(batch.size());
-  if (!on_host) kernels::argmax(logits, greedy);
+  const std::vector<TokenId> sampled = on_host ? std::vector<TokenId>{} : sample_on_device(batch, logits);
   for (size_t i = 0; i < batch.size(); ++i) {
     kernels::ConstMatrix row = logits;
     row.data = logits.row<float>(static_cast<int64_t>(i));
     row.rows = 1;
     if (on_host) {
       batch[i]->accept_logits({row.row<float>(0), static_cast<size_t>(row.columns)});
-    } else if (batch[i]->wants_only_greedy()) {
-      batch[i]->accept_greedy(greedy[i]);
+    } else if (sampled[i] >= 0) {
+      batch[i]->accept_token(sampled[i]);
     } else {
       logits_row_.resize(static_cast<size_t>(row.columns));
       kernels::copy(row, kernels::matrix(logits_row_.data(), 1, row.columns));

@@ -173,7 +173,7 @@ void Sequence::first_token() {
 
 void Sequence::accept_logits(std::span<const float> logits) { step(generation_.accept(logits)); }
 
-void Sequence::accept_greedy(TokenId most_probable) { step(generation_.accept_greedy(most_probable)); }
+void Sequence::accept_token(TokenId id) { step(generation_.accept_token(id)); }
 
 SequenceChunk Sequence::decode_chunk() const {
   return {.pages = &job_->pages,

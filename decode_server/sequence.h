@@ -66,8 +66,8 @@ class Sequence {
   SequenceChunk decode_chunk() const;
   void accept_logits(std::span<const float> logits);
   // The most probable id alone will do.
-  bool wants_only_greedy() const { return generation_.wants_only_greedy(); }
-  void accept_greedy(TokenId most_probable);
+  std::optional<PlainSampling> plain_sampling() const { return generation_.plain_sampling(); }
+  void accept_token(TokenId id);
 
   // Everything has been said but the end.
   bool finished() const { return finished_.has_value(); }

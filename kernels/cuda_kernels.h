@@ -10,6 +10,7 @@
 #include "kernels/paged_kv.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
+#include "kernels/sampling_limits.h"
 
 namespace scd::kernels::cuda {
 
@@ -44,6 +45,7 @@ void fill_rows(Matrix m, std::span<const float> values);
 void add_bias(Matrix m, std::span<const float> bias);
 void fill_normal(Matrix m, uint64_t seed, float deviation);
 
+void rope_write_kv(const PagedKv& kv, Sequences sequences, const RopeTable& table, Matrix qkv);
 void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
 
@@ -52,6 +54,9 @@ void paged_attention(const AttentionArgs& args);
 void gemm_f32(const GemmArgs& args);
 
 void argmax(ConstMatrix logits, std::span<int32_t> ids);
+// By row; valid until the thread's next call.
+std::span<const LeadingTokens> leading_tokens(ConstMatrix logits, std::span<const SamplingOptions> options,
+                                              std::span<const double> uniforms);
 
 // Row-major, [out_features, in_features] in its precision.
 class LinearWeights {

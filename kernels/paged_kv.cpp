@@ -57,6 +57,25 @@ void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMat
   if (keys.rows > 0) SCD_DISPATCH(kv.device, write_kv(kv, sequences, keys, values));
 }
 
+void rope_write_kv(const PagedKv& kv, Sequences sequences, Indices positions, const RopeTable& table, Matrix qkv) {
+  check_paged_kv(kv, "rope_write_kv");
+  require_on(kv.device, qkv, "the rows of rope_write_kv");
+  const int64_t width = kv.kv_heads * kv.head_dim, keys = qkv.columns - 2 * width;
+  require(qkv.dtype == DType::kF32 && keys >= 0 && keys % kv.head_dim == 0, "rope_write_kv: the rows ", qkv,
+          " must be F32, queries beside keys and values of ", kv.kv_heads, " heads of ", kv.head_dim);
+  check_rope(qkv, kv.head_dim, positions, table);
+  check_sequences(kv, sequences.host, qkv.rows, "rope_write_kv");
+  if (qkv.rows == 0) return;
+#ifdef SCD_CUDA
+  if (kv.device == Device::kCuda) return cuda::rope_write_kv(kv, sequences, table, qkv);
+#endif
+  const auto columns = [&](int64_t first, int64_t count) {
+    return Matrix{qkv.row<float>(0) + first, qkv.rows, count, qkv.row_stride, qkv.dtype, qkv.device};
+  };
+  cpu::rope(columns(0, keys + width), kv.head_dim, positions, table, RopeDirection::kRotate);
+  cpu::write_kv(kv, sequences, columns(keys, width), columns(keys + width, width));
+}
+
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values) {
   check_paged_kv(kv, "read_kv");
   check_rows(kv, keys, "keys");

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/matrix.h"
+#include "kernels/rope.h"
 #include "kernels/sequences.h"
 
 namespace scd::kernels {
@@ -22,6 +23,11 @@ struct PagedKv {
 
 // keys, values [total rows, kv_heads * head_dim] F32 -> pages. They may be on the host while the cache is on CUDA.
 void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
+
+// rope() and write_kv() in one pass over qkv [total rows, (query heads + 2 kv_heads) * head_dim] F32, on the cache's
+// device: queries are rotated in place, keys rotated on their way into the pages, values written as they are. What qkv
+// holds of keys and values afterwards means nothing. positions: those of the sequences.
+void rope_write_kv(const PagedKv& kv, Sequences sequences, Indices positions, const RopeTable& table, Matrix qkv);
 
 // pages -> keys, values [rows, kv_heads * head_dim] F32, on the cache's device or on the host.
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);

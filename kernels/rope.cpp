@@ -5,7 +5,7 @@
 
 namespace scd::kernels {
 
-void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction) {
+void check_rope(const ConstMatrix& x, int64_t head_dim, const Indices& positions, const RopeTable& table) {
   require_matrix(x, "the input of rope");
   require(x.dtype == DType::kF32, "rope: the input ", x, " must be F32");
   require(head_dim > 0 && head_dim % 2 == 0 && x.columns % head_dim == 0, "rope: heads of ", head_dim,
@@ -17,6 +17,10 @@ void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table,
   for (int32_t position : positions.host) {
     require(position >= 0, "rope: position ", static_cast<int64_t>(position), " is negative");
   }
+}
+
+void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction) {
+  check_rope(x, head_dim, positions, table);
   if (x.rows > 0) SCD_DISPATCH(x.device, rope(x, head_dim, positions, table, direction));
 }
 

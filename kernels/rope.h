@@ -20,6 +20,9 @@ struct RopeTable {
 
 enum class RopeDirection { kRotate, kUnrotate };  // kUnrotate undoes kRotate
 
+// Throws std::invalid_argument where rope() would.
+void check_rope(const ConstMatrix& x, int64_t head_dim, const Indices& positions, const RopeTable& table);
+
 // x [rows, heads * head_dim] F32 in place; positions [rows].
 void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table, RopeDirection direction);
 

@@ -4,20 +4,13 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/device.h"
 #include "kernels/dispatch.h"
 #include "kernels/require.h"
+#include "kernels/sampling_limits.h"
 
 namespace scd::kernels {
 namespace {
-
-// Tokens this many units below the largest logit, at the temperature, are never drawn without filters: together they
-// weigh less than 1e-13 in any vocabulary of a million.
-constexpr float kNegligible = 44.0f;
-
-struct Candidate {
-  float logit;
-  int32_t id;
-};
 
 // The one order of tokens: larger logits first, smaller ids first among equals. It makes every filter deterministic.
 bool ranks_before(const Candidate& a, const Candidate& b) {
@@ -43,14 +36,12 @@ void collect(std::span<const float> logits, float lowest, std::vector<Candidate>
   }
 }
 
-// How far down from the largest logit the leading tokens are looked for: step by step, as a pass over the vocabulary is
-// far cheaper than sorting it, and the leading tokens are few. Returns the lowest logit that is `enough`.
+// Returns the lowest logit that is `enough` among those that sampling_limits.h looks at.
 template <class Enough>
 float lowest_leading(float largest, Enough enough) {
-  constexpr float kFirstDistance = 2.0f;
-  constexpr float kLastDistance = 1024.0f;
-  for (float distance = kFirstDistance; distance <= kLastDistance; distance *= 1.5f) {
-    if (enough(largest - distance)) return largest - distance;
+  for (int step = 0; step < kLeadingSteps; ++step) {
+    const float lowest = largest - leading_distance(step);
+    if (enough(lowest)) return lowest;
   }
   return -std::numeric_limits<float>::infinity();
 }
@@ -112,23 +103,19 @@ void keep_mass(std::vector<Candidate>& candidates, const Weights& weights, doubl
   }
 }
 
-// The tokens that top_k and top_p leave, in order.
-void filter(std::span<const float> logits, float largest, const SamplingOptions& options,
-            std::vector<Candidate>& candidates) {
-  const Weights weights(largest, options.temperature);
-  double total = 0.0;
+// Candidates that top_k and top_p may leave; returns what all tokens weigh, where top_p counts by that.
+double collect_leading(std::span<const float> logits, float largest, const SamplingOptions& options,
+                       std::vector<Candidate>& candidates) {
   if (options.top_k > 0) {
     collect_first(logits, largest, static_cast<size_t>(options.top_k), candidates);
-    keep_first(candidates, static_cast<size_t>(options.top_k));
-    total = weights.total(candidates);
-  } else {
-    total = weights.total(logits, -std::numeric_limits<float>::infinity());
-    // A little more than asked for, as these sums are in single precision and those of keep_mass are not.
-    const double wanted = std::min(total, total * options.top_p * (1.0 + 1e-5));
-    collect(logits, lowest_leading(largest, [&](float lowest) { return weights.total(logits, lowest) >= wanted; }),
-            candidates);
+    return 0.0;
   }
-  if (options.top_p < 1.0f) keep_mass(candidates, weights, options.top_p * total);
+  const Weights weights(largest, options.temperature);
+  const double total = weights.total(logits, -std::numeric_limits<float>::infinity());
+  const double wanted = wanted_weight(total, options.top_p);
+  collect(logits, lowest_leading(largest, [&](float lowest) { return weights.total(logits, lowest) >= wanted; }),
+          candidates);
+  return total;
 }
 
 int32_t draw(std::span<const Candidate> candidates, const Weights& weights, double uniform) {
@@ -143,6 +130,19 @@ int32_t draw(std::span<const Candidate> candidates, const Weights& weights, doub
     if (sum > threshold) break;
   }
   return last_possible;
+}
+
+// Of what collect_leading() left.
+int32_t draw_leading(std::vector<Candidate>& candidates, float largest, double total, const SamplingOptions& options,
+                     double uniform) {
+  const Weights weights(largest, options.temperature);
+  if (options.top_k > 0) {
+    keep_first(candidates, static_cast<size_t>(options.top_k));
+    total = weights.total(candidates);
+  }
+  if (options.top_p < 1.0f) keep_mass(candidates, weights, options.top_p * total);
+  std::erase_if(candidates, [&](const Candidate& c) { return weights.of(c.logit) < options.min_p; });
+  return draw(candidates, weights, uniform);
 }
 
 void check_options(const SamplingOptions& options, double uniform) {
@@ -168,17 +168,50 @@ int32_t sample(std::span<const float> logits, const SamplingOptions& options, do
   const int32_t best = most_probable(logits);
   const float largest = ordered(logits[static_cast<size_t>(best)]);
   if (options.temperature == 0.0f || !std::isfinite(largest)) return best;
-  const Weights weights(largest, options.temperature);
   thread_local std::vector<Candidate> candidates;  // a token a step: keep the memory
-  if (options.top_k == 0 && options.top_p == 1.0f) {
-    // Only min_p, or nothing, limits how far down a token may lie; ids stay in their order, so nothing is sorted.
-    const float reach = options.min_p == 0.0f ? kNegligible : -std::log(options.min_p);
-    collect(logits, largest - options.temperature * reach, candidates);
-  } else {
-    filter(logits, largest, options, candidates);
-    std::erase_if(candidates, [&](const Candidate& c) { return weights.of(c.logit) < options.min_p; });
+  if (filters_by_rank(options)) {
+    const double total = collect_leading(logits, largest, options, candidates);
+    return draw_leading(candidates, largest, total, options, uniform);
   }
-  return draw(candidates, weights, uniform);
+  // Only min_p, or nothing, limits how far down a token may lie; ids stay in their order, so nothing is sorted.
+  collect(logits, largest - options.temperature * reach_of(options.min_p), candidates);
+  return draw(candidates, Weights(largest, options.temperature), uniform);
+}
+
+void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
+                 std::span<int32_t> ids) {
+  require_matrix(logits, "the logits of sample_rows");
+  require(logits.dtype == DType::kF32 && logits.columns > 0, "sample_rows: the logits ", logits,
+          " must be F32, not empty");
+  const auto rows = static_cast<size_t>(logits.rows);
+  require(options.size() == rows && uniforms.size() == rows && ids.size() == rows, "sample_rows: options, random ",
+          "numbers and ids for the logits ", logits);
+  for (size_t r = 0; r < rows; ++r) check_options(options[r], uniforms[r]);
+  if (rows == 0) return;
+  std::vector<float> row_memory;
+  std::span<const LeadingTokens> leading;
+#ifdef SCD_CUDA
+  if (logits.device == Device::kCuda) leading = cuda::leading_tokens(logits, options, uniforms);
+#endif
+  for (size_t r = 0; r < rows; ++r) {
+    if (!leading.empty() && leading[r].id >= 0) {
+      ids[r] = leading[r].id;
+    } else if (!leading.empty() && !leading[r].candidates.empty()) {
+      std::vector<Candidate> candidates(leading[r].candidates.begin(), leading[r].candidates.end());
+      ids[r] = draw_leading(candidates, leading[r].largest, leading[r].total, options[r], uniforms[r]);
+    } else {
+      ConstMatrix row = logits;
+      row.data = logits.row<float>(static_cast<int64_t>(r));
+      row.rows = 1;
+      if (logits.device == Device::kCuda) {
+        row_memory.resize(static_cast<size_t>(logits.columns));
+        const Matrix here = matrix(row_memory.data(), 1, logits.columns);
+        copy(row, here);
+        row = here;
+      }
+      ids[r] = sample({row.row<float>(0), static_cast<size_t>(row.columns)}, options[r], uniforms[r]);
+    }
+  }
 }
 
 void argmax(ConstMatrix logits, std::span<int32_t> ids) {

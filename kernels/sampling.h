@@ -21,6 +21,11 @@ struct SamplingOptions {
 // uniform in [0, 1): the only randomness, so equal seeds give equal tokens.
 int32_t sample(std::span<const float> logits, const SamplingOptions& options, double uniform);
 
+// The same for every row of logits [rows, vocab] F32 on either device. On CUDA weights are summed in another order: a
+// token may differ where the random number falls within rounding of the border between two.
+void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
+                 std::span<int32_t> ids);
+
 // The greedy id of every row of logits [rows, vocab] F32: what sample() gives at temperature 0. ids [rows] on the host.
 void argmax(ConstMatrix logits, std::span<int32_t> ids);
 

@@ -4,7 +4,6 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/rms_norm.h"
-#include "kernels/rope.h"
 
 namespace scd {
 
@@ -14,7 +13,7 @@ kernels::Matrix columns_of(const kernels::Matrix& matrix, int64_t first, int64_t
 
 namespace {
 
-// q/k norm and RoPE in place over [q | k | v], then K and V into the cache.
+// q/k norm and RoPE over [q | k | v]; K and V go into the cache.
 void finish_keys_values(const Model& model, int32_t layer, const kernels::Matrix& qkv,
                         const kernels::RaggedBatch& batch, KvCache& cache) {
   const ModelConfig& config = model.config();
@@ -25,10 +24,7 @@ void finish_keys_values(const Model& model, int32_t layer, const kernels::Matrix
     kernels::rms_norm_heads(columns_of(qkv, widths.query, widths.kv), config.head_dim, weights.key_norm,
                             config.rms_epsilon);
   }
-  kernels::rope(columns_of(qkv, 0, widths.query + widths.kv), config.head_dim, batch.positions(), config.rope,
-                kernels::RopeDirection::kRotate);
-  kernels::write_kv(cache.layer(layer), batch.sequences(), columns_of(qkv, widths.query, widths.kv),
-                    columns_of(qkv, widths.query + widths.kv, widths.kv));
+  kernels::rope_write_kv(cache.layer(layer), batch.sequences(), batch.positions(), config.rope, qkv);
 }
 
 }  // namespace

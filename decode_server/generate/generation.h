@@ -27,9 +27,9 @@ class Generation {
   };
   // Samples the next token from logits [vocab]. Not after a finish.
   Step accept(std::span<const float> logits) { return take(sampler_.next(logits)); }
-  // As Sampler's: the most probable id alone will do.
-  bool wants_only_greedy() const { return sampler_.wants_only_greedy(); }
-  Step accept_greedy(TokenId most_probable) { return take(sampler_.next_greedy(most_probable)); }
+  // As Sampler's: where logits are, the id can be sampled, too.
+  std::optional<PlainSampling> plain_sampling() const { return sampler_.plain_sampling(); }
+  Step accept_token(TokenId id) { return take(sampler_.next_sampled(id)); }
 
   int64_t tokens() const { return tokens_; }  // sampled so far
   TokenId last_token() const { return last_; }

@@ -42,13 +42,14 @@ SampledToken Sampler::next(std::span<const float> logits) {
   return token;
 }
 
-bool Sampler::wants_only_greedy() const {
-  return request_.options.temperature == 0.0f && request_.logprobs < 0 && !changes_logits();
+std::optional<PlainSampling> Sampler::plain_sampling() const {
+  if (request_.logprobs >= 0 || changes_logits()) return std::nullopt;
+  return PlainSampling{request_.options, uniform_of(request_.seed, static_cast<uint64_t>(sampled_))};
 }
 
-SampledToken Sampler::next_greedy(TokenId most_probable) {
-  remember(most_probable);
-  return {.id = most_probable};
+SampledToken Sampler::next_sampled(TokenId id) {
+  remember(id);
+  return {.id = id};
 }
 
 void Sampler::remember(TokenId id) {

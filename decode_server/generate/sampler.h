@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -16,6 +17,11 @@ namespace scd {
 // generator, keyed by the mixed seed.
 double uniform_of(uint64_t seed, uint64_t counter);
 
+struct PlainSampling {
+  kernels::SamplingOptions options;
+  double uniform = 0.0;
+};
+
 class Sampler {
  public:
   // `prompt` counts for the repetition penalty. `end_ids`: ids that may not be sampled before min_tokens.
@@ -25,9 +31,9 @@ class Sampler {
   // before any penalty, bias or temperature.
   SampledToken next(std::span<const float> logits);
 
-  // Whether next() would be the most probable id and nothing more: then whoever knows that id need not bring logits.
-  bool wants_only_greedy() const;
-  SampledToken next_greedy(TokenId most_probable);
+  // What next() would do, where that is sampling and nothing more: then whoever samples need not bring logits.
+  std::optional<PlainSampling> plain_sampling() const;
+  SampledToken next_sampled(TokenId id);
 
  private:
   bool changes_logits() const;

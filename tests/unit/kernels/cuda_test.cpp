@@ -15,51 +15,11 @@
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
 #include "tests/support/gpu.h"
+#include "tests/unit/kernels/on_cuda.h"
 #include "tests/unit/kernels/random_matrix.h"
 
 namespace scd::kernels::testing {
 namespace {
-
-// A copy of a matrix on the GPU, padding included.
-class OnCuda {
- public:
-  explicit OnCuda(OwnedMatrix& host)
-      : whole_(host.view()),
-        memory_(Device::kCuda, static_cast<size_t>(whole_.rows * whole_.row_stride) * size_of(whole_.dtype)) {
-    whole_.columns = whole_.row_stride;
-    columns_ = host.view().columns;
-    copy(whole_, view(whole_.columns));
-  }
-  Matrix view() const { return view(columns_); }
-  // Into the matrix it was copied from.
-  void bring_back() const { copy(view(whole_.columns), whole_); }
-
- private:
-  Matrix view(int64_t columns) const {
-    return {memory_.data(), whole_.rows, columns, whole_.row_stride, whole_.dtype, Device::kCuda};
-  }
-  Matrix whole_;
-  int64_t columns_ = 0;
-  DeviceBuffer memory_;
-};
-
-void expect_near(const OwnedMatrix& cuda, const OwnedMatrix& cpu, double tolerance) {
-  ASSERT_TRUE(cuda.padding_is_untouched());
-  for (int64_t r = 0; r < cpu.rows(); ++r) {
-    for (int64_t c = 0; c < cpu.columns(); ++c) {
-      ASSERT_NEAR(cuda.at(r, c), cpu.at(r, c), tolerance * std::max(1.0, std::abs(cpu.at(r, c))))
-          << "row " << r << " column " << c << " of [" << cpu.rows() << ", " << cpu.columns() << "]";
-    }
-  }
-}
-
-// One BF16 rounding more or less, or the last bits of FP32.
-double tolerance(DType dtype) { return dtype == DType::kBF16 ? 8e-3 : 2e-6; }
-
-class Cuda : public ::testing::Test {
- protected:
-  void SetUp() override { SCD_SKIP_WITHOUT_GPU(); }
-};
 
 constexpr DType kDTypes[] = {DType::kF32, DType::kBF16};
 

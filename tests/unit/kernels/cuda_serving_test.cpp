@@ -1,0 +1,150 @@
+// Ops of CUDA that serve a batch of sequences: keys and values on their way into pages, and sampling.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+
+#include "kernels/elementwise.h"
+#include "kernels/grow_buffer.h"
+#include "kernels/paged_kv.h"
+#include "kernels/ragged_batch.h"
+#include "kernels/sampling.h"
+#include "tests/unit/kernels/on_cuda.h"
+
+namespace scd::kernels::testing {
+namespace {
+
+constexpr int64_t kPages = 12, kPageTokens = 16, kQueryHeads = 3, kKvHeads = 2;
+
+// Pages filled with what a test never writes.
+class Pages {
+ public:
+  Pages(int64_t head_dim, DType dtype, Device device) : head_dim_(head_dim), dtype_(dtype), device_(device) {
+    fill_normal(all(), 1, 1.0f);
+  }
+  PagedKv kv() {
+    const Matrix both = all();
+    const auto half = static_cast<size_t>(both.rows / 2 * both.columns) * size_of(dtype_);
+    return {.keys = both.data,
+            .values = static_cast<std::byte*>(both.data) + half,
+            .kv_heads = kKvHeads,
+            .page_tokens = kPageTokens,
+            .head_dim = head_dim_,
+            .dtype = dtype_,
+            .device = device_,
+            .pages = kPages};
+  }
+  OwnedMatrix brought() {
+    const Matrix both = all();
+    OwnedMatrix here(both.rows, both.columns, dtype_);
+    copy(both, here.view());
+    return here;
+  }
+
+ private:
+  Matrix all() { return memory_.matrix(2 * kPages * kPageTokens, kKvHeads * head_dim_, dtype_, device_); }
+  const int64_t head_dim_;
+  const DType dtype_;
+  const Device device_;
+  GrowBuffer memory_;
+};
+
+TEST_F(Cuda, RopeOnTheWayIntoPagesMatchesTheCpu) {
+  const std::vector<int32_t> first_pages{3, 0, 7}, second_pages{5};
+  const std::vector<SequenceRows> sequences{{first_pages, 0, 35, 6}, {second_pages, 35, 1, 15}};
+  std::vector<int32_t> positions(36);
+  std::iota(positions.begin(), positions.begin() + 35, 6);
+  positions[35] = 15;
+  for (const int64_t head_dim : {2, 64, 128, 256}) {
+    RopeTable table;
+    for (int64_t i = 0; i < head_dim / 2; ++i) {
+      const auto power = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+      table.inverse_frequencies.push_back(static_cast<float>(std::pow(10000.0, power)));
+    }
+    table.attention_scale = 1.25f;
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      OwnedMatrix qkv = random_matrix(36, (kQueryHeads + 2 * kKvHeads) * head_dim, DType::kF32, 5, 4);
+      OwnedMatrix qkv_cuda = qkv;
+      const OnCuda there(qkv_cuda);
+      Pages here_pages(head_dim, dtype, Device::kCpu), there_pages(head_dim, dtype, Device::kCuda);
+      rope_write_kv(here_pages.kv(), sequences, positions, table, qkv.view());
+      rope_write_kv(there_pages.kv(), sequences, positions, table, there.view());
+      there.bring_back();
+      OwnedMatrix queries(36, kQueryHeads * head_dim, DType::kF32), queries_cuda = queries;
+      for (int64_t r = 0; r < 36; ++r) {
+        for (int64_t c = 0; c < queries.columns(); ++c) {
+          queries.set(r, c, static_cast<float>(qkv.at(r, c)));
+          queries_cuda.set(r, c, static_cast<float>(qkv_cuda.at(r, c)));
+        }
+      }
+      expect_near(queries_cuda, queries, 2e-6);
+      expect_near(there_pages.brought(), here_pages.brought(), tolerance(dtype));
+    }
+  }
+}
+
+TEST_F(Cuda, RopeIntoPagesRefusesWhatDoesNotFit) {
+  Pages pages(64, DType::kF32, Device::kCuda);
+  const std::vector<int32_t> ids{kPages};
+  const SequenceRows outside{ids, 0, 1, 0};
+  OwnedMatrix qkv = random_matrix(1, (kQueryHeads + 2 * kKvHeads) * 64, DType::kF32, 5);
+  const OnCuda there(qkv);
+  RopeTable table{std::vector<float>(32, 1.0f)};
+  const std::vector<int32_t> position{0};
+  EXPECT_THROW(rope_write_kv(pages.kv(), {&outside, 1}, position, table, there.view()), std::invalid_argument);
+  table.inverse_frequencies.pop_back();
+  const std::vector<int32_t> inside_ids{0};
+  const SequenceRows inside{inside_ids, 0, 1, 0};
+  EXPECT_THROW(rope_write_kv(pages.kv(), {&inside, 1}, position, table, there.view()), std::invalid_argument);
+}
+
+TEST_F(Cuda, SampledIdsAreThoseOfTheCpu) {
+  const SamplingOptions kinds[] = {{.temperature = 0.0f},
+                                   {.temperature = 1.0f},
+                                   {.temperature = 0.7f, .min_p = 0.05f},
+                                   {.temperature = 0.9f, .top_k = 1},
+                                   {.temperature = 0.9f, .top_k = 40},
+                                   {.temperature = 1.3f, .top_p = 0.9f},
+                                   {.temperature = 0.8f, .top_k = 100, .top_p = 0.8f, .min_p = 0.02f},
+                                   {.temperature = 1.0f, .top_p = 1e-6f},
+                                   {.temperature = 3.0f, .top_p = 0.999f},  // too many for the GPU's list
+                                   {.temperature = 1.0f, .top_k = 5000}};
+  std::mt19937 random(7);
+  std::uniform_real_distribution<double> uniform;
+  int compared = 0, equal = 0;
+  for (const int64_t vocab : {1, 33, 1000, 128256}) {
+    const auto rows = static_cast<int64_t>(std::size(kinds));
+    for (int round = 0; round < (vocab > 1000 ? 6 : 40); ++round) {
+      OwnedMatrix logits = random_matrix(rows, vocab, DType::kF32, static_cast<uint32_t>(round) + 3, 4);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < vocab; ++c) logits.set(r, c, 3.0f * static_cast<float>(logits.at(r, c)));
+      }
+      if (vocab > 100) {
+        logits.set(1, 17, std::numeric_limits<float>::quiet_NaN());
+        logits.set(5, 3, -std::numeric_limits<float>::infinity());
+        logits.set(4, 11, static_cast<float>(logits.at(4, 12)));  // equals
+      }
+      std::vector<double> uniforms(std::size(kinds));
+      for (double& u : uniforms) u = uniform(random);
+      const OnCuda there(logits);
+      std::vector<int32_t> here_ids(std::size(kinds)), there_ids(std::size(kinds));
+      sample_rows(logits.view(), kinds, uniforms, here_ids);
+      sample_rows(there.view(), kinds, uniforms, there_ids);
+      for (size_t r = 0; r < std::size(kinds); ++r) {
+        ++compared;
+        equal += here_ids[r] == there_ids[r] ? 1 : 0;
+        ASSERT_EQ(here_ids[r], sample({logits.view().row<float>(static_cast<int64_t>(r)), static_cast<size_t>(vocab)},
+                                      kinds[r], uniforms[r]));
+      }
+      EXPECT_EQ(here_ids[0], there_ids[0]);
+      EXPECT_EQ(here_ids[3], there_ids[3]);
+    }
+  }
+  // All but where the random number falls within rounding of a border.
+  EXPECT_GE(equal, compared - 3) << "of " << compared;
+}
+
+}  // namespace
+}  // namespace scd::kernels::testing
