@@ -91,8 +91,8 @@ struct CacheExperiment::State {
         consumer(of_consumer),
         max_tokens(tokens),
         options(with),
-        produced(of_producer.config().kv_shape(of_producer.precision()), tokens),
-        truth(of_consumer.config().kv_shape(of_consumer.precision()), tokens),
+        produced(of_producer.config().kv_shape(of_producer.precision()), tokens, of_producer.device()),
+        truth(of_consumer.config().kv_shape(of_consumer.precision()), tokens, of_consumer.device()),
         working(of_consumer, tokens) {}
 
   bool same_model() const { return &producer == &consumer; }

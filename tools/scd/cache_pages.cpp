@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "kernels/grow_buffer.h"
+
 namespace scd {
 namespace {
 
@@ -13,8 +15,8 @@ kernels::SequenceRows rows_at(const PageTable& pages, PositionRange range) {
 
 }  // namespace
 
-SequenceCache::SequenceCache(KvShape shape, int64_t tokens)
-    : cache(shape, pages_for(tokens)), pages(cache.pool().make_table()) {
+SequenceCache::SequenceCache(KvShape shape, int64_t tokens, kernels::Device device)
+    : cache(shape, pages_for(tokens), device), pages(cache.pool().make_table()) {
   (void)pages.reserve(tokens).value_or_throw();
 }
 
@@ -34,8 +36,13 @@ void write_rows(KvCache& cache, const PageTable& pages, int32_t layer, int64_t f
 void copy_rows(const KvCache& from, const PageTable& from_pages, KvCache& to, const PageTable& to_pages, int32_t layer,
                PositionRange range) {
   if (range.count == 0) return;
-  const KeysValues rows = read_rows(from, from_pages, layer, range);
-  write_rows(to, to_pages, layer, range.first, rows.keys.view(), rows.values.view());
+  thread_local kernels::GrowBuffer keys_memory, values_memory;
+  const kernels::PagedKv pages = from.layer(layer);
+  const int64_t width = from.shape().kv_width();
+  const kernels::Matrix keys = keys_memory.matrix(range.count, width, kernels::DType::kF32, pages.device);
+  const kernels::Matrix values = values_memory.matrix(range.count, width, kernels::DType::kF32, pages.device);
+  kernels::read_kv(pages, rows_at(from_pages, range), keys, values);
+  write_rows(to, to_pages, layer, range.first, keys, values);
 }
 
 }  // namespace scd

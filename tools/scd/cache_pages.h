@@ -13,7 +13,7 @@ struct SequenceCache {
   KvCache cache;
   PageTable pages;
 
-  SequenceCache(KvShape shape, int64_t tokens);
+  SequenceCache(KvShape shape, int64_t tokens, kernels::Device device = kernels::Device::kCpu);
 };
 
 struct PositionRange {

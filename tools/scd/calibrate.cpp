@@ -150,7 +150,7 @@ void run_rd(const CalibrationInput& input, const CalibrateOptions& options,
                   further.directory.string() + " has another tokenizer than the producer: " + identity.tokenizer +
                       " and " + input.producer_identity.tokenizer);
     }
-    models.push_back(load_model(further.directory, further.adapter, options.pair.precision));
+    models.push_back(load_model(further.directory, further.adapter, options.pair.precision, options.pair.device));
     inputs.push_back({input.producer, *models.back(), input.producer_identity, identity, input.text});
   }
   require_distinct(inputs);
@@ -273,6 +273,7 @@ void add_pair_options(CLI::App& command, CalibrateOptions& options) {
       ->delimiter(',')
       ->allow_extra_args(false);
   command.add_option("--precision", options.pair.precision, "auto, bf16 or fp32")->capture_default_str();
+  command.add_option("--device", options.pair.device, "Of the models: cpu or cuda:N")->capture_default_str();
 }
 
 void add_text_options(CLI::App& command, CalibrateOptions& options) {

@@ -187,6 +187,7 @@ void add_eval_command(CLI::App& app) {
       ->delimiter(',')
       ->allow_extra_args(false);
   command->add_option("--precision", options->pair.precision, "auto, bf16 or fp32")->capture_default_str();
+  command->add_option("--device", options->pair.device, "Of models and codecs: cpu or cuda:N")->capture_default_str();
   command->add_option("--tasks", options->tasks, "Question files, comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false);

@@ -17,7 +17,8 @@ struct BatchCache {
   KvCache cache;
   std::vector<PageTable> pages;
 
-  BatchCache(KvShape shape, std::span<const TokenWindow> windows) : cache(shape, page_count(windows)) {
+  BatchCache(const Model& model, std::span<const TokenWindow> windows)
+      : cache(model.config().kv_shape(model.precision()), page_count(windows), model.device()) {
     for (const TokenWindow& window : windows) {
       pages.push_back(cache.pool().make_table());
       (void)pages.back().reserve(static_cast<int64_t>(window.size())).value_or_throw();
@@ -52,11 +53,11 @@ struct LayerMix::State {
         options(with),
         windows(std::move(kept)),
         scored(std::move(kept_scored)),
-        produced(of_producer.config().kv_shape(of_producer.precision()), windows),
-        truth(of_consumer.config().kv_shape(of_consumer.precision()), windows),
-        reuse(truth.cache.shape(), windows),
-        patch(truth.cache.shape(), windows),
-        working(truth.cache.shape(), windows),
+        produced(of_producer, windows),
+        truth(of_consumer, windows),
+        reuse(of_consumer, windows),
+        patch(of_consumer, windows),
+        working(of_consumer, windows),
         in_working(static_cast<size_t>(of_consumer.config().layers)) {}
 
   int64_t handover(size_t window) const {

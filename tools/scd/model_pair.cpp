@@ -6,6 +6,7 @@
 
 #include "common/base/error.h"
 #include "common/codec/registry.h"
+#include "common/device/open_device.h"
 #include "common/log/progress.h"
 #include "common/model/fingerprint.h"
 #include "tools/scd/precision.h"
@@ -44,19 +45,22 @@ NamedArtifact parse_named_artifact(const std::string& text) {
 }
 
 std::shared_ptr<const Model> load_model(const std::filesystem::path& directory, const std::filesystem::path& adapter,
-                                        const std::string& precision) {
+                                        const std::string& precision, const std::string& device) {
+  const kernels::Device on = open_device(device);
   Progress progress("loading " + directory.filename().string());
   return std::make_shared<const Model>(Model::load({.directory = directory,
                                                     .adapter = optional_path(adapter),
-                                                    .precision = parse_precision(precision),
+                                                    .precision = parse_precision(precision, on),
+                                                    .device = on,
                                                     .progress = [&](double share) { progress.update(share); }}));
 }
 
 ModelPair::ModelPair(const ModelPairOptions& options)
     : options_(options), tokenizer_(Tokenizer::from_file(options.consumer / "tokenizer.json")) {
-  producer_ = load_model(options.producer, options.producer_adapter, options.precision);
+  producer_ = load_model(options.producer, options.producer_adapter, options.precision, options.device);
   const bool same = options.producer == options.consumer && options.producer_adapter == options.consumer_adapter;
-  consumer_ = same ? producer_ : load_model(options.consumer, options.consumer_adapter, options.precision);
+  consumer_ =
+      same ? producer_ : load_model(options.consumer, options.consumer_adapter, options.precision, options.device);
   const ModelIdentity producer = identity_of(options.producer, options.producer_adapter);
   const ModelIdentity consumer = identity_of(options.consumer, options.consumer_adapter);
   if (producer.tokenizer != consumer.tokenizer) {
@@ -98,9 +102,9 @@ NamedCodec ModelPair::make_codec(const std::string& name) const {
                 "codec '" + name + "' needs --artifacts with one of it; make one with: scd calibrate --help");
   }
   const CodecModel producer = codec_model_of(*producer_), consumer = codec_model_of(*consumer_);
-  codec.encoder = make_encoder(*id, producer, artifact ? &artifact->encoder : nullptr);
+  codec.encoder = make_encoder(*id, producer, artifact ? &artifact->encoder : nullptr, producer_->device());
   if (at < name.size()) codec.level = parse_level(name.substr(at + 1), codec.encoder->levels());
-  codec.decoder = make_decoder(*id, producer, consumer, artifact ? &artifact->decoder : nullptr);
+  codec.decoder = make_decoder(*id, producer, consumer, artifact ? &artifact->decoder : nullptr, consumer_->device());
   return codec;
 }
 

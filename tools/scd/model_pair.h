@@ -28,11 +28,12 @@ struct ModelPairOptions {
   std::filesystem::path consumer_adapter;  // empty: none
   std::vector<std::string> artifacts;      // NamedArtifact, of codecs that were calibrated; the first of a name counts
   std::string precision = "auto";          // auto, bf16 or fp32
+  std::string device = "cpu";              // of both models, their caches and the codecs that work on a GPU
 };
 
 // With an adapter merged into it where one is given. Shows its progress.
 std::shared_ptr<const Model> load_model(const std::filesystem::path& directory, const std::filesystem::path& adapter,
-                                        const std::string& precision);
+                                        const std::string& precision, const std::string& device);
 
 // One way to hand the cache over. Without encoder and decoder: the oracle, the consumer's own prefill.
 struct NamedCodec {

@@ -21,7 +21,7 @@ PromptBatch::PromptBatch(const Model& consumer, int64_t max_tokens)
     : consumer_(consumer),
       max_tokens_(max_tokens),
       cache_(consumer.config().kv_shape(consumer.precision()),
-             pages_for(max_tokens) * static_cast<int32_t>(kMostPrompts)) {
+             pages_for(max_tokens) * static_cast<int32_t>(kMostPrompts), consumer.device()) {
   for (size_t i = 0; i < kMostPrompts; ++i) {
     tables_.push_back(cache_.pool().make_table());
     (void)tables_.back().reserve(max_tokens).value_or_throw();

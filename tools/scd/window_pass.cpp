@@ -21,7 +21,7 @@ KvCache make_cache(const Model& model, std::span<const TokenWindow> windows) {
   for (const TokenWindow& window : windows) {
     pages += static_cast<int32_t>((window.size() + kPageTokens - 1) / kPageTokens);
   }
-  return {model.config().kv_shape(model.precision()), pages};
+  return {model.config().kv_shape(model.precision()), pages, model.device()};
 }
 
 }  // namespace

@@ -30,6 +30,30 @@ M columns_of(M m, int64_t first, int64_t count) {
   return m;
 }
 
+// What was made on this thread and is no longer used: its work is queued in order, so it may be used again at once.
+template <class T>
+std::vector<T>& unused() {
+  thread_local std::vector<T> all;
+  return all;
+}
+
+template <class T>
+T taken() {
+  if (unused<T>().empty()) return T{};
+  T last = std::move(unused<T>().back());
+  unused<T>().pop_back();
+  return last;
+}
+
+// Back among the unused at the end, which is to be on the same thread.
+template <class T>
+std::shared_ptr<T> shared(T made) {
+  return {new T(std::move(made)), [](T* used) {
+            unused<T>().push_back(std::move(*used));
+            delete used;
+          }};
+}
+
 kernels::ConstMatrix on_device(const kernels::ConstMatrix& m, kernels::GrowBuffer& memory) {
   if (m.device == kDevice) return m;
   const kernels::Matrix there = memory.matrix(m.rows, m.columns, kF32, kDevice);
@@ -113,7 +137,7 @@ kernels::StreamRows RdTablesOnDevice::rows(size_t unit, int32_t level) const {
 
 RdEncoderOnDevice::RdEncoderOnDevice(const CodecModel& producer, const std::vector<RdUnitEncoder>& units,
                                      const RdQuantiser& quantiser)
-    : producer_(producer), tables_(quantiser), free_(std::make_shared<std::vector<Streams>>()) {
+    : producer_(producer), tables_(quantiser) {
   for (const RdUnitEncoder& unit : units) {
     units_.push_back({DeviceMap(unit.map, kF32, kDevice), {unit.offset, kDevice}});
   }
@@ -155,28 +179,18 @@ std::shared_ptr<RdEncoderOnDevice::Streams> RdEncoderOnDevice::begin(size_t inde
                                                                      const LayerChunk& rows,
                                                                      std::span<const int64_t> chunk_tokens,
                                                                      int64_t components, int32_t level) const {
-  Streams streams;
-  if (!free_->empty()) {
-    streams = std::move(free_->back());
-    free_->pop_back();
-  }
+  Streams streams = taken<Streams>();
   const int64_t tokens = unit.residual ? rows.residual.rows : rows.keys.rows;
   const kernels::Matrix numbers = streams.encoder.numbers(components, tokens);
   codes(index, unit, rows, numbers);
   streams.codes = numbers;
   streams.encoder.start(chunk_tokens, tables_.rows(index, level));
-  return {new Streams(std::move(streams)), [free = free_](Streams* used) {
-            free->push_back(std::move(*used));
-            delete used;
-          }};
+  return shared(std::move(streams));
 }
 
 RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vector<RdUnitDecoder>& units,
                                      const RdQuantiser& quantiser)
-    : consumer_(consumer),
-      tables_(quantiser),
-      ones_(ones(kMaxBlockTokens, kMeanRows), kBF16, kDevice),
-      free_(std::make_shared<std::vector<kernels::DeviceBuffer>>()) {
+    : consumer_(consumer), tables_(quantiser), ones_(ones(kMaxBlockTokens, kMeanRows), kBF16, kDevice) {
   for (const RdUnitDecoder& unit : units) {
     units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), unit.anchor_map.rows, std::ssize(unit.mean)});
   }
@@ -185,24 +199,16 @@ RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vect
 std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const Shape> shapes) const {
   size_t bytes = 0;
   for (const Shape& shape : shapes) bytes += static_cast<size_t>(shape.tokens * aligned(shape.components)) * 2;
-  kernels::DeviceBuffer memory;
-  if (!free_->empty()) {
-    memory = std::move(free_->back());
-    free_->pop_back();
-  }
+  auto memory = taken<kernels::DeviceBuffer>();
   if (memory.size() < bytes) {
     memory = {};
     memory = kernels::DeviceBuffer(kDevice, bytes + bytes / 4);
   }
   std::byte* next = memory.data();
-  const std::shared_ptr<const kernels::DeviceBuffer> shared(new kernels::DeviceBuffer(std::move(memory)),
-                                                            [free = free_](kernels::DeviceBuffer* used) {
-                                                              free->push_back(std::move(*used));
-                                                              delete used;
-                                                            });
+  const std::shared_ptr<const kernels::DeviceBuffer> kept = shared(std::move(memory));
   std::vector<Block> made;
   for (const auto& [tokens, components] : shapes) {
-    made.push_back({shared, {next, tokens, components, aligned(components), kBF16, kDevice}});
+    made.push_back({kept, {next, tokens, components, aligned(components), kBF16, kDevice}});
     next += tokens * aligned(components) * 2;
   }
   return made;

@@ -48,7 +48,7 @@ class RdTablesOnDevice {
   kernels::DeviceBuffer table_of_;
 };
 
-// Chunks and anchors may be on the host or on the device. For one thread at a time.
+// Chunks and anchors may be on the host or on the device.
 class RdEncoderOnDevice {
  public:
   RdEncoderOnDevice(const CodecModel& producer, const std::vector<RdUnitEncoder>& units, const RdQuantiser& quantiser);
@@ -56,7 +56,7 @@ class RdEncoderOnDevice {
   // The codes of a unit, as many as `out` has rows: out [components, tokens] F32 on the device.
   void codes(size_t index, const CodedUnit& unit, const LayerChunk& chunk, kernels::Matrix out) const;
 
-  // Queues codes and coding of the chunks. Not packed.
+  // Queues codes and coding of the chunks, entropy-coded. For the calling thread alone.
   struct Streams {
     kernels::StreamEncoder encoder;
     kernels::ConstMatrix codes;  // until the encoder is used again
@@ -72,10 +72,8 @@ class RdEncoderOnDevice {
   CodecModel producer_;
   std::vector<Unit> units_;
   RdTablesOnDevice tables_;
-  std::shared_ptr<std::vector<Streams>> free_;  // of earlier calls
 };
 
-// For one thread at a time.
 class RdDecoderOnDevice {
  public:
   // Tokens that are decoded together at most.
@@ -88,7 +86,7 @@ class RdDecoderOnDevice {
     std::shared_ptr<const kernels::DeviceBuffer> memory;  // may hold other blocks, too
     kernels::Matrix codes;                                // [tokens, components]
   };
-  // Room for blocks of so many tokens and components, contents undefined.
+  // Room for blocks of so many tokens and components, contents undefined; for the calling thread alone.
   struct Shape {
     int64_t tokens = 0;
     int64_t components = 0;
@@ -113,7 +111,6 @@ class RdDecoderOnDevice {
   std::vector<Unit> units_;
   RdTablesOnDevice tables_;
   DeviceMap ones_;  // [kMaxBlockTokens, kMeanRows]
-  std::shared_ptr<std::vector<kernels::DeviceBuffer>> free_;  // of earlier blocks
 };
 
 }  // namespace scd
