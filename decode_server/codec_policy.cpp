@@ -127,7 +127,7 @@ std::optional<double> CodecPolicy::seconds(Way way, const CodecChoice& calibrate
   if (!work) return std::nullopt;
   double bytes = levels_->bytes_per_token(calibrated.rank.level);
   const auto level = static_cast<size_t>(calibrated.rank.level);
-  if (calibrated.rank.packed && costs_.entropy[level].bytes > 0) {
+  if (calibrated.rank.packed && level < costs_.entropy.size() && costs_.entropy[level].bytes > 0) {
     bytes *= costs_.packed[level].bytes / costs_.entropy[level].bytes;
   }
   return bytes / rate + *work;

@@ -22,7 +22,8 @@ struct CoderCosts {
   std::vector<CoderCost> packed;
 };
 
-// Codes made-up, normally distributed values for some milliseconds. `layers`: that are sent. artifact: null for none.
+// Codes made-up, normally distributed values for some milliseconds. `layers`: that are sent. artifact: null for none,
+// and where symbols are read on a GPU, which reads the packed form on the host.
 CoderCosts measure_coders(const CodecModel& model, int32_t layers, const ArtifactDecoder* artifact);
 
 }  // namespace scd

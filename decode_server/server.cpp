@@ -67,7 +67,8 @@ const ArtifactDecoder* artifact_of(const ConsumerIdentity& identity) {
 CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& identity) {
   const LayerPlan* plan = identity.artifact ? identity.artifact->calibrated_plan() : nullptr;
   const int32_t computed_here = plan != nullptr ? plan->exact_layers : config.codec.exact_layer0 ? 1 : 0;
-  return measure_coders(identity.model, identity.model.layers - computed_here, artifact_of(identity));
+  const ArtifactDecoder* artifact = config.device == "cpu" ? artifact_of(identity) : nullptr;
+  return measure_coders(identity.model, identity.model.layers - computed_here, artifact);
 }
 
 int32_t pages_of(const KvCacheOptions& options, const Model& model) {

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/device.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/rope.h"
 
 namespace scd {
@@ -32,7 +34,14 @@ void scale_to_unit_trace(MatrixXd& metric) {
 MatrixXd weights_of(const kernels::PackedLinear& linear, int64_t inputs, int64_t outputs) {
   DenseMatrix units(inputs + 1, inputs), rows(inputs + 1, outputs);  // the last row: nothing but the bias
   for (int64_t i = 0; i < inputs; ++i) units.at(i, i) = 1.0f;
-  linear.forward(std::as_const(units).view(), rows.view());
+  kernels::GrowBuffer units_memory, rows_memory;
+  const auto there = [&](kernels::GrowBuffer& memory, const DenseMatrix& like) {
+    return memory.matrix(like.rows, like.columns, kernels::DType::kF32, linear.device());
+  };
+  const kernels::Matrix units_there = there(units_memory, units), rows_there = there(rows_memory, rows);
+  kernels::copy(std::as_const(units).view(), units_there);
+  linear.forward(units_there, rows_there);
+  kernels::copy(rows_there, rows.view());
   const MatrixXd all = Eigen::Map<const RowMajorF>(rows.values.data(), rows.rows, rows.columns).cast<double>();
   return all.topRows(inputs).rowwise() - all.row(inputs);
 }

@@ -8,6 +8,7 @@
 #include "common/codec/payload.h"
 #include "common/codec/rd/rd_blocks.h"
 #include "common/codec/rd/rd_state.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 
@@ -90,6 +91,18 @@ void append_rd_header(int64_t tokens, int64_t components, int32_t level, ByteBuf
                         out);
 }
 
+// For the form that is made on the host.
+DenseMatrix codes_on_host(const RdEncoderOnDevice& encoder, size_t index, const CodedUnit& unit,
+                          const LayerChunk& chunk, int64_t components) {
+  thread_local kernels::GrowBuffer memory;
+  const kernels::Matrix there =
+      memory.matrix(components, tokens_of(unit, chunk), kernels::DType::kF32, kernels::Device::kCuda);
+  encoder.codes(index, unit, chunk, there);
+  DenseMatrix here(there.rows, there.columns);
+  kernels::copy(there, here.view());
+  return here;
+}
+
 }  // namespace
 
 std::string rd_plan_problem(const LayerPlan& plan, int32_t layers) {
@@ -153,11 +166,12 @@ void RdEncoder::append_payload(size_t index, const RankCaps& caps, kernels::Cons
 void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const {
   const size_t index = plan_.unit_at(chunk.layer);
   const int64_t count = components(index, caps);
-  if (on_device_ == nullptr) {
-    const DenseMatrix computed = codes(chunk, count);
+  const int64_t tokens = tokens_of(plan_.units[index], chunk);
+  if (on_device_ == nullptr || caps.packed) {
+    const DenseMatrix computed =
+        on_device_ == nullptr ? codes(chunk, count) : codes_on_host(*on_device_, index, plan_.units[index], chunk, count);
     return append_payload(index, caps, computed.view(), out);
   }
-  const int64_t tokens = tokens_of(plan_.units[index], chunk);
   const ByteBuffer payload = std::move(begin(chunk, std::span(&tokens, 1), caps)->finish().front());
   out.insert(out.end(), payload.begin(), payload.end());
 }
@@ -211,7 +225,7 @@ class RdEncoder::OnDevicePayloads final : public PendingPayloads {
 
 std::unique_ptr<PendingPayloads> RdEncoder::begin(const LayerChunk& rows, std::span<const int64_t> chunk_tokens,
                                                   const RankCaps& caps) const {
-  if (on_device_ == nullptr) return Encoder::begin(rows, chunk_tokens, caps);
+  if (on_device_ == nullptr || caps.packed) return Encoder::begin(rows, chunk_tokens, caps);
   for (const int64_t tokens : chunk_tokens) {
     SCD_CHECK(tokens >= 1 && tokens <= kMaxPayloadTokens, "tokens of a chunk");
   }
