@@ -25,14 +25,12 @@ DeviceBuffer with_reciprocals(std::span<const uint32_t> ranges) {
 
 }  // namespace
 
-StreamTables::StreamTables(std::span<const uint32_t> ranges, std::span<const uint32_t> slots,
-                           std::span<const float> shifts)
+StreamTables::StreamTables(std::span<const uint32_t> ranges, std::span<const uint32_t> slots)
     : ranges_(with_reciprocals(ranges)),
-      slots_(buffer_of(std::as_bytes(slots), Device::kCuda)),
-      shifts_(buffer_of(std::as_bytes(shifts), Device::kCuda)) {
-  require(ranges.size() == shifts.size() * kSymbols && slots.size() == shifts.size() * kTotal,
+      slots_(buffer_of(std::as_bytes(slots), Device::kCuda)) {
+  require(ranges.size() % kSymbols == 0 && slots.size() == ranges.size() / kSymbols * kTotal,
           "StreamTables: ", static_cast<int64_t>(ranges.size()), " ranges and ", static_cast<int64_t>(slots.size()),
-          " slots are not those of ", static_cast<int64_t>(shifts.size()), " tables");
+          " slots are not those of whole tables");
 }
 
 #ifndef SCD_CUDA

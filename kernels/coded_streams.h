@@ -22,22 +22,26 @@ namespace scd::kernels {
 class StreamTables {
  public:
   // ranges [tables, 256]: start << 16 | frequency of a symbol, frequencies of a table sum to 4096, that of symbol 0 is
-  // not 0; slots [tables, 4096]: symbol << 24 | (frequency - 1) << 12 | distance from its start; shifts [tables]: where
-  // numbers lie in their cell, in steps from its centre. All on the host.
-  StreamTables(std::span<const uint32_t> ranges, std::span<const uint32_t> slots, std::span<const float> shifts);
+  // not 0; slots [tables, 4096]: symbol << 24 | (frequency - 1) << 12 | distance from its start. On the host.
+  StreamTables(std::span<const uint32_t> ranges, std::span<const uint32_t> slots);
 
   const std::byte* ranges() const { return ranges_.data(); }  // pairs of a range and floor(2^32 / frequency)
   const std::byte* slots() const { return slots_.data(); }
-  const std::byte* shifts() const { return shifts_.data(); }
 
  private:
-  DeviceBuffer ranges_, slots_, shifts_;
+  DeviceBuffer ranges_, slots_;
 };
 
-// What codes the rows of a stream's matrix: `table_of[row]`, on the GPU, and one quantiser step for all.
+// What codes a row of a stream's matrix.
+struct StreamRow {
+  int32_t table = 0;
+  float shift = 0;  // where numbers lie in their cell, in steps from its centre
+};
+
+// Of all rows, on the GPU, and one quantiser step for all.
 struct StreamRows {
   const StreamTables* tables = nullptr;
-  const int32_t* table_of = nullptr;
+  const StreamRow* rows = nullptr;
   float step = 0;
 };
 

@@ -22,6 +22,7 @@ constexpr int kBits = 12;
 constexpr int32_t kCentre = 128;
 constexpr int32_t kLargestSymbol = 127;
 constexpr float kLargestMagnitude = 1e9f;
+constexpr int32_t kLargestEscaped = 1'000'000'000;
 constexpr float kBelowRounding = 1 - 0.6f;  // the reference rounds up from .6 on
 constexpr size_t kStateBytes = kLanes * sizeof(uint32_t);
 constexpr int64_t kEscapeShare = 4;  // one in so many numbers may escape
@@ -58,41 +59,73 @@ __device__ inline float value_of(int32_t integer, float shift, float step) {
 __device__ inline int count_above(unsigned mask, unsigned lane) { return __popc(mask >> (lane + 1)); }
 __device__ inline int count_below(unsigned mask, unsigned lane) { return __popc(mask & ((1U << lane) - 1)); }
 
-// What a step of the encoder needs of a number.
-struct Step {
-  uint32_t range;
-  uint32_t reciprocal;
-  int32_t escaped;  // the integer, where it has no symbol
-  bool active;
-  bool escapes;
+// Goes through the numbers of a stream row by row, 16 lanes side by side: where this lane's number of the current group
+// stands. Groups beyond either end are at the first number and not `inside`.
+struct Cursor {
+  int64_t count;
+  int64_t index;
+  int32_t row, column, columns, row_step, column_step;
+
+  __device__ Cursor(int32_t rows, int32_t of_columns, int64_t first) : count(int64_t{rows} * of_columns), index(first) {
+    columns = of_columns;
+    row = static_cast<int32_t>(index / columns);
+    column = static_cast<int32_t>(index - int64_t{row} * columns);
+    row_step = kLanes / columns;
+    column_step = kLanes % columns;
+  }
+  __device__ bool inside() const { return index >= 0 && index < count; }
+  __device__ void forward() {
+    index += kLanes;
+    row += row_step;
+    column += column_step;
+    const bool over = column >= columns;
+    column -= over ? columns : 0;
+    row += over ? 1 : 0;
+  }
+  __device__ void back() {
+    index -= kLanes;
+    row -= row_step;
+    column -= column_step;
+    const bool under = column < 0;
+    column += under ? columns : 0;
+    row -= under ? 1 : 0;
+  }
 };
 
 struct EncodeArgs {
   const float* numbers;
   int64_t stride;
   int rows;
-  const int32_t* table_of;
+  const StreamRow* row_tables;
   const uint2* ranges;
   float step;
 };
 
-__device__ inline Step step_of(const EncodeArgs& args, const Chunk& chunk, int64_t index) {
-  Step step{0, 0, 0, index >= 0 && index < int64_t{args.rows} * chunk.columns, false};
-  if (!step.active) return step;
-  const auto row = static_cast<uint32_t>(index) / static_cast<uint32_t>(chunk.columns);
-  const auto column = static_cast<uint32_t>(index) - row * static_cast<uint32_t>(chunk.columns);
-  const int32_t integer = integer_of(args.numbers[row * args.stride + chunk.first_column + column], args.step);
-  const uint2* table = args.ranges + int64_t{args.table_of[row]} * 256;
-  uint2 range = make_uint2(0, 0);
-  if (abs(integer) <= kLargestSymbol) range = table[integer + kCentre];
-  step.escapes = (range.x & 0xFFFFU) == 0;
-  if (step.escapes) {
-    step.escaped = integer;
-    range = table[0];
-  }
-  step.range = range.x;
-  step.reciprocal = range.y;
-  return step;
+// What a step of the encoder needs, in two fetches: the number and its row's table, then its symbol's range.
+struct Number {
+  float value;
+  int32_t table;
+  bool active;
+};
+struct Step {
+  uint2 range, escape_range;
+  int32_t integer;
+  bool active;
+};
+
+__device__ inline Number number_at(const EncodeArgs& args, const Chunk& chunk, const Cursor& at, bool codes) {
+  const bool active = codes && at.inside();
+  const int32_t row = active ? at.row : 0;
+  const int32_t column = active ? at.column : 0;
+  return {__ldg(args.numbers + row * args.stride + chunk.first_column + column), __ldg(&args.row_tables[row].table),
+          active};
+}
+
+__device__ inline Step step_of(const EncodeArgs& args, const Number& number) {
+  const int32_t integer = integer_of(number.value, args.step);
+  const uint2* table = args.ranges + int64_t{number.table} * 256;
+  return {__ldg(table + (abs(integer) <= kLargestSymbol ? integer + kCentre : 0)), __ldg(table), integer,
+          number.active};
 }
 
 // words and escapes: scratch of the chunk, filled from its end.
@@ -108,22 +141,35 @@ __global__ void encode_kernel(EncodeArgs args, const Chunk* chunks, uint16_t* al
   int64_t first_word = count, first_escape = room;
   uint32_t state = kLowerBound;
   const bool codes = lane < kLanes;
-  const int64_t groups = (count + kLanes - 1) / kLanes;
+  const int64_t groups = count == 0 ? 0 : (count + kLanes - 1) / kLanes;
+  Cursor at(args.rows, chunk.columns, (groups - 1) * kLanes + lane % kLanes);
+  Number numbers[kSteps];
   Step next[kSteps];
-  const auto fetch = [&](int64_t group) {
+  const auto fetch_numbers = [&] {
 #pragma unroll
-    for (int i = 0; i < kSteps; ++i) next[i] = step_of(args, chunk, codes ? (group - i) * kLanes + lane : -1);
+    for (int i = 0; i < kSteps; ++i, at.back()) numbers[i] = number_at(args, chunk, at, codes);
   };
-  fetch(groups - 1);
+  const auto fetch_steps = [&] {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) next[i] = step_of(args, numbers[i]);
+  };
+  if (groups > 0) {
+    fetch_numbers();
+    fetch_steps();
+    fetch_numbers();
+  }
   for (int64_t group = groups - 1; group >= 0; group -= kSteps) {
     Step steps[kSteps];
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) steps[i] = next[i];
-    fetch(group - kSteps);
+    fetch_steps();
+    fetch_numbers();
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const Step& step = steps[i];
-      const uint32_t frequency = step.range & 0xFFFFU;
+      const bool escapes_here = abs(step.integer) > kLargestSymbol || (step.range.x & 0xFFFFU) == 0;
+      const uint2 range = escapes_here ? step.escape_range : step.range;
+      const uint32_t frequency = range.x & 0xFFFFU;
       const bool writes = step.active && frequency < 4096 && state >= frequency << (32 - kBits);
       const unsigned writing = __ballot_sync(kAll, writes);
       if (writes) {
@@ -131,18 +177,18 @@ __global__ void encode_kernel(EncodeArgs args, const Chunk* chunks, uint16_t* al
         state >>= 16;
       }
       first_word -= __popc(writing);
-      const unsigned escaping = __ballot_sync(kAll, step.escapes);
+      const unsigned escaping = __ballot_sync(kAll, step.active && escapes_here);
       if (escaping != 0) {
         const int64_t place = first_escape - 1 - count_above(escaping, lane);
-        if (step.escapes && place >= 0) escapes[place] = step.escaped;
+        if (step.active && escapes_here && place >= 0) escapes[place] = step.integer;
         first_escape -= __popc(escaping);
       }
-      if (step.active) {
-        uint32_t quotient = __umulhi(state, step.reciprocal);
-        uint32_t rest = state - quotient * frequency;
-        if (rest >= frequency) rest -= frequency, ++quotient;
-        state = (quotient << kBits) + rest + (step.range >> 16);
-      }
+      uint32_t quotient = __umulhi(state, range.y);
+      uint32_t rest = state - quotient * frequency;
+      const bool over = rest >= frequency;
+      rest -= over ? frequency : 0;
+      quotient += over ? 1 : 0;
+      state = step.active ? (quotient << kBits) + rest + (range.x >> 16) : state;
     }
   }
   const bool fits = first_escape >= 0;
@@ -249,7 +295,7 @@ void StreamEncoder::start(std::span<const int64_t> chunk_columns, const StreamRo
   const EncodeArgs args{static_cast<const float*>(work.numbers.data),
                         work.numbers.row_stride,
                         static_cast<int>(work.numbers.rows),
-                        rows.table_of,
+                        rows.rows,
                         reinterpret_cast<const uint2*>(rows.tables->ranges()),
                         rows.step};
   if (chunks > 0) {
@@ -286,9 +332,8 @@ struct Place {
   const uint32_t* states;
   const uint16_t* words;
   const int32_t* escapes;
-  const int32_t* table_of;
+  const StreamRow* row_tables;
   const uint32_t* slots;
-  const float* shifts;
   __nv_bfloat16* numbers;
   int64_t stride;
   float step;
@@ -298,18 +343,10 @@ struct Place {
 
 // Where a step of the decoder finds its table and puts its number.
 struct Target {
-  const uint32_t* slots;
-  float shift;
-  __nv_bfloat16* number;  // null: no symbol is left
+  StreamRow row;
+  int32_t number;
+  bool active;
 };
-
-__device__ inline Target target_of(const Place& place, int64_t index) {
-  if (index >= int64_t{place.rows} * place.columns) return {nullptr, 0.0f, nullptr};
-  const auto row = static_cast<uint32_t>(index) / static_cast<uint32_t>(place.columns);
-  const auto column = static_cast<uint32_t>(index) - row * static_cast<uint32_t>(place.columns);
-  const int32_t table = place.table_of[row];
-  return {place.slots + int64_t{table} * 4096, place.shifts[table], place.numbers + column * place.stride + row};
-}
 
 __global__ void decode_kernel(const Place* places, StreamProblem* problems) {
   const unsigned lane = threadIdx.x;
@@ -320,41 +357,47 @@ __global__ void decode_kernel(const Place* places, StreamProblem* problems) {
   bool in_range = true;
   int32_t next_word = 0, next_escape = 0;
   const int64_t count = int64_t{place.rows} * place.columns;
+  Cursor at(place.rows, place.columns, lane % kLanes);
+  Target next[kSteps];
+  const auto fetch = [&] {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i, at.forward()) {
+      const bool active = codes && at.inside();
+      const int32_t row = active ? at.row : 0;
+      next[i] = {place.row_tables[row], static_cast<int32_t>((active ? at.column : 0) * place.stride + row), active};
+    }
+  };
+  if (count > 0) fetch();
+  const int32_t last_word = max(place.word_count - 1, 0);
   for (int64_t first = 0; first < count; first += int64_t{kSteps} * kLanes) {
     Target targets[kSteps];
 #pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      targets[i] = target_of(place, codes ? first + i * kLanes + lane : count);
-    }
+    for (int i = 0; i < kSteps; ++i) targets[i] = next[i];
+    fetch();
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const Target& target = targets[i];
-      const bool active = target.number != nullptr;
-      uint32_t slot = 0, next = kLowerBound;
-      if (active) {
-        slot = target.slots[state & 4095U];
-        next = ((slot >> kBits & 4095U) + 1) * (state >> kBits) + (slot & 4095U);
-      }
-      const bool takes = active && next < kLowerBound;
+      const uint32_t slot = __ldg(place.slots + target.row.table * 4096 + (state & 4095U));
+      const uint32_t stepped = ((slot >> kBits & 4095U) + 1) * (state >> kBits) + (slot & 4095U);
+      const bool takes = target.active && stepped < kLowerBound;
       const unsigned taking = __ballot_sync(kAll, takes);
-      const int32_t at = next_word + count_below(taking, lane);
+      const int32_t from = next_word + count_below(taking, lane);
       next_word += __popc(taking);
-      if (takes) {
-        const uint32_t word = at < place.word_count ? place.words[at] : 0;
-        next = next << 16 | word;
-      }
-      if (active) state = next;
+      const uint32_t word = from <= last_word ? __ldg(place.words + min(from, last_word)) : 0;
+      state = target.active ? (takes ? stepped << 16 | word : stepped) : state;
       const uint32_t symbol = slot >> 24;
-      const bool escapes = active && symbol == 0;
+      const bool escapes = target.active && symbol == 0;
       const unsigned escaping = __ballot_sync(kAll, escapes);
       int32_t integer = static_cast<int32_t>(symbol) - kCentre;
-      if (escapes) {
-        const int32_t from = next_escape + count_below(escaping, lane);
-        integer = from < place.escape_count ? place.escapes[from] : 0;
-        in_range &= integer >= -1000000000 && integer <= 1000000000;
+      if (escaping != 0) {
+        const int32_t escape = next_escape + count_below(escaping, lane);
+        if (escapes) integer = escape < place.escape_count ? place.escapes[escape] : 0;
+        next_escape += __popc(escaping);
+        in_range &= integer >= -kLargestEscaped && integer <= kLargestEscaped;
       }
-      next_escape += __popc(escaping);
-      if (active) *target.number = __float2bfloat16_rn(value_of(integer, target.shift, place.step));
+      if (target.active) {
+        place.numbers[target.number] = __float2bfloat16_rn(value_of(integer, target.row.shift, place.step));
+      }
     }
   }
   sound &= state == kLowerBound && next_word == place.word_count && next_escape == place.escape_count;
@@ -381,7 +424,7 @@ std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode> stream
   std::vector<StreamProblem> problems(streams.size(), StreamProblem::kNone);
   thread_local Decoding memory;
   // Places, then each stream's states and words, then its escapes: one copy for all.
-  size_t bytes = aligned(streams.size() * sizeof(Place));
+  size_t bytes = aligned(streams.size() * sizeof(Place)) + 16;  // a word is read behind the last one
   for (const StreamToDecode& stream : streams) {
     bytes += aligned(stream.stream.rans.size()) + aligned(stream.stream.escapes.size());
   }
@@ -402,9 +445,8 @@ std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode> stream
     const Place place{.states = reinterpret_cast<const uint32_t*>(there + next),
                       .words = reinterpret_cast<const uint16_t*>(there + next + kStateBytes),
                       .escapes = reinterpret_cast<const int32_t*>(there + next + aligned(rans.size())),
-                      .table_of = stream.rows.table_of,
+                      .row_tables = stream.rows.rows,
                       .slots = reinterpret_cast<const uint32_t*>(stream.rows.tables->slots()),
-                      .shifts = reinterpret_cast<const float*>(stream.rows.tables->shifts()),
                       .numbers = static_cast<__nv_bfloat16*>(stream.numbers.data),
                       .stride = stream.numbers.row_stride,
                       .step = stream.rows.step,

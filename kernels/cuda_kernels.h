@@ -18,6 +18,7 @@ std::byte* allocate(size_t bytes);
 void release(std::byte* memory) noexcept;
 std::byte* allocate_pinned(size_t bytes);
 void release_pinned(std::byte* memory) noexcept;
+void clear(Matrix m);
 void copy(ConstMatrix from, Matrix to);
 void copy_bytes(std::span<const std::byte> from, std::byte* to);  // from the host; waits
 void synchronize();

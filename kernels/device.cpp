@@ -90,6 +90,13 @@ DeviceBuffer buffer_of(std::span<const std::byte> bytes, Device device) {
 DeviceVector::DeviceVector(std::span<const float> values, Device device)
     : memory_(buffer_of(std::as_bytes(values), device)), size_(values.size()) {}
 
+std::vector<float> DeviceVector::on_host() const {
+  std::vector<float> values(size_);
+  const auto count = static_cast<int64_t>(size_);
+  copy({memory_.data(), 1, count, count, DType::kF32, device()}, matrix(values.data(), 1, count));
+  return values;
+}
+
 RecordedWork::RecordedWork(RecordedWork&& other) noexcept { *this = std::move(other); }
 
 RecordedWork& RecordedWork::operator=(RecordedWork&& other) noexcept {
@@ -114,6 +121,19 @@ bool RecordedWork::replayable() const {
 void RecordedWork::replay() const {
   require(replayable(), "nothing recorded that can be replayed");
   SCD_ON(Device::kCuda, cuda::replay(graph_), static_cast<void>(0));
+}
+
+void clear(Matrix m) {
+  require_matrix(m, "the target of clear");
+  if (m.rows == 0 || m.columns == 0) return;
+#ifdef SCD_CUDA
+  if (m.device == Device::kCuda) return cuda::clear(m);
+#endif
+  const size_t size = size_of(m.dtype);
+  for (int64_t row = 0; row < m.rows; ++row) {
+    std::memset(static_cast<std::byte*>(m.data) + static_cast<size_t>(row * m.row_stride) * size, 0,
+                static_cast<size_t>(m.columns) * size);
+  }
 }
 
 void copy(ConstMatrix from, Matrix to) {

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/matrix.h"
 
@@ -98,6 +99,7 @@ class DeviceVector {
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   Device device() const { return memory_.device(); }
+  std::vector<float> on_host() const;
   // Only ops on device() may read it.
   operator std::span<const float>() const { return {reinterpret_cast<const float*>(memory_.data()), size_}; }
 
@@ -124,6 +126,9 @@ class RecordedWork {
   void* graph_ = nullptr;
   uint64_t scratch_generation_ = 0;
 };
+
+// Zeros in every byte of its elements, F32 or 16 bits wide.
+void clear(Matrix m);
 
 // Same shape and dtype, any devices. Waits where one side is on the host: the bytes are there, or may be reused.
 void copy(ConstMatrix from, Matrix to);

@@ -138,11 +138,54 @@ void release(std::byte* memory) noexcept { cudaFree(memory); }
 
 void synchronize() { check(cudaStreamSynchronize(stream()), "an op queued before"); }
 
+namespace {
+
+size_t pitch(const ConstMatrix& m) {
+  return static_cast<size_t>(m.rows > 1 ? m.row_stride : m.columns) * size_of(m.dtype);
+}
+
+// Rows of `words` units of T; a block takes kRowsOfBlock of them.
+constexpr int kRowsOfBlock = 8;
+template <class T>
+__global__ void copy_rows_kernel(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows,
+                                 int words) {
+  const int64_t row = int64_t{blockIdx.x} * kRowsOfBlock + threadIdx.y;
+  if (row >= rows) return;
+  for (int i = static_cast<int>(threadIdx.x); i < words; i += 32) {
+    to[row * to_stride + i] = from[row * from_stride + i];
+  }
+}
+
+template <class T>
+bool copied_in_units_of(const ConstMatrix& from, const Matrix& to) {
+  const size_t bytes = static_cast<size_t>(from.columns) * size_of(from.dtype);
+  const size_t all =
+      reinterpret_cast<uintptr_t>(from.data) | reinterpret_cast<uintptr_t>(to.data) | pitch(from) | pitch(to) | bytes;
+  if (all % sizeof(T) != 0) return false;
+  const auto blocks = static_cast<unsigned>((from.rows + kRowsOfBlock - 1) / kRowsOfBlock);
+  copy_rows_kernel<<<blocks, dim3(32, kRowsOfBlock), 0, stream()>>>(
+      static_cast<const T*>(from.data), static_cast<int64_t>(pitch(from) / sizeof(T)), static_cast<T*>(to.data),
+      static_cast<int64_t>(pitch(to) / sizeof(T)), from.rows, static_cast<int>(bytes / sizeof(T)));
+  check_launch("copy");
+  return true;
+}
+
+}  // namespace
+
+void clear(Matrix m) {
+  check(cudaMemset2DAsync(m.data, pitch(m), 0, static_cast<size_t>(m.columns) * size_of(m.dtype),
+                          static_cast<size_t>(m.rows), stream()),
+        "clear");
+}
+
+// Between places of the GPU rows of several pitches go by a kernel: CUDA's own copies of narrow ones are slow.
 void copy(ConstMatrix from, Matrix to) {
   const size_t size = size_of(from.dtype);
-  const auto pitch = [&](const ConstMatrix& m) {
-    return static_cast<size_t>(m.rows > 1 ? m.row_stride : m.columns) * size;
-  };
+  const bool there = from.device == Device::kCuda && to.device == Device::kCuda;
+  if (there && (copied_in_units_of<uint4>(from, to) || copied_in_units_of<uint32_t>(from, to) ||
+                copied_in_units_of<uint16_t>(from, to))) {
+    return;
+  }
   check(cudaMemcpy2DAsync(to.data, pitch(to), from.data, pitch(from), static_cast<size_t>(from.columns) * size,
                           static_cast<size_t>(from.rows), cudaMemcpyDefault, stream()),
         "copy");

@@ -223,7 +223,9 @@ class KernelsBench {
     const std::string of = ", 1,024 of " + std::to_string(options_.tokens) + " tokens";
     add_flops("rd: pages to payloads" + of + " in batches of " + std::to_string(batch_tokens),
               share * result.encode_seconds, share * result.encode_flops);
+    add_flops("rd: of it, pages to codes", share * result.codes_seconds, share * result.encode_flops);
     add_flops("rd: payloads to pages" + of, share * result.rebuild_seconds, share * result.rebuild_flops);
+    add_bytes("rd: of it, payloads to codes", share * result.read_seconds, share * result.payload_bytes);
     std::cerr << "payloads of " << format_fixed(result.payload_bytes / static_cast<double>(options_.tokens), 0)
               << " bytes a token" << std::endl;
   }

@@ -74,10 +74,7 @@ class RdBench {
   }
 
   void rebuild() {
-    std::vector<Payload> payloads;
-    for (size_t i = 0; i < payloads_.size(); ++i) payloads.push_back({places_[i], payloads_[i]});
-    const auto blocks = std::move(decoder_->read_ahead(payloads)).value_or_throw();
-    for (const CodeBlock& block : blocks) {
+    for (const CodeBlock& block : read_payloads()) {
       PayloadPlace place = block.place;
       place.anchor = anchor_rows(place.first_position, place.tokens);
       decoder_->decode_block(place, block, decoded_);
@@ -87,6 +84,25 @@ class RdBench {
                           layer_of(decoded_.value_rows(), layer));
       }
     }
+  }
+
+  // What encode() does but for the coder.
+  void codes() {
+    for (int64_t first = 0; first < settings_.tokens; first += settings_.batch_tokens) {
+      const int64_t count = std::min(settings_.batch_tokens, settings_.tokens - first);
+      for (size_t unit = 0; unit < plan_.units.size(); ++unit) {
+        const LayerChunk rows = read(plan_.units[unit], first, count);
+        const kernels::Matrix out = codes_memory_.matrix(int64_t{kGroup} * settings_.components, count, kF32, kDevice);
+        maps_->codes(unit, plan_.units[unit], rows, out);
+      }
+    }
+  }
+
+  // The first part of rebuild().
+  std::vector<CodeBlock> read_payloads() const {
+    std::vector<Payload> payloads;
+    for (size_t i = 0; i < payloads_.size(); ++i) payloads.push_back({places_[i], payloads_[i]});
+    return std::move(decoder_->read_ahead(payloads)).value_or_throw();
   }
 
   RdBenchResult result() const {
@@ -132,6 +148,8 @@ class RdBench {
     const ComponentSample component{sample.values, 1.0f};
     train_tables({&component, 1}, quantiser);
     const size_t units = plan_.units.size();
+    maps_ =
+        std::make_unique<RdEncoderOnDevice>(settings_.model, std::vector(units, unit_encoder), RdQuantiser(quantiser));
     encoder_ = std::make_unique<RdEncoder>(settings_.model,
                                            RdEncoderMaps{plan_, {}, std::vector(units, unit_encoder), quantiser},
                                            Sha256Digest{}, kDevice);
@@ -183,6 +201,8 @@ class RdBench {
   const kernels::Matrix anchor_, pages_, keys_, values_;
   std::vector<int32_t> page_ids_;
   LayerPlan plan_;
+  std::unique_ptr<RdEncoderOnDevice> maps_;
+  kernels::GrowBuffer codes_memory_;
   std::unique_ptr<RdEncoder> encoder_;
   std::unique_ptr<RdDecoder> decoder_;
   std::vector<ByteBuffer> payloads_;
@@ -198,6 +218,8 @@ RdBenchResult bench_rd_on_device(const RdBenchSettings& settings,
   const double encode = best_seconds([&] { bench.encode(); });
   const double rebuild = best_seconds([&] { bench.rebuild(); });
   RdBenchResult result = bench.result();
+  result.codes_seconds = best_seconds([&] { bench.codes(); });
+  result.read_seconds = best_seconds([&] { (void)bench.read_payloads(); });
   result.encode_seconds = encode;
   result.rebuild_seconds = rebuild;
   return result;

@@ -20,6 +20,8 @@ struct RdBenchSettings {
 
 struct RdBenchResult {
   double encode_seconds = 0.0, rebuild_seconds = 0.0;  // of the prompt
+  double codes_seconds = 0.0;                          // of encoding: without the coder
+  double read_seconds = 0.0;                           // of rebuilding: payloads to codes
   double encode_flops = 0.0, rebuild_flops = 0.0;
   double payload_bytes = 0.0;
 };

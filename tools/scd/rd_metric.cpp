@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "kernels/device.h"
 #include "kernels/grow_buffer.h"
@@ -84,7 +85,7 @@ MatrixXd residual_metric(const Model& consumer, const AnchoredUnit& span, std::s
   MatrixXd metric = MatrixXd::Zero(config.hidden, config.hidden);
   for (int32_t layer = span.unit.first_layer; layer < span.unit.end(); ++layer) {
     const MatrixXd all = weights_of(consumer.layer(layer).qkv, config.hidden, queries + 2 * width);
-    const std::span<const float> norm = consumer.layer(layer).attention_norm;
+    const std::vector<float> norm = consumer.layer(layer).attention_norm.on_host();
     const Eigen::VectorXd scale = Eigen::Map<const Eigen::VectorXf>(norm.data(), config.hidden).cast<double>();
     const MatrixXd keys = scale.asDiagonal() * all.middleCols(queries, width);
     const MatrixXd values = scale.asDiagonal() * all.middleCols(queries + width, width);

@@ -63,30 +63,36 @@ kernels::ConstMatrix on_device(const kernels::ConstMatrix& m, kernels::GrowBuffe
 
 kernels::StreamTables tables_of(const RdQuantiser& quantiser) {
   std::vector<uint32_t> ranges, slots;
-  std::vector<float> shifts;
   for (size_t index = 0; index < kRdTables; ++index) {
     const RansTable& table = quantiser.rans_table(index);
     ranges.insert(ranges.end(), table.ranges(), table.ranges() + kRansSymbols);
     slots.insert(slots.end(), table.slots(), table.slots() + kRansTotal);
-    shifts.push_back(quantiser.shift(index));
   }
-  return {ranges, slots, shifts};
+  return {ranges, slots};
 }
 
-// [anchor map; mean; map]
+// Where codes begin in what the maps are multiplied by.
+int64_t head_of(int64_t anchor) { return aligned(anchor + kMeanRows); }
+
+// [anchor map; mean; zeros; map; zeros]
 DenseMatrix stacked(const RdUnitDecoder& unit) {
   const auto width = std::ssize(unit.mean);
-  DenseMatrix all(unit.anchor_map.rows + kMeanRows + unit.map.rows, width);
-  auto next = std::ranges::copy(unit.anchor_map.values, all.values.begin()).out;
-  for (const float mean : unit.mean) *next++ = kernels::to_float(kernels::to_bfloat16(mean));
-  for (const float mean : unit.mean) *next++ = mean - kernels::to_float(kernels::to_bfloat16(mean));
-  std::ranges::copy(unit.map.values, next);
+  const int64_t anchor = unit.anchor_map.rows;
+  DenseMatrix all(head_of(anchor) + aligned(unit.map.rows), width);
+  std::ranges::copy(unit.anchor_map.values, all.values.begin());
+  for (int64_t i = 0; i < width; ++i) {
+    const float mean = unit.mean[static_cast<size_t>(i)];
+    all.at(anchor, i) = kernels::to_float(kernels::to_bfloat16(mean));
+    all.at(anchor + 1, i) = mean - all.at(anchor, i);
+  }
+  std::ranges::copy(unit.map.values, all.values.begin() + head_of(anchor) * width);
   return all;
 }
 
-DenseMatrix ones(int64_t rows, int64_t columns) {
-  DenseMatrix all(rows, columns);
-  std::ranges::fill(all.values, 1.0f);
+// As many as any head has behind its anchor.
+DenseMatrix ones_and_zeros(int64_t rows) {
+  DenseMatrix all(rows, aligned(kMeanRows) + kAlignedColumns);
+  for (int64_t row = 0; row < rows; ++row) std::fill_n(all.view().row<float>(row), kMeanRows, 1.0f);
   return all;
 }
 
@@ -116,23 +122,25 @@ kernels::ConstMatrix DeviceMap::top(int64_t rows) const {
 
 RdTablesOnDevice::RdTablesOnDevice(const RdQuantiser& quantiser)
     : tables_(tables_of(quantiser)), steps_(quantiser.settings().steps) {
-  std::vector<int32_t> table_of;
+  std::vector<kernels::StreamRow> rows;
   for (size_t unit = 0; unit < quantiser.settings().deviations.size(); ++unit) {
     std::vector<size_t>& places = places_.emplace_back();
     const auto number = static_cast<int32_t>(unit);
     for (int32_t level = 0; level < quantiser.levels(); ++level) {
-      places.push_back(table_of.size());
+      places.push_back(rows.size());
       for (int64_t row = 0; row < quantiser.components(number, level); ++row) {
-        table_of.push_back(static_cast<int32_t>(quantiser.table_of(number, level, row)));
+        const size_t table = quantiser.table_of(number, level, row);
+        rows.push_back({static_cast<int32_t>(table), quantiser.shift(table)});
       }
     }
   }
-  table_of_ = kernels::buffer_of(std::as_bytes(std::span(table_of)), kDevice);
+  rows_ = kernels::buffer_of(std::as_bytes(std::span(rows)), kDevice);
 }
 
 kernels::StreamRows RdTablesOnDevice::rows(size_t unit, int32_t level) const {
   const auto number = static_cast<size_t>(level);
-  return {&tables_, reinterpret_cast<const int32_t*>(table_of_.data()) + places_.at(unit).at(number), steps_[number]};
+  const auto* all = reinterpret_cast<const kernels::StreamRow*>(rows_.data());
+  return {&tables_, all + places_.at(unit).at(number), steps_[number]};
 }
 
 RdEncoderOnDevice::RdEncoderOnDevice(const CodecModel& producer, const std::vector<RdUnitEncoder>& units,
@@ -190,7 +198,7 @@ std::shared_ptr<RdEncoderOnDevice::Streams> RdEncoderOnDevice::begin(size_t inde
 
 RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vector<RdUnitDecoder>& units,
                                      const RdQuantiser& quantiser)
-    : consumer_(consumer), tables_(quantiser), ones_(ones(kMaxBlockTokens, kMeanRows), kBF16, kDevice) {
+    : consumer_(consumer), tables_(quantiser), ones_(ones_and_zeros(kMaxBlockTokens), kBF16, kDevice) {
   for (const RdUnitDecoder& unit : units) {
     units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), unit.anchor_map.rows, std::ssize(unit.mean)});
   }
@@ -204,6 +212,8 @@ std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const 
     memory = {};
     memory = kernels::DeviceBuffer(kDevice, bytes + bytes / 4);
   }
+  const auto words = static_cast<int64_t>(bytes / sizeof(float));
+  kernels::clear({memory.data(), 1, words, words, kF32, kDevice});  // what rows have behind their codes
   std::byte* next = memory.data();
   const std::shared_ptr<const kernels::DeviceBuffer> kept = shared(std::move(memory));
   std::vector<Block> made;
@@ -234,17 +244,19 @@ void RdDecoderOnDevice::decode(size_t index, const CodedUnit& unit, const Payloa
                                DecodedLayer& out) const {
   thread_local kernels::GrowBuffer anchor_memory, operand_memory;
   const Unit& maps = units_[index];
-  const int64_t components = block.codes.columns, inputs = maps.anchor + kMeanRows + components;
+  const int64_t head = head_of(maps.anchor), inputs = head + block.codes.row_stride;
   SCD_CHECK(place.tokens <= kMaxBlockTokens, "tokens of a block");
-  kernels::Matrix operand = operand_memory.matrix(place.tokens, aligned(inputs), kBF16, kDevice);
+  const kernels::Matrix operand = operand_memory.matrix(place.tokens, inputs, kBF16, kDevice);
   kernels::ConstMatrix anchor;
   if (maps.anchor > 0) {
     anchor = on_device(place.anchor, anchor_memory);
     kernels::divide_by_rms(anchor, anchor, columns_of(operand, 0, maps.anchor));
   }
-  kernels::copy(ones_.top(place.tokens), columns_of(operand, maps.anchor, kMeanRows));
-  if (components > 0) kernels::copy(block.codes, columns_of(operand, maps.anchor + kMeanRows, components));
-  operand.columns = inputs;
+  kernels::copy(columns_of(ones_.top(place.tokens), 0, head - maps.anchor),
+                columns_of(operand, maps.anchor, head - maps.anchor));
+  kernels::ConstMatrix codes = block.codes;
+  codes.columns = codes.row_stride;
+  kernels::copy(codes, columns_of(operand, head, codes.columns));
   const kernels::Matrix state = out.on_device.memory.matrix(place.tokens, maps.width, kF32, kDevice);
   kernels::gemm_f32({.a = operand, .b = maps.maps.top(inputs), .c = state});
   out.tokens = place.tokens;

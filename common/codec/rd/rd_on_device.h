@@ -45,7 +45,7 @@ class RdTablesOnDevice {
   kernels::StreamTables tables_;
   std::vector<float> steps_;                 // by level
   std::vector<std::vector<size_t>> places_;  // by unit and level: where its rows begin
-  kernels::DeviceBuffer table_of_;
+  kernels::DeviceBuffer rows_;
 };
 
 // Chunks and anchors may be on the host or on the device.
@@ -103,14 +103,14 @@ class RdDecoderOnDevice {
 
  private:
   struct Unit {
-    DeviceMap maps;  // what the anchor, two ones and the codes are multiplied by
+    DeviceMap maps;  // what the anchor, ones and the codes are multiplied by
     int64_t anchor = 0;
     int64_t width = 0;
   };
   CodecModel consumer_;
   std::vector<Unit> units_;
   RdTablesOnDevice tables_;
-  DeviceMap ones_;  // [kMaxBlockTokens, kMeanRows]
+  DeviceMap ones_;  // [kMaxBlockTokens, ...]: ones, and zeros up to an aligned column
 };
 
 }  // namespace scd
