@@ -34,6 +34,12 @@ std::shared_ptr<grpc::ChannelCredentials> credentials_of(const ClientOptions& op
       {read_pem(options.ca_file), read_pem(options.key_file), read_pem(options.certificate_file)});
 }
 
+}  // namespace
+
+std::unique_ptr<v1::CompletionService::Stub> make_stub(const ClientOptions& options) {
+  return v1::CompletionService::NewStub(grpc::CreateChannel(options.server, credentials_of(options)));
+}
+
 void throw_if_failed(const grpc::Status& status, const std::string& server) {
   if (status.ok()) return;
   std::string message = status.error_message();
@@ -43,11 +49,7 @@ void throw_if_failed(const grpc::Status& status, const std::string& server) {
   throw Error(static_cast<ErrorCode>(status.error_code()), message);
 }
 
-}  // namespace
-
-CompletionClient::CompletionClient(const ClientOptions& options)
-    : options_(options),
-      stub_(v1::CompletionService::NewStub(grpc::CreateChannel(options.server, credentials_of(options)))) {}
+CompletionClient::CompletionClient(const ClientOptions& options) : options_(options), stub_(make_stub(options)) {}
 
 Completion CompletionClient::complete(const v1::CompleteRequest& request,
                                       const std::function<void(const std::string&)>& on_text) {
