@@ -118,20 +118,24 @@ Servers make_servers(const BenchServeOptions& options, const std::filesystem::pa
 // Where prompts come from, read once.
 class PromptSource {
  public:
-  PromptSource(const BenchServeOptions& options, const v1::ModelCard& model)
-      : vocabulary_(static_cast<int32_t>(model.vocabulary_size())) {
-    if (!options.dataset.empty()) {
-      for (const Question& question : read_questions(options.dataset, options.dataset_file)) {
-        prompts_.push_back(make_prompt(question));
-      }
-      return;
-    }
+  explicit PromptSource(const BenchServeOptions& options) : options_(options) {
     if (!options.text.empty()) tokens_ = read_text(options);
-    const auto longest = static_cast<double>(options.workload.prompt_tokens) * (1 + options.workload.prompt_spread);
-    if (std::ceil(longest) + options.output_tokens <= model.context_length()) return;
-    refuse("prompts of up to " + std::to_string(std::llround(longest)) + " tokens and " +
-           std::to_string(options.output_tokens) + " of output exceed the model's context of " +
-           std::to_string(model.context_length()) + "; lower --prompt-tokens or --output-tokens");
+    if (options.dataset.empty()) return;
+    for (const Question& question : read_questions(options.dataset, options.dataset_file)) {
+      prompts_.push_back(make_prompt(question));
+    }
+  }
+
+  // Before the first prompt is drawn. Throws Error INVALID_ARGUMENT where the model does not take such prompts.
+  void fit(const v1::ModelCard& model) {
+    vocabulary_ = static_cast<int32_t>(model.vocabulary_size());
+    if (!prompts_.empty()) return;  // their tokens are the server's to count
+    const WorkloadOptions& workload = options_.workload;
+    const auto longest = std::llround(static_cast<double>(workload.prompt_tokens) * (1 + workload.prompt_spread));
+    if (longest + options_.output_tokens <= model.context_length()) return;
+    refuse("prompts of up to " + std::to_string(longest) + " tokens and " + std::to_string(options_.output_tokens) +
+           " of output exceed the model's context of " + std::to_string(model.context_length()) +
+           "; lower --prompt-tokens or --output-tokens");
   }
 
   std::vector<LoadPrompt> draw(const WorkloadOptions& workload) const {
@@ -150,7 +154,8 @@ class PromptSource {
         .encode(text, {.add_special_tokens = false, .parse_special = false});
   }
 
-  const int32_t vocabulary_;
+  const BenchServeOptions& options_;
+  int32_t vocabulary_ = 0;
   std::vector<std::string> prompts_;
   std::vector<TokenId> tokens_;
 };
@@ -327,8 +332,9 @@ void run(const BenchServeOptions& options) {
   setenv("OMP_WAIT_POLICY", "PASSIVE", 0);  // servers share this machine's cores: threads that wait must not spin
   const Interrupt interrupt;
   const TemporaryFolder folder("scd-serve");
+  PromptSource source(options);
   Servers servers = make_servers(options, folder.path(), interrupt.token());
-  const PromptSource source(options, servers.runners.front()->model());
+  source.fit(servers.runners.front()->model());
   Measurement measurement(options, source, interrupt.token());
   print_heading(options);
   for (const System& system : servers.systems) measurement.warm_up(system);

@@ -124,8 +124,10 @@ std::vector<double> poisson_arrivals(double rate_per_s, size_t requests, uint64_
   double now = 0;
   for (size_t i = 0; i < requests; ++i) {
     arrivals.push_back(now);
-    now += -std::log1p(-random.uniform()) / rate_per_s;
+    now += -std::log1p(-random.uniform());
   }
+  const double stretch = requests > 1 ? static_cast<double>(requests - 1) / rate_per_s / arrivals.back() : 0;
+  for (double& arrival : arrivals) arrival *= stretch;
   return arrivals;
 }
 

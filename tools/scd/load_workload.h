@@ -46,8 +46,8 @@ std::vector<LoadPrompt> text_prompts(const WorkloadOptions& options, std::span<c
 // A data set's, in random order; again from the start when there are too few.
 std::vector<LoadPrompt> dataset_prompts(const WorkloadOptions& options, std::span<const std::string> prompts);
 
-// Seconds since the start, rising; the first request comes at once. Workloads of one seed differ between rates in scale
-// only.
+// Seconds since the start, rising, from 0 to (requests - 1) / rate: stretched so that the rate is met exactly, however
+// few the requests. Workloads of one seed differ between rates in scale only.
 std::vector<double> poisson_arrivals(double rate_per_s, size_t requests, uint64_t seed);
 
 }  // namespace scd

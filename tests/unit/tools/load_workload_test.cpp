@@ -41,7 +41,7 @@ TEST(PoissonArrivals, have_exponential_gaps_of_the_rates_mean) {
   std::vector<double> gaps;
   for (size_t i = 1; i < kCount; ++i) gaps.push_back(arrivals[i] - arrivals[i - 1]);
   const double mean = arrivals.back() / static_cast<double>(gaps.size());
-  EXPECT_NEAR(mean, 0.25, 0.005);
+  EXPECT_NEAR(mean, 0.25, 1e-9) << "exactly the rate";
   const auto longer = std::ranges::count_if(gaps, [](double gap) { return gap > 0.25; });
   EXPECT_NEAR(static_cast<double>(longer) / static_cast<double>(gaps.size()), std::exp(-1), 0.01);
   double square = 0;
@@ -55,6 +55,8 @@ TEST(PoissonArrivals, are_the_seeds_and_scale_with_the_rate) {
   EXPECT_NE(slow, poisson_arrivals(1, 50, 4));
   for (size_t i = 0; i < slow.size(); ++i) EXPECT_NEAR(slow[i], 10 * fast[i], 1e-9);
   EXPECT_THAT(poisson_arrivals(std::numeric_limits<double>::infinity(), 5, 3), Each(0));
+  EXPECT_THAT(poisson_arrivals(2, 1, 3), Each(0));
+  EXPECT_NEAR(poisson_arrivals(2, 5, 3).back(), 2, 1e-12);
 }
 
 TEST(Workload, a_seed_gives_the_same_prompts_and_another_one_others) {
