@@ -291,6 +291,7 @@ std::vector<std::string> cells_of(const BenchServeOptions& options, const LoadPo
       summary.handover_tokens == 0
           ? "-"
           : format_fixed(static_cast<double>(summary.wire_bytes) / static_cast<double>(summary.handover_tokens), 0));
+  cells.push_back(summary.predicted == 0 ? "-" : format_percent(summary.prediction_error.p50));
   return cells;
 }
 
@@ -316,7 +317,7 @@ std::vector<LoadPoint> points_of(const BenchServeOptions& options) {
 void print_heading(const BenchServeOptions& options) {
   std::cout << options.workload.requests << " requests a run, " << options.rounds
             << " round(s); times in ms from a request's arrival, as the client sees them. oracle: the decode server "
-               "alone.\n";
+               "alone.\nPredicted within: median error of the times that were predicted for hand-overs.\n";
   if (options.level.asked()) {
     std::cout << "Goodput: answers a second within";
     if (options.level.ttft_ms > 0) std::cout << "  TTFT " << options.level.ttft_ms << " ms";
@@ -348,7 +349,7 @@ void run(const BenchServeOptions& options) {
       }
     }
     TextTable table({"load", "codec", "answered", "req/s", "tok/s", "goodput/s", "TTFT p50", "p90", "p99", "ITL p50",
-                     "p90", "p99", "E2E p50", "p90", "p99", "bytes/tok"});
+                     "p90", "p99", "E2E p50", "p90", "p99", "bytes/tok", "predicted within"});
     for (size_t i = 0; i < servers.systems.size(); ++i) {
       const LoadSummary summary = summarise(measured[i].records, measured[i].seconds, options.level);
       table.add_row(cells_of(options, point, servers.systems[i], summary));

@@ -145,6 +145,10 @@ nlohmann::ordered_json to_json(const v1::TransferAccount& account) {
           {"first_step_ms", account.first_step_ms()},
           {"orchestration_ms", account.orchestration_ms()},
           {"ttft_ms", account.ttft_ms()},
+          {"predicted_transfer_ms", account.has_predicted_transfer_ms()
+                                        ? nlohmann::ordered_json(account.predicted_transfer_ms())
+                                        : nlohmann::ordered_json()},
+          {"measured_transfer_ms", account.measured_transfer_ms()},
           {"fallback_reason", account.fallback_reason()},
           {"codec_reason", account.codec_reason()},
           {"packed", account.form() == v1::CODE_FORM_PACKED},

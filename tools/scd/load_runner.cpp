@@ -71,6 +71,8 @@ class Call final : public grpc::ClientReadReactor<v1::CompleteStreamResponse> {
     record_.handover_tokens = account.handover_tokens();
     record_.wire_bytes = static_cast<int64_t>(account.wire_bytes());
     record_.orchestration_ms = account.orchestration_ms();
+    if (account.has_predicted_transfer_ms()) record_.predicted_transfer_ms = account.predicted_transfer_ms();
+    record_.measured_transfer_ms = account.measured_transfer_ms();
     record_.fell_back = !account.fallback_reason().empty();
   }
 

@@ -1,5 +1,6 @@
 #include "tools/scd/load_statistics.h"
 
+#include <cmath>
 #include <numeric>
 
 #include "tools/scd/answer_score.h"
@@ -7,19 +8,19 @@
 namespace scd {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 Percentiles percentiles_of(const std::vector<double>& values) {
   return {percentile(values, 0.5), percentile(values, 0.9), percentile(values, 0.99)};
 }
 
-void add(nlohmann::ordered_json& row, const std::string& name, const Percentiles& values) {
+void add(Json& row, const std::string& name, const Percentiles& values) {
   row[name + "_p50_ms"] = values.p50;
   row[name + "_p90_ms"] = values.p90;
   row[name + "_p99_ms"] = values.p99;
 }
 
-nlohmann::ordered_json or_null(double value) {
-  return value > 0 ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
-}
+Json or_null(double value) { return value > 0 ? Json(value) : Json(); }
 
 }  // namespace
 
@@ -38,7 +39,7 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
   LoadSummary summary;
   summary.requests = records.size();
   summary.seconds = seconds;
-  std::vector<double> ttft, itl, e2e, orchestration;
+  std::vector<double> ttft, itl, e2e, orchestration, errors;
   int64_t prompt_tokens = 0, output_tokens = 0, cached_tokens = 0;
   size_t good = 0;
   for (const LoadRecord& record : records) {
@@ -55,6 +56,9 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
     summary.fell_back += record.fell_back ? 1 : 0;
     good += level.met_by(record) ? 1 : 0;
     if (record.wire_bytes == 0) continue;
+    if (record.predicted_transfer_ms) {
+      errors.push_back(std::abs(record.measured_transfer_ms / *record.predicted_transfer_ms - 1));
+    }
     summary.wire_bytes += record.wire_bytes;
     summary.handover_tokens += record.handover_tokens;
     cached_tokens += record.cached_tokens;
@@ -69,20 +73,22 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
   summary.itl_ms = percentiles_of(itl);
   summary.e2e_ms = percentiles_of(e2e);
   summary.orchestration_ms = percentiles_of(orchestration);
+  summary.predicted = errors.size();
+  summary.prediction_error = percentiles_of(errors);
   if (summary.handover_tokens > 0) {
     summary.cached_share = static_cast<double>(cached_tokens) / static_cast<double>(summary.handover_tokens);
   }
   return summary;
 }
 
-nlohmann::ordered_json to_json(const LoadSummary& summary, const ServiceLevel& level) {
-  nlohmann::ordered_json row = {{"requests", summary.requests},
-                                {"failed", summary.failed},
-                                {"fell_back", summary.fell_back},
-                                {"seconds", summary.seconds},
-                                {"requests_per_s", summary.requests_per_s},
-                                {"output_tokens_per_s", summary.output_tokens_per_s},
-                                {"total_tokens_per_s", summary.total_tokens_per_s}};
+Json to_json(const LoadSummary& summary, const ServiceLevel& level) {
+  Json row = {{"requests", summary.requests},
+              {"failed", summary.failed},
+              {"fell_back", summary.fell_back},
+              {"seconds", summary.seconds},
+              {"requests_per_s", summary.requests_per_s},
+              {"output_tokens_per_s", summary.output_tokens_per_s},
+              {"total_tokens_per_s", summary.total_tokens_per_s}};
   add(row, "ttft", summary.ttft_ms);
   add(row, "itl", summary.itl_ms);
   add(row, "e2e", summary.e2e_ms);
@@ -90,8 +96,11 @@ nlohmann::ordered_json to_json(const LoadSummary& summary, const ServiceLevel& l
   row["slo_ttft_ms"] = or_null(level.ttft_ms);
   row["slo_itl_ms"] = or_null(level.itl_ms);
   row["slo_e2e_ms"] = or_null(level.e2e_ms);
-  row["goodput_per_s"] = level.asked() ? nlohmann::ordered_json(summary.goodput_per_s) : nlohmann::ordered_json();
-  row["goodput_share"] = level.asked() ? nlohmann::ordered_json(summary.goodput_share) : nlohmann::ordered_json();
+  row["goodput_per_s"] = level.asked() ? Json(summary.goodput_per_s) : Json();
+  row["goodput_share"] = level.asked() ? Json(summary.goodput_share) : Json();
+  row["predicted"] = summary.predicted;
+  row["prediction_error_p50_share"] = summary.predicted > 0 ? Json(summary.prediction_error.p50) : Json();
+  row["prediction_error_p90_share"] = summary.predicted > 0 ? Json(summary.prediction_error.p90) : Json();
   row["wire_bytes"] = summary.wire_bytes;
   row["cached_share"] = summary.cached_share;
   if (summary.handover_tokens > 0) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,8 @@ struct LoadRecord {
   int64_t handover_tokens = 0;
   int64_t wire_bytes = 0;
   double orchestration_ms = 0;
+  std::optional<double> predicted_transfer_ms{};
+  double measured_transfer_ms = 0;
   bool fell_back = false;
 
   bool answered() const { return error.empty(); }
@@ -53,6 +56,9 @@ struct LoadSummary {
   double goodput_per_s = 0;       // answers that met the service level
   double goodput_share = 0;       // of all requests
   Percentiles ttft_ms, itl_ms, e2e_ms, orchestration_ms;
+  // |measured / predicted - 1| of hand-overs that had a prediction.
+  size_t predicted = 0;
+  Percentiles prediction_error;
   double cached_share = 0;  // of the tokens handed over
   int64_t wire_bytes = 0;
   int64_t handover_tokens = 0;  // of requests with wire bytes

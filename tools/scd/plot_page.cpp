@@ -66,7 +66,8 @@ constexpr std::array kLoadColumns{Column{"requests/s", "request_rate_per_s", 1, 
                                   Column{"E2E p50", "e2e_p50_ms", 1, 1},
                                   Column{"p90", "e2e_p90_ms", 1, 1},
                                   Column{"p99", "e2e_p99_ms", 1, 1},
-                                  Column{"bytes/token", "bytes_per_token", 1, 0}};
+                                  Column{"bytes/token", "bytes_per_token", 1, 0},
+                                  Column{"predicted within %", "prediction_error_p50_share", 100, 1}};
 
 constexpr const char* kStyle =
     "body{font:15px/1.45 sans-serif;max-width:90rem;margin:2rem auto;padding:0 1rem;color:#111}"

@@ -64,6 +64,25 @@ TEST(LoadStatistics, bytes_a_token_and_the_cached_share_are_of_what_was_handed_o
   EXPECT_EQ(to_json(summarise(std::vector{sent}, 2, {.ttft_ms = 5}), {.ttft_ms = 5})["goodput_per_s"], 0.5);
 }
 
+TEST(LoadStatistics, predictions_are_judged_each_for_itself_and_only_where_there_were_some) {
+  std::vector<LoadRecord> records;
+  for (const double measured : {5.0, 8.0, 15.0}) {
+    records.push_back(answered(1, {1}));
+    records.back().wire_bytes = 1;
+    records.back().predicted_transfer_ms = 10;
+    records.back().measured_transfer_ms = measured;
+  }
+  records.push_back(answered(1, {1}));
+  records.back().wire_bytes = 1;
+  records.back().measured_transfer_ms = 1000;
+  const auto row = to_json(summarise(records, 1, {}), {});
+  EXPECT_EQ(row["predicted"], 3);
+  EXPECT_DOUBLE_EQ(row["prediction_error_p50_share"].get<double>(), 0.5) << "off by 0.5, 0.2 and 0.5";
+  records.resize(1);
+  records.front().predicted_transfer_ms.reset();
+  EXPECT_TRUE(to_json(summarise(records, 1, {}), {})["prediction_error_p50_share"].is_null());
+}
+
 TEST(LoadStatistics, nothing_answered_has_no_latencies) {
   const std::vector<LoadRecord> records{{.error = "UNAVAILABLE: gone"}};
   const LoadSummary summary = summarise(records, 0, {.ttft_ms = 1});
