@@ -63,6 +63,9 @@ CodecDecision CodecPolicy::present() const {
 CodecDecision CodecPolicy::choose(const CodecQuestion& question) {
   std::scoped_lock lock(mutex_);
   CodecDecision decision = decide(question);
+  if (decision.codec) {
+    decision.predicted_seconds_per_token = predict(*decision.codec, rate(question.declared_bytes_per_second));
+  }
   if (question.mode == TransferMode::kAuto) last_auto_ = decision;
   return decision;
 }
@@ -114,6 +117,13 @@ bool CodecPolicy::packed_pays(int32_t level, double rate) {
   const double packed = coding_seconds(costs_.packed[index], rate);
   packed_ = packed_ ? !(entropy < (1 - kMargin) * packed) : packed < (1 - kMargin) * entropy;
   return packed_;
+}
+
+std::optional<double> CodecPolicy::predict(const CodecChoice& codec, double rate) const {
+  if (codec.id == CodecId::kRaw) return seconds(Way::kRaw, codec, rate);
+  if (codec.id == CodecId::kLossless) return seconds(Way::kLossless, codec, rate);
+  if (codec.id == artifact_codec_) return seconds(Way::kCalibrated, codec, rate);
+  return std::nullopt;
 }
 
 // A token's; nothing where it is not known yet.

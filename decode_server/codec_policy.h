@@ -53,6 +53,8 @@ struct CodecDecision {
   std::optional<CodecChoice> codec;  // nothing: no codec keeps the bits, the consumer has to compute the prompt
   std::string reason{};              // empty where the policy had nothing to choose
   bool changed = false;              // like requests before it got something else, or there were none
+  // Encoding, wire and rebuilding of a token; nothing before link and coders have been measured.
+  std::optional<double> predicted_seconds_per_token{};
 };
 
 // What one transfer came to.
@@ -64,6 +66,8 @@ struct TransferCost {
   std::chrono::nanoseconds wire{0};     // the link was busy
   std::chrono::nanoseconds encode{0};   // of fresh tokens
   std::chrono::nanoseconds rebuild{0};  // codes becoming keys and values, native layers included
+
+  std::chrono::nanoseconds sum() const { return wire + encode + rebuild; }
 };
 
 // Thread-safe.
@@ -95,6 +99,7 @@ class CodecPolicy {
   CodecDecision decide(const CodecQuestion& question);
   double rate(double declared) const;
   bool packed_pays(int32_t level, double rate);
+  std::optional<double> predict(const CodecChoice& codec, double rate) const;
   std::optional<double> seconds(Way way, const CodecChoice& calibrated, double rate) const;
   std::string comparison(std::span<const Way> ways, const CodecChoice& calibrated, double rate) const;
   Way keep_or_change(std::span<const Way> ways, Way kept, const CodecChoice& calibrated, double rate) const;

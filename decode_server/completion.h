@@ -105,6 +105,9 @@ struct TransferAccount {
   std::string fallback_reason;         // empty: none
   std::string prefill_endpoint;        // empty: none
   std::string codec_reason;            // why the server chose this codec; empty: it was named
+  // Of encoding, wire and rebuilding, overlaps counted twice.
+  std::optional<double> predicted_seconds;  // when the codec was chosen, where enough had been measured
+  double measured_seconds = 0;
 };
 
 struct CompletionEnd {

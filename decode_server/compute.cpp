@@ -172,7 +172,9 @@ void ComputeThread::handle(Event event, TransferStage& transfers) {
         if (at == sequences_.end()) return;
         const auto outcome = (*at)->transfer_failed(failed.failure);
         if (!outcome) return fail(at, outcome.failure());
-        if ((*at)->fell_back()) local_fallbacks_.fetch_add(1, std::memory_order_relaxed);
+        if (!(*at)->fell_back()) return;
+        local_fallbacks_.fetch_add(1, std::memory_order_relaxed);
+        args_.metrics.count_fallback("local_prefill", failed.failure);
       },
       // Acquires what the waker wrote, so that the look at cancelled() that follows sees it.
       [&](Wake&) { wake_posted_.exchange(false, std::memory_order_acq_rel); },

@@ -13,6 +13,7 @@
 
 #include "common/model/decode_step.h"
 #include "common/threads/bounded_queue.h"
+#include "decode_server/metrics.h"
 #include "decode_server/sequence.h"
 #include "decode_server/stages.h"
 
@@ -35,6 +36,7 @@ class ComputeThread : public ComputeStage {
     const Tokenizer& tokenizer;
     AdmissionStage& admission;
     CodecPolicy& codecs;  // learns what transfers reach
+    DecodeMetrics& metrics;
   };
   explicit ComputeThread(const Args& args);
   ~ComputeThread() override;  // as stop()

@@ -50,6 +50,7 @@ void describe(ConfigVisitor& at, DecodeConfig& config) {
   at.section("grpc", config.grpc, "The control plane.");
   at.section("transport", config.transport, "The data plane.");
   at.section("log", config.log, "Logging.");
+  at.section("metrics", config.metrics, "For Prometheus; docs/metrics.md lists them.");
 }
 
 void check_config(const DecodeConfig& config) {
@@ -77,6 +78,7 @@ void check_config(const DecodeConfig& config) {
   }
   for (const std::string& endpoint : config.prefill.endpoints) check_host_port("prefill.endpoints", endpoint);
   check_host_port("grpc.listen", config.grpc.listen);
+  check_metrics(config.metrics);
   check_options(config.transport);
 }
 

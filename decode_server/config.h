@@ -45,6 +45,7 @@ struct DecodeConfig {
   GrpcOptions grpc;
   TransportOptions transport;
   LogOptions log;
+  MetricsOptions metrics;
 
   DecodeConfig();
 };

@@ -95,6 +95,10 @@ void Sequence::transfer_accepted(TransferKey key, TransferPlan plan) {
   account_.codec = plan.codec;
   account_.codec_reason = plan.codec_reason;
   coded_tokens_ = plan.handover_tokens - plan.first_token;
+  account_.predicted_seconds.reset();
+  if (plan.predicted_seconds_per_token) {
+    account_.predicted_seconds = *plan.predicted_seconds_per_token * static_cast<double>(coded_tokens_);
+  }
   account_.cached_tokens = plan.cached_tokens;
   account_.handover_tokens = plan.handover_tokens;
   account_.prefill_endpoint = plan.endpoint;
@@ -200,7 +204,9 @@ void Sequence::close_account() {
             [](const TransferSpan& a, const TransferSpan& b) { return a.begin < b.begin; });
   account_.times = attribute_time(job_->received_at, first_token_at_, account_.timeline);
   if (account_.wire_bytes > 0) {
-    context_.codecs.observe(transfer_cost());
+    const TransferCost cost = transfer_cost();
+    context_.codecs.observe(cost);
+    account_.measured_seconds = std::chrono::duration<double>(cost.sum()).count();
     const int64_t bf16_bytes = account_.handover_tokens * context_.cache.shape().bf16_bytes_per_token();
     account_.ratio_to_bf16 = static_cast<double>(bf16_bytes) / static_cast<double>(account_.wire_bytes);
   }

@@ -9,6 +9,7 @@
 #include "common/kv/kv_cache.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
+#include "common/metrics/exposition.h"
 #include "common/model/fingerprint.h"
 #include "common/model/model.h"
 #include "common/rebuild/model_shape.h"
@@ -16,6 +17,7 @@
 #include "common/tokenizer/tokenizer.h"
 #include "decode_server/codec_policy.h"
 #include "decode_server/compute.h"
+#include "decode_server/metrics.h"
 #include "decode_server/receive/receiver.h"
 #include "decode_server/request/admission.h"
 #include "decode_server/request/completion_service.h"
@@ -111,6 +113,7 @@ struct DecodeServer::Parts {
   Parts(const DecodeConfig& configuration, std::unique_ptr<Transport> given);
   ~Parts();
   ServerFacts facts() const;
+  DecodeReadings readings() const;
   std::vector<EndpointFacts> endpoints() const;
   ServerCounters counters() const;
 
@@ -120,6 +123,8 @@ struct DecodeServer::Parts {
   const ConsumerIdentity identity;
   CodecPolicy codecs;
   KvCache cache;
+  MetricsRegistry registry;
+  DecodeMetrics metrics;
   const ValidationContext validation;
   std::unique_ptr<Transport> transport;
 
@@ -133,6 +138,7 @@ struct DecodeServer::Parts {
   Admission admission;
   CompletionService service;
   RpcServer rpc;
+  std::unique_ptr<MetricsEndpoint> metrics_endpoint;  // what it reads lives longer
 };
 
 DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Transport> given)
@@ -142,14 +148,17 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       identity(identify(config, model)),
       codecs(config.codec, artifact_of(identity), coder_costs(config, identity)),
       cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
+      metrics(registry),
       validation(context_of(config, model, tokenizer, identity, codecs, cache.pool().pages())),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
-      compute({config, model, cache, tokenizer, release, codecs}),
-      receiver({config, identity, *transport, compute, codecs}),
+      compute({config, model, cache, tokenizer, release, codecs, metrics}),
+      receiver({config, identity, *transport, compute, codecs, metrics}),
       admission({validation, cache.pool(), compute}),
-      service({validation, admission, compute, facts()}),
+      service({validation, admission, compute, metrics, facts()}),
       rpc(config.grpc, {{v1::CompletionService::service_full_name(), &service}}) {
   release.target = &admission;
+  read_decode_server(registry, readings());
+  metrics_endpoint = std::make_unique<MetricsEndpoint>(config.metrics, registry);
   compute.start(receiver);
 }
 
@@ -168,6 +177,17 @@ ServerFacts DecodeServer::Parts::facts() const {
           .counters = [this] { return counters(); },
           .endpoints = [this] { return endpoints(); },
           .codec = [this] { return codecs.present(); }};
+}
+
+DecodeReadings DecodeServer::Parts::readings() const {
+  return {.version = SCD_VERSION,
+          .model = validation.model_name,
+          .precision = identity.precision,
+          .device = config.device,
+          .kv_pages = cache.pool().pages(),
+          .counters = [this] { return counters(); },
+          .transport = [this] { return transport->counters(); },
+          .endpoints = [this] { return endpoints(); }};
 }
 
 std::vector<EndpointFacts> DecodeServer::Parts::endpoints() const {
@@ -215,6 +235,7 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
                                    {"weights", parts_->identity.fingerprint.weights},
                                    {"data_plane", parts_->transport->description()},
                                    {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});
+  if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});
 }
 
 DecodeServer::~DecodeServer() = default;
@@ -236,6 +257,10 @@ void DecodeServer::hurry() {
   parts_->compute.request_stop();
 }
 
+const std::string& DecodeServer::metrics_address() const { return parts_->metrics_endpoint->address(); }
+
 ServerCounters DecodeServer::counters() const { return parts_->counters(); }
+
+const MetricsRegistry& DecodeServer::metrics() const { return parts_->registry; }
 
 }  // namespace scd

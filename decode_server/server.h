@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "common/metrics/registry.h"
 #include "common/transport/transport.h"
 #include "decode_server/config.h"
 #include "decode_server/counters.h"
@@ -23,6 +24,7 @@ class DecodeServer {
 
   const std::string& address() const;  // host:port of the gRPC API
   int port() const;
+  const std::string& metrics_address() const;  // host:port; empty when metrics.listen is
 
   // NOT_SERVING; refuses new requests, waits for running ones up to the timeout, then stops listening. Returns how many
   // requests had to be ended.
@@ -31,6 +33,7 @@ class DecodeServer {
   void hurry();
 
   ServerCounters counters() const;
+  const MetricsRegistry& metrics() const;
 
  private:
   struct Parts;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct TransferPlan {
   std::string endpoint;
   CodecChoice codec;
   std::string codec_reason;  // why it was chosen; empty: it was named
+  std::optional<double> predicted_seconds_per_token{};
   Sha256Digest encoder_id{};
   // Shared: one decoder serves every transfer from its endpoint, also those that outlive the endpoint's entry.
   std::shared_ptr<const Decoder> decoder;

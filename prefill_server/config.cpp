@@ -61,6 +61,7 @@ void describe(ConfigVisitor& at, PrefillConfig& config) {
   at.section("grpc", config.grpc, "The control plane.");
   at.section("transport", config.transport, "The data plane.");
   at.section("log", config.log, "Logging.");
+  at.section("metrics", config.metrics, "For Prometheus; docs/metrics.md lists them.");
 }
 
 void check_config(const PrefillConfig& config) {
@@ -79,6 +80,7 @@ void check_config(const PrefillConfig& config) {
                                                  std::to_string(config.transport.send_queue));
   }
   check_host_port("grpc.listen", config.grpc.listen);
+  check_metrics(config.metrics);
   check_options(config.transport);
 }
 

@@ -40,6 +40,7 @@ struct PrefillConfig {
   GrpcOptions grpc;
   TransportOptions transport;
   LogOptions log;
+  MetricsOptions metrics;
 
   PrefillConfig();
 };

@@ -27,6 +27,7 @@ Pipeline::Pipeline(Args args)
       ledger_(static_cast<size_t>(args.config.limits.max_requests)),
       cache_(static_cast<uint64_t>(args.config.code_cache.memory_mib) * kMiB, chunk_tokens_),
       shipper_({.transport = args.transport,
+                .metrics = args.metrics,
                 .max_credit_messages = static_cast<uint32_t>(args.config.limits.max_credit_messages),
                 .max_unsent_bytes = static_cast<uint64_t>(args.config.limits.max_unsent_mib) * kMiB,
                 .on_room = [this] { prefill_->wake(); }}),
@@ -155,6 +156,7 @@ void Pipeline::ended(PrefillJob& job, const std::optional<Failure>& failure) {
                {"code", to_string(failure->code)},
                {"reason", failure->message}});
   } else {
+    args_.metrics.count_finished(job);
     log_info("prefill_done", {{"request", job.request.id},
                               {"generation", job.request.generation},
                               {"codec", to_string(job.request.codec.id)},

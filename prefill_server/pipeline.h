@@ -12,6 +12,7 @@
 #include "prefill_server/encode/code_cache.h"
 #include "prefill_server/encode/encode_stage.h"
 #include "prefill_server/job_ledger.h"
+#include "prefill_server/metrics.h"
 #include "prefill_server/prefill/prefill_stage.h"
 #include "prefill_server/producer.h"
 #include "prefill_server/ship/shipper.h"
@@ -27,6 +28,7 @@ class Pipeline : public HandoverService {
     const Model& model;
     KvCache& kv_cache;
     Transport& transport;
+    PrefillMetrics& metrics;
   };
 
   // The arguments must outlive the pipeline.

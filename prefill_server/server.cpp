@@ -8,9 +8,11 @@
 #include "common/device/open_device.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
+#include "common/metrics/exposition.h"
 #include "common/model/model.h"
 #include "common/rpc/server.h"
 #include "kernels/linear.h"
+#include "prefill_server/metrics.h"
 #include "prefill_server/pipeline.h"
 #include "prefill_server/producer.h"
 #include "prefill_server/request/prefill_service.h"
@@ -110,21 +112,50 @@ struct PrefillServer::Parts {
       : config(checked(settings)),
         model(load_model(config.model, open_device(config.device))),
         kv_cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
+        metrics(registry),
         transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
         producer(make_producer(config, model, *transport)),
-        pipeline({config, producer, model, kv_cache, *transport}),
+        pipeline({config, producer, model, kv_cache, *transport, metrics}),
         service({producer, pipeline, config.limits.request_timeout}),
-        rpc(config.grpc, {{v1::PrefillService::service_full_name(), &service}}) {}
+        rpc(config.grpc, {{v1::PrefillService::service_full_name(), &service}}) {
+    read_prefill_server(registry, readings());
+    metrics_endpoint = std::make_unique<MetricsEndpoint>(config.metrics, registry);
+  }
+  PrefillCounters counters() const;
+  PrefillReadings readings() const;
 
   const PrefillConfig config;
   const Model model;
   KvCache kv_cache;
+  MetricsRegistry registry;
+  PrefillMetrics metrics;
   std::unique_ptr<Transport> transport;
   const Producer producer;
   Pipeline pipeline;
   PrefillService service;
   RpcServer rpc;
+  std::unique_ptr<MetricsEndpoint> metrics_endpoint;  // what it reads lives longer
 };
+
+PrefillCounters PrefillServer::Parts::counters() const {
+  return {.requests = pipeline.outcomes(),
+          .live_requests = pipeline.load().live_requests,
+          .computing = pipeline.computing(),
+          .pages_in_use = kv_cache.pool().pages_in_use(),
+          .code_cache = pipeline.code_cache(),
+          .transport = transport->counters()};
+}
+
+PrefillReadings PrefillServer::Parts::readings() const {
+  return {.version = SCD_VERSION,
+          .model = producer.name,
+          .precision = producer.precision,
+          .device = config.device,
+          .kv_pages = kv_cache.pool().pages(),
+          .code_cache_bytes = static_cast<uint64_t>(config.code_cache.memory_mib) << 20,
+          .counters = [this] { return counters(); },
+          .peers = [this] { return transport->peers(); }};
+}
 
 PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transport> transport)
     : parts_(std::make_unique<Parts>(config, std::move(transport))) {
@@ -136,9 +167,11 @@ PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transp
   parts_->pipeline.warm();
   parts_->rpc.set_serving(true);
   log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});
+  if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});
 }
 
 PrefillServer::~PrefillServer() {
+  parts_->metrics_endpoint.reset();
   parts_->pipeline.end_all({ErrorCode::kUnavailable, "the prefill server is shutting down"});
   parts_->rpc.shutdown(std::chrono::steady_clock::now());
   // The compute thread may be about to send: it ends before the transport does. Sends that are still under way tell the
@@ -148,6 +181,8 @@ PrefillServer::~PrefillServer() {
 }
 
 const std::string& PrefillServer::address() const { return parts_->rpc.address(); }
+
+const std::string& PrefillServer::metrics_address() const { return parts_->metrics_endpoint->address(); }
 
 int PrefillServer::port() const { return parts_->rpc.port(); }
 
@@ -165,13 +200,8 @@ void PrefillServer::hurry() {
   parts_->pipeline.end_all({ErrorCode::kUnavailable, "the prefill server is shutting down"});
 }
 
-PrefillCounters PrefillServer::counters() const {
-  return {.requests = parts_->pipeline.outcomes(),
-          .live_requests = parts_->pipeline.load().live_requests,
-          .computing = parts_->pipeline.computing(),
-          .pages_in_use = parts_->kv_cache.pool().pages_in_use(),
-          .code_cache = parts_->pipeline.code_cache(),
-          .transport = parts_->transport->counters()};
-}
+PrefillCounters PrefillServer::counters() const { return parts_->counters(); }
+
+const MetricsRegistry& PrefillServer::metrics() const { return parts_->registry; }
 
 }  // namespace scd

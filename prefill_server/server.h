@@ -6,21 +6,12 @@
 #include <memory>
 #include <string>
 
+#include "common/metrics/registry.h"
 #include "common/transport/transport.h"
 #include "prefill_server/config.h"
-#include "prefill_server/encode/code_cache.h"
-#include "prefill_server/job_ledger.h"
+#include "prefill_server/counters.h"
 
 namespace scd {
-
-struct PrefillCounters {
-  OutcomeCounts requests{};  // ended; index 0: well, else by ErrorCode
-  size_t live_requests = 0;
-  size_t computing = 0;  // waiting for the model or in it
-  int32_t pages_in_use = 0;
-  CodeCacheCounters code_cache;
-  TransportCounters transport;
-};
 
 class PrefillServer {
  public:
@@ -33,6 +24,7 @@ class PrefillServer {
 
   const std::string& address() const;  // of the gRPC service, host:port
   int port() const;
+  const std::string& metrics_address() const;  // host:port; empty when metrics.listen is
   std::string data_plane_address() const;
 
   // NOT_SERVING; refuses new requests, waits for running ones up to the timeout, then stops listening. Returns how many
@@ -42,6 +34,7 @@ class PrefillServer {
   void hurry();
 
   PrefillCounters counters() const;
+  const MetricsRegistry& metrics() const;
 
  private:
   struct Parts;

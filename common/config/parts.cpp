@@ -107,6 +107,13 @@ void describe(ConfigVisitor& at, LogOptions& log) {
   at.choice("format", log.format, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, "Of a line.");
 }
 
+void describe(ConfigVisitor& at, MetricsOptions& metrics) {
+  at.text(
+      "listen", metrics.listen,
+      "host:port of the HTTP endpoint /metrics that Prometheus scrapes; port 0: the kernel chooses (see the log line "
+      "'metrics'). Empty: off.");
+}
+
 void describe(ConfigVisitor& at, TransportOptions& transport) {
   at.choice("kind", transport.kind, {{"ucx", TransportKind::kUcx}, {"loopback", TransportKind::kLoopback}},
             "ucx between processes; loopback works within one process only (tests).");
@@ -144,6 +151,10 @@ void describe_threads(ConfigVisitor& at, int32_t& threads) {
 void check_host_port(const std::string& key, const std::string& value) {
   if (is_host_port(value)) return;
   throw Error(ErrorCode::kInvalidArgument, key + ": '" + value + "' is not host:port, for example 127.0.0.1:50052");
+}
+
+void check_metrics(const MetricsOptions& metrics) {
+  if (!metrics.listen.empty()) check_host_port("metrics.listen", metrics.listen);
 }
 
 namespace {

@@ -8,6 +8,7 @@
 
 #include "common/config/visitor.h"
 #include "common/log/options.h"
+#include "common/metrics/options.h"
 #include "common/rpc/options.h"
 #include "common/transport/options.h"
 
@@ -69,6 +70,7 @@ void describe(ConfigVisitor& at, KvCacheOptions& cache);
 void describe(ConfigVisitor& at, TlsOptions& tls);
 void describe(ConfigVisitor& at, GrpcOptions& grpc);
 void describe(ConfigVisitor& at, LogOptions& log);
+void describe(ConfigVisitor& at, MetricsOptions& metrics);
 void describe(ConfigVisitor& at, TransportOptions& transport);
 void describe_device(ConfigVisitor& at, std::string& device);
 // `threads`: of the compute executor; 0: as many as the process may use cores.
@@ -76,6 +78,7 @@ void describe_threads(ConfigVisitor& at, int32_t& threads);
 
 // Throws Error INVALID_ARGUMENT naming the key where the value is not host:port.
 void check_host_port(const std::string& key, const std::string& value);
+void check_metrics(const MetricsOptions& metrics);  // as check_host_port, unless it is off
 // What a daemon needs from its machine before it starts. Throws Error: NOT_FOUND naming key and path of a file that is
 // not there, INVALID_ARGUMENT where the transport cannot leave the process or has an address that cannot be resolved.
 void check_files(const ModelOptions& model, const std::filesystem::path& artifact, const TlsOptions& tls);

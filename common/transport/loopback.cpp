@@ -144,7 +144,7 @@ class LoopbackTransport final : public Transport {
     const RejectReason reason = pool_.admit(frame.header, payload.size(), landing);
     const LeaseKey key{landing.header.request_id, landing.header.generation};
     if (reason == RejectReason::kNone) {
-      fed_by_[frame.from].insert(key);
+      note_feeding(fed_by_[frame.from], key);
       if (!payload.empty()) std::memcpy(landing.target().data(), payload.data(), payload.size());
       if (frame.flip_payload_bit && !payload.empty()) {
         const size_t bit = *frame.flip_payload_bit % (payload.size() * 8);
@@ -156,6 +156,12 @@ class LoopbackTransport final : public Transport {
     } else if (is_protocol_violation(reason)) {
       fail_fed_by(frame.from, protocol_failure(frame.from, reason));
     }
+  }
+
+  // Leases that have ended need not be told of anything.
+  void note_feeding(std::set<LeaseKey>& feeding, LeaseKey key) {
+    if (!feeding.insert(key).second || feeding.size() <= 2 * pool_.counters().slots) return;
+    std::erase_if(feeding, [this](LeaseKey fed) { return !pool_.is_live(fed); });
   }
 
   void lose(const std::string& peer) {

@@ -189,6 +189,9 @@ void Receiver::fail_try(Transfer& transfer, const Failure& failure) {
     if (is_its_fault(transfer, failure)) endpoints_.failed(*transfer.endpoint, failure);
   }
   failed_.fetch_add(1, std::memory_order_relaxed);
+  args_.metrics.transfer_failures
+      .of({transfer.endpoint ? endpoints_.address(*transfer.endpoint) : "", std::string(to_string(named.code))})
+      ->add();
   log_warning("transfer_failed", {{"request", key.request_id},
                                   {"generation", key.generation},
                                   {"code", to_string(named.code)},
@@ -198,6 +201,7 @@ void Receiver::fail_try(Transfer& transfer, const Failure& failure) {
                          transfer.tried.size() < endpoints_.size();
   if (elsewhere) {
     other_endpoints_.fetch_add(1, std::memory_order_relaxed);
+    args_.metrics.count_fallback("other_endpoint", named);
     return begin_try(transfer);
   }
   transfers_.erase(key.request_id);

@@ -19,6 +19,7 @@
 #include "common/transport/transport.h"
 #include "decode_server/codec_policy.h"
 #include "decode_server/config.h"
+#include "decode_server/metrics.h"
 #include "decode_server/receive/endpoint_pool.h"
 #include "decode_server/receive/handshake.h"
 #include "decode_server/receive/prefill_stream.h"
@@ -42,6 +43,7 @@ class Receiver : public TransferStage {
     Transport& transport;
     ComputeStage& compute;
     CodecPolicy& codecs;
+    DecodeMetrics& metrics;
   };
   // Connects in the background. Throws Error as EndpointPool.
   explicit Receiver(const Args& args);

@@ -209,6 +209,7 @@ void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
   TransferPlan plan{.endpoint = endpoints_.address(*transfer.endpoint),
                     .codec = transfer.codec(),
                     .codec_reason = transfer.decision.reason,
+                    .predicted_seconds_per_token = transfer.decision.predicted_seconds_per_token,
                     .encoder_id = transfer.decoder->encoder_id(),
                     .decoder = transfer.decoder,
                     .first_token = accepted.first_token(),

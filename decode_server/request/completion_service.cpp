@@ -6,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "decode_server/request/measured_sink.h"
 #include "decode_server/request/replies.h"
 #include "decode_server/request/to_proto.h"
 
@@ -47,7 +48,7 @@ auto CompletionService::serve(grpc::CallbackServerContext* context, const grpc::
                                          args_.admission.wake();
                                          args_.compute.wake();
                                        }});
-  auto job = std::make_shared<DecodeJob>(id, now, reply);
+  auto job = std::make_shared<DecodeJob>(id, now, std::make_shared<MeasuredSink>(reply, args_.metrics, now));
   *handle = job;
   const auto submitted = checked ? submit(context, std::move(request).value(), std::move(checked).value(), job)
                                  : Result<Done>(checked.failure());

@@ -13,6 +13,7 @@
 #include "common/model/fingerprint.h"
 #include "decode_server/codec_policy.h"
 #include "decode_server/counters.h"
+#include "decode_server/metrics.h"
 #include "decode_server/request/admission.h"
 #include "decode_server/request/validation.h"
 #include "decode_server/stages.h"
@@ -41,6 +42,7 @@ class CompletionService final : public RawCompletionService {
     const ValidationContext& validation;
     Admission& admission;
     ComputeStage& compute;
+    DecodeMetrics& metrics;
     ServerFacts facts;
   };
   explicit CompletionService(Args args);

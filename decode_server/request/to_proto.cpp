@@ -57,6 +57,8 @@ v1::TransferAccount to_proto(const TransferAccount& account) {
   proto.set_fallback_reason(account.fallback_reason);
   proto.set_codec_reason(account.codec_reason);
   proto.set_prefill_endpoint(account.prefill_endpoint);
+  if (account.predicted_seconds) proto.set_predicted_transfer_ms(1e3 * *account.predicted_seconds);
+  proto.set_measured_transfer_ms(1e3 * account.measured_seconds);
   for (const TransferSpan& span : account.timeline) {
     v1::Span& added = *proto.add_timeline();
     added.set_part(to_proto(span.part));

@@ -126,6 +126,7 @@ std::string Shipper::lanes_to(const std::string& peer) const {
 }
 
 void Shipper::left(const Job& job, const CodeUnit& unit, const Result<SendReport>& result) {
+  args_.metrics.count_sent(job->request, unit, result);
   if (!result) {
     job->fail({result.failure().code,
                "sending codes to the decode server at " + job->request.peer + ": " + result.failure().message});

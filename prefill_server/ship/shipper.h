@@ -11,6 +11,7 @@
 
 #include "common/transport/transport.h"
 #include "prefill_server/job.h"
+#include "prefill_server/metrics.h"
 
 namespace scd {
 
@@ -20,6 +21,7 @@ class Shipper {
 
   struct Args {
     Transport& transport;
+    PrefillMetrics& metrics;
     uint32_t max_credit_messages = 64;
     uint64_t max_unsent_bytes = 0;
     std::function<void()> on_room;  // a job has dropped to max_unsent_bytes again

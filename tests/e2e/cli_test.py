@@ -11,7 +11,7 @@ import unittest
 import daemons
 
 COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model", "plot"]
-BENCHES = ["codec", "engine", "kernels", "pair", "pareto", "transfer"]
+BENCHES = ["codec", "engine", "kernels", "pair", "pareto", "serve", "transfer"]
 REPORT_KEYS = {"machine", "commit", "command", "rows"}
 ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_answer", "kl_question", "kl_answer", "kl_p99",
             "perplexity", "bytes_per_token", "ratio_to_bf16"]  # fmt: skip

@@ -117,6 +117,86 @@ class JudgementTest(unittest.TestCase):
         self.assertEqual(page.count("<svg"), 5)
         self.assertEqual(page.count("<tr>"), 2 + 4 + 40, "a row for each row of both files, and two headings")
 
+    def serve(self, *options, check=True):
+        return daemons.run("scd", "bench", "serve", *options, "--output-tokens", "6", check=check,
+                           env={**os.environ, "TMPDIR": str(self.temporary())})  # fmt: skip
+
+    def test_serve_compares_its_own_servers_under_each_load(self):
+        out = self.folder / "load.json"
+        done = self.serve(*self.pair, "--artifacts", self.artifact, "--text", self.text, "--bandwidth", "1", "--requests", "8",
+                          "--rounds", "2", "--prompt-tokens", "200", "--prompt-spread", "0.2", "--shared-share", "0.5",
+                          "--shared-tokens", "128", "--rates", "40,inf", "--concurrency", "3", "--slo-ttft-ms", "60000",
+                          "--slo-itl-ms", "0.000001", "--json", out)  # fmt: skip
+        rows = json.loads(out.read_text())["rows"]
+        self.assertEqual([(row["load"], row["codec"], row["level"]) for row in rows],
+                         [(load, *codec) for load in ("poisson", "burst", "closed")
+                          for codec in (("oracle", 0), ("raw", 0), ("rd", 1))])  # fmt: skip
+        for row in rows:
+            self.assertEqual((row["requests"], row["failed"], row["fell_back"]), (16, 0, 0), done.stderr)
+            self.assertEqual((row["request_rate_per_s"], row["concurrency"]),
+                             {"poisson": (40, None), "burst": (None, None), "closed": (None, 3)}[row["load"]])  # fmt: skip
+            for time_of in ("ttft", "itl", "e2e"):
+                self.assertLessEqual(0, row[f"{time_of}_p50_ms"])
+                self.assertLessEqual(row[f"{time_of}_p50_ms"], row[f"{time_of}_p90_ms"])
+                self.assertLessEqual(row[f"{time_of}_p90_ms"], row[f"{time_of}_p99_ms"])
+            self.assertGreater(row["ttft_p50_ms"], 0)
+            self.assertAlmostEqual(row["output_tokens_per_s"], 6 * row["requests_per_s"])
+            self.assertEqual(row["goodput_per_s"], 0, "no answer is as fast as that")
+            self.assertEqual(row["wire_bytes"] == 0, row["codec"] == "oracle")
+            if row["load"] == "closed":
+                self.assertEqual(row["cached_share"] > 0, row["codec"] != "oracle", "half of the prompts begin alike")
+        raw, coded = rows[1], rows[2]
+        self.assertLess(coded["bytes_per_token"], raw["bytes_per_token"])
+        self.assertEqual(list(self.temporary().iterdir()), [])
+        self.assertIn("burst", done.stdout)
+        self.draws_load(out)
+
+    def draws_load(self, load):
+        figures = self.folder / "load_figures"
+        done = daemons.run("scd", "plot", load, "--out", figures, check=False)
+        if "gnuplot is not installed" in done.stderr:
+            self.skipTest(done.stderr)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual({file.name for file in figures.iterdir()},
+                         {f"load_{kind}_text.{form}" for kind in ("open", "closed") for form in ("svg", "png")}
+                         | {"report.html"})  # fmt: skip
+
+    def test_serve_asks_a_server_that_is_there_the_questions_of_a_file(self):
+        with daemons.Pair(self.model) as pair:
+            out = self.folder / "asked.json"
+            options = ("--server", pair.decode.address, "--dataset", self.questions(), "--requests", "5", "--concurrency", "2")
+            self.serve(*options, "--json", out)
+            (row,) = json.loads(out.read_text())["rows"]
+            self.assertEqual((row["codec"], row["task"], row["failed"]), ("auto", "questions", 0))
+            self.assertGreater(row["wire_bytes"], 0, "the server hands over")
+            self.assertIsNone(row["goodput_per_s"], "no goal was named")
+            wrong = self.serve(*options, "--codecs", "scd", check=False)
+            self.assertIn("codec scd: FAILED_PRECONDITION", wrong.stderr)
+
+    def test_serve_counts_what_a_full_server_refuses(self):
+        out = self.folder / "refused.json"
+        done = self.serve(*self.pair, "--set-decode", "limits.max_running=1", "--set-decode", "limits.max_waiting=1",
+                          "--codecs", "raw", "--requests", "12", "--rates", "inf", "--slo-e2e-ms", "60000", "--json", out)  # fmt: skip
+        for row in json.loads(out.read_text())["rows"]:
+            self.assertGreater(row["failed"], 0)
+            self.assertLess(row["failed"], 12)
+            self.assertAlmostEqual(row["goodput_share"], 1 - row["failed"] / 12)
+            self.assertAlmostEqual(row["goodput_per_s"], row["requests_per_s"])
+        self.assertIn("requests failed, the first with RESOURCE_EXHAUSTED", done.stderr)
+
+    def test_serve_refuses_options_that_do_not_go_together(self):
+        some = ("--concurrency", "1")
+        for options, said in ((("--requests", "1"), "--rates 1,2,4"),
+                              ((*some, "--producer", self.model), "--producer and --consumer go together"),
+                              ((*some, "--text", self.text), "--text needs the models' tokenizer"),
+                              ((*some, "--shared-share", "0.5"), "--shared-share and --shared-tokens go together"),
+                              ((*some, *self.pair, "--prompt-tokens", "4000"), "exceed the model's context of 2048"),
+                              ((*some, "--server", "127.0.0.1:1"), "decode_server")):  # fmt: skip
+            done = self.serve(*options, check=False)
+            self.assertEqual(done.returncode, 1, options)
+            self.assertIn(said, done.stderr, options)
+        self.assertIn("no rate above 0", self.serve("--rates", "0", check=False).stderr)
+
     def test_plot_without_gnuplot_says_what_to_install(self):
         file = self.folder / "one.json"
         row = {"codec": "raw", "level": 0, "task": "t", "f1": 0.5, "bytes_per_token": 10}
@@ -142,9 +222,8 @@ class JudgementTest(unittest.TestCase):
             self.assertIn(said, done.stderr, options)
             self.assertEqual(list(self.temporary().iterdir()), [], options)
 
-    def start_long_run(self):
-        command = [str(daemons.BINARIES / "scd"), "bench", "pareto", *map(str, self.pair), "--bandwidths", "0.1", "--prompt-tokens",
-                   "2000", "--repeats", "1000"]  # fmt: skip
+    def start_long_run(self, *command):
+        command = [str(daemons.BINARIES / "scd"), "bench", *map(str, (*command, *self.pair))]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                    env={**os.environ, "TMPDIR": str(self.temporary())})  # fmt: skip
         deadline = time.monotonic() + daemons.START_SECONDS
@@ -155,8 +234,11 @@ class JudgementTest(unittest.TestCase):
         return process, servers
 
     def test_no_signal_leaves_a_server_behind(self):
-        for number, status in ((signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)):
-            process, servers = self.start_long_run()
+        pareto = ("pareto", "--bandwidths", "0.1", "--prompt-tokens", "2000", "--repeats", "1000")
+        serve = ("serve", "--rates", "1", "--requests", "1000")
+        for command, number, status in ((serve, signal.SIGINT, 1), (pareto, signal.SIGINT, 1), (pareto, signal.SIGTERM, 1),
+                                        (pareto, signal.SIGKILL, -signal.SIGKILL)):  # fmt: skip
+            process, servers = self.start_long_run(*command)
             process.send_signal(number)
             _, said = process.communicate(timeout=daemons.STOP_SECONDS)
             self.assertEqual(process.returncode, status, said)

@@ -11,8 +11,9 @@ import sys
 ALLOWED = {
     "kernels": [],
     "common/base": [],
-    "common/config": ["common/base", "common/log", "common/transport", "common/rpc"],  # their options.h
+    "common/config": ["common/base", "common/log", "common/metrics", "common/transport", "common/rpc"],  # their options.h
     "common/log": ["common/base"],
+    "common/metrics": ["common/base"],
     "common/threads": ["common/base"],
     "common/device": ["common/base", "kernels"],
     "common/kv": ["common/base", "kernels"],
@@ -39,6 +40,7 @@ FOREIGN = {
     "ucs/": ["common/transport/ucx"],
     "yaml-cpp/": ["common/config"],
     "spdlog/": ["common/log"],
+    "prometheus/": ["common/metrics"],
     "CLI/": ["tools", "prefill_server", "decode_server", "common/config"],
     "pcre2.h": ["common/tokenizer"],
     "oneapi/": ["kernels"],

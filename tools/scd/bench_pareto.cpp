@@ -17,13 +17,14 @@
 #include "tools/scd/interrupt.h"
 #include "tools/scd/pareto_measure.h"
 #include "tools/scd/report.h"
+#include "tools/scd/server_pair_options.h"
 #include "tools/scd/temporary_folder.h"
 
 namespace scd {
 namespace {
 
 struct BenchParetoOptions {
-  ParetoServerOptions servers;
+  ServerPairOptions servers;
   std::vector<std::string> codecs;
   std::vector<double> bandwidths{0.1, 1, 10, 25, 0};
   std::vector<int64_t> prompt_tokens{256, 1024, 4096};
@@ -167,7 +168,8 @@ void run(BenchParetoOptions options) {
                   .prompt_tokens = usable_lengths(options),
                   .repeats = options.repeats};
   plan.text = prompt_source(options, plan.prompt_tokens.back());
-  options.servers.longest_prompt = plan.prompt_tokens.back();
+  // Two prompts' worth: the last request's pages may not be back when the next one comes.
+  options.servers.cached_tokens = 2 * (plan.prompt_tokens.back() + 16);
   nlohmann::ordered_json quality, rows = nlohmann::ordered_json::array();
   if (!options.quality.empty()) quality = read_report(options.quality).at("rows");
   const TemporaryFolder folder("scd-pareto");
@@ -181,25 +183,6 @@ void run(BenchParetoOptions options) {
     rows.insert(rows.end(), measured.begin(), measured.end());
     write_rows(options, rows);
   }
-}
-
-void add_models(CLI::App* command, ParetoServerOptions& servers) {
-  command->add_option("--producer", servers.producer, "Checkpoint of the prefill server")->required();
-  command->add_option("--producer-adapter", servers.producer_adapter, "LoRA adapter merged into it");
-  command->add_option("--consumer", servers.consumer, "Checkpoint of the decode server")->required();
-  command->add_option("--consumer-adapter", servers.consumer_adapter, "LoRA adapter merged into it");
-  command->add_option("--artifacts", servers.artifacts, "Codec artifacts of the pair, comma-separated: one pair each")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  command->add_option("--precision", servers.precision, "auto, bf16 or fp32")->capture_default_str();
-  command->add_option("--transports", servers.transports, "As in UCX_TLS")->capture_default_str();
-  command->add_option("--code-cache-mib", servers.code_cache_mib, "Memory for stored codes of a prefill server")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  command->add_option("--set-prefill", servers.prefill_settings, "path=value for the prefill servers; may be repeated")
-      ->allow_extra_args(false);
-  command->add_option("--set-decode", servers.decode_settings, "path=value for the decode servers; may be repeated")
-      ->allow_extra_args(false);
 }
 
 void add_grid(CLI::App* command, BenchParetoOptions& options) {
@@ -242,7 +225,9 @@ void add_bench_pareto_command(CLI::App& bench) {
       "and level, prompt length and regime. Models may have random weights (scd make-model): then only times count.\n"
       "  scd bench pareto --producer BASE --consumer BASE --consumer-adapter ADAPTER --artifacts DIR --text FILE \\\n"
       "                   --quality eval.json --json pareto.json && scd plot pareto.json eval.json --out FOLDER");
-  add_models(command, options->servers);
+  add_server_pair_options(*command, options->servers);
+  command->get_option("--producer")->required();
+  command->get_option("--consumer")->required();
   add_grid(command, *options);
   command->add_option("--quality", options->quality, "What scd eval --json wrote: its F1 and KL are added to the rows");
   command->add_option("--quality-task", options->quality_task, "Which of its tasks, where it has several");

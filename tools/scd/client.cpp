@@ -34,6 +34,12 @@ std::shared_ptr<grpc::ChannelCredentials> credentials_of(const ClientOptions& op
       {read_pem(options.ca_file), read_pem(options.key_file), read_pem(options.certificate_file)});
 }
 
+}  // namespace
+
+std::unique_ptr<v1::CompletionService::Stub> make_stub(const ClientOptions& options) {
+  return v1::CompletionService::NewStub(grpc::CreateChannel(options.server, credentials_of(options)));
+}
+
 void throw_if_failed(const grpc::Status& status, const std::string& server) {
   if (status.ok()) return;
   std::string message = status.error_message();
@@ -43,11 +49,7 @@ void throw_if_failed(const grpc::Status& status, const std::string& server) {
   throw Error(static_cast<ErrorCode>(status.error_code()), message);
 }
 
-}  // namespace
-
-CompletionClient::CompletionClient(const ClientOptions& options)
-    : options_(options),
-      stub_(v1::CompletionService::NewStub(grpc::CreateChannel(options.server, credentials_of(options)))) {}
+CompletionClient::CompletionClient(const ClientOptions& options) : options_(options), stub_(make_stub(options)) {}
 
 Completion CompletionClient::complete(const v1::CompleteRequest& request,
                                       const std::function<void(const std::string&)>& on_text) {
@@ -143,6 +145,10 @@ nlohmann::ordered_json to_json(const v1::TransferAccount& account) {
           {"first_step_ms", account.first_step_ms()},
           {"orchestration_ms", account.orchestration_ms()},
           {"ttft_ms", account.ttft_ms()},
+          {"predicted_transfer_ms", account.has_predicted_transfer_ms()
+                                        ? nlohmann::ordered_json(account.predicted_transfer_ms())
+                                        : nlohmann::ordered_json()},
+          {"measured_transfer_ms", account.measured_transfer_ms()},
           {"fallback_reason", account.fallback_reason()},
           {"codec_reason", account.codec_reason()},
           {"packed", account.form() == v1::CODE_FORM_PACKED},

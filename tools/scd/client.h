@@ -30,6 +30,11 @@ struct Completion {
   double total_ms = 0;
 };
 
+// A channel to the server, opened when it is first used.
+std::unique_ptr<v1::CompletionService::Stub> make_stub(const ClientOptions& options);
+// Throws Error with the status' code and, for an unreachable server, what to check.
+void throw_if_failed(const grpc::Status& status, const std::string& server);
+
 class CompletionClient {
  public:
   explicit CompletionClient(const ClientOptions& options);

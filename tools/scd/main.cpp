@@ -9,6 +9,7 @@
 #include "tools/scd/bench_kernels.h"
 #include "tools/scd/bench_pair.h"
 #include "tools/scd/bench_pareto.h"
+#include "tools/scd/bench_serve.h"
 #include "tools/scd/bench_transfer.h"
 #include "tools/scd/calibrate.h"
 #include "tools/scd/complete.h"
@@ -40,6 +41,7 @@ int main(int argc, char** argv) {
   scd::add_bench_kernels_command(*bench);
   scd::add_bench_pair_command(*bench);
   scd::add_bench_pareto_command(*bench);
+  scd::add_bench_serve_command(*bench);
   scd::add_bench_transfer_command(*bench);
 
   try {

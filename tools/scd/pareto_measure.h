@@ -11,7 +11,7 @@
 #include "common/base/token.h"
 #include "tools/scd/pareto_codecs.h"
 #include "tools/scd/pareto_rows.h"
-#include "tools/scd/pareto_servers.h"
+#include "tools/scd/server_pair.h"
 
 namespace scd {
 

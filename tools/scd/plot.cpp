@@ -34,11 +34,10 @@ void add_plot_command(CLI::App& app) {
   const auto options = std::make_shared<PlotOptions>();
   CLI::App* command = app.add_subcommand(
       "plot",
-      "Draw what eval, bench pair and bench pareto wrote with --json: quality against bytes a token, quality against "
-      "the\n"
-      "time to the first token with its Pareto front, the parts of that time, and (of calibrate) the loss by layer. "
-      "SVG\n"
-      "and PNG each, and report.html with figures and numbers. Needs gnuplot (Debian package gnuplot-nox).\n"
+      "Draw what eval, bench pair, bench pareto and bench serve wrote with --json: quality against bytes a token,\n"
+      "quality against the time to the first token with its Pareto front, the parts of that time, latencies and\n"
+      "throughput over the load, and (of calibrate) the loss by layer. SVG and PNG each, and report.html with figures\n"
+      "and numbers. Needs gnuplot (Debian package gnuplot-nox).\n"
       "  scd plot eval.json pareto.json --out figures");
   command->add_option("files", options->files, "JSON files; codecs are joined across them by name and level")
       ->required();

@@ -6,6 +6,7 @@
 
 #include "common/base/error.h"
 #include "tools/scd/latency_figures.h"
+#include "tools/scd/load_figures.h"
 #include "tools/scd/quality_figures.h"
 
 namespace scd {
@@ -99,6 +100,7 @@ std::vector<Figure> make_figures(const PlotInput& input, int64_t prompt_tokens) 
       figures.push_back(parts_figure(input, points));
     }
   }
+  std::ranges::move(load_figures(input), std::back_inserter(figures));
   if (!input.layers.empty()) figures.push_back(layer_figure(input));
   make_names_unique(figures);
   return figures;

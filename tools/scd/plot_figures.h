@@ -15,9 +15,9 @@ namespace scd {
 // equal points the first.
 std::vector<size_t> pareto_front(std::span<const std::pair<double, double>> points);
 
-// Quality against bytes a token for each task, quality against time and the parts of the time for each regime, loss by
-// layer: whatever the input holds. `prompt_tokens`: which prompts of bench pareto; 0: the longest. Throws Error when
-// there are none of that length.
+// Quality against bytes a token for each task, quality against time and the parts of the time for each regime,
+// latencies and throughput over the load, loss by layer: whatever the input holds. `prompt_tokens`: which prompts of
+// bench pareto; 0: the longest. Throws Error when there are none of that length.
 std::vector<Figure> make_figures(const PlotInput& input, int64_t prompt_tokens);
 
 }  // namespace scd

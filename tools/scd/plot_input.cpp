@@ -88,6 +88,22 @@ QualityPoint quality_of(const Row& row) {
   return point;
 }
 
+LoadCurvePoint load_of(const Row& row) {
+  LoadCurvePoint point;
+  point.codec = codec_of(row.json);
+  point.level = level_of(row.json);
+  point.task = row.text("task");
+  point.closed = row.text("load") == "closed";
+  point.load = row.number(point.closed ? "concurrency" : "request_rate_per_s");
+  point.ttft_p50_ms = row.number("ttft_p50_ms");
+  point.ttft_p99_ms = row.number("ttft_p99_ms");
+  point.itl_p99_ms = row.number("itl_p99_ms");
+  point.requests_per_s = row.number("requests_per_s");
+  point.has_goodput = row.has("goodput_per_s");
+  point.goodput_per_s = row.optional("goodput_per_s").value_or(0);
+  return point;
+}
+
 // A measurement of the same codec, level and task is kept unless the new one stands on more questions.
 void add_quality(std::vector<QualityPoint>& points, const QualityPoint& point) {
   const auto same = [&](const QualityPoint& other) { return other.codec == point.codec && other.level == point.level; };
@@ -118,6 +134,10 @@ void add_layers(PlotInput& input, const Row& row) {
 
 void add_row(PlotInput& input, const Row& row) {
   if (!row.has("codec")) return;  // of a bench without codecs
+  if (row.has("load")) {
+    if (row.text("load") != "burst") input.loads.push_back(load_of(row));  // one point is no curve
+    return;
+  }
   if (row.has("layers")) add_layers(input, row);
   const bool timed = row.has("ttft_ms");
   const bool judged = row.has("f1") || row.has("kl_answer") || row.has("kl_text");
@@ -147,10 +167,11 @@ PlotInput read_plot_input(const std::vector<std::filesystem::path>& files) {
     input.reports.push_back(std::move(report));
   }
   sort_levels(input);
-  if (input.quality.empty() && input.latency.empty() && input.layers.empty()) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "nothing to draw: no row has f1, a KL, ttft_ms or layers; pass what scd eval, scd bench pair or scd "
-                "bench pareto wrote with --json");
+  if (input.quality.empty() && input.latency.empty() && input.loads.empty() && input.layers.empty()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "nothing to draw: no row has f1, a KL, ttft_ms, a load or layers; pass what scd eval, scd bench pair, scd "
+        "bench pareto or scd bench serve wrote with --json");
   }
   return input;
 }

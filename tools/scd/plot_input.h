@@ -1,4 +1,4 @@
-// What `scd plot` finds in the reports of eval, bench pair, bench pareto and calibrate.
+// What `scd plot` finds in the reports of eval, bench pair, bench pareto, bench serve and calibrate.
 #pragma once
 
 #include <array>
@@ -36,6 +36,19 @@ struct LatencyPoint {
   std::array<double, kTtftParts.size()> parts_ms{};
 };
 
+// Of bench serve: a codec at a load.
+struct LoadCurvePoint {
+  std::string codec;
+  int32_t level = 0;
+  std::string task;     // where the prompts came from
+  bool closed = false;  // load is of requests at once, else of requests a second
+  double load = 0;
+  double ttft_p50_ms = 0, ttft_p99_ms = 0, itl_p99_ms = 0;
+  double requests_per_s = 0;
+  bool has_goodput = false;
+  double goodput_per_s = 0;
+};
+
 struct LayerCurve {
   std::string name;                           // "scd loss_key"
   std::vector<std::optional<double>> values;  // by layer
@@ -44,6 +57,7 @@ struct LayerCurve {
 struct PlotInput {
   std::map<std::string, std::vector<QualityPoint>> quality;  // by task
   std::vector<LatencyPoint> latency;                         // in the files' order
+  std::vector<LoadCurvePoint> loads;                         // in the files' order
   std::vector<LayerCurve> layers;
   std::vector<std::string> codecs;              // in the order of appearance: a codec looks alike in every figure
   std::vector<nlohmann::ordered_json> reports;  // whole files, for the page

@@ -50,6 +50,25 @@ constexpr std::array kLatencyColumns{Column{"bytes/token", "bytes_per_token", 1,
                                      Column{"first step", "first_step_ms", 1, 1},
                                      Column{"orchestration", "orchestration_ms", 1, 1}};
 
+constexpr std::array kLoadColumns{Column{"requests/s", "request_rate_per_s", 1, 2},
+                                  Column{"at once", "concurrency", 1, 0},
+                                  Column{"requests", "requests", 1, 0},
+                                  Column{"failed", "failed", 1, 0},
+                                  Column{"answers/s", "requests_per_s", 1, 2},
+                                  Column{"tokens/s", "output_tokens_per_s", 1, 1},
+                                  Column{"goodput/s", "goodput_per_s", 1, 2},
+                                  Column{"TTFT p50", "ttft_p50_ms", 1, 1},
+                                  Column{"p90", "ttft_p90_ms", 1, 1},
+                                  Column{"p99", "ttft_p99_ms", 1, 1},
+                                  Column{"ITL p50", "itl_p50_ms", 1, 1},
+                                  Column{"p90", "itl_p90_ms", 1, 1},
+                                  Column{"p99", "itl_p99_ms", 1, 1},
+                                  Column{"E2E p50", "e2e_p50_ms", 1, 1},
+                                  Column{"p90", "e2e_p90_ms", 1, 1},
+                                  Column{"p99", "e2e_p99_ms", 1, 1},
+                                  Column{"bytes/token", "bytes_per_token", 1, 0},
+                                  Column{"predicted within %", "prediction_error_p50_share", 100, 1}};
+
 constexpr const char* kStyle =
     "body{font:15px/1.45 sans-serif;max-width:90rem;margin:2rem auto;padding:0 1rem;color:#111}"
     "figure{margin:1.5rem 0}figure svg{width:100%;height:auto;max-width:88rem}figcaption{font-weight:bold}"
@@ -103,17 +122,23 @@ std::string table(const std::vector<const Json*>& rows, std::span<const char* co
 }
 
 std::string tables(const PlotInput& input) {
-  std::vector<const Json*> quality, latency;
+  std::vector<const Json*> quality, latency, load;
   for (const Json& report : input.reports) {
     for (const Json& row : report.at("rows")) {
+      const bool loaded = row.contains("load");
       const bool timed = row.contains("ttft_ms") && !row.at("ttft_ms").is_null();
-      (timed ? latency : quality).push_back(&row);
+      (loaded ? load : timed ? latency : quality).push_back(&row);
     }
   }
   constexpr std::array kQualityTexts{"task", "codec", "level"};
   constexpr std::array kLatencyTexts{"task", "bandwidth_gbps", "prompt_tokens", "regime", "codec", "level"};
   std::string html;
   if (!quality.empty()) html += "<h2>Quality</h2>\n" + table(quality, kQualityTexts, kQualityColumns);
+  constexpr std::array kLoadTexts{"task", "load", "codec", "level"};
+  if (!load.empty()) {
+    html += "<h2>Under load</h2>\n<p>Times in ms from a request's arrival, as clients saw them.</p>\n" +
+            table(load, kLoadTexts, kLoadColumns);
+  }
   if (latency.empty()) return html;
   return html +
          "<h2>Time to the first token</h2>\n<p>Medians, ms. prefill_in_path: a prefix asked for the first time; "

@@ -69,6 +69,9 @@ TEST(DecodeConfig, refuses_keys_that_do_not_go_together) {
   config.grpc.listen = "127.0.0.1:99999";
   expect_refused(config, "grpc.listen");
   config.grpc.listen = "[::1]:0";
+  config.metrics.listen = "9464";
+  expect_refused(config, "metrics.listen: '9464' is not host:port");
+  config.metrics.listen = "";
   config.prefill.endpoints = {"foo"};
   expect_refused(config, "prefill.endpoints");
   config.prefill.endpoints.clear();

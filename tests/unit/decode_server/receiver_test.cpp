@@ -80,7 +80,8 @@ class ReceiverTest : public ::testing::Test {
     info.set_chunk_tokens(16);
     producer_ = std::make_unique<Producer>(std::move(info), network_, std::move(script));
     config_.prefill.endpoints = {producer_->address()};
-    receiver_ = std::make_unique<Receiver>(Receiver::Args{config_, consumer_, *transport_, compute_, codecs_});
+    receiver_ =
+        std::make_unique<Receiver>(Receiver::Args{config_, consumer_, *transport_, compute_, codecs_, metrics_});
   }
   uint64_t start() {
     auto job = std::make_shared<DecodeJob>(++last_id_, ServingClock::now(), std::make_shared<NoSink>());
@@ -105,6 +106,8 @@ class ReceiverTest : public ::testing::Test {
   std::unique_ptr<Transport> transport_ = make_loopback_transport(testing::loopback_options(), network_);
   FakeCompute compute_;
   CodecPolicy codecs_{CodecOptions{}, nullptr, {}};
+  MetricsRegistry registry_;
+  DecodeMetrics metrics_{registry_};
   std::unique_ptr<Producer> producer_;
   std::unique_ptr<Receiver> receiver_;
   uint64_t last_id_ = 0;

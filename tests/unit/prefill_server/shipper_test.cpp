@@ -80,8 +80,13 @@ class ShipperTest : public ::testing::Test {
   NoEncoder encoder_;
   std::shared_ptr<Told> told_ = std::make_shared<Told>();  // shared with the job
   int rooms_ = 0;
-  Shipper shipper_{
-      {.transport = transport_, .max_credit_messages = 3, .max_unsent_bytes = 20, .on_room = [this] { ++rooms_; }}};
+  MetricsRegistry registry_;
+  PrefillMetrics metrics_{registry_};
+  Shipper shipper_{{.transport = transport_,
+                    .metrics = metrics_,
+                    .max_credit_messages = 3,
+                    .max_unsent_bytes = 20,
+                    .on_room = [this] { ++rooms_; }}};
 };
 
 TEST_F(ShipperTest, SendsAsFarAsCreditGoesAndOnEveryAcknowledgement) {

@@ -144,6 +144,33 @@ TEST_F(Plot, layers_of_a_calibration_become_curves_with_gaps) {
   EXPECT_THAT(figures[0].data, HasSubstr("0 NaN\n1 0.125\n"));
 }
 
+Json load_row(const std::string& codec, int level, const char* load, double at) {
+  Json row = {{"codec", codec},         {"level", level},         {"task", "random tokens"}, {"load", load},
+              {"ttft_p50_ms", 10 * at}, {"ttft_p99_ms", 30 * at}, {"itl_p99_ms", 5},         {"requests_per_s", at}};
+  if (std::string(load) != "burst") row[std::string(load) == "closed" ? "concurrency" : "request_rate_per_s"] = at;
+  return row;
+}
+
+TEST_F(Plot, loads_become_a_curve_for_each_codec_and_kind_of_load) {
+  Json with_goal = load_row("rd", 2, "poisson", 1);
+  with_goal["goodput_per_s"] = 0.5;
+  const PlotInput input = read_plot_input(
+      {write("load.json", Json::array({load_row("oracle", 0, "poisson", 4), load_row("oracle", 0, "poisson", 1),
+                                       with_goal, load_row("raw", 0, "closed", 8), load_row("raw", 0, "burst", 1)}))});
+  EXPECT_EQ(input.loads.size(), 4u) << "a burst has no place on an axis";
+  const std::vector<Figure> figures = make_figures(input, 0);
+  ASSERT_EQ(figures.size(), 2u);
+  EXPECT_EQ(figures[0].name, "load_open_random_tokens");
+  EXPECT_THAT(figures[0].data, HasSubstr("$block0 << END_OF_BLOCK\n1 10\n4 40\n")) << "rising loads";
+  EXPECT_THAT(figures[0].commands, HasSubstr("'rd@2'"));
+  EXPECT_THAT(figures[0].commands, HasSubstr("'Goodput'"));
+  EXPECT_EQ(figures[1].name, "load_closed_random_tokens");
+  EXPECT_THAT(figures[1].commands, Not(HasSubstr("'Goodput'")));
+  Json row = load_row("raw", 0, "poisson", 1);
+  row.erase("itl_p99_ms");
+  EXPECT_THAT(refused(Json::array({row})), HasSubstr("'itl_p99_ms' is missing"));
+}
+
 TEST_F(Plot, the_front_holds_what_nothing_beats_in_both) {
   const std::vector<std::pair<double, double>> points{{5, 80}, {1, 50}, {3, 70}, {4, 60}, {3, 65}, {5, 80}, {9, 10}};
   EXPECT_THAT(pareto_front(points), ElementsAre(1, 2, 0));

@@ -1,4 +1,4 @@
-#include "tools/scd/pareto_servers.h"
+#include "tools/scd/server_pair.h"
 
 #include "common/base/error.h"
 
@@ -8,9 +8,8 @@ namespace {
 constexpr int64_t kPageTokens = 16;
 constexpr std::chrono::minutes kPatience{10};  // 0.1 Gbit/s and a long prompt take their time
 
-std::vector<std::string> common_settings(const ParetoServerOptions& options, const std::filesystem::path& artifact) {
-  // Two prompts' worth: the last request's pages may not be back when the next one comes.
-  const int64_t pages = 64 + 2 * (options.longest_prompt / kPageTokens + 1);
+std::vector<std::string> common_settings(const ServerPairOptions& options, const std::filesystem::path& artifact) {
+  const int64_t pages = 64 + options.cached_tokens / kPageTokens + 1;
   const auto patience_ms = std::chrono::milliseconds(kPatience).count();
   return {"grpc.listen=127.0.0.1:0",
           "transport.listen_host=127.0.0.1",
@@ -30,7 +29,7 @@ std::vector<std::string> with(std::vector<std::string> settings, std::vector<std
   return settings;
 }
 
-std::vector<std::string> prefill_settings(const ParetoServerOptions& options, const std::filesystem::path& artifact,
+std::vector<std::string> prefill_settings(const ServerPairOptions& options, const std::filesystem::path& artifact,
                                           double bandwidth_gbps) {
   return with(common_settings(options, artifact),
               {"link.bandwidth_gbps=" + std::to_string(bandwidth_gbps), "model.directory=" + options.producer.string(),
@@ -40,7 +39,7 @@ std::vector<std::string> prefill_settings(const ParetoServerOptions& options, co
 }
 
 // A codec that fails must not be measured as the fallback it became. Other settings as in configs/one_box.
-std::vector<std::string> decode_settings(const ParetoServerOptions& options, const std::filesystem::path& artifact,
+std::vector<std::string> decode_settings(const ServerPairOptions& options, const std::filesystem::path& artifact,
                                          const std::string& prefill_address) {
   return with(common_settings(options, artifact),
               {"model.directory=" + options.consumer.string(), "model.adapter=" + options.consumer_adapter.string(),
@@ -58,22 +57,27 @@ ClientOptions client_options(const std::string& server) {
 
 }  // namespace
 
-ServerPair::ServerPair(const ParetoServerOptions& options, const std::filesystem::path& artifact, double bandwidth_gbps,
+ServerPair::ServerPair(const ServerPairOptions& options, const std::filesystem::path& artifact, double bandwidth_gbps,
                        const std::filesystem::path& folder, const std::stop_token& stop)
     : prefill_({"prefill_server", folder, prefill_settings(options, artifact, bandwidth_gbps)}, stop),
       decode_({"decode_server", folder, decode_settings(options, artifact, prefill_.address())}, stop),
-      client_(client_options(decode_.address())) {}
+      client_options_(client_options(decode_.address())),
+      client_(client_options_) {}
 
 Completion ServerPair::complete(const v1::CompleteRequest& request) {
   try {
     return client_.complete(request);
   } catch (const Error& error) {
-    throw Error(error.code(), std::string(error.what()) + "\nlast words of decode_server:\n" + decode_.last_words() +
-                                  "\nlast words of prefill_server:\n" + prefill_.last_words());
+    throw Error(error.code(), std::string(error.what()) + "\n" + last_words());
   }
 }
 
-std::vector<std::unique_ptr<ServerPair>> start_pairs(const ParetoServerOptions& options, double bandwidth_gbps,
+std::string ServerPair::last_words() const {
+  return "last words of decode_server:\n" + decode_.last_words() + "\nlast words of prefill_server:\n" +
+         prefill_.last_words();
+}
+
+std::vector<std::unique_ptr<ServerPair>> start_pairs(const ServerPairOptions& options, double bandwidth_gbps,
                                                      const std::filesystem::path& folder, const std::stop_token& stop) {
   std::vector<std::filesystem::path> artifacts = options.artifacts;
   if (artifacts.empty()) artifacts.emplace_back();

@@ -1,0 +1,145 @@
+#include "decode_server/metrics.h"
+
+#include <string>
+#include <utility>
+
+#include "common/codec/registry.h"
+
+namespace scd {
+namespace {
+
+constexpr double kRatioBounds[] = {0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 10};
+
+constexpr std::pair<TransferPart, const char*> kParts[] = {
+    {TransferPart::kQueue, "queue"},         {TransferPart::kPrefill, "prefill"}, {TransferPart::kEncode, "encode"},
+    {TransferPart::kWire, "wire"},           {TransferPart::kRebuild, "rebuild"}, {TransferPart::kSuffix, "suffix"},
+    {TransferPart::kFirstStep, "first_step"}};
+
+double seconds(std::chrono::nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
+
+void read_requests(MetricsRegistry& registry, const DecodeReadings& readings) {
+  const auto gauge = [&](const char* name, const char* help, auto field) {
+    registry.read(MetricKind::kGauge, {name, help},
+                  [counters = readings.counters, field] { return static_cast<double>(counters().*field); });
+  };
+  gauge("scd_num_requests_running", "Admitted requests.", &ServerCounters::running);
+  gauge("scd_num_requests_waiting", "Requests that wait for room.", &ServerCounters::waiting);
+  gauge("scd_transfers_running", "Hand-overs under way, or waiting for staging slots.", &ServerCounters::transfers);
+  gauge("scd_prefill_streams", "Calls to prefill servers that have not ended.", &ServerCounters::prefill_streams);
+  gauge("scd_kv_cache_pages_used", "Pages of 16 tokens in use.", &ServerCounters::pages_in_use);
+  gauge("scd_staging_leases", "Requests that may receive codes.", &ServerCounters::live_leases);
+  gauge("scd_staging_slots_used", "Staging slots with a message in them.", &ServerCounters::slots_in_use);
+}
+
+void read_staging(MetricsRegistry& registry, const std::function<TransportCounters()>& transport) {
+  const auto counter = [&](const char* name, const char* help, auto field) {
+    registry.read(MetricKind::kCounter, {name, help},
+                  [transport, field] { return static_cast<double>(transport().staging.*field); });
+  };
+  registry.read(MetricKind::kGauge, {"scd_staging_slots", "Staging slots there are."},
+                [transport] { return static_cast<double>(transport().staging.slots); });
+  counter("scd_received_messages_total", "Messages that landed in a slot.", &StagingCounters::messages_received);
+  counter("scd_received_bytes_total", "Their payloads' bytes.", &StagingCounters::payload_bytes_received);
+  counter("scd_late_messages_total", "Messages of requests that had ended, dropped.",
+          &StagingCounters::late_messages_dropped);
+  registry.read(MetricKind::kCounter, {"scd_rejected_messages_total", "Messages that broke a rule, dropped."},
+                [transport] {
+                  double sum = 0;
+                  for (const uint64_t count : transport().staging.rejected) sum += static_cast<double>(count);
+                  return sum;
+                });
+  registry.read(MetricKind::kCounter,
+                {"scd_refused_connections_total", "Data connections closed for want of a live token."},
+                [transport] { return static_cast<double>(transport().connections_refused); });
+}
+
+void read_endpoints(MetricsRegistry& registry, const std::function<std::vector<EndpointFacts>()>& endpoints) {
+  registry.read_all(MetricKind::kGauge,
+                    {"scd_prefill_endpoint_up",
+                     "1 where the prefill server can be asked; lanes: what its data came over last.",
+                     {"endpoint", "lanes"}},
+                    [endpoints] {
+                      std::vector<MetricSample> samples;
+                      for (const EndpointFacts& facts : endpoints()) {
+                        samples.push_back({{facts.address, facts.lanes}, facts.healthy ? 1.0 : 0.0});
+                      }
+                      return samples;
+                    });
+}
+
+}  // namespace
+
+DecodeMetrics::DecodeMetrics(MetricsRegistry& registry)
+    : requests(registry.counters({"scd_requests_total", "Requests that ended, by how.", {"outcome"}})),
+      time_to_first_token_seconds(
+          registry.histogram({"scd_time_to_first_token_seconds", "From a request's arrival to its first token."})),
+      inter_token_latency_seconds(
+          registry.histogram({"scd_inter_token_latency_seconds", "Between two tokens of a request."})),
+      e2e_request_latency_seconds(
+          registry.histogram({"scd_e2e_request_latency_seconds", "From an answered request's arrival to its end."})),
+      prompt_tokens(registry.counter({"scd_prompt_tokens_total", "Prompt tokens of answered requests."})),
+      generation_tokens(registry.counter({"scd_generation_tokens_total", "Tokens generated."})),
+      ttft_part_seconds(registry.histograms(
+          {"scd_ttft_part_seconds", "Parts of the time to the first token; together they are all of it.", {"part"}})),
+      transfers(registry.counters({"scd_transfers_total",
+                                   "Hand-overs of answered requests that carried codes.",
+                                   {"endpoint", "codec", "level"}})),
+      transfer_bytes(registry.counters(
+          {"scd_transfer_bytes_total", "Their bytes, message headers included.", {"endpoint", "codec", "level"}})),
+      transfer_wire_seconds(registry.counters({"scd_transfer_wire_seconds_total",
+                                               "Time their messages were on the wire.",
+                                               {"endpoint", "codec", "level"}})),
+      handover_tokens(registry.counter({"scd_handover_tokens_total", "Prompt tokens handed over as codes."})),
+      handover_cached_tokens(registry.counter(
+          {"scd_handover_cached_tokens_total", "Of them, those whose codes the prefill server had stored."})),
+      transfer_predicted_seconds(registry.counters({"scd_transfer_predicted_seconds_total",
+                                                    "Encoding, wire and rebuilding of hand-overs, as predicted when "
+                                                    "their codec was chosen.",
+                                                    {"codec"}})),
+      transfer_measured_seconds(registry.counters(
+          {"scd_transfer_measured_seconds_total", "The same hand-overs, as they came out.", {"codec"}})),
+      transfer_measured_to_predicted_ratio(
+          registry.histograms({"scd_transfer_measured_to_predicted_ratio",
+                               "Measured over predicted time, each hand-over for itself.",
+                               {"codec"}},
+                              kRatioBounds)),
+      transfer_failures(registry.counters(
+          {"scd_transfer_failures_total", "Tries of hand-overs that failed.", {"endpoint", "reason"}})),
+      fallbacks(registry.counters(
+          {"scd_fallbacks_total", "What was done instead of a hand-over that failed.", {"rung", "reason"}})) {}
+
+void DecodeMetrics::count_transfer(const TransferAccount& account) {
+  for (const auto& [part, name] : kParts) ttft_part_seconds.of({name})->observe(account.times.of(part) / 1e3);
+  ttft_part_seconds.of({"orchestration"})->observe(account.times.orchestration_ms / 1e3);
+  if (!account.codec || account.wire_bytes == 0) return;
+  const std::string codec(to_string(account.codec->id));
+  const LabelValues way{account.prefill_endpoint, codec, std::to_string(account.codec->rank.level)};
+  transfers.of(way)->add();
+  transfer_bytes.of(way)->add(static_cast<double>(account.wire_bytes));
+  transfer_wire_seconds.of(way)->add(seconds(busy_time(account.timeline, TransferPart::kWire)));
+  handover_tokens.add(static_cast<double>(account.handover_tokens));
+  handover_cached_tokens.add(static_cast<double>(account.cached_tokens));
+  if (!account.predicted_seconds) return;
+  transfer_predicted_seconds.of({codec})->add(*account.predicted_seconds);
+  transfer_measured_seconds.of({codec})->add(account.measured_seconds);
+  transfer_measured_to_predicted_ratio.of({codec})->observe(account.measured_seconds / *account.predicted_seconds);
+}
+
+void DecodeMetrics::count_fallback(const char* rung, const Failure& failure) {
+  fallbacks.of({rung, std::string(to_string(failure.code))})->add();
+}
+
+void read_decode_server(MetricsRegistry& registry, const DecodeReadings& readings) {
+  read_requests(registry, readings);
+  registry.read(MetricKind::kGauge, {"scd_kv_cache_pages", "Pages of 16 tokens there are."},
+                [pages = readings.kv_pages] { return static_cast<double>(pages); });
+  read_staging(registry, readings.transport);
+  read_endpoints(registry, readings.endpoints);
+  registry.read_all(MetricKind::kGauge,
+                    {"scd_decode_server_info", "Always 1.", {"version", "model", "precision", "device"}},
+                    [labels = LabelValues{readings.version, readings.model, readings.precision, readings.device}] {
+                      return std::vector<MetricSample>{{labels, 1}};
+                    });
+}
+
+}  // namespace scd
