@@ -63,6 +63,8 @@ class StreamEncoder {
   Matrix numbers(int64_t rows, int64_t columns);
   // Makes each chunk of columns a stream; together they are all columns. Symbols go row by row. Returns at once.
   void start(std::span<const int64_t> chunk_columns, const StreamRows& rows);
+  // Whether finish() would not wait.
+  bool finished() const;
   // Waits; the streams stay valid until the next start(). Empty: more than a quarter of a chunk's numbers escape, for
   // which there is no room.
   std::vector<CodedStream> finish();

@@ -99,38 +99,48 @@ struct EncodeArgs {
   const StreamRow* row_tables;
   const uint2* ranges;
   float step;
+  const uint8_t* symbols;  // of the numbers, row by row
 };
 
-// What a step of the encoder needs, in two fetches: the number and its row's table, then its symbol's range.
-struct Number {
-  float value;
-  int32_t table;
+// 0 where the integer has no symbol. A thread a number.
+__global__ void quantise_kernel(EncodeArgs args, int columns, uint8_t* symbols) {
+  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const int row = static_cast<int>(blockIdx.y);
+  if (column >= columns) return;
+  const int32_t integer = integer_of(args.numbers[row * args.stride + column], args.step);
+  const int32_t symbol = abs(integer) <= kLargestSymbol ? integer + kCentre : 0;
+  const bool known = (args.ranges[args.row_tables[row].table * 256 + symbol].x & 0xFFFFU) != 0;
+  symbols[int64_t{row} * columns + column] = static_cast<uint8_t>(known ? symbol : 0);
+}
+
+// What a step of the encoder needs, in two fetches: the symbol and its row's table, then its range.
+struct Symbol {
+  int32_t entry;  // of the tables; a multiple of 256 where the number escapes
   bool active;
 };
 struct Step {
-  uint2 range, escape_range;
-  int32_t integer;
+  uint2 range;
   bool active;
+  bool escapes;
 };
 
-__device__ inline Number number_at(const EncodeArgs& args, const Chunk& chunk, const Cursor& at, bool codes) {
+__device__ inline Symbol symbol_at(const EncodeArgs& args, int64_t first, int64_t columns, const Cursor& at,
+                                   bool codes) {
   const bool active = codes && at.inside();
   const int32_t row = active ? at.row : 0;
   const int32_t column = active ? at.column : 0;
-  return {__ldg(args.numbers + row * args.stride + chunk.first_column + column), __ldg(&args.row_tables[row].table),
-          active};
+  return {__ldg(&args.row_tables[row].table) * 256 + __ldg(args.symbols + row * columns + first + column), active};
 }
 
-__device__ inline Step step_of(const EncodeArgs& args, const Number& number) {
-  const int32_t integer = integer_of(number.value, args.step);
-  const uint2* table = args.ranges + int64_t{number.table} * 256;
-  return {__ldg(table + (abs(integer) <= kLargestSymbol ? integer + kCentre : 0)), __ldg(table), integer,
-          number.active};
+// Seldom needed.
+__device__ int32_t integer_at(const EncodeArgs& args, const Chunk& chunk, uint32_t index) {
+  const auto columns = static_cast<uint32_t>(chunk.columns);
+  return integer_of(args.numbers[index / columns * args.stride + chunk.first_column + index % columns], args.step);
 }
 
 // words and escapes: scratch of the chunk, filled from its end.
-__global__ void encode_kernel(EncodeArgs args, const Chunk* chunks, uint16_t* all_words, int32_t* all_escapes,
-                              std::byte* out, StreamEnd* ends) {
+__global__ void encode_kernel(EncodeArgs args, int columns, const Chunk* chunks, uint16_t* all_words,
+                              int32_t* all_escapes, std::byte* out, StreamEnd* ends) {
   const unsigned lane = threadIdx.x;
   const Chunk chunk = chunks[blockIdx.x];
   const int64_t before = int64_t{args.rows} * chunk.first_column;
@@ -138,37 +148,41 @@ __global__ void encode_kernel(EncodeArgs args, const Chunk* chunks, uint16_t* al
   uint16_t* const words = all_words + before;
   const int64_t room = escape_room(count);
   int32_t* const escapes = all_escapes + before / kEscapeShare + blockIdx.x;
-  int64_t first_word = count, first_escape = room;
+  auto first_word = static_cast<int32_t>(count), first_escape = static_cast<int32_t>(room);
   uint32_t state = kLowerBound;
   const bool codes = lane < kLanes;
-  const int64_t groups = count == 0 ? 0 : (count + kLanes - 1) / kLanes;
+  const auto groups = static_cast<int32_t>((count + kLanes - 1) / kLanes);
   Cursor at(args.rows, chunk.columns, (groups - 1) * kLanes + lane % kLanes);
-  Number numbers[kSteps];
+  Symbol symbols[kSteps];
   Step next[kSteps];
-  const auto fetch_numbers = [&] {
+  const auto fetch_symbols = [&] {
 #pragma unroll
-    for (int i = 0; i < kSteps; ++i, at.back()) numbers[i] = number_at(args, chunk, at, codes);
+    for (int i = 0; i < kSteps; ++i, at.back()) {
+      symbols[i] = symbol_at(args, chunk.first_column, columns, at, codes);
+    }
   };
-  const auto fetch_steps = [&] {
+  const auto fetch_ranges = [&] {
 #pragma unroll
-    for (int i = 0; i < kSteps; ++i) next[i] = step_of(args, numbers[i]);
+    for (int i = 0; i < kSteps; ++i) {
+      const Symbol& symbol = symbols[i];
+      next[i] = {__ldg(args.ranges + symbol.entry), symbol.active, symbol.active && symbol.entry % 256 == 0};
+    }
   };
   if (groups > 0) {
-    fetch_numbers();
-    fetch_steps();
-    fetch_numbers();
+    fetch_symbols();
+    fetch_ranges();
+    fetch_symbols();
   }
-  for (int64_t group = groups - 1; group >= 0; group -= kSteps) {
+  for (int32_t group = groups - 1; group >= 0; group -= kSteps) {
     Step steps[kSteps];
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) steps[i] = next[i];
-    fetch_steps();
-    fetch_numbers();
+    fetch_ranges();
+    fetch_symbols();
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const Step& step = steps[i];
-      const bool escapes_here = abs(step.integer) > kLargestSymbol || (step.range.x & 0xFFFFU) == 0;
-      const uint2 range = escapes_here ? step.escape_range : step.range;
+      const uint2 range = step.range;
       const uint32_t frequency = range.x & 0xFFFFU;
       const bool writes = step.active && frequency < 4096 && state >= frequency << (32 - kBits);
       const unsigned writing = __ballot_sync(kAll, writes);
@@ -177,10 +191,10 @@ __global__ void encode_kernel(EncodeArgs args, const Chunk* chunks, uint16_t* al
         state >>= 16;
       }
       first_word -= __popc(writing);
-      const unsigned escaping = __ballot_sync(kAll, step.active && escapes_here);
+      const unsigned escaping = __ballot_sync(kAll, step.escapes);
       if (escaping != 0) {
-        const int64_t place = first_escape - 1 - count_above(escaping, lane);
-        if (step.active && escapes_here && place >= 0) escapes[place] = step.integer;
+        const int32_t place = first_escape - 1 - count_above(escaping, lane);
+        if (step.escapes && place >= 0) escapes[place] = integer_at(args, chunk, (group - i) * kLanes + lane);
         first_escape -= __popc(escaping);
       }
       uint32_t quotient = __umulhi(state, range.y);
@@ -207,21 +221,16 @@ __global__ void encode_kernel(EncodeArgs args, const Chunk* chunks, uint16_t* al
 }
 
 // Beside the thread's queue.
-cudaStream_t side_stream() {
-  struct Side {
-    cudaStream_t stream = nullptr;
-    Side() {
-      cuda::stream();
-      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-    }
-    ~Side() {
-      cudaStreamSynchronize(stream);
-      cudaStreamDestroy(stream);
-    }
-  };
-  thread_local const Side side;
-  return side.stream;
-}
+struct SideQueue {
+  cudaStream_t stream = nullptr;
+  SideQueue() {
+    cuda::stream();
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  }
+  SideQueue(const SideQueue&) = delete;
+  SideQueue& operator=(const SideQueue&) = delete;
+  ~SideQueue() { cudaStreamDestroy(stream); }
+};
 
 struct Event {
   cudaEvent_t event = nullptr;
@@ -246,12 +255,13 @@ std::byte* staged(HostStaging& staging, size_t bytes) {
 }  // namespace
 
 struct StreamEncoder::Work {
-  DeviceBuffer numbers_memory, words, escapes, chunks_memory;
+  DeviceBuffer numbers_memory, symbols, words, escapes, chunks_memory;
   HostStaging out;
   Matrix numbers;
   std::vector<Chunk> chunks;
   std::byte* host = nullptr;  // StreamEnd of every chunk, then their bytes
   Event queued, done;
+  SideQueue side;
 };
 
 StreamEncoder::StreamEncoder() {
@@ -287,25 +297,36 @@ void StreamEncoder::start(std::span<const int64_t> chunk_columns, const StreamRo
   std::byte* words = grown(work.words, static_cast<size_t>(count) * sizeof(uint16_t));
   std::byte* escapes = grown(work.escapes, static_cast<size_t>(count / kEscapeShare + chunks + 1) * sizeof(int32_t));
   std::byte* places = grown(work.chunks_memory, work.chunks.size() * sizeof(Chunk));
+  auto* const symbols = reinterpret_cast<uint8_t*>(grown(work.symbols, static_cast<size_t>(count)));
   const size_t head = work.chunks.size() * sizeof(StreamEnd);
   work.host = staged(work.out, head + static_cast<size_t>(slot_offset(count, chunks)));
   cuda::upload({reinterpret_cast<const int32_t*>(work.chunks.data()), work.chunks.size() * sizeof(Chunk) / 4}, places);
   check(cudaEventRecord(work.queued.event, cuda::stream()), "cudaEventRecord");
-  check(cudaStreamWaitEvent(side_stream(), work.queued.event), "cudaStreamWaitEvent");
+  check(cudaStreamWaitEvent(work.side.stream, work.queued.event), "cudaStreamWaitEvent");
   const EncodeArgs args{static_cast<const float*>(work.numbers.data),
                         work.numbers.row_stride,
                         static_cast<int>(work.numbers.rows),
                         rows.rows,
                         reinterpret_cast<const uint2*>(rows.tables->ranges()),
-                        rows.step};
+                        rows.step,
+                        symbols};
+  if (count > 0) {
+    const dim3 grid(static_cast<unsigned>((work.numbers.columns + 255) / 256),
+                    static_cast<unsigned>(work.numbers.rows));
+    quantise_kernel<<<grid, 256, 0, work.side.stream>>>(args, static_cast<int>(work.numbers.columns), symbols);
+    cuda::check_launch("quantising");
+  }
   if (chunks > 0) {
-    encode_kernel<<<static_cast<unsigned>(chunks), kWarp, 0, side_stream()>>>(
-        args, reinterpret_cast<const Chunk*>(places), reinterpret_cast<uint16_t*>(words),
-        reinterpret_cast<int32_t*>(escapes), work.host + head, reinterpret_cast<StreamEnd*>(work.host));
+    encode_kernel<<<static_cast<unsigned>(chunks), kWarp, 0, work.side.stream>>>(
+        args, static_cast<int>(work.numbers.columns), reinterpret_cast<const Chunk*>(places),
+        reinterpret_cast<uint16_t*>(words), reinterpret_cast<int32_t*>(escapes), work.host + head,
+        reinterpret_cast<StreamEnd*>(work.host));
     cuda::check_launch("coding of streams");
   }
-  check(cudaEventRecord(work.done.event, side_stream()), "cudaEventRecord");
+  check(cudaEventRecord(work.done.event, work.side.stream), "cudaEventRecord");
 }
+
+bool StreamEncoder::finished() const { return cudaEventQuery(work_->done.event) == cudaSuccess; }
 
 std::vector<CodedStream> StreamEncoder::finish() {
   Work& work = *work_;

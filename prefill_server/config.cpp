@@ -20,11 +20,26 @@ void describe(ConfigVisitor& at, PrefillCodecOptions& codec) {
             "messages.");
 }
 
+void describe(ConfigVisitor& at, RedisOptions& redis) {
+  at.texts(
+      "servers", redis.servers,
+      "Redis or Valkey servers in which prefill servers keep codes for each other: redis://host:port, "
+      "redis://host:port/database or unix:/path; each code is on one of them, so all prefill servers need the same "
+      "list. None: codes stay in this server.");
+  at.path("password_file", redis.password_file, "File whose first line is their password; empty: none.");
+  at.milliseconds("expire_after_ms", redis.expire_after, {1000, 2'592'000'000}, "Codes are forgotten after so long.");
+  at.milliseconds("timeout_ms", redis.timeout, {1, 60000},
+                  "A request waits so long for stored codes, then it is computed.");
+  at.milliseconds("retry_after_ms", redis.retry_after, {0, 3600000},
+                  "A server that failed three times in a row is left alone for so long.");
+}
+
 void describe(ConfigVisitor& at, CodeCacheOptions& cache) {
   at.number("memory_mib", cache.memory_mib, {0, 1 << 20},
             "Memory for codes of prompts seen before, MiB; what was used longest ago goes first. 0: keep none.");
   at.number("max_uncached_tail_tokens", cache.max_uncached_tail_tokens, {0, 4096},
             "When no more than this is missing behind stored codes, the consumer computes it instead.");
+  at.section("redis", cache.redis, "Codes that several prefill servers share.");
 }
 
 void describe(ConfigVisitor& at, PrefillLimitOptions& limits) {
@@ -78,6 +93,9 @@ void check_config(const PrefillConfig& config) {
     throw Error(ErrorCode::kInvalidArgument, "limits.max_requests x limits.max_credit_messages is " +
                                                  std::to_string(messages) + " but transport.send_queue only " +
                                                  std::to_string(config.transport.send_queue));
+  }
+  for (const std::string& server : config.code_cache.redis.servers) {
+    (void)parse_redis_address("code_cache.redis.servers", server);
   }
   check_host_port("grpc.listen", config.grpc.listen);
   check_metrics(config.metrics);

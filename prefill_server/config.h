@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "common/config/parts.h"
+#include "prefill_server/store/redis_store.h"
 
 namespace scd {
 
@@ -15,6 +16,7 @@ struct PrefillCodecOptions {
 };
 
 struct CodeCacheOptions {
+  RedisOptions redis;
   int64_t memory_mib = 1024;
   int32_t max_uncached_tail_tokens = 128;
 };
@@ -46,6 +48,7 @@ struct PrefillConfig {
 };
 
 void describe(ConfigVisitor& at, PrefillCodecOptions& codec);
+void describe(ConfigVisitor& at, RedisOptions& redis);
 void describe(ConfigVisitor& at, CodeCacheOptions& cache);
 void describe(ConfigVisitor& at, PrefillLimitOptions& limits);
 void describe(ConfigVisitor& at, PrefillConfig& config);

@@ -8,6 +8,7 @@
 #include "common/transport/transport.h"
 #include "prefill_server/encode/code_cache.h"
 #include "prefill_server/job_ledger.h"
+#include "prefill_server/store/code_store.h"
 
 namespace scd {
 
@@ -17,6 +18,7 @@ struct PrefillCounters {
   size_t computing = 0;  // waiting for the model or in it
   int32_t pages_in_use = 0;
   CodeCacheCounters code_cache;
+  CodeStoreCounters code_store;
   TransportCounters transport;
 };
 

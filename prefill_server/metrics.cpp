@@ -54,6 +54,21 @@ void read_code_cache(MetricsRegistry& registry, const std::function<PrefillCount
        &CodeCacheCounters::evictions);
 }
 
+void read_code_store(MetricsRegistry& registry, const std::function<PrefillCounters()>& counters) {
+  const auto read = [&](const char* name, const char* help, auto field) {
+    registry.read(MetricKind::kCounter, {name, help},
+                  [counters, field] { return static_cast<double>(counters().code_store.*field); });
+  };
+  read("scd_prefill_code_store_hits_total", "Chunks found in the shared store.", &CodeStoreCounters::hits);
+  read("scd_prefill_code_store_misses_total", "Chunks looked for there in vain.", &CodeStoreCounters::misses);
+  read("scd_prefill_code_store_written_total", "Chunks written to it.", &CodeStoreCounters::written);
+  read("scd_prefill_code_store_dropped_total", "Chunks not written: too many waited, or it failed.",
+       &CodeStoreCounters::dropped);
+  read("scd_prefill_code_store_failures_total", "Times one of its servers could not be reached, broke off or was late.",
+       &CodeStoreCounters::failures);
+  read("scd_prefill_code_store_unsound_total", "Values that were not what was asked for.", &CodeStoreCounters::unsound);
+}
+
 void read_transport(MetricsRegistry& registry, const PrefillReadings& readings) {
   registry.read(MetricKind::kGauge, {"scd_prefill_sends_pending", "Messages queued or on the wire."},
                 [counters = readings.counters] { return static_cast<double>(counters().transport.sends_pending); });
@@ -128,6 +143,7 @@ void read_prefill_server(MetricsRegistry& registry, const PrefillReadings& readi
   registry.read(MetricKind::kGauge, {"scd_prefill_kv_cache_pages", "Pages of 16 tokens there are."},
                 [pages = readings.kv_pages] { return static_cast<double>(pages); });
   read_code_cache(registry, readings.counters);
+  read_code_store(registry, readings.counters);
   registry.read(MetricKind::kGauge, {"scd_prefill_code_cache_capacity_bytes", "Codes that may be stored."},
                 [bytes = readings.code_cache_bytes] { return static_cast<double>(bytes); });
   read_transport(registry, readings);

@@ -25,7 +25,7 @@ Pipeline::Pipeline(Args args)
     : args_(args),
       chunk_tokens_(args.config.codec.chunk_tokens),
       ledger_(static_cast<size_t>(args.config.limits.max_requests)),
-      cache_(static_cast<uint64_t>(args.config.code_cache.memory_mib) * kMiB, chunk_tokens_),
+      cache_(static_cast<uint64_t>(args.config.code_cache.memory_mib) * kMiB, chunk_tokens_, args.code_store),
       shipper_({.transport = args.transport,
                 .metrics = args.metrics,
                 .max_credit_messages = static_cast<uint32_t>(args.config.limits.max_credit_messages),
@@ -59,7 +59,7 @@ std::shared_ptr<PrefillJob> Pipeline::begin(PrefillRequest request, std::shared_
   auto layers = encoder->plan(request.first_layer);
   SCD_CHECK(layers.ok(), "the request stage refuses first layers that the encoder does not serve");
   PrefixNames names = names_of(request, *encoder);
-  const CodeCache::Found stored = cache_.find(names, request.skip_tokens);
+  const CodeCache::Found stored = cache_.find_or_fetch(names, request.skip_tokens, layers.value());
   HandoverPlan plan = plan_handover(
       request, {.cached_tokens = stored.end, .max_uncached_tail = args_.config.code_cache.max_uncached_tail_tokens},
       chunk_tokens_, std::move(layers).value());

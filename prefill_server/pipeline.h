@@ -29,6 +29,7 @@ class Pipeline : public HandoverService {
     KvCache& kv_cache;
     Transport& transport;
     PrefillMetrics& metrics;
+    CodeStore* code_store = nullptr;  // shared with other servers; null: none
   };
 
   // The arguments must outlive the pipeline.

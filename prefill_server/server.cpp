@@ -104,6 +104,10 @@ int32_t pages_of(const KvCacheOptions& options, const Model& model) {
                      options.gpu_memory_fraction, model.weight_bytes());
 }
 
+std::unique_ptr<CodeStore> make_store(const RedisOptions& options) {
+  return options.servers.empty() ? nullptr : std::make_unique<RedisStore>(options);
+}
+
 }  // namespace
 
 // In the order they are built; taken down in ~PrefillServer().
@@ -115,7 +119,8 @@ struct PrefillServer::Parts {
         metrics(registry),
         transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
         producer(make_producer(config, model, *transport)),
-        pipeline({config, producer, model, kv_cache, *transport, metrics}),
+        code_store(make_store(config.code_cache.redis)),
+        pipeline({config, producer, model, kv_cache, *transport, metrics, code_store.get()}),
         service({producer, pipeline, config.limits.request_timeout}),
         rpc(config.grpc, {{v1::PrefillService::service_full_name(), &service}}) {
     read_prefill_server(registry, readings());
@@ -131,6 +136,7 @@ struct PrefillServer::Parts {
   PrefillMetrics metrics;
   std::unique_ptr<Transport> transport;
   const Producer producer;
+  const std::unique_ptr<CodeStore> code_store;  // null: none
   Pipeline pipeline;
   PrefillService service;
   RpcServer rpc;
@@ -143,6 +149,7 @@ PrefillCounters PrefillServer::Parts::counters() const {
           .computing = pipeline.computing(),
           .pages_in_use = kv_cache.pool().pages_in_use(),
           .code_cache = pipeline.code_cache(),
+          .code_store = code_store != nullptr ? code_store->counters() : CodeStoreCounters{},
           .transport = transport->counters()};
 }
 

@@ -11,7 +11,7 @@ debian_packages=(
   libucx-dev ucx-utils libdnnl-dev ocl-icd-opencl-dev libeigen3-dev libopenblas-openmp-dev liblapacke-dev libssl-dev
   libspdlog-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev
   prometheus-cpp-dev
-  zlib1g-dev gnuplot-nox fonts-dejavu-core
+  libhiredis-dev redis-tools zlib1g-dev gnuplot-nox fonts-dejavu-core
   libgtest-dev libgmock-dev python3 python3-venv python3-grpcio clang-format
 )
 

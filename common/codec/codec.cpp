@@ -10,6 +10,7 @@ namespace {
 class FinishedPayloads final : public PendingPayloads {
  public:
   explicit FinishedPayloads(std::vector<ByteBuffer> payloads) : payloads_(std::move(payloads)) {}
+  bool finished() const override { return true; }
   std::vector<ByteBuffer> finish() override { return std::move(payloads_); }
 
  private:

@@ -69,6 +69,8 @@ LayerChunk rows_of(const LayerChunk& chunk, int64_t first, int64_t count);
 class PendingPayloads {
  public:
   virtual ~PendingPayloads() = default;
+  // Whether finish() would not wait.
+  virtual bool finished() const = 0;
   // Waits for them: one for each chunk, in order. Once.
   virtual std::vector<ByteBuffer> finish() = 0;
 };

@@ -15,8 +15,8 @@ uint64_t cost_of(const StoredChunk& chunk) { return chunk.bytes() + kEntryBytes 
 
 }  // namespace
 
-CodeCache::CodeCache(uint64_t capacity_bytes, int64_t chunk_tokens)
-    : capacity_(capacity_bytes), chunk_tokens_(chunk_tokens) {
+CodeCache::CodeCache(uint64_t capacity_bytes, int64_t chunk_tokens, CodeStore* shared)
+    : capacity_(capacity_bytes), chunk_tokens_(chunk_tokens), shared_(shared) {
   SCD_CHECK(chunk_tokens > 0 && chunk_tokens % kHandoverMultiple == 0, "chunks are multiples of 16 tokens");
 }
 
@@ -34,6 +34,48 @@ CodeCache::Chunk CodeCache::take(const Sha256Digest& name) {
 }
 
 CodeCache::Found CodeCache::find(const PrefixNames& names, int64_t skip_tokens) {
+  return counted(search(names, skip_tokens), names.tokens());
+}
+
+CodeCache::Found CodeCache::find_or_fetch(const PrefixNames& names, int64_t skip_tokens, const LayerPlan& layers) {
+  Found found = search(names, skip_tokens);
+  if (shared_ != nullptr && found.end < names.tokens()) {
+    fetch(names, skip_tokens, found.end, layers);
+    found = search(names, skip_tokens);
+  }
+  return counted(std::move(found), names.tokens());
+}
+
+CodeCache::Found CodeCache::counted(Found found, int64_t limit) {
+  std::scoped_lock lock(mutex_);
+  counters_.hits += found.chunks.size();
+  if (found.end < limit) ++counters_.misses;
+  return found;
+}
+
+// Whole chunks from `end` on, and the tail.
+void CodeCache::fetch(const PrefixNames& names, int64_t skip_tokens, int64_t end, const LayerPlan& layers) {
+  std::vector<Sha256Digest> missing;
+  std::vector<TokenRange> ranges;
+  while (end < names.tokens()) {
+    const int64_t first = std::max(end, skip_tokens);
+    end = std::min(end + chunk_tokens_, names.tokens());
+    if (end <= skip_tokens) continue;
+    missing.push_back(names.of(end));
+    ranges.push_back({first, end - first});
+  }
+  const std::vector<Chunk> chunks = shared_->fetch(missing);
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const auto fits = [](const CodeUnit& code, const CodedUnit& unit) {
+      return code.layer == unit.first_layer && code.layers == unit.layers;
+    };
+    if (chunks[i]->tokens != ranges[i] || !std::ranges::equal(chunks[i]->units, layers.units, fits)) return;
+    std::scoped_lock lock(mutex_);
+    add(missing[i], chunks[i]);
+  }
+}
+
+CodeCache::Found CodeCache::search(const PrefixNames& names, int64_t skip_tokens) {
   std::scoped_lock lock(mutex_);
   Found found;
   const int64_t limit = names.tokens();
@@ -57,17 +99,24 @@ CodeCache::Found CodeCache::find(const PrefixNames& names, int64_t skip_tokens) 
   // A chunk is of no use without those before it, so these shall go later.
   for (auto chunk = found.chunks.rbegin(); chunk != found.chunks.rend(); ++chunk)
     take(names.of((*chunk)->tokens.end()));
-  counters_.hits += found.chunks.size();
-  if (found.end < limit) ++counters_.misses;
   if (found.chunks.empty()) found.end = 0;
   return found;
 }
 
 void CodeCache::insert(const Sha256Digest& name, Chunk chunk) {
-  std::scoped_lock lock(mutex_);
-  if (take(name) != nullptr || cost_of(*chunk) > capacity_) return;
+  {
+    std::scoped_lock lock(mutex_);
+    if (!add(name, chunk)) return;
+  }
+  if (shared_ != nullptr) shared_->keep(name, std::move(chunk));
+}
+
+// False where it is there already. One that is too large is kept elsewhere only.
+bool CodeCache::add(const Sha256Digest& name, const Chunk& chunk) {
+  if (take(name) != nullptr) return false;
+  if (cost_of(*chunk) > capacity_) return true;
   counters_.bytes += cost_of(*chunk);
-  entries_.push_front({name, std::move(chunk)});
+  entries_.push_front({name, chunk});
   index_[name] = entries_.begin();
   while (counters_.bytes > capacity_) {
     const Entry& last = entries_.back();
@@ -77,6 +126,7 @@ void CodeCache::insert(const Sha256Digest& name, Chunk chunk) {
     entries_.pop_back();
   }
   counters_.chunks = entries_.size();
+  return true;
 }
 
 CodeCacheCounters CodeCache::counters() const {

@@ -13,6 +13,7 @@
 #include "common/base/sha256.h"
 #include "prefill_server/handover.h"
 #include "prefill_server/prefix_names.h"
+#include "prefill_server/store/code_store.h"
 
 namespace scd {
 
@@ -30,7 +31,8 @@ class CodeCache {
   // Shared: a job sends what may be evicted meanwhile.
   using Chunk = std::shared_ptr<const StoredChunk>;
 
-  CodeCache(uint64_t capacity_bytes, int64_t chunk_tokens);
+  // shared: where other servers' chunks are found and this one's are kept; null: nowhere. It must outlive the cache.
+  CodeCache(uint64_t capacity_bytes, int64_t chunk_tokens, CodeStore* shared = nullptr);
 
   struct Found {
     std::vector<Chunk> chunks;  // in order, without those that lie before skip_tokens
@@ -38,6 +40,8 @@ class CodeCache {
   };
   // The longest chain of stored chunks from the prompt's start, ending at names.tokens() at most.
   Found find(const PrefixNames& names, int64_t skip_tokens);
+  // The same, and what is missing is looked for in the shared store, for which this may wait. layers: what chunks have.
+  Found find_or_fetch(const PrefixNames& names, int64_t skip_tokens, const LayerPlan& layers);
   // name: of the prefix that ends where the chunk does. Keeps what is there already.
   void insert(const Sha256Digest& name, Chunk chunk);
 
@@ -53,10 +57,15 @@ class CodeCache {
   };
   using Entries = std::list<Entry>;  // most recently used first
 
+  Found search(const PrefixNames& names, int64_t skip_tokens);
+  Found counted(Found found, int64_t limit);
+  void fetch(const PrefixNames& names, int64_t skip_tokens, int64_t end, const LayerPlan& layers);
+  bool add(const Sha256Digest& name, const Chunk& chunk);
   Chunk take(const Sha256Digest& name);  // null when absent; makes it the most recently used
 
   const uint64_t capacity_;
   const int64_t chunk_tokens_;
+  CodeStore* const shared_;
   mutable std::mutex mutex_;
   Entries entries_;
   std::unordered_map<Sha256Digest, Entries::iterator, NameHash> index_;

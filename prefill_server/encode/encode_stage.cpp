@@ -9,6 +9,8 @@
 namespace scd {
 namespace {
 
+constexpr size_t kMostPending = 4;  // units being coded on a GPU
+
 // The job's chunks that lie in a batch and are to be made.
 std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& batch) {
   std::vector<ChunkInWork> chunks;
@@ -24,7 +26,7 @@ std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& batc
 EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {}
 
 void EncodeStage::begin_batch(const Job& job, const TokenRange& tokens) {
-  finish_pending();
+  hand_on_finished(0);
   batch_ = tokens;
   next_unit_ = 0;
   computed_.reset();
@@ -33,7 +35,7 @@ void EncodeStage::begin_batch(const Job& job, const TokenRange& tokens) {
 }
 
 void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) {
-  finish_pending();
+  hand_on_finished(kMostPending);
   Residual& kept = residuals_[residual.layer];
   kept.rows =
       kept.memory.matrix(residual.rows.rows, residual.rows.columns, kernels::DType::kF32, job->encoder.device());
@@ -42,7 +44,7 @@ void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) 
 }
 
 void EncodeStage::encode(const Job& job, const ComputedLayer& state) {
-  finish_pending();
+  hand_on_finished(kMostPending);
   computed_.emplace(state);
   encode_ready(job);
 }
@@ -60,23 +62,27 @@ bool EncodeStage::is_ready(const PrefillJob& job, size_t unit) const {
 }
 
 void EncodeStage::encode_unit(const Job& job, size_t unit) {
-  finish_pending();
+  hand_on_finished(kMostPending - 1);
   if (job->encoding.empty()) return;
   const auto started = PrefillClock::now();
   std::vector<int64_t> counts;
   for (const ChunkInWork& work : job->encoding) counts.push_back(work.chunk.tokens.count);
   const int64_t first = job->encoding.front().chunk.tokens.first, end = job->encoding.back().chunk.tokens.end();
   const LayerChunk rows = rows_of_unit(*job, unit, {first, end - first});
-  pending_.emplace(job, unit, job->encoder.begin(rows, counts, job->encoding.front().rank));
+  pending_.push_back({job, unit, job->encoder.begin(rows, counts, job->encoding.front().rank)});
   job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});
   const bool last = unit + 1 == job->plan.layers.units.size();
-  if (last || job->encoder.device() == kernels::Device::kCpu) finish_pending();
+  hand_on_finished(last ? 0 : kMostPending);
 }
 
-void EncodeStage::finish_pending() {
-  if (!pending_) return;
-  const Pending pending = std::move(*pending_);
-  pending_.reset();
+// In their order; more than `most_left` are waited for.
+void EncodeStage::hand_on_finished(size_t most_left) {
+  while (!pending_.empty() && (pending_.size() > most_left || pending_.front().payloads->finished())) hand_on_next();
+}
+
+void EncodeStage::hand_on_next() {
+  const Pending pending = std::move(pending_.front());
+  pending_.pop_front();
   const Job& job = pending.job;
   if (job->ended()) return;
   const auto started = PrefillClock::now();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -36,7 +37,8 @@ class EncodeStage {
   bool is_ready(const PrefillJob& job, size_t unit) const;
   void encode_unit(const Job& job, size_t unit);
   LayerChunk rows_of_unit(const PrefillJob& job, size_t unit, const TokenRange& tokens);
-  void finish_pending();
+  void hand_on_finished(size_t most_left);
+  void hand_on_next();
   void hand_on(const Job& job, size_t unit, ChunkInWork& work, ByteBuffer payload);
   void read_keys_values(const UnitSource& source, const TokenRange& tokens, kernels::Device device);
   kernels::ConstMatrix residual_rows(int32_t layer, const TokenRange& tokens) const;
@@ -54,14 +56,14 @@ class EncodeStage {
   std::map<int32_t, Residual> residuals_;  // of the batch, before the layers the encoder needs them of
   kernels::GrowBuffer keys_memory_, values_memory_;
   kernels::Matrix keys_, values_;  // of the unit being encoded, where the encoder works
-  // Encoders on a GPU code a unit while the next layers run: it is handed on when the one after it is done, or the
-  // batch is.
+  // Encoders on a GPU code units while the next layers run: they are handed on in order, each when a later layer finds
+  // it finished.
   struct Pending {
     Job job;
     size_t unit = 0;
     std::unique_ptr<PendingPayloads> payloads;
   };
-  std::optional<Pending> pending_;
+  std::deque<Pending> pending_;
 };
 
 }  // namespace scd

@@ -1,6 +1,7 @@
 #include "tools/scd/bench_rd.h"
 
 #include <cmath>
+#include <deque>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -47,10 +48,12 @@ class RdBench {
   void encode() {
     payloads_.clear();
     places_.clear();
-    std::unique_ptr<PendingPayloads> pending;
-    const auto take = [&] {
-      if (!pending) return;
-      for (ByteBuffer& payload : pending->finish()) payloads_.push_back(std::move(payload));
+    constexpr size_t kMostPending = 4;
+    std::deque<std::unique_ptr<PendingPayloads>> pending;
+    const auto take = [&](size_t most_left) {
+      for (; pending.size() > most_left; pending.pop_front()) {
+        for (ByteBuffer& payload : pending.front()->finish()) payloads_.push_back(std::move(payload));
+      }
     };
     for (int64_t first = 0; first < settings_.tokens; first += settings_.batch_tokens) {
       const int64_t count = std::min(settings_.batch_tokens, settings_.tokens - first);
@@ -65,12 +68,11 @@ class RdBench {
           next += tokens;
         }
         const LayerChunk rows = read(unit, first, count);
-        auto begun = encoder_->begin(rows, chunks, {.level = 0});
-        take();
-        pending = std::move(begun);
+        take(kMostPending - 1);
+        pending.push_back(encoder_->begin(rows, chunks, {.level = 0}));
       }
     }
-    take();
+    take(0);
   }
 
   void rebuild() {

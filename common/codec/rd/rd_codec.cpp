@@ -168,8 +168,9 @@ void RdEncoder::encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer
   const int64_t count = components(index, caps);
   const int64_t tokens = tokens_of(plan_.units[index], chunk);
   if (on_device_ == nullptr || caps.packed) {
-    const DenseMatrix computed =
-        on_device_ == nullptr ? codes(chunk, count) : codes_on_host(*on_device_, index, plan_.units[index], chunk, count);
+    const DenseMatrix computed = on_device_ == nullptr
+                                     ? codes(chunk, count)
+                                     : codes_on_host(*on_device_, index, plan_.units[index], chunk, count);
     return append_payload(index, caps, computed.view(), out);
   }
   const ByteBuffer payload = std::move(begin(chunk, std::span(&tokens, 1), caps)->finish().front());
@@ -186,6 +187,8 @@ class RdEncoder::OnDevicePayloads final : public PendingPayloads {
         caps_(caps),
         chunk_tokens_(std::move(chunk_tokens)),
         streams_(std::move(streams)) {}
+
+  bool finished() const override { return streams_->encoder.finished(); }
 
   std::vector<ByteBuffer> finish() override {
     std::vector<ByteBuffer> payloads(chunk_tokens_.size());

@@ -1,0 +1,189 @@
+#include "prefill_server/store/redis_node.h"
+
+#include <hiredis/hiredis.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/log/log.h"
+
+namespace scd {
+namespace {
+
+constexpr int kFailuresUntilLeftAlone = 3;
+constexpr size_t kMostIdle = 8;
+
+bool parse_number(std::string_view text, int largest, int& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc{} && end == text.data() + text.size() && number >= 0 && number <= largest;
+}
+
+timeval timeval_until(RedisNode::Clock::time_point deadline) {
+  const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - RedisNode::Clock::now()).count();
+  const int64_t microseconds = std::max<int64_t>(left, 1000);
+  return {.tv_sec = microseconds / 1'000'000, .tv_usec = microseconds % 1'000'000};
+}
+
+std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+
+}  // namespace
+
+RedisAddress parse_redis_address(const std::string& key, const std::string& text) {
+  const auto refuse = [&](const std::string& what) -> RedisAddress {
+    throw Error(ErrorCode::kInvalidArgument, key + ": '" + text + "': " + what +
+                                                 "; expected redis://host:port, redis://host:port/database or "
+                                                 "unix:/path/of/socket");
+  };
+  RedisAddress address{.text = text};
+  constexpr std::string_view kUnix = "unix:", kRedis = "redis://";
+  if (text.starts_with(kUnix)) {
+    address.socket = text.substr(kUnix.size());
+    return address.socket.empty() ? refuse("no path") : address;
+  }
+  if (!text.starts_with(kRedis)) return refuse("an unknown scheme");
+  std::string_view rest = std::string_view(text).substr(kRedis.size());
+  if (const size_t slash = rest.find('/'); slash != rest.npos) {
+    if (!parse_number(rest.substr(slash + 1), 1 << 20, address.database)) return refuse("the database is no number");
+    rest = rest.substr(0, slash);
+  }
+  if (rest.find('@') != rest.npos) return refuse("a password belongs into code_cache.redis.password_file");
+  const size_t colon = rest.rfind(':');
+  if (colon == rest.npos || !parse_number(rest.substr(colon + 1), 65535, address.port)) return refuse("no port");
+  address.host = rest.substr(0, colon);
+  if (address.host.starts_with('[') && address.host.ends_with(']')) {
+    address.host = address.host.substr(1, address.host.size() - 2);
+  }
+  return address.host.empty() ? refuse("no host") : address;
+}
+
+void RedisNode::Closer::operator()(redisContext* context) const { redisFree(context); }
+void RedisNode::Closer::operator()(redisReply* reply) const { freeReplyObject(reply); }
+
+RedisNode::RedisNode(RedisNodeOptions options) : options_(std::move(options)) {}
+RedisNode::~RedisNode() = default;
+
+std::optional<std::vector<std::optional<ByteBuffer>>> RedisNode::get(std::span<const std::string> keys,
+                                                                     Clock::time_point deadline) {
+  std::vector<std::span<const std::byte>> arguments{bytes_of("MGET")};
+  for (const std::string& key : keys) arguments.push_back(bytes_of(key));
+  const Reply reply = ask(arguments, deadline);
+  if (reply == nullptr || reply->type != REDIS_REPLY_ARRAY || reply->elements != keys.size()) return std::nullopt;
+  std::vector<std::optional<ByteBuffer>> values(keys.size());
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const redisReply& element = *reply->element[i];
+    if (element.type != REDIS_REPLY_STRING) continue;
+    const auto bytes = bytes_of({element.str, element.len});
+    values[i].emplace(bytes.begin(), bytes.end());
+  }
+  return values;
+}
+
+bool RedisNode::set(const std::string& key, std::span<const std::byte> value, std::chrono::seconds expires) {
+  const std::string seconds = std::to_string(expires.count());
+  const std::span<const std::byte> arguments[] = {bytes_of("SET"), bytes_of(key), value, bytes_of("EX"),
+                                                  bytes_of(seconds)};
+  return ask(arguments, Clock::now() + options_.timeout) != nullptr;
+}
+
+// Null where there is no answer but an error, or the server is left alone.
+RedisNode::Reply RedisNode::ask(Arguments arguments, Clock::time_point deadline) {
+  if (left_alone()) return nullptr;
+  // A connection that lay idle may have been closed by the other side: then a new one is tried at once.
+  if (Connection idle = take_idle()) {
+    redisSetTimeout(idle.get(), timeval_until(deadline));
+    Reply reply = command(*idle, arguments);
+    if (reply != nullptr && reply->type != REDIS_REPLY_ERROR) {
+      succeeded(std::move(idle));
+      return reply;
+    }
+  }
+  Connection fresh = connect(deadline);
+  if (fresh == nullptr || fresh->err != 0) {
+    failed(fresh == nullptr ? "no memory" : fresh->errstr);
+    return nullptr;
+  }
+  Reply reply = command(*fresh, arguments);
+  if (reply == nullptr || reply->type == REDIS_REPLY_ERROR) {
+    failed(reply == nullptr ? std::string(fresh->errstr) : std::string(reply->str, reply->len));
+    return nullptr;
+  }
+  succeeded(std::move(fresh));
+  return reply;
+}
+
+RedisNode::Connection RedisNode::connect(Clock::time_point deadline) const {
+  const RedisAddress& address = options_.address;
+  const timeval limit = timeval_until(deadline);
+  Connection made(address.host.empty() ? redisConnectUnixWithTimeout(address.socket.c_str(), limit)
+                                       : redisConnectWithTimeout(address.host.c_str(), address.port, limit));
+  if (made == nullptr || made->err != 0) return made;
+  redisSetTimeout(made.get(), timeval_until(deadline));
+  const auto say = [&](std::initializer_list<std::span<const std::byte>> words) {
+    const Reply reply = command(*made, {words.begin(), words.size()});
+    if (reply != nullptr && reply->type != REDIS_REPLY_ERROR) return true;
+    if (made->err == 0) {  // it answered that it will not
+      made->err = REDIS_ERR_OTHER;
+      const size_t length = std::min(reply->len, sizeof made->errstr - 1);
+      std::copy_n(reply->str, length, made->errstr);
+      made->errstr[length] = '\0';
+    }
+    return false;
+  };
+  if (!options_.password.empty() && !say({bytes_of("AUTH"), bytes_of(options_.password)})) return made;
+  const std::string database = std::to_string(address.database);
+  if (address.database != 0) say({bytes_of("SELECT"), bytes_of(database)});
+  return made;
+}
+
+RedisNode::Reply RedisNode::command(redisContext& context, Arguments arguments) {
+  std::vector<const char*> starts;
+  std::vector<size_t> lengths;
+  for (const auto& argument : arguments) {
+    starts.push_back(reinterpret_cast<const char*>(argument.data()));
+    lengths.push_back(argument.size());
+  }
+  return Reply(static_cast<redisReply*>(
+      redisCommandArgv(&context, static_cast<int>(starts.size()), starts.data(), lengths.data())));
+}
+
+RedisNode::Connection RedisNode::take_idle() {
+  const std::scoped_lock lock(mutex_);
+  if (idle_.empty()) return nullptr;
+  Connection last = std::move(idle_.back());
+  idle_.pop_back();
+  return last;
+}
+
+bool RedisNode::left_alone() {
+  const std::scoped_lock lock(mutex_);
+  if (failures_in_a_row_ < kFailuresUntilLeftAlone) return false;
+  if (Clock::now() < retry_at_) return true;
+  retry_at_ = Clock::now() + options_.retry_after;  // one call tries
+  return false;
+}
+
+void RedisNode::succeeded(Connection connection) {
+  const std::scoped_lock lock(mutex_);
+  if (failures_in_a_row_ >= kFailuresUntilLeftAlone) {
+    log_info("code_store_back", {{"address", options_.address.text}});
+  }
+  failures_in_a_row_ = 0;
+  if (idle_.size() < kMostIdle) idle_.push_back(std::move(connection));
+}
+
+void RedisNode::failed(const std::string& reason) {
+  failures_.fetch_add(1, std::memory_order_relaxed);
+  const std::scoped_lock lock(mutex_);
+  idle_.clear();
+  retry_at_ = Clock::now() + options_.retry_after;
+  if (++failures_in_a_row_ == kFailuresUntilLeftAlone) {
+    log_warning("code_store_left_alone", {{"address", options_.address.text},
+                                          {"reason", reason},
+                                          {"retry_ms", static_cast<int64_t>(options_.retry_after.count())}});
+  }
+}
+
+}  // namespace scd

@@ -1,0 +1,134 @@
+#include "prefill_server/store/redis_store.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <thread>
+
+#include "common/base/error.h"
+#include "prefill_server/store/stored_chunk_format.h"
+
+namespace scd {
+namespace {
+
+constexpr size_t kMostWaiting = 1024;     // chunks to be written
+constexpr size_t kChunksOfARequest = 32;  // so that a long prompt's first chunks do not wait for its last
+
+std::string key_of(const Sha256Digest& name) { return "scd:code:" + to_hex(name); }
+
+std::string read_password(const std::filesystem::path& file) {
+  if (file.empty()) return {};
+  std::ifstream in(file);
+  std::string line;
+  if (!in || !std::getline(in, line) || line.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "code_cache.redis.password_file: " + file.string() + " has no first line with a password");
+  }
+  return line;
+}
+
+}  // namespace
+
+RedisStore::RedisStore(const RedisOptions& options) : options_(options), waiting_(kMostWaiting) {
+  const std::string password = read_password(options.password_file);
+  for (const std::string& server : options.servers) {
+    nodes_.push_back(
+        std::make_unique<RedisNode>(RedisNodeOptions{.address = parse_redis_address("code_cache.redis.servers", server),
+                                                     .password = password,
+                                                     .timeout = options.timeout,
+                                                     .retry_after = options.retry_after}));
+  }
+  SCD_CHECK(!nodes_.empty(), "a store has servers");
+  std::signal(SIGPIPE, SIG_IGN);  // hiredis writes to connections that may be closed
+  writer_ = std::jthread([this] {
+    pthread_setname_np(pthread_self(), "code store");
+    write();
+  });
+}
+
+RedisStore::~RedisStore() { waiting_.close(); }
+
+RedisNode& RedisStore::node_of(const Sha256Digest& name) const {
+  uint32_t head;
+  std::memcpy(&head, name.data(), sizeof head);
+  return *nodes_[head % nodes_.size()];
+}
+
+std::vector<CodeStore::Chunk> RedisStore::fetch(std::span<const Sha256Digest> names) {
+  std::vector<Chunk> chunks;
+  const auto deadline = RedisNode::Clock::now() + options_.timeout;
+  while (!names.empty()) {
+    const auto some = names.first(std::min(kChunksOfARequest, names.size()));
+    if (!fetch_some(some, deadline, chunks) || RedisNode::Clock::now() >= deadline) break;
+    names = names.subspan(some.size());
+  }
+  hits_.fetch_add(chunks.size(), std::memory_order_relaxed);
+  return chunks;
+}
+
+// False where one is missing.
+bool RedisStore::fetch_some(std::span<const Sha256Digest> names, RedisNode::Clock::time_point deadline,
+                            std::vector<Chunk>& chunks) {
+  std::map<RedisNode*, std::vector<size_t>> of_node;
+  for (size_t i = 0; i < names.size(); ++i) of_node[&node_of(names[i])].push_back(i);
+  std::vector<std::optional<ByteBuffer>> values(names.size());
+  for (const auto& [node, indices] : of_node) {
+    std::vector<std::string> keys;
+    for (const size_t i : indices) keys.push_back(key_of(names[i]));
+    auto found = node->get(keys, deadline);
+    if (!found) continue;
+    for (size_t k = 0; k < indices.size(); ++k) values[indices[k]] = std::move((*found)[k]);
+  }
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (values[i]) {
+      auto chunk = read_stored_chunk(names[i], *values[i]);
+      if (chunk) {
+        chunks.push_back(std::move(chunk).value());
+        continue;
+      }
+      unsound_.fetch_add(1, std::memory_order_relaxed);
+    }
+    misses_.fetch_add(names.size() - i, std::memory_order_relaxed);
+    return false;
+  }
+  return true;
+}
+
+void RedisStore::keep(const Sha256Digest& name, Chunk chunk) {
+  kept_.fetch_add(1, std::memory_order_relaxed);
+  if (!waiting_.try_push({name, std::move(chunk)})) dropped_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void RedisStore::write() {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.expire_after);
+  while (auto next = waiting_.pop()) {
+    const auto& [name, chunk] = *next;
+    const bool done = !waiting_.closed() && node_of(name).set(key_of(name), stored_chunk_bytes(name, *chunk),
+                                                              std::max(seconds, std::chrono::seconds(1)));
+    (done ? written_ : dropped_).fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void RedisStore::flush() {
+  while (written_.load(std::memory_order_relaxed) + dropped_.load(std::memory_order_relaxed) <
+         kept_.load(std::memory_order_relaxed)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+CodeStoreCounters RedisStore::counters() const {
+  CodeStoreCounters counters{.hits = hits_.load(std::memory_order_relaxed),
+                             .misses = misses_.load(std::memory_order_relaxed),
+                             .written = written_.load(std::memory_order_relaxed),
+                             .dropped = dropped_.load(std::memory_order_relaxed),
+                             .unsound = unsound_.load(std::memory_order_relaxed)};
+  for (const auto& node : nodes_) counters.failures += node->failures();
+  return counters;
+}
+
+}  // namespace scd

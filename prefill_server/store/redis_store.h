@@ -1,0 +1,54 @@
+// The shared store in Redis or Valkey. With several servers each name has one of them, by its first bytes: clients
+// decide, servers know nothing of each other.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "common/threads/bounded_queue.h"
+#include "prefill_server/store/code_store.h"
+#include "prefill_server/store/redis_node.h"
+
+namespace scd {
+
+struct RedisOptions {
+  std::vector<std::string> servers;  // RedisAddress; none: no shared store
+  std::filesystem::path password_file;
+  std::chrono::milliseconds expire_after{86'400'000};
+  std::chrono::milliseconds timeout{50};
+  std::chrono::milliseconds retry_after{5000};
+};
+
+class RedisStore final : public CodeStore {
+ public:
+  // Throws Error INVALID_ARGUMENT for an address or a password file that cannot be read. Servers that do not answer are
+  // no error.
+  explicit RedisStore(const RedisOptions& options);
+  ~RedisStore() override;
+
+  std::vector<Chunk> fetch(std::span<const Sha256Digest> names) override;
+  void keep(const Sha256Digest& name, Chunk chunk) override;
+  CodeStoreCounters counters() const override;
+  // Waits until everything kept before is written or dropped.
+  void flush();
+
+ private:
+  RedisNode& node_of(const Sha256Digest& name) const;
+  bool fetch_some(std::span<const Sha256Digest> names, RedisNode::Clock::time_point deadline,
+                  std::vector<Chunk>& chunks);
+  void write();
+
+  const RedisOptions options_;
+  std::vector<std::unique_ptr<RedisNode>> nodes_;
+  BoundedQueue<std::pair<Sha256Digest, Chunk>> waiting_;
+  std::atomic<uint64_t> hits_{0}, misses_{0}, written_{0}, dropped_{0}, unsound_{0}, kept_{0};
+  std::jthread writer_;
+};
+
+}  // namespace scd
