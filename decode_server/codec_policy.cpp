@@ -39,6 +39,7 @@ std::optional<double> CodecPolicy::Work::seconds() const {
 
 CodecPolicy::CodecPolicy(const CodecOptions& codec, const ArtifactDecoder* artifact, CoderCosts costs)
     : artifact_codec_(artifact == nullptr ? std::nullopt : std::optional(artifact->codec)),
+      encoder_id_(artifact == nullptr ? Sha256Digest{} : artifact->encoder_id),
       levels_(make_levels(codec, artifact)),
       costs_(std::move(costs)),
       auto_{.way = Way::kCalibrated} {}
@@ -58,6 +59,15 @@ CodecDecision CodecPolicy::present() const {
   CodecChoice codec{.id = artifact_codec_.value_or(CodecId::kRaw), .rank = {}};
   codec.rank.level = fixed_level();
   return {.codec = codec, .reason = "no request has been served yet"};
+}
+
+PageOrigin CodecPolicy::coarsest(const CompletionRequest& request, int64_t tokens) const {
+  const bool coded = request.mode == TransferMode::kCodec || request.mode == TransferMode::kAuto;
+  if (!coded || !needs_artifact(request.codec.id) || request.codec.id != artifact_codec_) return {};
+  std::scoped_lock lock(mutex_);
+  PageOrigin origin{.codec = request.codec, .encoder_id = encoder_id_};
+  if (levels_ && request.level_open) origin.codec->rank.level = levels_->choose(tokens, rate(0));
+  return origin;
 }
 
 CodecDecision CodecPolicy::choose(const CodecQuestion& question) {

@@ -20,6 +20,7 @@
 #include "decode_server/coder_costs.h"
 #include "decode_server/completion.h"
 #include "decode_server/level_policy.h"
+#include "decode_server/page_origin.h"
 
 namespace scd {
 
@@ -83,6 +84,9 @@ class CodecPolicy {
   void observe(const TransferCost& cost);
   // What the last kAuto request got; before one, what the first would get of a prefill server with the same model.
   CodecDecision present() const;
+  // The coarsest of what the request may get for so many tokens, as far as it is known before hands are shaken: which
+  // prefill server will be asked may decide about other codecs than the artifact's.
+  PageOrigin coarsest(const CompletionRequest& request, int64_t tokens) const;
 
  private:
   enum class Way : uint8_t { kRaw, kLossless, kCalibrated };
@@ -105,6 +109,7 @@ class CodecPolicy {
   Way keep_or_change(std::span<const Way> ways, Way kept, const CodecChoice& calibrated, double rate) const;
 
   const std::optional<CodecId> artifact_codec_;
+  const Sha256Digest encoder_id_;  // of the artifact
   const std::optional<LevelPolicy> levels_;
   const CoderCosts costs_;
   mutable std::mutex mutex_;  // guards all below

@@ -52,7 +52,8 @@ struct CompletionRequest {
   bool level_open = false;                // no level was named: it follows CodecPolicy
   bool form_open = false;                 // neither was a form
   bool predicts = false;                  // the codec predicts from their residual stream
-  int32_t priority = 0;                   // higher is served first
+  bool reads_prefix_cache = true;
+  int32_t priority = 0;  // higher is served first
   std::string cache_salt;
   std::string user_tag;
 
@@ -79,7 +80,8 @@ struct PositionLogprobs {
 
 struct PromptInfo {
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;         // whose codes the prefill server already had
+  int64_t cached_tokens = 0;         // whose state was here, or whose codes the prefill server already had
+  int64_t prefix_cached_tokens = 0;  // whose state was here
   std::optional<CodecChoice> codec;  // nothing: the consumer prefills
 };
 
@@ -96,8 +98,9 @@ struct TransferAccount {
   std::optional<CodecChoice> codec;  // of what was used in the end; nothing: the consumer prefilled
   int64_t wire_bytes = 0;            // payloads and message headers
   int64_t wire_messages = 0;
-  double ratio_to_bf16 = 0;  // BF16 bytes of the tokens before the hand-over / wire_bytes; 0 without a transfer
-  int64_t cached_tokens = 0;
+  double ratio_to_bf16 = 0;          // BF16 bytes of the tokens before the hand-over / wire_bytes; 0 without a transfer
+  int64_t cached_tokens = 0;         // whose codes the prefill server already had
+  int64_t prefix_cached_tokens = 0;  // whose keys and values were here
   int64_t handover_tokens = 0;
   PartTimes times;
   ServingClock::time_point arrival;

@@ -142,7 +142,8 @@ void ComputeThread::run(TransferStage& transfers) {
 void ComputeThread::handle(Event event, TransferStage& transfers) {
   const auto visitor = Overloaded{
       [&](Admitted& admitted) {
-        const SequenceContext context{args_.config, args_.model, args_.cache, args_.tokenizer, transfers, args_.codecs};
+        const SequenceContext context{args_.config,    args_.model, args_.cache, args_.prefixes,
+                                      args_.tokenizer, transfers,   args_.codecs};
         try {
           sequences_.push_back(std::make_unique<Sequence>(context, admitted.job));
         } catch (const std::bad_alloc& error) {
@@ -233,7 +234,8 @@ void ComputeThread::succeed(Sequences::iterator at) {
                             {"ttft_ms", end.account.times.total_ms},
                             {"orchestration_ms", end.account.times.orchestration_ms},
                             {"wire_bytes", end.account.wire_bytes},
-                            {"cached_tokens", end.account.cached_tokens}});
+                            {"cached_tokens", end.account.cached_tokens},
+                            {"prefix_cached_tokens", end.account.prefix_cached_tokens}});
   job->end(std::move(end));
 }
 

@@ -33,6 +33,7 @@ class ComputeThread : public ComputeStage {
     const DecodeConfig& config;
     const Model& model;
     KvCache& cache;
+    PrefixCache& prefixes;
     const Tokenizer& tokenizer;
     AdmissionStage& admission;
     CodecPolicy& codecs;  // learns what transfers reach

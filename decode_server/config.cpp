@@ -27,6 +27,15 @@ void describe(ConfigVisitor& at, FallbackOptions& fallback) {
             "Longest prompt computed here as a fallback, tokens.");
 }
 
+void describe(ConfigVisitor& at, PrefixCacheOptions& cache) {
+  at.flag("enabled", cache.enabled,
+          "Keep keys and values of finished requests; requests of one cache_salt share them.");
+  at.number("max_share", cache.max_share, {0, 1},
+            "Most of the KV cache's pages that are kept; what no request uses gives way to requests at any time.");
+  at.number("max_uncached_tail_tokens", cache.max_uncached_tail_tokens, {0, 1 << 20},
+            "Where no more than so many tokens of a prompt are missing behind what is kept, they are computed here.");
+}
+
 void describe(ConfigVisitor& at, LimitOptions& limits) {
   at.number("max_running", limits.max_running, {1, 65536}, "Requests served at once.");
   at.number("max_waiting", limits.max_waiting, {1, 1 << 20}, "Requests that may wait; more get RESOURCE_EXHAUSTED.");
@@ -46,6 +55,7 @@ void describe(ConfigVisitor& at, DecodeConfig& config) {
   describe_device(at, config.device);
   describe_threads(at, config.threads);
   at.section("kv_cache", config.kv_cache, "Memory for keys and values.");
+  at.section("prefix_cache", config.prefix_cache, "Keys and values of prompts seen before.");
   at.section("limits", config.limits, "What one server takes on.");
   at.section("grpc", config.grpc, "The control plane.");
   at.section("transport", config.transport, "The data plane.");

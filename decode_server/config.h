@@ -25,6 +25,13 @@ struct FallbackOptions {
   int32_t local_prefill_max_tokens = 8192;
 };
 
+// What stays of finished requests for those that begin with the same tokens.
+struct PrefixCacheOptions {
+  bool enabled = true;
+  double max_share = 1;                    // of the KV cache's pages
+  int32_t max_uncached_tail_tokens = 128;  // so little behind a prefix that is here is computed here
+};
+
 struct LimitOptions {
   int32_t max_running = 64;
   int32_t max_waiting = 256;
@@ -41,6 +48,7 @@ struct DecodeConfig {
   std::string device = "cpu";
   int32_t threads = 0;
   KvCacheOptions kv_cache;
+  PrefixCacheOptions prefix_cache;
   LimitOptions limits;
   GrpcOptions grpc;
   TransportOptions transport;
@@ -52,6 +60,7 @@ struct DecodeConfig {
 
 void describe(ConfigVisitor& at, PrefillOptions& prefill);
 void describe(ConfigVisitor& at, FallbackOptions& fallback);
+void describe(ConfigVisitor& at, PrefixCacheOptions& cache);
 void describe(ConfigVisitor& at, LimitOptions& limits);
 void describe(ConfigVisitor& at, DecodeConfig& config);
 

@@ -17,6 +17,7 @@ struct ServerCounters {
   int32_t transfers = 0;
   int32_t prefill_streams = 0;
   int32_t pages_in_use = 0;
+  int32_t pages_kept = 0;  // used by no request: they stay for later ones
   size_t live_leases = 0;
   size_t slots_in_use = 0;
   // Since the start.
@@ -28,6 +29,9 @@ struct ServerCounters {
   uint64_t transfers_failed = 0;
   uint64_t other_endpoints = 0;
   uint64_t local_fallbacks = 0;
+  uint64_t prefix_tokens_looked_up = 0;  // of prompts
+  uint64_t prefix_tokens_found = 0;      // of these, in the prefix cache
+  uint64_t prefix_pages_evicted = 0;
 
   bool idle() const {
     return waiting == 0 && running == 0 && sequences == 0 && transfers == 0 && prefill_streams == 0 &&

@@ -7,6 +7,7 @@
 
 #include "common/kv/page_pool.h"
 #include "decode_server/completion.h"
+#include "decode_server/page_origin.h"
 #include "decode_server/transfer_account.h"
 
 namespace scd {
@@ -28,6 +29,9 @@ class DecodeJob {
   ServingClock::time_point deadline = ServingClock::time_point::max();
   CompletionRequest request;
   PageTable pages;  // covers prompt and completion once admitted
+  // Keys and values of the first held_tokens, whole pages but not the whole prompt, were in the prefix cache.
+  int64_t held_tokens = 0;
+  PageOrigin held_origin;
   Timeline timeline;
 
   void cancel() { cancelled_.store(true, std::memory_order_release); }

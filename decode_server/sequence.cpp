@@ -21,17 +21,20 @@ bool is_decisive(ErrorCode code) {
 
 }  // namespace
 
-std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const CompletionRequest& request) {
+std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const CompletionRequest& request,
+                                          int64_t held_tokens) {
   if (request.mode == TransferMode::kOracle || config.prefill.endpoints.empty()) return std::nullopt;
   const int64_t tokens = std::ssize(request.prompt);
   const int64_t suffix = std::max<int64_t>(config.codec.suffix_tokens, 1);
-  TransferWish wish;
+  TransferWish wish{.held_tokens = held_tokens};
   wish.handover_tokens = (tokens - std::min(suffix, tokens)) / kBlockTokens * kBlockTokens;
   wish.skip_tokens = config.codec.sinks / kBlockTokens * kBlockTokens;
   const bool coded = request.mode != TransferMode::kExact && request.exact_layers.has_value();
   wish.first_layer = coded ? *request.exact_layers : config.codec.exact_layer0 ? 1 : 0;
   wish.predicts = coded && request.predicts;
   if (wish.handover_tokens <= config.codec.sinks) return std::nullopt;
+  const int64_t missing = wish.handover_tokens - held_tokens;
+  if (missing <= (held_tokens > 0 ? config.prefix_cache.max_uncached_tail_tokens : 0)) return std::nullopt;
   return wish;
 }
 
@@ -39,8 +42,9 @@ Sequence::Sequence(const SequenceContext& context, std::shared_ptr<DecodeJob> jo
     : context_(context),
       job_(std::move(job)),
       generation_(job_->request, context.tokenizer, context.model.config().end_of_sequence) {
-  account_.arrival = job_->received_at;
-  if (const auto wish = plan_transfer(context_.config, job_->request)) {
+  tokens_ = job_->request.prompt;
+  clear_account();
+  if (const auto wish = plan_transfer(context_.config, job_->request, job_->held_tokens)) {
     start_coded(*wish);
   } else {
     start_local();
@@ -72,14 +76,25 @@ void Sequence::start_coded(TransferWish wish) {
 void Sequence::start_local() {
   coded_ = nullptr;
   transferring_ = false;
+  origins_ = {{0, job_->held_origin}};
+  origin_known_ = true;
   prompt_ = std::make_unique<LocalPrefill>(context_.model, context_.cache, *job_,
                                            context_.config.limits.prefill_chunk_tokens);
-  tell_prompt(std::nullopt, 0);
+  if (!job_->held_origin.exact()) account_.codec = job_->held_origin.codec;
+  tell_prompt(account_.codec);
 }
 
-void Sequence::tell_prompt(const std::optional<CodecChoice>& codec, int64_t cached_tokens) {
+void Sequence::tell_prompt(const std::optional<CodecChoice>& codec) {
   if (std::exchange(prompt_told_, true)) return;
-  job_->sink().on_prompt({std::ssize(job_->request.prompt), cached_tokens, codec});
+  job_->sink().on_prompt({.prompt_tokens = std::ssize(job_->request.prompt),
+                          .cached_tokens = std::max(account_.cached_tokens, account_.prefix_cached_tokens),
+                          .prefix_cached_tokens = account_.prefix_cached_tokens,
+                          .codec = codec});
+}
+
+void Sequence::clear_account() {
+  account_ = {
+      .prefix_cached_tokens = job_->held_tokens, .handover_tokens = job_->held_tokens, .arrival = job_->received_at};
 }
 
 void Sequence::enter(TransferKey key) {
@@ -102,7 +117,11 @@ void Sequence::transfer_accepted(TransferKey key, TransferPlan plan) {
   account_.cached_tokens = plan.cached_tokens;
   account_.handover_tokens = plan.handover_tokens;
   account_.prefill_endpoint = plan.endpoint;
-  tell_prompt(plan.codec, plan.cached_tokens);
+  tell_prompt(plan.codec);
+  origin_known_ = plan.origin.has_value();
+  origins_ = {{0, job_->held_origin}};
+  const int64_t computed_here = std::max<int64_t>(context_.config.codec.sinks, job_->held_tokens);
+  if (plan.origin) origins_.push_back({computed_here, origin_over(job_->held_origin, *plan.origin)});
   coded_->begin(std::move(plan));
 }
 
@@ -140,8 +159,7 @@ Result<Done> Sequence::transfer_failed(const Failure& failure) {
                                      " tokens exceed fallback.local_prefill_max_tokens (" +
                                      std::to_string(fallback.local_prefill_max_tokens) + ")"};
   }
-  account_ = {};
-  account_.arrival = job_->received_at;
+  clear_account();
   if (differs) {
     account_.codec_reason = failure.message;
   } else {
@@ -172,7 +190,18 @@ void Sequence::first_token() {
   job_->timeline.add(TransferPart::kFirstStep, begin, first_token_at_);
   prompt_.reset();
   coded_ = nullptr;
+  keep_pages();
   end_transfer_when_done();
+}
+
+// What is complete: of all tokens but the last one that was sampled.
+void Sequence::keep_pages() {
+  if (origin_known_) {
+    context_.prefixes.insert(
+        {.salt = job_->request.cache_salt, .tokens = std::span(tokens_).first(tokens_.size() - 1), .runs = origins_},
+        job_->pages);
+  }
+  if (finished_) job_->pages.release();
 }
 
 void Sequence::accept_logits(std::span<const float> logits) { step(generation_.accept(logits)); }
@@ -180,16 +209,15 @@ void Sequence::accept_logits(std::span<const float> logits) { step(generation_.a
 void Sequence::accept_token(TokenId id) { step(generation_.accept_token(id)); }
 
 SequenceChunk Sequence::decode_chunk() const {
-  return {.pages = &job_->pages,
-          .first_position = std::ssize(job_->request.prompt) + generation_.tokens() - 1,
-          .tokens = std::span(last_token_)};
+  return {.pages = &job_->pages, .first_position = std::ssize(tokens_) - 1, .tokens = std::span(tokens_).last(1)};
 }
 
 void Sequence::step(Generation::Step step) {
-  last_token_[0] = generation_.last_token();
+  tokens_.push_back(generation_.last_token());
   job_->sink().on_delta(std::move(step.delta));
   if (!step.finish) return;
   finished_ = std::move(step);
+  if (prompt_ == nullptr) keep_pages();
   account_deadline_ = ServingClock::now() + (transferring_ ? kAccountPatience : std::chrono::milliseconds(0));
 }
 
@@ -207,7 +235,8 @@ void Sequence::close_account() {
     const TransferCost cost = transfer_cost();
     context_.codecs.observe(cost);
     account_.measured_seconds = std::chrono::duration<double>(cost.sum()).count();
-    const int64_t bf16_bytes = account_.handover_tokens * context_.cache.shape().bf16_bytes_per_token();
+    const int64_t bf16_bytes =
+        (account_.handover_tokens - account_.prefix_cached_tokens) * context_.cache.shape().bf16_bytes_per_token();
     account_.ratio_to_bf16 = static_cast<double>(bf16_bytes) / static_cast<double>(account_.wire_bytes);
   }
 }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "common/codec/codec.h"
 #include "common/kv/kv_cache.h"
@@ -16,6 +17,7 @@
 #include "decode_server/config.h"
 #include "decode_server/generate/generation.h"
 #include "decode_server/job.h"
+#include "decode_server/prefix_cache.h"
 #include "decode_server/rebuild/coded_prompt.h"
 #include "decode_server/rebuild/prompt_work.h"
 #include "decode_server/stages.h"
@@ -27,6 +29,7 @@ struct SequenceContext {
   const DecodeConfig& config;
   const Model& model;
   KvCache& cache;
+  PrefixCache& prefixes;
   const Tokenizer& tokenizer;
   TransferStage& transfers;
   CodecPolicy& codecs;
@@ -79,8 +82,10 @@ class Sequence {
  private:
   void start_coded(TransferWish wish);
   void start_local();
+  void keep_pages();
   void enter(TransferKey key);
-  void tell_prompt(const std::optional<CodecChoice>& codec, int64_t cached_tokens);
+  void tell_prompt(const std::optional<CodecChoice>& codec);
+  void clear_account();
   void first_token();
   void end_transfer_when_done();
   void step(Generation::Step step);
@@ -94,8 +99,10 @@ class Sequence {
   uint32_t generation_number_ = 0;
   bool transferring_ = false;  // the prefill server has not said that it is finished
   bool prompt_told_ = false;
+  std::vector<PrefixCache::Run> origins_;  // of what was computed or rebuilt for this request
+  bool origin_known_ = true;               // also of what came with the last transfer
   Generation generation_;
-  TokenId last_token_[1] = {0};
+  std::vector<TokenId> tokens_;  // of the prompt, and sampled ones
   TransferAccount account_;
   int64_t coded_tokens_ = 0;  // that were sent
   ServingClock::duration rebuild_time_{0};
@@ -104,7 +111,9 @@ class Sequence {
   std::optional<Generation::Step> finished_;
 };
 
-// What to ask a prefill server for; nothing where the prompt is too short for a transfer to pay, or none is wanted.
-std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const CompletionRequest& request);
+// What to ask a prefill server for; nothing where no transfer is wanted, or so little of the prompt is neither held nor
+// to be computed here anyway that none would pay.
+std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const CompletionRequest& request,
+                                          int64_t held_tokens);
 
 }  // namespace scd

@@ -18,6 +18,7 @@
 #include "decode_server/codec_policy.h"
 #include "decode_server/compute.h"
 #include "decode_server/metrics.h"
+#include "decode_server/prefix_cache.h"
 #include "decode_server/receive/receiver.h"
 #include "decode_server/request/admission.h"
 #include "decode_server/request/completion_service.h"
@@ -78,6 +79,10 @@ int32_t pages_of(const KvCacheOptions& options, const Model& model) {
                      options.gpu_memory_fraction, model.weight_bytes());
 }
 
+int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
+  return options.enabled ? static_cast<int32_t>(options.max_share * pages) : 0;
+}
+
 ValidationContext context_of(const DecodeConfig& config, const Model& model, const Tokenizer& tokenizer,
                              const ConsumerIdentity& identity, const CodecPolicy& codecs, int32_t kv_pages) {
   ValidationContext context{config, model.config(), tokenizer, name_of(config.model), kv_pages};
@@ -123,6 +128,7 @@ struct DecodeServer::Parts {
   const ConsumerIdentity identity;
   CodecPolicy codecs;
   KvCache cache;
+  PrefixCache prefixes;
   MetricsRegistry registry;
   DecodeMetrics metrics;
   const ValidationContext validation;
@@ -148,12 +154,13 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       identity(identify(config, model)),
       codecs(config.codec, artifact_of(identity), coder_costs(config, identity)),
       cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
+      prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
       metrics(registry),
       validation(context_of(config, model, tokenizer, identity, codecs, cache.pool().pages())),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
-      compute({config, model, cache, tokenizer, release, codecs, metrics}),
+      compute({config, model, cache, prefixes, tokenizer, release, codecs, metrics}),
       receiver({config, identity, *transport, compute, codecs, metrics}),
-      admission({validation, cache.pool(), compute}),
+      admission({validation, cache.pool(), prefixes, codecs, compute}),
       service({validation, admission, compute, metrics, facts()}),
       rpc(config.grpc, {{v1::CompletionService::service_full_name(), &service}}) {
   release.target = &admission;
@@ -201,6 +208,7 @@ std::vector<EndpointFacts> DecodeServer::Parts::endpoints() const {
 ServerCounters DecodeServer::Parts::counters() const {
   const ComputeCounters computed = compute.counters();
   const ReceiverCounters received = receiver.counters();
+  const PrefixCacheCounters prefix = prefixes.counters();
   const StagingCounters staging = transport->counters().staging;
   return {.waiting = admission.waiting(),
           .running = admission.running(),
@@ -208,6 +216,7 @@ ServerCounters DecodeServer::Parts::counters() const {
           .transfers = received.transfers,
           .prefill_streams = received.streams,
           .pages_in_use = cache.pool().pages_in_use(),
+          .pages_kept = cache.pool().pages_kept(),
           .live_leases = staging.live_leases,
           .slots_in_use = staging.slots_in_use,
           .completed = computed.completed,
@@ -217,7 +226,10 @@ ServerCounters DecodeServer::Parts::counters() const {
           .transfers_started = received.started,
           .transfers_failed = received.failed,
           .other_endpoints = received.other_endpoints,
-          .local_fallbacks = computed.local_fallbacks};
+          .local_fallbacks = computed.local_fallbacks,
+          .prefix_tokens_looked_up = prefix.looked_up,
+          .prefix_tokens_found = prefix.found,
+          .prefix_pages_evicted = prefix.evicted_pages};
 }
 
 DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport> transport) {

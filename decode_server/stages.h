@@ -32,12 +32,14 @@ struct TransferPlan {
   int64_t chunk_tokens = 0;     // chunks end at its multiples and at handover_tokens
   int64_t cached_tokens = 0;
   LayerPlan layers;
+  std::optional<PageOrigin> origin{};  // of what is rebuilt; nothing: not known so well that others may use it
 };
 
 // What the request stage wants of the prefill server.
 struct TransferWish {
   int64_t handover_tokens = 0;  // a multiple of 16, > 0
   int64_t skip_tokens = 0;      // a multiple of 16
+  int64_t held_tokens = 0;      // a multiple of 16: their keys and values are here
   int32_t first_layer = 0;      // layers before it are computed here
   bool predicts = false;        // the codec predicts from the residual stream of those layers
 };

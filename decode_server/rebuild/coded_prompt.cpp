@@ -7,14 +7,17 @@
 
 namespace scd {
 
-CodedPrompt::CodedPrompt(Args args) : args_(std::move(args)), sinks_pending_(args_.sinks > 0) {
+CodedPrompt::CodedPrompt(Args args)
+    : args_(std::move(args)),
+      native_tokens_(std::max(args_.sinks, args_.wish.held_tokens)),
+      sinks_pending_(args_.sinks > args_.wish.held_tokens) {
   if (args_.wish.first_layer == 0) return;
   exact_.emplace(NativeLayers::Args{
       .model = args_.model,
       .cache = args_.cache,
       .pages = args_.job.pages,
       .tokens = std::span(args_.job.request.prompt).first(static_cast<size_t>(args_.wish.handover_tokens)),
-      .first_token = args_.sinks,
+      .first_token = native_tokens_,
       .first_layer = 0,
       .layers = args_.wish.first_layer,
       .keep_anchor = args_.wish.predicts});
@@ -27,7 +30,7 @@ void CodedPrompt::begin(TransferPlan plan) {
                                        .cache = args_.cache,
                                        .job = args_.job,
                                        .plan = std::move(plan),
-                                       .native_tokens = args_.sinks,
+                                       .native_tokens = native_tokens_,
                                        .exact_layers = exact_ ? &*exact_ : nullptr});
   wire_bytes_ = 0;
   wire_messages_ = 0;
@@ -99,7 +102,7 @@ void CodedPrompt::run_exact() {
 }
 
 void CodedPrompt::run_sinks() {
-  const SequenceChunk sinks = tokens(0, args_.sinks);
+  const SequenceChunk sinks = tokens(args_.wish.held_tokens, args_.sinks);
   ForwardPass pass(args_.model, args_.cache, std::span(&sinks, 1));
   for (int32_t layer = 0; layer + 1 < args_.model.config().layers; ++layer) pass.run_layer();
   pass.run_keys_values_only();

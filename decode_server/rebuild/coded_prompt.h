@@ -24,7 +24,7 @@ class CodedPrompt : public PromptWork {
     KvCache& cache;
     DecodeJob& job;
     TransferWish wish;
-    int64_t sinks = 0;                                     // first tokens computed here
+    int64_t sinks = 0;                                     // first tokens computed here, as far as they are not held
     int64_t chunk_tokens = 0;                              // of native work
     std::function<void(uint32_t sequence)> on_chunk_done;  // its slot is free again
   };
@@ -60,6 +60,7 @@ class CodedPrompt : public PromptWork {
   SequenceChunk tokens(int64_t begin, int64_t end) const;
 
   Args args_;
+  const int64_t native_tokens_;  // first tokens of which no code is wanted: held, or computed from their ids
   bool sinks_pending_;
   std::optional<NativeLayers> exact_;  // layers [0, wish.first_layer) of the hand-over
   std::deque<ReceivedMessage> messages_;

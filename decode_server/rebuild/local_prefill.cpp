@@ -5,7 +5,12 @@
 namespace scd {
 
 LocalPrefill::LocalPrefill(const Model& model, KvCache& cache, DecodeJob& job, int64_t chunk_tokens)
-    : model_(model), cache_(cache), job_(job), chunk_tokens_(chunk_tokens) {}
+    : model_(model),
+      cache_(cache),
+      job_(job),
+      chunk_tokens_(chunk_tokens),
+      chunk_begin_(job.held_tokens),
+      chunk_end_(job.held_tokens) {}
 
 PromptStep LocalPrefill::next() const {
   const bool last_chunk = chunk_end_ == std::ssize(job_.request.prompt);

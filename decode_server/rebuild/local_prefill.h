@@ -11,7 +11,8 @@ namespace scd {
 
 class LocalPrefill : public PromptWork {
  public:
-  // All must outlive this. Chunks of chunk_tokens bound the memory of activations and how long one piece of work takes.
+  // Begins behind job.held_tokens. All must outlive this. Chunks of chunk_tokens bound the memory of activations and
+  // how long one piece of work takes.
   LocalPrefill(const Model& model, KvCache& cache, DecodeJob& job, int64_t chunk_tokens);
 
   PromptStep next() const override;
@@ -23,8 +24,8 @@ class LocalPrefill : public PromptWork {
   KvCache& cache_;
   DecodeJob& job_;
   const int64_t chunk_tokens_;
-  int64_t chunk_begin_ = 0;
-  int64_t chunk_end_ = 0;
+  int64_t chunk_begin_;
+  int64_t chunk_end_;
   std::unique_ptr<ForwardPass> pass_;  // of the chunk [chunk_begin_, chunk_end_)
 };
 

@@ -74,6 +74,16 @@ bool artifact_fits(const ConsumerIdentity& consumer, const v1::GetProducerInfoRe
              .ok();
 }
 
+std::optional<PageOrigin> origin_of(const ConsumerIdentity& consumer, const CodecChoice& codec,
+                                    const v1::GetProducerInfoResponse& producer) {
+  const bool keeps_bits = codec.id == CodecId::kRaw || codec.id == CodecId::kLossless;
+  if (keeps_bits && check_exact(consumer, producer)) return PageOrigin{};
+  if (!needs_artifact(codec.id) || !consumer.artifact) return std::nullopt;
+  PageOrigin origin{.codec = codec, .encoder_id = consumer.artifact->encoder_id};
+  origin.codec->rank.packed = false;  // the form changes no number
+  return origin;
+}
+
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,
                                                              bool exact, const v1::GetProducerInfoResponse& producer) {
   const auto suited = check_models(consumer, codec, identity_of(producer.fingerprint()));

@@ -12,6 +12,7 @@
 #include "common/model/fingerprint.h"
 #include "common/model/model_config.h"
 #include "decode_server/completion.h"
+#include "decode_server/page_origin.h"
 #include "scd/v1/prefill.pb.h"
 
 namespace scd {
@@ -31,6 +32,11 @@ Result<Done> check_same_model(const ConsumerIdentity& consumer, const v1::GetPro
 
 // The artifact was made for this producer.
 bool artifact_fits(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer);
+
+// What the codec's codes from this producer become; nothing where that says too little, as other producers' codes would
+// bear the same name.
+std::optional<PageOrigin> origin_of(const ConsumerIdentity& consumer, const CodecChoice& codec,
+                                    const v1::GetProducerInfoResponse& producer);
 
 // FAILED_PRECONDITION names everything that differs.
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,

@@ -33,15 +33,18 @@ TransferPart part_of(v1::Part part) {
 Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferWish& wish, const Decoder& decoder,
                             int32_t layers) {
   auto refuse = [](const std::string& what) { return Failure{ErrorCode::kDataLoss, "it announced " + what}; };
-  if (accepted.handover_tokens() == 0 || accepted.handover_tokens() > wish.handover_tokens) {
-    return refuse("a hand-over at token " + std::to_string(accepted.handover_tokens()));
+  const int64_t handover = accepted.handover_tokens();
+  if (handover == 0 || handover > wish.handover_tokens || handover < wish.held_tokens) {
+    return refuse("a hand-over at token " + std::to_string(handover));
   }
-  // Nothing is sent where the hand-over ends within the skipped tokens.
-  const int64_t first_token = std::min<int64_t>(wish.skip_tokens, accepted.handover_tokens());
+  if (accepted.chunk_tokens() == 0) return refuse("chunks of no token");
+  // Nothing is sent where the hand-over ends within the skipped tokens, or with those that are here.
+  const int64_t held_chunks = wish.held_tokens / accepted.chunk_tokens() * accepted.chunk_tokens();
+  const int64_t first_token =
+      wish.held_tokens == handover ? handover : std::min(std::max(wish.skip_tokens, held_chunks), handover);
   if (accepted.first_token() != first_token) {
     return refuse("codes from token " + std::to_string(accepted.first_token()));
   }
-  if (accepted.chunk_tokens() == 0) return refuse("chunks of no token");
   if (accepted.layers() != static_cast<uint32_t>(layers)) {
     return Failure{ErrorCode::kFailedPrecondition,
                    "layers: producer " + std::to_string(accepted.layers()) + ", consumer " + std::to_string(layers)};
@@ -109,7 +112,7 @@ void Receiver::choose_codec(Transfer& transfer) {
                                            .form_open = request.form_open,
                                            .same_model = check_same_model(args_.consumer, producer).ok(),
                                            .artifact_fits = artifact_fits(args_.consumer, producer),
-                                           .tokens = transfer.wish.handover_tokens,
+                                           .tokens = transfer.wish.handover_tokens - transfer.wish.held_tokens,
                                            .declared_bytes_per_second = producer.bandwidth_gbps() * kBytesOfGigabit});
   if (!transfer.decision.changed) return;
   log_info("codec_chosen", {{"endpoint", endpoints_.address(*transfer.endpoint)},
@@ -180,6 +183,7 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
   start.mutable_token_ids()->Add(prompt.begin(), prompt.begin() + transfer.wish.handover_tokens);
   start.set_handover_tokens(static_cast<uint32_t>(transfer.wish.handover_tokens));
   start.set_first_layer(static_cast<uint32_t>(transfer.wish.first_layer));
+  start.set_held_tokens(static_cast<uint32_t>(transfer.wish.held_tokens));
   start.set_skip_tokens(static_cast<uint32_t>(transfer.wish.skip_tokens));
   start.mutable_codec()->set_codec(static_cast<v1::Codec>(codec.id));
   start.mutable_codec()->set_level(static_cast<uint32_t>(codec.rank.level));
@@ -216,7 +220,8 @@ void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
                     .handover_tokens = accepted.handover_tokens(),
                     .chunk_tokens = accepted.chunk_tokens(),
                     .cached_tokens = std::min(accepted.cached_tokens(), accepted.handover_tokens()),
-                    .layers = std::move(layers).value()};
+                    .layers = std::move(layers).value(),
+                    .origin = origin_of(args_.consumer, transfer.codec(), *transfer.info)};
   log_debug("transfer_accepted", {{"request", transfer.job->id},
                                   {"endpoint", plan.endpoint},
                                   {"handover_tokens", plan.handover_tokens},

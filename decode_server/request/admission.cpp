@@ -134,9 +134,7 @@ bool Admission::admit_first() {
     std::scoped_lock lock(mutex_);
     if (running_ >= args_.validation.config.limits.max_running) return false;
   }
-  PageTable pages = args_.pages.make_table();
-  if (!pages.reserve(std::ssize(job.request.prompt) + job.request.stop.max_tokens)) return false;
-  job.pages = std::move(pages);
+  if (!give_pages(job)) return false;
   job.timeline.add(TransferPart::kQueue, job.received_at, ServingClock::now());
   {
     std::scoped_lock lock(mutex_);
@@ -145,6 +143,26 @@ bool Admission::admit_first() {
   }
   args_.compute.admit(std::move(waiting_.front()));
   waiting_.pop_front();
+  return true;
+}
+
+bool Admission::give_pages(DecodeJob& job) {
+  const CompletionRequest& request = job.request;
+  const int64_t tokens = std::ssize(request.prompt);
+  PageTable pages = args_.pages.make_table();
+  PrefixCache::Found found;
+  if (request.reads_prefix_cache) {
+    // At least one token is computed: the first logits are its.
+    found = args_.prefixes.find({.salt = request.cache_salt,
+                                 .tokens = std::span(request.prompt).first(static_cast<size_t>(tokens - 1)),
+                                 .origin = args_.codecs.coarsest(request, tokens)},
+                                pages);
+  }
+  if (!pages.reserve(tokens + request.stop.max_tokens)) return false;
+  if (request.reads_prefix_cache) args_.prefixes.count(tokens - 1, found.tokens);
+  job.pages = std::move(pages);
+  job.held_tokens = found.tokens;
+  job.held_origin = found.origin;
   return true;
 }
 

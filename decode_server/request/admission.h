@@ -1,5 +1,6 @@
-// The queue before the server: tokenises, waits for room, reserves the pages of prompt and completion. Higher priority
-// first, then order of arrival; a request that does not fit yet is not overtaken by smaller ones.
+// The queue before the server: tokenises, waits for room, takes up what the prefix cache has of the prompt and reserves
+// the pages of the rest and of the completion. Higher priority first, then order of arrival; a request that does not
+// fit yet is not overtaken by smaller ones.
 #pragma once
 
 #include <condition_variable>
@@ -11,7 +12,9 @@
 #include <thread>
 
 #include "common/kv/page_pool.h"
+#include "decode_server/codec_policy.h"
 #include "decode_server/job.h"
+#include "decode_server/prefix_cache.h"
 #include "decode_server/request/validation.h"
 #include "decode_server/stages.h"
 
@@ -22,6 +25,8 @@ class Admission : public AdmissionStage {
   struct Args {
     const ValidationContext& validation;
     PagePool& pages;
+    PrefixCache& prefixes;
+    const CodecPolicy& codecs;
     ComputeStage& compute;
   };
   explicit Admission(const Args& args);
@@ -52,6 +57,7 @@ class Admission : public AdmissionStage {
   void enqueue(Arrival arrival);
   void drop_ended();
   bool admit_first();
+  bool give_pages(DecodeJob& job);
   ServingClock::time_point next_deadline() const;
 
   const Args args_;

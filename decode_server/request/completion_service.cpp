@@ -139,6 +139,7 @@ grpc::ServerUnaryReactor* CompletionService::GetServerInfo(grpc::CallbackServerC
   response->set_waiting_requests(static_cast<uint32_t>(counters.waiting));
   response->set_kv_pages(static_cast<uint32_t>(args_.facts.kv_pages));
   response->set_kv_pages_in_use(static_cast<uint32_t>(counters.pages_in_use));
+  response->set_kv_pages_kept(static_cast<uint32_t>(counters.pages_kept));
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -1,5 +1,6 @@
 #include "decode_server/request/to_proto.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 
@@ -44,6 +45,7 @@ v1::TransferAccount to_proto(const TransferAccount& account) {
   proto.set_wire_messages(static_cast<uint32_t>(account.wire_messages));
   proto.set_ratio_to_bf16(account.ratio_to_bf16);
   proto.set_cached_tokens(static_cast<uint32_t>(account.cached_tokens));
+  proto.set_prefix_cached_tokens(static_cast<uint32_t>(account.prefix_cached_tokens));
   proto.set_handover_tokens(static_cast<uint32_t>(account.handover_tokens));
   proto.set_queue_ms(account.times.of(TransferPart::kQueue));
   proto.set_prefill_ms(account.times.of(TransferPart::kPrefill));
@@ -97,6 +99,7 @@ v1::PromptInfo to_proto(const PromptInfo& info, uint64_t request_id, const std::
   proto.set_request_id(request_id_text(request_id));
   proto.set_prompt_tokens(static_cast<uint32_t>(info.prompt_tokens));
   proto.set_cached_tokens(static_cast<uint32_t>(info.cached_tokens));
+  proto.set_prefix_cached_tokens(static_cast<uint32_t>(info.prefix_cached_tokens));
   *proto.mutable_codec() = to_proto(info.codec);
   proto.set_model(model);
   return proto;
@@ -123,7 +126,8 @@ v1::Finish to_proto(const CompletionEnd& end) {
   proto.set_stopped_by(end.stopped_by);
   proto.mutable_usage()->set_prompt_tokens(static_cast<uint32_t>(end.prompt_tokens));
   proto.mutable_usage()->set_completion_tokens(static_cast<uint32_t>(end.completion_tokens));
-  proto.mutable_usage()->set_cached_tokens(static_cast<uint32_t>(end.account.cached_tokens));
+  proto.mutable_usage()->set_cached_tokens(
+      static_cast<uint32_t>(std::max(end.account.cached_tokens, end.account.prefix_cached_tokens)));
   *proto.mutable_transfer() = to_proto(end.account);
   return proto;
 }

@@ -257,6 +257,7 @@ Result<CompletionRequest> check_request(const ValidationContext& context, const 
   check.length("user", request.user(), kMaxTextBytes);
   checked.priority = request.priority();
   checked.cache_salt = request.cache_salt();
+  checked.reads_prefix_cache = !request.skip_reading_prefix_cache();
   checked.user_tag = request.user();
   if (auto outcome = check.outcome(); !outcome) return outcome.failure();
   return checked;

@@ -85,6 +85,7 @@ DecodeConfig PairTest::decode_config() {
   if (const char* device = std::getenv("SCD_TEST_DEVICE")) config.device = device;  // cuda:0 where a GPU is
   config.kv_cache = {.pages = 1024, .gpu_memory_fraction = 0};
   config.codec.mode = CodecMode::kRaw;  // whatever this machine's load makes of the link
+  config.prefix_cache.enabled = false;  // tests ask the same again to see it transferred again
   config.codec.sinks = 16;
   config.codec.suffix_tokens = 16;
   config.prefill.credit_messages = 4;

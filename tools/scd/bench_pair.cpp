@@ -101,6 +101,7 @@ std::vector<FileQuestion> load_questions(const BenchPairOptions& options) {
 Answer ask(CompletionClient& client, const BenchPairOptions& options, const Question& question,
            const std::string& codec, const std::string& salt, bool show) {
   v1::CompleteRequest request;
+  request.set_skip_reading_prefix_cache(true);
   request.set_text(make_prompt(question));
   request.set_max_tokens(options.max_tokens);
   request.set_temperature(0);

@@ -135,6 +135,7 @@ nlohmann::ordered_json to_json(const v1::TransferAccount& account) {
           {"wire_messages", account.wire_messages()},
           {"ratio_to_bf16", account.ratio_to_bf16()},
           {"cached_tokens", account.cached_tokens()},
+          {"prefix_cached_tokens", account.prefix_cached_tokens()},
           {"handover_tokens", account.handover_tokens()},
           {"queue_ms", account.queue_ms()},
           {"prefill_ms", account.prefill_ms()},

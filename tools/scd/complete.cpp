@@ -37,6 +37,7 @@ struct CompleteOptions {
   std::optional<uint32_t> logprobs;
   int32_t priority = 0;
   std::string cache_salt;
+  bool skip_prefix_cache = false;
   bool ignore_eos = false;
   bool json = false;
 };
@@ -85,6 +86,7 @@ v1::CompleteRequest request_of(const CompleteOptions& options) {
   request.set_ignore_eos(options.ignore_eos);
   request.set_priority(options.priority);
   request.set_cache_salt(options.cache_salt);
+  request.set_skip_reading_prefix_cache(options.skip_prefix_cache);
   set_codec(request, options.codec);
   return request;
 }
@@ -92,15 +94,17 @@ v1::CompleteRequest request_of(const CompleteOptions& options) {
 void print_account(const Completion& completion) {
   const v1::TransferAccount& account = completion.finish.transfer();
   std::fprintf(stderr,
-               "%s: %u prompt tokens (%u from codes, %u cached), %u generated; %llu bytes on the wire, %.1fx smaller "
+               "%s: %u prompt tokens (%u from codes or kept; %u kept here, %u codes cached), %u generated; %llu bytes "
+               "on the wire, %.1fx smaller "
                "than BF16\n"
                "TTFT %.1f ms = queue %.1f + prefill %.1f + encode %.1f + wire %.1f + rebuild %.1f + suffix %.1f + "
                "first step %.1f + orchestration %.1f\n",
                codec_name(account.codec()).c_str(), completion.finish.usage().prompt_tokens(),
-               account.handover_tokens(), account.cached_tokens(), completion.finish.usage().completion_tokens(),
-               static_cast<unsigned long long>(account.wire_bytes()), account.ratio_to_bf16(), account.ttft_ms(),
-               account.queue_ms(), account.prefill_ms(), account.encode_ms(), account.wire_ms(), account.rebuild_ms(),
-               account.suffix_ms(), account.first_step_ms(), account.orchestration_ms());
+               account.handover_tokens(), account.prefix_cached_tokens(), account.cached_tokens(),
+               completion.finish.usage().completion_tokens(), static_cast<unsigned long long>(account.wire_bytes()),
+               account.ratio_to_bf16(), account.ttft_ms(), account.queue_ms(), account.prefill_ms(),
+               account.encode_ms(), account.wire_ms(), account.rebuild_ms(), account.suffix_ms(),
+               account.first_step_ms(), account.orchestration_ms());
   if (!account.codec_reason().empty()) std::fprintf(stderr, "chosen: %s\n", account.codec_reason().c_str());
   if (!account.fallback_reason().empty()) std::fprintf(stderr, "fallback: %s\n", account.fallback_reason().c_str());
 }
@@ -161,6 +165,8 @@ void add_complete_command(CLI::App& app) {
   command->add_option("--logprobs", options->logprobs, "Log-probabilities of so many likeliest tokens (with --json)");
   command->add_option("--priority", options->priority, "Higher runs first among waiting requests; default 0");
   command->add_option("--cache-salt", options->cache_salt, "Share cached state only within this salt");
+  command->add_flag("--skip-prefix-cache", options->skip_prefix_cache,
+                    "Have the whole prompt's state computed or transferred, as if the decode server had kept nothing");
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on past end-of-sequence tokens");
   command->add_flag("--json", options->json, "Print one JSON object: text, token ids, usage, transfer account");
   command->callback([options] { run(*options); });

@@ -30,6 +30,7 @@ std::vector<TokenId> cut_prompt(const ParetoPlan& plan, int64_t tokens, int32_t 
 Completion ask(const Measurement& measurement, const ParetoCodec& codec, std::span<const TokenId> prompt,
                const std::string& salt) {
   v1::CompleteRequest request;
+  request.set_skip_reading_prefix_cache(true);
   for (const TokenId id : prompt) request.mutable_token_ids()->add_ids(id);
   request.set_max_tokens(1);
   request.set_temperature(0);

@@ -82,12 +82,14 @@ class AdmissionTest : public ::testing::Test {
   Tokenizer tokenizer_;
   ValidationContext validation_{config_, model_, tokenizer_, "tiny", 8};
   PagePool pages_;
+  PrefixCache prefixes_{pages_, 8};
+  CodecPolicy codecs_{config_.codec, nullptr, {}};
   FakeCompute compute_;
   uint64_t next_id_ = 1;
 };
 
 TEST_F(AdmissionTest, higher_priority_first_then_order_of_arrival) {
-  Admission admission({validation_, pages_, compute_});
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
   const auto running = submit(admission);
   auto first = compute_.next();
   ASSERT_NE(first, nullptr);
@@ -105,7 +107,7 @@ TEST_F(AdmissionTest, higher_priority_first_then_order_of_arrival) {
 }
 
 TEST_F(AdmissionTest, a_full_queue_refuses) {
-  Admission admission({validation_, pages_, compute_});
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
   const auto running = submit(admission);
   const auto job = compute_.next();
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(submit(admission).outcome.ok());
@@ -118,7 +120,7 @@ TEST_F(AdmissionTest, a_full_queue_refuses) {
 
 // The thread may not have looked yet when a burst is over: what it takes must not depend on that.
 TEST_F(AdmissionTest, a_burst_on_an_idle_server_fills_the_free_places_and_the_queue) {
-  Admission admission({validation_, pages_, compute_});
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
   int taken = 0;
   for (int i = 0; i < 12; ++i) taken += submit(admission).outcome.ok() ? 1 : 0;
   EXPECT_EQ(taken, 4);
@@ -127,7 +129,7 @@ TEST_F(AdmissionTest, a_burst_on_an_idle_server_fills_the_free_places_and_the_qu
 
 TEST_F(AdmissionTest, waits_for_pages_and_holds_them_for_prompt_and_completion) {
   config_.limits.max_running = 4;
-  Admission admission({validation_, pages_, compute_});
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
   const auto big = submit(admission, 0, seconds(60), 100);  // 108 tokens: 7 of 8 pages
   auto running = compute_.next();
   EXPECT_EQ(pages_.pages_in_use(), 7);
@@ -139,7 +141,7 @@ TEST_F(AdmissionTest, waits_for_pages_and_holds_them_for_prompt_and_completion) 
 }
 
 TEST_F(AdmissionTest, a_waiting_request_ends_at_its_deadline_or_when_cancelled) {
-  Admission admission({validation_, pages_, compute_});
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
   const auto running = submit(admission);
   const auto job = compute_.next();
   auto late = submit(admission, 0, milliseconds(30));
@@ -154,7 +156,7 @@ TEST_F(AdmissionTest, a_waiting_request_ends_at_its_deadline_or_when_cancelled) 
 }
 
 TEST_F(AdmissionTest, stopping_ends_what_waits) {
-  Admission admission({validation_, pages_, compute_});
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
   const auto running = submit(admission);
   const auto job = compute_.next();
   auto waiting = submit(admission);

@@ -44,6 +44,66 @@ TEST(PagePool, a_moved_table_keeps_its_pages) {
   EXPECT_EQ(pool.pages_in_use(), 2);
 }
 
+class Keeper final : public PageKeeper {
+ public:
+  explicit Keeper(PagePool& pool) : pool_(pool) { pool.set_keeper(this); }
+  ~Keeper() override { pool_.set_keeper(nullptr); }
+  int32_t give_back(int32_t pages) override {
+    asked += pages;
+    for (int32_t i = 0; i < pages && !kept.empty(); ++i) {
+      pool_.let_go(kept.back());
+      kept.pop_back();
+    }
+    return pages;
+  }
+  std::vector<int32_t> kept;
+  int32_t asked = 0;
+
+ private:
+  PagePool& pool_;
+};
+
+TEST(PagePool, shared_pages_are_free_when_the_last_table_lets_go) {
+  PagePool pool(4, 16);
+  PageTable first = pool.make_table(), second = pool.make_table();
+  ASSERT_TRUE(first.reserve(32).ok());
+  for (const int32_t page : first.page_ids()) second.share(page);
+  ASSERT_TRUE(second.reserve(48).ok());
+  EXPECT_EQ(pool.pages_in_use(), 3);
+  first.release();
+  EXPECT_EQ(pool.pages_in_use(), 3);
+  ASSERT_TRUE(first.reserve(16).ok());
+  first.exchange(0, second.page_ids()[0]);
+  EXPECT_EQ(pool.pages_in_use(), 3);
+  second.release();
+  EXPECT_EQ(pool.pages_in_use(), 1);
+}
+
+TEST(PagePool, kept_pages_stay_until_they_are_needed) {
+  PagePool pool(4, 16);
+  Keeper keeper(pool);
+  PageTable table = pool.make_table();
+  ASSERT_TRUE(table.reserve(48).ok());
+  for (const int32_t page : table.page_ids()) {
+    pool.keep(page);
+    keeper.kept.push_back(page);
+  }
+  table.release();
+  EXPECT_EQ(pool.pages_in_use(), 0);
+  EXPECT_EQ(pool.pages_kept(), 3);
+  EXPECT_EQ(pool.pages_to_spare(), 4);
+  table.share(keeper.kept.front());
+  EXPECT_EQ(pool.pages_kept(), 2);
+  ASSERT_TRUE(table.reserve(48).ok());
+  EXPECT_EQ(keeper.asked, 1);
+  EXPECT_EQ(pool.pages_kept(), 1);
+  EXPECT_FALSE(table.reserve(80).ok());
+  EXPECT_EQ(keeper.asked, 1);  // not in vain
+  table.release();
+  keeper.give_back(4);
+  EXPECT_EQ(pool.pages_kept(), 0);
+}
+
 TEST(KvCache, layers_do_not_overlap) {
   KvCache cache({.layers = 2, .kv_heads = 3, .head_dim = 8}, 5);
   const auto first = cache.layer(0), second = cache.layer(1);
