@@ -107,6 +107,7 @@ struct TransferAccount {
   std::vector<TransferSpan> timeline;  // sorted by begin
   std::string fallback_reason;         // empty: none
   std::string prefill_endpoint;        // empty: none
+  int64_t preemptions = 0;             // pages were given up and filled again, so often
   std::string codec_reason;            // why the server chose this codec; empty: it was named
   // Of encoding, wire and rebuilding, overlaps counted twice.
   std::optional<double> predicted_seconds;  // when the codec was chosen, where enough had been measured

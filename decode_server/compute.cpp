@@ -13,7 +13,6 @@
 #include "common/base/check.h"
 #include "common/log/log.h"
 #include "kernels/device.h"
-#include "kernels/sampling.h"
 
 namespace scd {
 namespace {
@@ -27,32 +26,15 @@ struct Overloaded : Handlers... {
 constexpr size_t kEventsPerJob = 16;
 constexpr size_t kEventsPerTry = 4;
 
-// Logits are large: those on a GPU stay there where an id will do. -1 elsewhere.
-std::vector<TokenId> sample_on_device(std::span<Sequence* const> batch, const kernels::ConstMatrix& logits) {
-  std::vector<kernels::SamplingOptions> options(batch.size());
-  std::vector<double> uniforms(batch.size());
-  std::vector<bool> plain(batch.size());
-  for (size_t i = 0; i < batch.size(); ++i) {
-    const auto sampling = batch[i]->plain_sampling();
-    plain[i] = sampling.has_value();
-    if (plain[i]) options[i] = sampling->options, uniforms[i] = sampling->uniform;
-  }
-  std::vector<TokenId> ids(batch.size());
-  kernels::sample_rows(logits, options, uniforms, ids);
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (!plain[i]) ids[i] = -1;
-  }
-  return ids;
-}
+}  // namespace
 
 Failure out_of_memory(const std::bad_alloc& error) {
   return {ErrorCode::kResourceExhausted, std::string("memory of the decode server: ") + error.what()};
 }
 
-}  // namespace
-
 ComputeThread::ComputeThread(const Args& args)
     : args_(args),
+      step_tokens_(args.config.limits.step_tokens(args.model.device() == kernels::Device::kCuda)),
       step_(args.model, args.cache, args.config.limits.max_running),
       inbox_(args.config.transport.slots +
              (kEventsPerJob + kEventsPerTry * args.config.prefill.endpoints.size()) *
@@ -108,7 +90,8 @@ ComputeCounters ComputeThread::counters() const {
           .completed = completed_.load(std::memory_order_relaxed),
           .failed = failed_.load(std::memory_order_relaxed),
           .cancelled = cancelled_.load(std::memory_order_relaxed),
-          .local_fallbacks = local_fallbacks_.load(std::memory_order_relaxed)};
+          .local_fallbacks = local_fallbacks_.load(std::memory_order_relaxed),
+          .preemptions = preemptions_.load(std::memory_order_relaxed)};
 }
 
 void ComputeThread::warm_up() {
@@ -116,7 +99,9 @@ void ComputeThread::warm_up() {
   const int64_t room = std::min(page_tokens * args_.cache.pool().pages(), int64_t{args_.model.config().max_positions});
   // On a GPU a whole chunk: its memory is taken, and cuBLASLt is opened, before anybody waits for it.
   const bool on_gpu = args_.model.device() == kernels::Device::kCuda;
-  const int64_t count = on_gpu ? std::min(int64_t{args_.config.limits.prefill_chunk_tokens}, room) : 2 * page_tokens;
+  const int64_t count = on_gpu
+                            ? std::min(std::max(int64_t{args_.config.limits.prefill_chunk_tokens}, step_tokens_), room)
+                            : 2 * page_tokens;
   const std::vector<TokenId> tokens(static_cast<size_t>(count), 0);
   PageTable pages = args_.cache.pool().make_table();
   if (auto reserved = pages.reserve(std::ssize(tokens)); !reserved) throw Error(reserved.failure());
@@ -135,6 +120,7 @@ void ComputeThread::run(TransferStage& transfers) {
   while (!sequences_.empty()) {
     fail(sequences_.begin(), {ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"});
   }
+  batch_.reset();
   while (inbox_.try_pop()) {
   }
 }
@@ -171,9 +157,10 @@ void ComputeThread::handle(Event event, TransferStage& transfers) {
         const auto at = std::find_if(sequences_.begin(), sequences_.end(),
                                      [&](const auto& sequence) { return sequence->job().id == failed.key.request_id; });
         if (at == sequences_.end()) return;
-        const auto outcome = (*at)->transfer_failed(failed.failure);
+        const bool had_fallen_back = (*at)->fell_back();
+        const auto outcome = (*at)->transfer_failed(failed.key, failed.failure);
         if (!outcome) return fail(at, outcome.failure());
-        if (!(*at)->fell_back()) return;
+        if (!(*at)->fell_back() || had_fallen_back) return;
         local_fallbacks_.fetch_add(1, std::memory_order_relaxed);
         args_.metrics.count_fallback("local_prefill", failed.failure);
       },
@@ -235,12 +222,16 @@ void ComputeThread::succeed(Sequences::iterator at) {
                             {"orchestration_ms", end.account.times.orchestration_ms},
                             {"wire_bytes", end.account.wire_bytes},
                             {"cached_tokens", end.account.cached_tokens},
-                            {"prefix_cached_tokens", end.account.prefix_cached_tokens}});
+                            {"prefix_cached_tokens", end.account.prefix_cached_tokens},
+                            {"preemptions", end.account.preemptions}});
   job->end(std::move(end));
 }
 
 void ComputeThread::erase(Sequences::iterator at) {
+  if (batch_ != nullptr) batch_->leave(**at);
+  const bool was_suspended = (*at)->suspended();
   sequences_.erase(at);
+  if (was_suspended) hold_back_others();
   sequence_count_.fetch_sub(1, std::memory_order_relaxed);
   args_.admission.release();
 }
@@ -258,88 +249,6 @@ ServingClock::time_point ComputeThread::next_deadline() const {
     deadline = std::min(deadline, sequence->finished() ? sequence->account_deadline() : sequence->job().deadline);
   }
   return deadline;
-}
-
-bool ComputeThread::work_once() {
-  Sequence* urgent = most_urgent();
-  const PromptStep step = urgent == nullptr ? PromptStep::kWait : urgent->next();
-  const bool decoding = std::any_of(sequences_.begin(), sequences_.end(), [](const auto& s) { return s->decoding(); });
-  const bool prefill_waits = step == PromptStep::kLocalPrefill;
-  if (step == PromptStep::kWait && !decoding) return false;
-
-  const auto begin = ServingClock::now();
-  if (step > PromptStep::kLocalPrefill || (prefill_waits && (!decoding || prefill_owed_.count() > 0))) {
-    if (!run_prompt_step(*urgent)) return true;
-    if (prefill_waits) prefill_owed_ -= ServingClock::now() - begin;
-    charge_waiters(urgent, begin, ServingClock::now());
-    return true;
-  }
-  decode_step();
-  prefill_owed_ = prefill_waits ? ServingClock::now() - begin : ServingClock::duration::zero();
-  charge_waiters(nullptr, begin, ServingClock::now());
-  return true;
-}
-
-// False where it has ended the sequence.
-bool ComputeThread::run_prompt_step(Sequence& sequence) {
-  try {
-    sequence.run_prompt_step();
-    // What a GPU has only queued must not be charged to whoever waits for it next.
-    kernels::synchronize(args_.model.device());
-    return true;
-  } catch (const std::bad_alloc& error) {
-    fail(std::ranges::find(sequences_, &sequence, &std::unique_ptr<Sequence>::get), out_of_memory(error));
-    return false;
-  }
-}
-
-Sequence* ComputeThread::most_urgent() const {
-  Sequence* best = nullptr;
-  for (const auto& sequence : sequences_) {
-    if (sequence->next() == PromptStep::kWait) continue;
-    if (best == nullptr || sequence->next() > best->next() ||
-        (sequence->next() == best->next() && sequence->job().request.priority > best->job().request.priority)) {
-      best = sequence.get();
-    }
-  }
-  return best;
-}
-
-void ComputeThread::decode_step() {
-  std::vector<Sequence*> batch;
-  std::vector<SequenceChunk> chunks;
-  for (const auto& sequence : sequences_) {
-    if (!sequence->decoding()) continue;
-    batch.push_back(sequence.get());
-    chunks.push_back(sequence->decode_chunk());
-  }
-  const kernels::ConstMatrix logits = step_.run(chunks);
-  const bool on_host = logits.device == kernels::Device::kCpu;
-  const std::vector<TokenId> sampled = on_host ? std::vector<TokenId>{} : sample_on_device(batch, logits);
-  for (size_t i = 0; i < batch.size(); ++i) {
-    kernels::ConstMatrix row = logits;
-    row.data = logits.row<float>(static_cast<int64_t>(i));
-    row.rows = 1;
-    if (on_host) {
-      batch[i]->accept_logits({row.row<float>(0), static_cast<size_t>(row.columns)});
-    } else if (sampled[i] >= 0) {
-      batch[i]->accept_token(sampled[i]);
-    } else {
-      logits_row_.resize(static_cast<size_t>(row.columns));
-      kernels::copy(row, kernels::matrix(logits_row_.data(), 1, row.columns));
-      batch[i]->accept_logits(logits_row_);
-    }
-  }
-}
-
-// A prompt that waits while the thread works for others is queueing.
-void ComputeThread::charge_waiters(const Sequence* worked_for, ServingClock::time_point begin,
-                                   ServingClock::time_point end) {
-  for (const auto& sequence : sequences_) {
-    if (sequence.get() != worked_for && sequence->prompt_pending()) {
-      sequence->job().timeline.add(TransferPart::kQueue, begin, end);
-    }
-  }
 }
 
 }  // namespace scd

@@ -1,12 +1,14 @@
-// The compute thread: everything that multiplies matrices happens on it. Between two pieces of work it looks at what
-// arrived and takes the most urgent piece: first tokens, suffix layers, rebuilding, one decode step of all running
-// sequences, local prefill. New sequences join between steps.
+// The compute thread: everything that multiplies matrices happens on it, in pieces no longer than a layer of a step,
+// and between two of them it looks at what arrived. What rebuilding needs comes first, but no more of it than a step
+// may hold while others wait for steps. A step gives each answer under way its next token and fills up with tokens of
+// prompts (step_plan.h). Where pages run out, who came last is suspended (docs/life_of_a_request.md).
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <new>
 #include <thread>
 #include <variant>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "common/model/decode_step.h"
 #include "common/threads/bounded_queue.h"
 #include "decode_server/metrics.h"
+#include "decode_server/batch_step.h"
 #include "decode_server/sequence.h"
 #include "decode_server/stages.h"
 
@@ -25,7 +28,10 @@ struct ComputeCounters {
   uint64_t failed = 0;  // with an error status, cancelled ones included
   uint64_t cancelled = 0;
   uint64_t local_fallbacks = 0;
+  uint64_t preemptions = 0;
 };
+
+Failure out_of_memory(const std::bad_alloc& error);
 
 class ComputeThread : public ComputeStage {
  public:
@@ -98,25 +104,40 @@ class ComputeThread : public ComputeStage {
   Sequence* find(uint64_t request_id);
   ServingClock::time_point next_deadline() const;
 
+  // compute_steps.cpp
   bool work_once();
-  Sequence* most_urgent() const;
-  bool run_prompt_step(Sequence& sequence);
-  void decode_step();
+  int64_t prompt_budget(bool decoding) const;
+  Sequence* most_urgent(bool by_layers) const;
+  bool run_piece(Sequence& sequence, bool by_layers);
+  bool begin_step();
+  void decode_step(const std::vector<BatchStep::Member>& members);
+  void run_layer();
+  void drop_largest(const std::bad_alloc& error);
+  void deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits);
+  void end_step();
+  void grow_pages();
+  Sequence& last_with_pages();
+  void suspend(Sequence& sequence);
+  void resume_suspended();
+  Sequence* first_suspended() const;
+  void hold_back_others();
   void charge_waiters(const Sequence* worked_for, ServingClock::time_point begin, ServingClock::time_point end);
 
   const Args args_;
+  const int64_t step_tokens_;
   DecodeStep step_;
   std::vector<float> logits_row_;
   BoundedQueue<Event> inbox_;
   std::atomic<bool> wake_posted_{false};  // exchange acq_rel: at most one Wake is in the inbox
   Sequences sequences_;
-  // Local prefill gets as much time as the decode steps it delays.
-  ServingClock::duration prefill_owed_{0};
+  std::unique_ptr<BatchStep> batch_;        // the step that is running, where it computes prompts
+  double pieces_cost_ = 0;                  // since the last step, in whole passes of a token
   std::atomic<int32_t> sequence_count_{0};  // the counters are read by other threads, relaxed: they order nothing
   std::atomic<uint64_t> completed_{0};
   std::atomic<uint64_t> failed_{0};
   std::atomic<uint64_t> cancelled_{0};
   std::atomic<uint64_t> local_fallbacks_{0};
+  std::atomic<uint64_t> preemptions_{0};
   std::jthread thread_;
 };
 

@@ -44,7 +44,11 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
   at.milliseconds("drain_timeout_ms", limits.drain_timeout, {0, 86400000},
                   "After SIGTERM running requests get so long to finish.");
   at.number("prefill_chunk_tokens", limits.prefill_chunk_tokens, {16, 65536},
-            "Tokens of a prompt that are computed together when it is computed here.");
+            "Tokens of prompts that are computed together here while no answer is under way.");
+  at.number(
+      "max_batched_tokens", limits.max_batched_tokens, {0, 1 << 20},
+      "While there are: tokens of one step, one of each answer and the rest of prompts. Fewer make answers smoother "
+      "and first tokens later. 0: 128 on the CPU, 2048 on a GPU.");
 }
 
 void describe(ConfigVisitor& at, DecodeConfig& config) {

@@ -29,6 +29,7 @@ struct ServerCounters {
   uint64_t transfers_failed = 0;
   uint64_t other_endpoints = 0;
   uint64_t local_fallbacks = 0;
+  uint64_t preemptions = 0;              // requests that gave their pages up to others, to be continued later
   uint64_t prefix_tokens_looked_up = 0;  // of prompts
   uint64_t prefix_tokens_found = 0;      // of these, in the prefix cache
   uint64_t prefix_pages_evicted = 0;

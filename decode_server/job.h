@@ -28,7 +28,7 @@ class DecodeJob {
   const ServingClock::time_point received_at;
   ServingClock::time_point deadline = ServingClock::time_point::max();
   CompletionRequest request;
-  PageTable pages;  // covers prompt and completion once admitted
+  PageTable pages;  // covers the prompt once admitted
   // Keys and values of the first held_tokens, whole pages but not the whole prompt, were in the prefix cache.
   int64_t held_tokens = 0;
   PageOrigin held_origin;

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/check.h"
 #include "common/log/log.h"
-#include "decode_server/rebuild/local_prefill.h"
 
 namespace scd {
 namespace {
@@ -12,6 +12,8 @@ namespace {
 constexpr int64_t kBlockTokens = 16;  // hand-over and skipped tokens are counted in these (proto/scd/v1/prefill.proto)
 // How long the last message of an answer may wait for the prefill server's account of its own work.
 constexpr std::chrono::milliseconds kAccountPatience{100};
+// Generations of one transfer: more than there are prefill servers.
+constexpr uint32_t kTriesUntilSuspended = 1 << 16;
 
 // Errors that no fallback may hide: the request or the installation is wrong.
 bool is_decisive(ErrorCode code) {
@@ -41,46 +43,52 @@ std::optional<TransferWish> plan_transfer(const DecodeConfig& config, const Comp
 Sequence::Sequence(const SequenceContext& context, std::shared_ptr<DecodeJob> job)
     : context_(context),
       job_(std::move(job)),
+      tokens_(job_->request.prompt),
       generation_(job_->request, context.tokenizer, context.model.config().end_of_sequence) {
-  tokens_ = job_->request.prompt;
-  clear_account();
-  if (const auto wish = plan_transfer(context_.config, job_->request, job_->held_tokens)) {
+  begin_prompt();
+}
+
+Sequence::~Sequence() {
+  coded_.reset();
+  job_->pages.release();
+  context_.transfers.end(job_->id);
+}
+
+void Sequence::begin_prompt() {
+  computed_ = job_->held_tokens;
+  chunk_part_ = TransferPart::kPrefill;
+  generation_number_ = suspensions_ * kTriesUntilSuspended;
+  if (!first_token_given()) clear_account();
+  const auto wish = stays_here_ ? std::nullopt : plan_transfer(context_.config, job_->request, job_->held_tokens);
+  if (wish) {
     start_coded(*wish);
   } else {
     start_local();
   }
 }
 
-Sequence::~Sequence() {
-  prompt_.reset();
-  job_->pages.release();
-  context_.transfers.end(job_->id);
-}
-
 void Sequence::start_coded(TransferWish wish) {
-  auto coded = std::make_unique<CodedPrompt>(
+  wish.tries_before = generation_number_;
+  coded_ = std::make_unique<CodedPrompt>(
       CodedPrompt::Args{.model = context_.model,
                         .cache = context_.cache,
                         .job = *job_,
+                        .tokens = tokens_,
                         .wish = wish,
                         .sinks = context_.config.codec.sinks,
                         .chunk_tokens = context_.config.limits.prefill_chunk_tokens,
                         .on_chunk_done = [this](uint32_t sequence) {
                           context_.transfers.chunk_done({job_->id, generation_number_}, sequence);
                         }});
-  coded_ = coded.get();
-  prompt_ = std::move(coded);
   context_.transfers.start(job_, wish);
 }
 
 void Sequence::start_local() {
-  coded_ = nullptr;
+  coded_.reset();
   transferring_ = false;
   origins_ = {{0, job_->held_origin}};
   origin_known_ = true;
-  prompt_ = std::make_unique<LocalPrefill>(context_.model, context_.cache, *job_,
-                                           context_.config.limits.prefill_chunk_tokens);
-  if (!job_->held_origin.exact()) account_.codec = job_->held_origin.codec;
+  if (!first_token_given() && !job_->held_origin.exact()) account_.codec = job_->held_origin.codec;
   tell_prompt(account_.codec);
 }
 
@@ -107,16 +115,18 @@ void Sequence::transfer_accepted(TransferKey key, TransferPlan plan) {
   if (coded_ == nullptr || key.generation < generation_number_) return;
   enter(key);
   transferring_ = true;
-  account_.codec = plan.codec;
-  account_.codec_reason = plan.codec_reason;
-  coded_tokens_ = plan.handover_tokens - plan.first_token;
-  account_.predicted_seconds.reset();
-  if (plan.predicted_seconds_per_token) {
-    account_.predicted_seconds = *plan.predicted_seconds_per_token * static_cast<double>(coded_tokens_);
+  if (!first_token_given()) {
+    account_.codec = plan.codec;
+    account_.codec_reason = plan.codec_reason;
+    coded_tokens_ = plan.handover_tokens - plan.first_token;
+    account_.predicted_seconds.reset();
+    if (plan.predicted_seconds_per_token) {
+      account_.predicted_seconds = *plan.predicted_seconds_per_token * static_cast<double>(coded_tokens_);
+    }
+    account_.cached_tokens = plan.cached_tokens;
+    account_.handover_tokens = plan.handover_tokens;
+    account_.prefill_endpoint = plan.endpoint;
   }
-  account_.cached_tokens = plan.cached_tokens;
-  account_.handover_tokens = plan.handover_tokens;
-  account_.prefill_endpoint = plan.endpoint;
   tell_prompt(plan.codec);
   origin_known_ = plan.origin.has_value();
   origins_ = {{0, job_->held_origin}};
@@ -143,12 +153,13 @@ void Sequence::transfer_finished(TransferKey key) {
 
 // Slots and stream are others' again while this sequence generates.
 void Sequence::end_transfer_when_done() {
-  if (prompt_ == nullptr && !transferring_) context_.transfers.end(job_->id);
+  if (generating_ && !transferring_) context_.transfers.end(job_->id);
 }
 
-Result<Done> Sequence::transfer_failed(const Failure& failure) {
+Result<Done> Sequence::transfer_failed(TransferKey key, const Failure& failure) {
+  if (key.generation < generation_number_) return Done{};
   transferring_ = false;
-  if (coded_ == nullptr) return Done{};  // the prompt is complete, or computed here already
+  if (coded_ == nullptr) return Done{};  // the prefix is complete, or computed here already
   const bool differs = job_->request.needs_one_model() && failure.code == ErrorCode::kFailedPrecondition;
   if (!differs && is_decisive(failure.code)) return failure;
   const FallbackOptions& fallback = context_.config.fallback;
@@ -159,66 +170,135 @@ Result<Done> Sequence::transfer_failed(const Failure& failure) {
                                      " tokens exceed fallback.local_prefill_max_tokens (" +
                                      std::to_string(fallback.local_prefill_max_tokens) + ")"};
   }
-  clear_account();
-  if (differs) {
-    account_.codec_reason = failure.message;
-  } else {
-    account_.fallback_reason = failure.message;
+  if (!first_token_given()) {
+    clear_account();
+    (differs ? account_.codec_reason : account_.fallback_reason) = failure.message;
+  }
+  if (!differs) {
     log_warning("fallback_local_prefill", {{"request", job_->id}, {"tokens", tokens}, {"reason", failure.message}});
   }
+  stays_here_ = true;
   start_local();
   return Done{};
 }
 
-void Sequence::run_prompt_step() {
-  if (prompt_->next() == PromptStep::kFirstToken) return first_token();
-  const auto done = prompt_->run();
-  if (done) return;
+double Sequence::run_piece(bool by_layers) {
+  const CodedStep step = coded_->next(by_layers);
+  if (step == CodedStep::kFirstToken) {
+    computed_ = tokens();
+    accept_logits(coded_->logits());
+    return 0;
+  }
+  if (step == CodedStep::kPrefixComplete) {
+    computed_ = coded_->handover_tokens();
+    chunk_part_ = TransferPart::kSuffix;
+    end_coded();
+    return 0;
+  }
+  const Result<double> cost = coded_->run(by_layers);
+  if (cost) return cost.value();
   coded_->forget_messages();
-  context_.transfers.reject({job_->id, generation_number_}, done.failure());
+  context_.transfers.reject({job_->id, generation_number_}, cost.failure());
+  return 0;
 }
 
-void Sequence::first_token() {
-  const auto begin = ServingClock::now();
-  if (coded_ != nullptr) {
+void Sequence::end_coded() {
+  if (coded_ == nullptr) return;
+  if (!first_token_given()) {
     account_.wire_bytes = coded_->wire_bytes();
     account_.wire_messages = coded_->wire_messages();
     rebuild_time_ = coded_->rebuild_time();
   }
-  step(generation_.accept(prompt_->logits()));
-  first_token_at_ = ServingClock::now();
-  job_->timeline.add(TransferPart::kFirstStep, begin, first_token_at_);
-  prompt_.reset();
-  coded_ = nullptr;
-  keep_pages();
-  end_transfer_when_done();
+  coded_.reset();
 }
 
-// What is complete: of all tokens but the last one that was sampled.
-void Sequence::keep_pages() {
-  if (origin_known_) {
-    context_.prefixes.insert(
-        {.salt = job_->request.cache_salt, .tokens = std::span(tokens_).first(tokens_.size() - 1), .runs = origins_},
-        job_->pages);
+int64_t Sequence::tokens_left() const {
+  return coded_ != nullptr || suspended_ || finished_ ? 0 : tokens() - computed_;
+}
+
+PromptInLine Sequence::in_line() const { return {precedence(), tokens() - computed_, age_steps}; }
+
+SequenceChunk Sequence::chunk(int64_t count) const {
+  return {.pages = &job_->pages,
+          .first_position = computed_,
+          .tokens = std::span(tokens_).subspan(static_cast<size_t>(computed_), static_cast<size_t>(count))};
+}
+
+void Sequence::worked(ServingClock::time_point begin, ServingClock::time_point end) {
+  if (prompt_pending()) job_->timeline.add(chunk_part_, begin, end);
+}
+
+void Sequence::accept_logits(std::span<const float> logits) {
+  const auto begin = ServingClock::now();
+  step(generation_.accept(logits), begin);
+}
+
+void Sequence::accept_token(TokenId id) {
+  const auto begin = ServingClock::now();
+  step(generation_.accept_token(id), begin);
+}
+
+void Sequence::step(Generation::Step step, ServingClock::time_point begin) {
+  end_coded();
+  tokens_.push_back(generation_.last_token());
+  job_->sink().on_delta(std::move(step.delta));
+  if (!first_token_given()) {
+    first_token_at_ = ServingClock::now();
+    job_->timeline.add(TransferPart::kFirstStep, begin, *first_token_at_);
+  }
+  if (step.finish) {
+    finished_ = std::move(step);
+    account_deadline_ = ServingClock::now() + (transferring_ ? kAccountPatience : std::chrono::milliseconds(0));
+  }
+  if (!std::exchange(generating_, true)) {
+    keep_pages();
+    end_transfer_when_done();
+  } else if (finished_) {
+    keep_pages();
   }
   if (finished_) job_->pages.release();
 }
 
-void Sequence::accept_logits(std::span<const float> logits) { step(generation_.accept(logits)); }
-
-void Sequence::accept_token(TokenId id) { step(generation_.accept_token(id)); }
-
-SequenceChunk Sequence::decode_chunk() const {
-  return {.pages = &job_->pages, .first_position = std::ssize(tokens_) - 1, .tokens = std::span(tokens_).last(1)};
+void Sequence::keep_pages() {
+  if (!origin_known_) return;
+  context_.prefixes.insert({.salt = job_->request.cache_salt,
+                            .tokens = std::span(tokens_).first(static_cast<size_t>(computed_)),
+                            .runs = origins_},
+                           job_->pages);
 }
 
-void Sequence::step(Generation::Step step) {
-  tokens_.push_back(generation_.last_token());
-  job_->sink().on_delta(std::move(step.delta));
-  if (!step.finish) return;
-  finished_ = std::move(step);
-  if (prompt_ == nullptr) keep_pages();
-  account_deadline_ = ServingClock::now() + (transferring_ ? kAccountPatience : std::chrono::milliseconds(0));
+void Sequence::mark_suspended() {
+  suspended_ = true;
+  generating_ = false;
+  ++suspensions_;
+}
+
+void Sequence::give_up_pages() {
+  SCD_CHECK(suspended_, "a sequence that was suspended");
+  coded_.reset();
+  transferring_ = false;
+  keep_pages();
+  job_->pages.release();
+  context_.transfers.end(job_->id);
+}
+
+Result<Done> Sequence::resume() {
+  DecodeJob& job = *job_;
+  PageTable pages = context_.cache.pool().make_table();
+  PrefixCache::Found found;
+  if (job.request.reads_prefix_cache) {
+    found = context_.prefixes.find({.salt = job.request.cache_salt,
+                                    .tokens = std::span(tokens_).first(tokens_.size() - 1),
+                                    .origin = context_.codecs.coarsest(job.request, tokens())},
+                                   pages);
+  }
+  if (auto reserved = pages.reserve(tokens()); !reserved) return reserved;
+  job.pages = std::move(pages);
+  job.held_tokens = found.tokens;
+  job.held_origin = found.origin;
+  suspended_ = false;
+  begin_prompt();
+  return Done{};
 }
 
 bool Sequence::ready_to_end(ServingClock::time_point now) const {
@@ -226,11 +306,12 @@ bool Sequence::ready_to_end(ServingClock::time_point now) const {
 }
 
 void Sequence::close_account() {
+  account_.preemptions = suspensions_;
   account_.timeline = job_->timeline.spans();
-  std::erase_if(account_.timeline, [this](const TransferSpan& span) { return span.begin >= first_token_at_; });
+  std::erase_if(account_.timeline, [this](const TransferSpan& span) { return span.begin >= *first_token_at_; });
   std::sort(account_.timeline.begin(), account_.timeline.end(),
             [](const TransferSpan& a, const TransferSpan& b) { return a.begin < b.begin; });
-  account_.times = attribute_time(job_->received_at, first_token_at_, account_.timeline);
+  account_.times = attribute_time(job_->received_at, *first_token_at_, account_.timeline);
   if (account_.wire_bytes > 0) {
     const TransferCost cost = transfer_cost();
     context_.codecs.observe(cost);

@@ -1,4 +1,8 @@
 // One job on the compute thread: its prompt, then its generation, at last its account.
+//
+// Tokens of prompt and answer stand in one row; the keys and values of the first of them are in the cache. Computing
+// the next ones is all there is to a prompt that is computed here, to the tokens behind a prefix that was kept or
+// rebuilt, and to generating; when none is left the logits of the last one give another token.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +23,8 @@
 #include "decode_server/job.h"
 #include "decode_server/prefix_cache.h"
 #include "decode_server/rebuild/coded_prompt.h"
-#include "decode_server/rebuild/prompt_work.h"
 #include "decode_server/stages.h"
+#include "decode_server/step_plan.h"
 
 namespace scd {
 
@@ -38,7 +42,7 @@ struct SequenceContext {
 // Used by the compute thread only.
 class Sequence {
  public:
-  // Starts the transfer, or the prefill where there is nothing to transfer.
+  // Starts the transfer where there is something to transfer.
   Sequence(const SequenceContext& context, std::shared_ptr<DecodeJob> job);
   // Frees the pages and ends the transfer.
   ~Sequence();
@@ -47,30 +51,53 @@ class Sequence {
 
   DecodeJob& job() const { return *job_; }
   std::shared_ptr<DecodeJob> share_job() const { return job_; }
+  Precedence precedence() const { return {job_->request.priority, job_->id}; }
 
   // Transfer events; those of an earlier try are ignored.
   void transfer_accepted(TransferKey key, TransferPlan plan);
   void message_arrived(TransferKey key, ReceivedMessage message);
   void transfer_restarted(TransferKey key);
   void transfer_finished(TransferKey key);
-  // Falls back to a local prefill where configuration allows, else the failure that ends the job.
-  Result<Done> transfer_failed(const Failure& failure);
+  // Goes on without a transfer where configuration allows, else the failure that ends the job.
+  Result<Done> transfer_failed(TransferKey key, const Failure& failure);
   bool fell_back() const { return !account_.fallback_reason.empty(); }
 
-  // The most urgent piece of prompt work; kWait when none, or when the prompt is done.
-  PromptStep next() const { return prompt_ == nullptr ? PromptStep::kWait : prompt_->next(); }
-  bool prompt_pending() const { return prompt_ != nullptr; }
-  // Does next(). Codes that cannot be used are reported to the transfer stage, which tries elsewhere.
-  void run_prompt_step();
+  // The prompt's codes: the most urgent piece of work on them; kWait when none.
+  CodedStep next_piece(bool by_layers) const { return coded_ == nullptr ? CodedStep::kWait : coded_->next(by_layers); }
+  // Does it; returns what it cost, in tokens' whole passes. Codes that cannot be used are reported to the transfer
+  // stage, which tries elsewhere.
+  double run_piece(bool by_layers);
 
-  // Generating, and not finished.
-  bool decoding() const { return prompt_ == nullptr && !finished_; }
-  // The token to run next and its position.
-  SequenceChunk decode_chunk() const;
+  // Tokens whose keys and values this sequence is ready to compute.
+  int64_t tokens_left() const;
+  // The next `count` of them.
+  SequenceChunk chunk(int64_t count) const;
+  // They are in the cache.
+  void computed(int64_t count) { computed_ += count; }
+  // A step they are part of was worked on.
+  void worked(ServingClock::time_point begin, ServingClock::time_point end);
+  // After all of them: the next token.
   void accept_logits(std::span<const float> logits);
-  // The most probable id alone will do.
+  // Where logits are, the id can be sampled, too.
   std::optional<PlainSampling> plain_sampling() const { return generation_.plain_sampling(); }
   void accept_token(TokenId id);
+
+  // No prompt is left to compute or to wait for: each step gives a token.
+  bool decoding() const { return generating_ && !finished_ && !suspended_; }
+  // Waits for its first token, or for its next one after it was suspended.
+  bool prompt_pending() const { return !generating_ && !finished_; }
+  PromptInLine in_line() const;
+  int64_t age_steps = 0;
+
+  // The pages reach so far that the next token can be computed. RESOURCE_EXHAUSTED where there are too few.
+  Result<Done> grow() { return job_->pages.reserve(std::ssize(tokens_)); }
+  // Nothing is computed for it until resume(), which has its pages filled again.
+  void mark_suspended();
+  void give_up_pages();
+  bool suspended() const { return suspended_; }
+  // RESOURCE_EXHAUSTED, and no change, where there are too few pages.
+  Result<Done> resume();
+  int64_t tokens() const { return std::ssize(tokens_); }
 
   // Everything has been said but the end.
   bool finished() const { return finished_.has_value(); }
@@ -80,33 +107,40 @@ class Sequence {
   CompletionEnd take_end();
 
  private:
+  void begin_prompt();
   void start_coded(TransferWish wish);
   void start_local();
-  void keep_pages();
   void enter(TransferKey key);
   void tell_prompt(const std::optional<CodecChoice>& codec);
   void clear_account();
-  void first_token();
+  void end_coded();
   void end_transfer_when_done();
-  void step(Generation::Step step);
+  void keep_pages();
+  bool first_token_given() const { return first_token_at_.has_value(); }
+  void step(Generation::Step step, ServingClock::time_point begin);
   void close_account();
   TransferCost transfer_cost() const;
 
   const SequenceContext context_;
-  std::shared_ptr<DecodeJob> job_;  // shared as DecodeJob says
-  std::unique_ptr<PromptWork> prompt_;
-  CodedPrompt* coded_ = nullptr;  // prompt_ while it is one
+  std::shared_ptr<DecodeJob> job_;      // shared as DecodeJob says
+  std::vector<TokenId> tokens_;         // of the prompt, and sampled ones
+  int64_t computed_ = 0;                // of them: their keys and values are in the cache
+  std::unique_ptr<CodedPrompt> coded_;  // while codes are rebuilt
+  bool generating_ = false;
+  bool suspended_ = false;
+  uint32_t suspensions_ = 0;
   uint32_t generation_number_ = 0;
   bool transferring_ = false;  // the prefill server has not said that it is finished
+  bool stays_here_ = false;    // no prefill server is asked (again)
   bool prompt_told_ = false;
-  std::vector<PrefixCache::Run> origins_;  // of what was computed or rebuilt for this request
-  bool origin_known_ = true;               // also of what came with the last transfer
+  TransferPart chunk_part_ = TransferPart::kPrefill;  // what computing the prompt's next tokens counts as
+  std::vector<PrefixCache::Run> origins_;             // of what was computed or rebuilt for this request
+  bool origin_known_ = true;                          // also of what came with the last transfer
   Generation generation_;
-  std::vector<TokenId> tokens_;  // of the prompt, and sampled ones
   TransferAccount account_;
   int64_t coded_tokens_ = 0;  // that were sent
   ServingClock::duration rebuild_time_{0};
-  ServingClock::time_point first_token_at_;
+  std::optional<ServingClock::time_point> first_token_at_;
   ServingClock::time_point account_deadline_ = ServingClock::time_point::max();
   std::optional<Generation::Step> finished_;
 };

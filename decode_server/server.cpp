@@ -138,6 +138,7 @@ struct DecodeServer::Parts {
   struct Release : AdmissionStage {
     Admission* target = nullptr;
     void release() override { target->release(); }
+    void hold_back(std::optional<int32_t> priority) override { target->hold_back(priority); }
   } release;
   ComputeThread compute;
   Receiver receiver;
@@ -227,6 +228,7 @@ ServerCounters DecodeServer::Parts::counters() const {
           .transfers_failed = received.failed,
           .other_endpoints = received.other_endpoints,
           .local_fallbacks = computed.local_fallbacks,
+          .preemptions = computed.preemptions,
           .prefix_tokens_looked_up = prefix.looked_up,
           .prefix_tokens_found = prefix.found,
           .prefix_pages_evicted = prefix.evicted_pages};

@@ -42,6 +42,7 @@ struct TransferWish {
   int64_t held_tokens = 0;      // a multiple of 16: their keys and values are here
   int32_t first_layer = 0;      // layers before it are computed here
   bool predicts = false;        // the codec predicts from the residual stream of those layers
+  uint32_t tries_before = 0;    // generations of earlier transfers of this request
 };
 
 // Requests in, transfers and answers out: the compute thread. Thread-safe; message_arrived and wake never block.
@@ -82,6 +83,9 @@ class AdmissionStage {
   virtual ~AdmissionStage() = default;
   // A running request ended and its pages are free.
   virtual void release() = 0;
+  // A running request of this priority waits for pages: no request gets any but those of a higher one. Nothing: none
+  // waits. The pages that made room are given up after the call.
+  virtual void hold_back(std::optional<int32_t> priority) = 0;
 };
 
 }  // namespace scd

@@ -6,21 +6,25 @@
 #include <vector>
 
 namespace scd {
+namespace {
+
+constexpr double kCostOfDecoding = 0.25;  // of computing the layers that codes stand for
+
+}  // namespace
 
 CodedPrompt::CodedPrompt(Args args)
     : args_(std::move(args)),
       native_tokens_(std::max(args_.sinks, args_.wish.held_tokens)),
       sinks_pending_(args_.sinks > args_.wish.held_tokens) {
   if (args_.wish.first_layer == 0) return;
-  exact_.emplace(NativeLayers::Args{
-      .model = args_.model,
-      .cache = args_.cache,
-      .pages = args_.job.pages,
-      .tokens = std::span(args_.job.request.prompt).first(static_cast<size_t>(args_.wish.handover_tokens)),
-      .first_token = native_tokens_,
-      .first_layer = 0,
-      .layers = args_.wish.first_layer,
-      .keep_anchor = args_.wish.predicts});
+  exact_.emplace(NativeLayers::Args{.model = args_.model,
+                                    .cache = args_.cache,
+                                    .pages = args_.job.pages,
+                                    .tokens = args_.tokens.first(static_cast<size_t>(args_.wish.handover_tokens)),
+                                    .first_token = native_tokens_,
+                                    .first_layer = 0,
+                                    .layers = args_.wish.first_layer,
+                                    .keep_anchor = args_.wish.predicts});
 }
 
 void CodedPrompt::begin(TransferPlan plan) {
@@ -49,40 +53,40 @@ void CodedPrompt::forget_messages() {
   rebuild_.reset();
 }
 
-PromptStep CodedPrompt::next() const {
-  if (sinks_pending_) return PromptStep::kRebuild;
+CodedStep CodedPrompt::next(bool suffix_by_layers) const {
+  if (sinks_pending_) return CodedStep::kRebuild;
   if (rebuild_) {
-    const int32_t layer = suffix_ == nullptr ? 0 : suffix_->next_layer();
-    if (layer == args_.model.config().layers) return PromptStep::kFirstToken;
-    if (rebuild_->layer_ready(layer)) return PromptStep::kSuffixLayer;
-    if (rebuild_possible()) return PromptStep::kRebuild;
+    if (suffix_ == nullptr && !suffix_by_layers) {
+      if (rebuild_->complete()) return CodedStep::kPrefixComplete;
+    } else {
+      const int32_t layer = suffix_ == nullptr ? 0 : suffix_->next_layer();
+      if (layer == args_.model.config().layers) return CodedStep::kFirstToken;
+      if (rebuild_->layer_ready(layer)) return CodedStep::kSuffixLayer;
+    }
+    if (rebuild_possible()) return CodedStep::kRebuild;
   }
-  return exact_pending() ? PromptStep::kRebuild : PromptStep::kWait;
+  return exact_pending() ? CodedStep::kRebuild : CodedStep::kWait;
 }
 
-Result<Done> CodedPrompt::run() {
-  const PromptStep step = next();
+Result<double> CodedPrompt::run(bool suffix_by_layers) {
+  const bool is_suffix = next(suffix_by_layers) == CodedStep::kSuffixLayer;
   const auto begin = ServingClock::now();
   bool rebuilds = false;
-  Result<Done> outcome = Done{};
-  if (step == PromptStep::kSuffixLayer) {
-    if (suffix_ == nullptr) {
-      const SequenceChunk suffix = tokens(rebuild_->plan().handover_tokens, std::ssize(args_.job.request.prompt));
-      suffix_ = std::make_unique<ForwardPass>(args_.model, args_.cache, std::span(&suffix, 1));
-    }
-    suffix_->run_layer();
+  Result<double> cost = 0.0;
+  if (is_suffix) {
+    cost = run_suffix();
   } else if (sinks_pending_) {
-    run_sinks();
+    cost = run_sinks();
   } else if (rebuild_ && rebuild_possible()) {
-    outcome = rebuild();
+    cost = rebuild();
     rebuilds = true;
   } else {
-    run_exact();
+    cost = run_exact();
   }
   const auto end = ServingClock::now();
   if (rebuilds) rebuild_time_ += end - begin;
-  args_.job.timeline.add(step == PromptStep::kSuffixLayer ? TransferPart::kSuffix : TransferPart::kRebuild, begin, end);
-  return outcome;
+  args_.job.timeline.add(is_suffix ? TransferPart::kSuffix : TransferPart::kRebuild, begin, end);
+  return cost;
 }
 
 std::span<const float> CodedPrompt::logits() {
@@ -91,22 +95,41 @@ std::span<const float> CodedPrompt::logits() {
   return {logits.row<float>(0), static_cast<size_t>(logits.columns)};
 }
 
+double CodedPrompt::share_of_layers(double layers) const { return layers / args_.model.config().layers; }
+
+double CodedPrompt::run_suffix() {
+  if (suffix_ == nullptr) {
+    const SequenceChunk suffix = tokens(rebuild_->plan().handover_tokens, std::ssize(args_.tokens));
+    suffix_ = std::make_unique<ForwardPass>(args_.model, args_.cache, std::span(&suffix, 1));
+  }
+  suffix_->run_layer();
+  return static_cast<double>(suffix_->rows()) * share_of_layers(1);
+}
+
+double CodedPrompt::run_native() {
+  rebuild_->run_layer();
+  return static_cast<double>(native_rows_) * share_of_layers(1);
+}
+
 // A layer of a chunk at a time, so that what arrives meanwhile is not kept waiting.
 bool CodedPrompt::exact_pending() const { return exact_ && exact_->done_tokens() < args_.wish.handover_tokens; }
 
-void CodedPrompt::run_exact() {
+double CodedPrompt::run_exact() {
   if (!exact_->running()) {
-    exact_->begin(std::min(args_.chunk_tokens, args_.wish.handover_tokens - exact_->done_tokens()));
+    exact_rows_ = std::min(args_.chunk_tokens, args_.wish.handover_tokens - exact_->done_tokens());
+    exact_->begin(exact_rows_);
   }
   exact_->run_layer();
+  return static_cast<double>(exact_rows_) * share_of_layers(1);
 }
 
-void CodedPrompt::run_sinks() {
+double CodedPrompt::run_sinks() {
   const SequenceChunk sinks = tokens(args_.wish.held_tokens, args_.sinks);
   ForwardPass pass(args_.model, args_.cache, std::span(&sinks, 1));
   for (int32_t layer = 0; layer + 1 < args_.model.config().layers; ++layer) pass.run_layer();
   pass.run_keys_values_only();
   sinks_pending_ = false;
+  return static_cast<double>(pass.rows());
 }
 
 // The first message whose prediction is possible; one that came early waits for what it depends on.
@@ -125,26 +148,26 @@ bool CodedPrompt::rebuild_possible() const {
   return next_message() != messages_.end();
 }
 
-Result<Done> CodedPrompt::rebuild() {
-  if (rebuild_->running()) {
-    rebuild_->run_layer();
-    return Done{};
-  }
+Result<double> CodedPrompt::rebuild() {
+  if (rebuild_->running()) return run_native();
   if (!rebuild_->reads_ahead()) return rebuild_one();
   if (!messages_.empty()) return read_ahead();
   const auto block = next_block();
   rebuild_->apply(*block);
+  native_rows_ = block->place.tokens;
   blocks_.erase(block);
-  return Done{};
+  return 0.0;
 }
 
-void CodedPrompt::count(const ReceivedMessage& message) {
+double CodedPrompt::count(const ReceivedMessage& message) {
   wire_bytes_ += static_cast<int64_t>(message.header().payload_bytes + kMessageHeaderBytes);
   ++wire_messages_;
+  return message.header().token_count * share_of_layers(kCostOfDecoding * message.header().layer_count);
 }
 
-Result<Done> CodedPrompt::read_ahead() {
+Result<double> CodedPrompt::read_ahead() {
   std::vector<uint32_t> sequences;
+  double cost = 0;
   {
     const std::vector<ReceivedMessage> messages(std::make_move_iterator(messages_.begin()),
                                                 std::make_move_iterator(messages_.end()));
@@ -153,32 +176,31 @@ Result<Done> CodedPrompt::read_ahead() {
     if (!blocks) return blocks.failure();
     std::ranges::move(blocks.value(), std::back_inserter(blocks_));
     for (const ReceivedMessage& message : messages) {
-      count(message);
+      cost += count(message);
       sequences.push_back(message.header().sequence);
     }
   }  // frees the slots before the sender learns of it
   std::ranges::for_each(sequences, args_.on_chunk_done);
-  return Done{};
+  return cost;
 }
 
-Result<Done> CodedPrompt::rebuild_one() {
+Result<double> CodedPrompt::rebuild_one() {
   const auto at = messages_.begin() + (next_message() - messages_.cbegin());
   std::optional<ReceivedMessage> message(std::move(*at));
   messages_.erase(at);
   const uint32_t sequence = message->header().sequence;
-  if (auto applied = rebuild_->apply(*message); !applied) return applied;
-  count(*message);
+  if (auto applied = rebuild_->apply(*message); !applied) return applied.failure();
+  native_rows_ = message->header().token_count;
+  const double cost = count(*message);
   message.reset();  // frees the slot before the sender learns of it
   args_.on_chunk_done(sequence);
-  return Done{};
+  return cost;
 }
 
 SequenceChunk CodedPrompt::tokens(int64_t begin, int64_t end) const {
-  return {
-      .pages = &args_.job.pages,
-      .first_position = begin,
-      .tokens =
-          std::span(args_.job.request.prompt).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin))};
+  return {.pages = &args_.job.pages,
+          .first_position = begin,
+          .tokens = args_.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin))};
 }
 
 }  // namespace scd

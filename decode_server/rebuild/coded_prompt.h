@@ -12,17 +12,26 @@
 #include "common/transport/staging.h"
 #include "decode_server/job.h"
 #include "decode_server/rebuild/prefix_rebuild.h"
-#include "decode_server/rebuild/prompt_work.h"
 #include "decode_server/stages.h"
 
 namespace scd {
 
-class CodedPrompt : public PromptWork {
+// By rising urgency.
+enum class CodedStep : uint8_t {
+  kWait,            // nothing can be done until something arrives
+  kRebuild,         // sinks, layer 0, or one message of codes
+  kSuffixLayer,     // a layer of the last tokens over the rebuilt prefix
+  kPrefixComplete,  // all that codes are for is in the cache
+  kFirstToken,      // so is the suffix: only the logits are left
+};
+
+class CodedPrompt {
  public:
   struct Args {
     const Model& model;
     KvCache& cache;
     DecodeJob& job;
+    std::span<const TokenId> tokens;  // of the prompt, and those behind it that are to be computed with its suffix
     TransferWish wish;
     int64_t sinks = 0;                                     // first tokens computed here, as far as they are not held
     int64_t chunk_tokens = 0;                              // of native work
@@ -37,9 +46,15 @@ class CodedPrompt : public PromptWork {
   // The current prefill server is given up; its messages are dropped.
   void forget_messages();
 
-  PromptStep next() const override;
-  Result<Done> run() override;
-  std::span<const float> logits() override;
+  // suffix_by_layers: the suffix is computed here, each layer as soon as it can be; else it is left to others when the
+  // prefix is complete, unless it has begun.
+  CodedStep next(bool suffix_by_layers) const;
+  // kRebuild and kSuffixLayer; returns what it cost, in whole passes of a token. DATA_LOSS as PrefixRebuild::apply().
+  Result<double> run(bool suffix_by_layers);
+  // At kFirstToken: logits [vocab] of the last token, valid until the next call.
+  std::span<const float> logits();
+  // At kPrefixComplete: tokens before it are in the cache.
+  int64_t handover_tokens() const { return rebuild_->plan().handover_tokens; }
 
   int64_t wire_bytes() const { return wire_bytes_; }  // payloads and headers rebuilt
   int64_t wire_messages() const { return wire_messages_; }
@@ -48,15 +63,18 @@ class CodedPrompt : public PromptWork {
 
  private:
   bool exact_pending() const;
-  void run_exact();
-  void run_sinks();
+  double share_of_layers(double layers) const;
+  double run_exact();
+  double run_sinks();
+  double run_suffix();
+  double run_native();
   std::deque<ReceivedMessage>::const_iterator next_message() const;
   std::deque<CodeBlock>::const_iterator next_block() const;
   bool rebuild_possible() const;
-  Result<Done> rebuild();
-  Result<Done> rebuild_one();
-  Result<Done> read_ahead();
-  void count(const ReceivedMessage& message);
+  Result<double> rebuild();
+  Result<double> rebuild_one();
+  Result<double> read_ahead();
+  double count(const ReceivedMessage& message);
   SequenceChunk tokens(int64_t begin, int64_t end) const;
 
   Args args_;
@@ -67,6 +85,8 @@ class CodedPrompt : public PromptWork {
   std::deque<CodeBlock> blocks_;  // read, of messages whose slots are free again
   std::optional<PrefixRebuild> rebuild_;
   std::unique_ptr<ForwardPass> suffix_;
+  int64_t exact_rows_ = 0;   // of the chunk that exact_ runs
+  int64_t native_rows_ = 0;  // of the chunk that rebuild_ runs
   int64_t wire_bytes_ = 0;
   int64_t wire_messages_ = 0;
   ServingClock::duration rebuild_time_{0};

@@ -85,6 +85,13 @@ bool PrefixRebuild::layer_ready(int32_t layer) const {
   return chunks_ready_[unit] == chunks_ && units_.span_done(unit, args_.plan.handover_tokens);
 }
 
+bool PrefixRebuild::complete() const {
+  for (int32_t layer = 0; layer < args_.model.config().layers; ++layer) {
+    if (!layer_ready(layer)) return false;
+  }
+  return true;
+}
+
 Result<Done> PrefixRebuild::check_place(const MessageHeader& header) const {
   const TransferPlan& plan = args_.plan;
   if (header.codec_id != static_cast<uint8_t>(plan.codec.id)) {

@@ -42,6 +42,7 @@ class PrefixRebuild {
   void run_layer() { units_.run_layer(); }
   // The layer's keys and values are all in the cache.
   bool layer_ready(int32_t layer) const;
+  bool complete() const;  // those of all layers
   const TransferPlan& plan() const { return args_.plan; }
 
  private:

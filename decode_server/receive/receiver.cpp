@@ -93,6 +93,7 @@ void Receiver::handle(Event event) {
         Transfer& transfer = transfers_[start.job->id];
         transfer.job = std::move(start.job);
         transfer.wish = start.wish;
+        transfer.generation = start.wish.tries_before;
         begin_try(transfer);
       },
       [&](InfoArrived& arrived) {

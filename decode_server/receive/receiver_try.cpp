@@ -64,7 +64,7 @@ void Receiver::begin_try(Transfer& transfer) {
   ++transfer.generation;
   transfer.finished = false;
   transfer.clock.reset();
-  if (transfer.generation > 1) args_.compute.transfer_restarted(transfer.key());
+  if (!transfer.tried.empty()) args_.compute.transfer_restarted(transfer.key());
   started_.fetch_add(1, std::memory_order_relaxed);
   transfer.endpoint = endpoints_.acquire(transfer.tried);
   SCD_CHECK(transfer.endpoint.has_value(), "a transfer without an endpoint to ask");

@@ -50,6 +50,15 @@ void Admission::release() {
   changed_.notify_one();
 }
 
+void Admission::hold_back(std::optional<int32_t> priority) {
+  {
+    std::scoped_lock lock(mutex_);
+    held_back_ = priority;
+    look_ = true;
+  }
+  changed_.notify_one();
+}
+
 void Admission::wake() {
   {
     std::scoped_lock lock(mutex_);
@@ -131,21 +140,21 @@ bool Admission::admit_first() {
   if (waiting_.empty()) return false;
   DecodeJob& job = *waiting_.front();
   {
+    // Held, so that pages are either given before others are held back or not at all.
     std::scoped_lock lock(mutex_);
     if (running_ >= args_.validation.config.limits.max_running) return false;
-  }
-  if (!give_pages(job)) return false;
-  job.timeline.add(TransferPart::kQueue, job.received_at, ServingClock::now());
-  {
-    std::scoped_lock lock(mutex_);
+    if (held_back_ && job.request.priority <= *held_back_) return false;
+    if (!give_pages(job)) return false;
     ++running_;
     --waiting_count_;
   }
+  job.timeline.add(TransferPart::kQueue, job.received_at, ServingClock::now());
   args_.compute.admit(std::move(waiting_.front()));
   waiting_.pop_front();
   return true;
 }
 
+// Under mutex_.
 bool Admission::give_pages(DecodeJob& job) {
   const CompletionRequest& request = job.request;
   const int64_t tokens = std::ssize(request.prompt);
@@ -158,7 +167,9 @@ bool Admission::give_pages(DecodeJob& job) {
                                  .origin = args_.codecs.coarsest(request, tokens)},
                                 pages);
   }
-  if (!pages.reserve(tokens + request.stop.max_tokens)) return false;
+  if (!pages.reserve(tokens)) return false;
+  // Those that run get their next pages first.
+  if (args_.pages.pages_to_spare() < running_) return false;
   if (request.reads_prefix_cache) args_.prefixes.count(tokens - 1, found.tokens);
   job.pages = std::move(pages);
   job.held_tokens = found.tokens;

@@ -1,6 +1,6 @@
 // The queue before the server: tokenises, waits for room, takes up what the prefix cache has of the prompt and reserves
-// the pages of the rest and of the completion. Higher priority first, then order of arrival; a request that does not
-// fit yet is not overtaken by smaller ones.
+// the pages of the rest; those of the completion come as it grows. Higher priority first, then order of arrival; a
+// request that does not fit yet is not overtaken by smaller ones.
 #pragma once
 
 #include <condition_variable>
@@ -9,6 +9,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "common/kv/page_pool.h"
@@ -39,6 +40,7 @@ class Admission : public AdmissionStage {
   // and max_waiting requests are here already. Never blocks.
   Result<Done> submit(std::shared_ptr<DecodeJob> job, v1::CompleteRequest request);
   void release() override;
+  void hold_back(std::optional<int32_t> priority) override;
   // A job was cancelled: look soon.
   void wake();
 
@@ -67,6 +69,7 @@ class Admission : public AdmissionStage {
   int32_t running_ = 0;
   int32_t waiting_count_ = 0;  // arrivals and waiting jobs
   uint64_t refused_ = 0;
+  std::optional<int32_t> held_back_;  // at and below this priority
   bool look_ = false;
   bool stopping_ = false;
   Jobs waiting_;  // of the thread alone, in the order of service

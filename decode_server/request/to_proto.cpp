@@ -46,6 +46,7 @@ v1::TransferAccount to_proto(const TransferAccount& account) {
   proto.set_ratio_to_bf16(account.ratio_to_bf16);
   proto.set_cached_tokens(static_cast<uint32_t>(account.cached_tokens));
   proto.set_prefix_cached_tokens(static_cast<uint32_t>(account.prefix_cached_tokens));
+  proto.set_preemptions(static_cast<uint32_t>(account.preemptions));
   proto.set_handover_tokens(static_cast<uint32_t>(account.handover_tokens));
   proto.set_queue_ms(account.times.of(TransferPart::kQueue));
   proto.set_prefill_ms(account.times.of(TransferPart::kPrefill));

@@ -127,7 +127,7 @@ TEST_F(AdmissionTest, a_burst_on_an_idle_server_fills_the_free_places_and_the_qu
   EXPECT_EQ(admission.refused(), 8u);
 }
 
-TEST_F(AdmissionTest, waits_for_pages_and_holds_them_for_prompt_and_completion) {
+TEST_F(AdmissionTest, waits_for_pages_and_holds_those_of_the_prompt) {
   config_.limits.max_running = 4;
   Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
   const auto big = submit(admission, 0, seconds(60), 100);  // 108 tokens: 7 of 8 pages
@@ -138,6 +138,56 @@ TEST_F(AdmissionTest, waits_for_pages_and_holds_them_for_prompt_and_completion) 
   running.reset();
   admission.release();
   ASSERT_NE(compute_.next(), nullptr);
+}
+
+TEST_F(AdmissionTest, nobody_overtakes_one_who_gave_its_pages_up_but_who_is_more_important) {
+  config_.limits.max_running = 4;
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  const auto first = submit(admission);
+  const auto running = compute_.next();
+  admission.hold_back(1);
+  const auto equal = submit(admission, 1);
+  EXPECT_FALSE(compute_.admitted.pop_until(ServingClock::now() + milliseconds(50)).has_value());
+  const auto higher = submit(admission, 2);
+  auto next = compute_.next();
+  ASSERT_NE(next, nullptr);
+  EXPECT_EQ(next->request.priority, 2);
+  admission.hold_back(std::nullopt);
+  next = compute_.next();
+  ASSERT_NE(next, nullptr);
+  EXPECT_EQ(next->request.priority, 1);
+}
+
+TEST_F(AdmissionTest, leaves_those_that_run_a_page_each) {
+  config_.limits.max_running = 4;
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  const auto one = submit(admission, 0, seconds(60), 40), two = submit(admission, 0, seconds(60), 40);
+  auto first = compute_.next(), second = compute_.next();
+  ASSERT_NE(second, nullptr);  // 3 + 3 of 8 pages
+  const auto three = submit(admission, 0, seconds(60), 10);
+  EXPECT_FALSE(compute_.admitted.pop_until(ServingClock::now() + milliseconds(50)).has_value());
+  second.reset();
+  admission.release();
+  EXPECT_NE(compute_.next(), nullptr);
+}
+
+TEST_F(AdmissionTest, takes_up_what_is_kept_of_the_prompt) {
+  const std::vector<TokenId> kept(48, 3);
+  {
+    PageTable table = pages_.make_table();
+    ASSERT_TRUE(table.reserve(48).ok());
+    const PrefixCache::Run run{0, {}};
+    prefixes_.insert({"", kept, std::span(&run, 1)}, table);
+  }
+  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  const auto submitted = submit(admission, 0, seconds(60), 48);
+  const auto job = compute_.next();
+  ASSERT_NE(job, nullptr);
+  EXPECT_EQ(job->held_tokens, 32);  // the last token is computed
+  EXPECT_TRUE(job->held_origin.exact());
+  EXPECT_EQ(job->pages.page_ids().size(), 3u);
+  EXPECT_EQ(prefixes_.counters().looked_up, 47u);
+  EXPECT_EQ(prefixes_.counters().found, 32u);
 }
 
 TEST_F(AdmissionTest, a_waiting_request_ends_at_its_deadline_or_when_cancelled) {

@@ -1,0 +1,44 @@
+// One forward pass over tokens of several sequences: one of each answer under way, and chunks of prompts. It runs layer
+// by layer, so that a cancelled request need not wait for its end; only then anything of it counts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "common/model/forward.h"
+
+namespace scd {
+
+class Sequence;
+
+class BatchStep {
+ public:
+  struct Member {
+    Sequence* sequence = nullptr;  // null: it has ended
+    int64_t tokens = 0;            // that this step computes of it
+    bool samples = false;          // its last token is followed by a new one
+  };
+  BatchStep(const Model& model, KvCache& cache, std::vector<Member> members);
+
+  const std::vector<Member>& members() const { return members_; }
+  bool contains(const Sequence& sequence) const;
+  // The sequence ends: what the pass still writes to stays taken until the step is over.
+  void leave(Sequence& sequence);
+
+  bool done() const;
+  void run_layer();
+  // When it is done: the logits of the members that sample, in their order, on the model's device. Some do.
+  kernels::ConstMatrix logits();
+  bool anyone_samples() const { return !sampled_rows_.empty(); }
+
+ private:
+  const Model& model_;
+  std::vector<Member> members_;
+  std::vector<int64_t> sampled_rows_;
+  std::vector<PageTable> left_behind_;
+  std::unique_ptr<ForwardPass> pass_;
+  int32_t layers_run_ = 0;
+};
+
+}  // namespace scd

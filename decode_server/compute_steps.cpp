@@ -1,0 +1,266 @@
+// What the compute thread does between two looks at its inbox.
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "common/base/check.h"
+#include "common/log/log.h"
+#include "decode_server/compute.h"
+#include "kernels/device.h"
+#include "kernels/sampling.h"
+
+namespace scd {
+namespace {
+
+constexpr int64_t kFewestPromptTokens = 16;  // of a step, however many answers are under way
+
+bool costs_nothing(CodedStep piece) { return piece == CodedStep::kPrefixComplete || piece == CodedStep::kFirstToken; }
+
+// Logits are large: those on a GPU stay there where an id will do. -1 elsewhere.
+std::vector<TokenId> sample_on_device(std::span<Sequence* const> batch, const kernels::ConstMatrix& logits) {
+  std::vector<kernels::SamplingOptions> options(batch.size());
+  std::vector<double> uniforms(batch.size());
+  std::vector<bool> plain(batch.size());
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const auto sampling = batch[i] == nullptr ? std::nullopt : batch[i]->plain_sampling();
+    plain[i] = sampling.has_value();
+    if (plain[i]) options[i] = sampling->options, uniforms[i] = sampling->uniform;
+  }
+  std::vector<TokenId> ids(batch.size());
+  kernels::sample_rows(logits, options, uniforms, ids);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (!plain[i]) ids[i] = -1;
+  }
+  return ids;
+}
+
+}  // namespace
+
+bool ComputeThread::work_once() {
+  resume_suspended();
+  const bool decoding = std::ranges::any_of(sequences_, [](const auto& s) { return s->decoding(); });
+  // Where answers wait for their next tokens, the last tokens of a prompt are computed together with those.
+  const bool by_layers = !decoding;
+  Sequence* urgent = most_urgent(by_layers);
+  const CodedStep piece = urgent == nullptr ? CodedStep::kWait : urgent->next_piece(by_layers);
+  const bool others_wait =
+      batch_ != nullptr || std::ranges::any_of(sequences_, [](const auto& s) { return s->tokens_left() > 0; });
+  const bool has_room = !others_wait || pieces_cost_ < static_cast<double>(prompt_budget(decoding));
+  if (piece != CodedStep::kWait && (has_room || costs_nothing(piece))) {
+    const auto begin = ServingClock::now();
+    if (run_piece(*urgent, by_layers)) charge_waiters(urgent, begin, ServingClock::now());
+    // Prompts age where there are only pieces, too.
+    if (!others_wait && pieces_cost_ >= static_cast<double>(prompt_budget(decoding))) end_step();
+    return true;
+  }
+  if (batch_ == nullptr && !begin_step()) return false;
+  if (batch_ != nullptr) run_layer();
+  return true;
+}
+
+// Tokens of prompts that a step may compute.
+int64_t ComputeThread::prompt_budget(bool decoding) const {
+  if (!decoding) return args_.config.limits.prefill_chunk_tokens;
+  const auto answers = std::ranges::count_if(sequences_, [](const auto& s) { return s->decoding(); });
+  return std::max<int64_t>(step_tokens_ - answers, kFewestPromptTokens);
+}
+
+Sequence* ComputeThread::most_urgent(bool by_layers) const {
+  Sequence* best = nullptr;
+  for (const auto& sequence : sequences_) {
+    const CodedStep step = sequence->next_piece(by_layers);
+    if (step == CodedStep::kWait) continue;
+    const CodedStep best_step = best == nullptr ? CodedStep::kWait : best->next_piece(by_layers);
+    if (step > best_step || (step == best_step && sequence->in_line().before(best->in_line()))) best = sequence.get();
+  }
+  return best;
+}
+
+// False where it has ended the sequence.
+bool ComputeThread::run_piece(Sequence& sequence, bool by_layers) {
+  try {
+    pieces_cost_ += sequence.run_piece(by_layers);
+    // What a GPU has only queued must not be charged to whoever waits for it next.
+    kernels::synchronize(args_.model.device());
+    return true;
+  } catch (const std::bad_alloc& error) {
+    fail(std::ranges::find(sequences_, &sequence, &std::unique_ptr<Sequence>::get), out_of_memory(error));
+    return false;
+  }
+}
+
+// Chooses what the next step computes. A step of answers only is done at once.
+bool ComputeThread::begin_step() {
+  grow_pages();
+  std::vector<BatchStep::Member> members;
+  for (const auto& sequence : sequences_) {
+    if (sequence->decoding()) members.push_back({.sequence = sequence.get(), .tokens = 1, .samples = true});
+  }
+  const bool decoding = !members.empty();
+  std::vector<Sequence*> prompts;
+  std::vector<PromptInLine> line;
+  for (const auto& sequence : sequences_) {
+    if (sequence->decoding() || sequence->tokens_left() == 0) continue;
+    prompts.push_back(sequence.get());
+    line.push_back(sequence->in_line());
+  }
+  const auto spent = static_cast<int64_t>(decoding ? pieces_cost_ : 0);
+  const std::vector<int64_t> shares = share_out(line, std::max(prompt_budget(decoding) - spent, kFewestPromptTokens));
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    if (shares[i] == 0) continue;
+    members.push_back({.sequence = prompts[i], .tokens = shares[i], .samples = shares[i] == prompts[i]->tokens_left()});
+  }
+  if (members.empty()) return false;
+  if (std::ranges::all_of(members, [](const auto& member) { return member.sequence->decoding(); })) {
+    decode_step(members);
+  } else {
+    batch_ = std::make_unique<BatchStep>(args_.model, args_.cache, std::move(members));
+  }
+  return true;
+}
+
+// Recorded on a GPU.
+void ComputeThread::decode_step(const std::vector<BatchStep::Member>& members) {
+  const auto begin = ServingClock::now();
+  std::vector<SequenceChunk> chunks;
+  for (const BatchStep::Member& member : members) chunks.push_back(member.sequence->chunk(1));
+  deliver(members, step_.run(chunks));
+  end_step();
+  charge_waiters(nullptr, begin, ServingClock::now());
+}
+
+void ComputeThread::run_layer() {
+  const auto begin = ServingClock::now();
+  try {
+    batch_->run_layer();
+    kernels::synchronize(args_.model.device());
+  } catch (const std::bad_alloc& error) {
+    return drop_largest(error);
+  }
+  const auto end = ServingClock::now();
+  for (const BatchStep::Member& member : batch_->members()) {
+    if (member.sequence != nullptr) member.sequence->worked(begin, end);
+  }
+  charge_waiters(nullptr, begin, end);
+  if (!batch_->done()) return;
+  const std::unique_ptr<BatchStep> step = std::move(batch_);
+  if (step->anyone_samples()) {
+    deliver(step->members(), step->logits());
+  } else {
+    deliver(step->members(), {});
+  }
+  end_step();
+}
+
+// A step that finds no memory for its activations would find none the next time: the prompt that wants the most goes.
+void ComputeThread::drop_largest(const std::bad_alloc& error) {
+  Sequence* largest = nullptr;
+  int64_t most = 0;
+  for (const BatchStep::Member& member : batch_->members()) {
+    if (member.sequence == nullptr || member.tokens <= most) continue;
+    largest = member.sequence;
+    most = member.tokens;
+  }
+  batch_.reset();
+  if (largest == nullptr) return;
+  fail(std::ranges::find(sequences_, largest, &std::unique_ptr<Sequence>::get), out_of_memory(error));
+}
+
+void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits) {
+  std::vector<Sequence*> samplers;  // by row of the logits; null: it has ended
+  for (const BatchStep::Member& member : members) {
+    if (member.sequence != nullptr) member.sequence->computed(member.tokens);
+    if (member.samples) samplers.push_back(member.sequence);
+  }
+  const bool on_host = logits.device == kernels::Device::kCpu;
+  const std::vector<TokenId> sampled = on_host ? std::vector<TokenId>{} : sample_on_device(samplers, logits);
+  for (size_t i = 0; i < samplers.size(); ++i) {
+    if (samplers[i] == nullptr) continue;
+    kernels::ConstMatrix row = logits;
+    row.data = logits.row<float>(static_cast<int64_t>(i));
+    row.rows = 1;
+    if (on_host) {
+      samplers[i]->accept_logits({row.row<float>(0), static_cast<size_t>(row.columns)});
+    } else if (sampled[i] >= 0) {
+      samplers[i]->accept_token(sampled[i]);
+    } else {
+      logits_row_.resize(static_cast<size_t>(row.columns));
+      kernels::copy(row, kernels::matrix(logits_row_.data(), 1, row.columns));
+      samplers[i]->accept_logits(logits_row_);
+    }
+  }
+}
+
+void ComputeThread::end_step() {
+  pieces_cost_ = 0;
+  for (const auto& sequence : sequences_) ++sequence->age_steps;
+}
+
+// Each answer needs a page now and then. Who came first gets it, if need be from who came last.
+void ComputeThread::grow_pages() {
+  std::vector<Sequence*> answers;
+  for (const auto& sequence : sequences_) {
+    if (sequence->decoding()) answers.push_back(sequence.get());
+  }
+  std::ranges::sort(answers,
+                    [](const Sequence* a, const Sequence* b) { return a->precedence().before(b->precedence()); });
+  for (Sequence* sequence : answers) {
+    while (!sequence->suspended() && !sequence->grow()) suspend(last_with_pages());
+  }
+}
+
+Sequence& ComputeThread::last_with_pages() {
+  Sequence* last = nullptr;
+  for (const auto& sequence : sequences_) {
+    if (sequence->suspended() || sequence->finished()) continue;
+    if (last == nullptr || last->precedence().before(sequence->precedence())) last = sequence.get();
+  }
+  SCD_CHECK(last != nullptr, "pages are held by sequences");
+  return *last;
+}
+
+void ComputeThread::suspend(Sequence& sequence) {
+  log_info("request_suspended", {{"request", sequence.job().id}, {"tokens", sequence.tokens()}});
+  preemptions_.fetch_add(1, std::memory_order_relaxed);
+  // Before its pages are free for others.
+  sequence.mark_suspended();
+  hold_back_others();
+  sequence.give_up_pages();
+}
+
+void ComputeThread::resume_suspended() {
+  bool changed = false;
+  while (Sequence* first = first_suspended()) {
+    const auto answers = std::ranges::count_if(sequences_, [](const auto& s) { return s->decoding(); });
+    PagePool& pool = args_.cache.pool();
+    if (pool.pages_to_spare() < pool.pages_for(first->tokens()) + answers || !first->resume()) break;
+    changed = true;
+  }
+  if (changed) hold_back_others();
+}
+
+Sequence* ComputeThread::first_suspended() const {
+  Sequence* first = nullptr;
+  for (const auto& sequence : sequences_) {
+    if (!sequence->suspended()) continue;
+    if (first == nullptr || sequence->precedence().before(first->precedence())) first = sequence.get();
+  }
+  return first;
+}
+
+void ComputeThread::hold_back_others() {
+  const Sequence* first = first_suspended();
+  args_.admission.hold_back(first == nullptr ? std::nullopt : std::optional(first->job().request.priority));
+}
+
+// A prompt that waits while the thread works for others is queueing.
+void ComputeThread::charge_waiters(const Sequence* worked_for, ServingClock::time_point begin,
+                                   ServingClock::time_point end) {
+  for (const auto& sequence : sequences_) {
+    const bool works =
+        sequence.get() == worked_for || (batch_ != nullptr && worked_for == nullptr && batch_->contains(*sequence));
+    if (!works && sequence->prompt_pending()) sequence->job().timeline.add(TransferPart::kQueue, begin, end);
+  }
+}
+
+}  // namespace scd

@@ -1,0 +1,27 @@
+#include "decode_server/step_plan.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace scd {
+
+bool PromptInLine::before(const PromptInLine& other) const {
+  if (precedence.priority != other.precedence.priority) return precedence.before(other.precedence);
+  const int64_t own = tokens_left - kAgeing * age_steps;
+  const int64_t others = other.tokens_left - kAgeing * other.age_steps;
+  return own != others ? own < others : precedence.before(other.precedence);
+}
+
+std::vector<int64_t> share_out(std::span<const PromptInLine> prompts, int64_t budget) {
+  std::vector<size_t> order(prompts.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::sort(order, [&](size_t a, size_t b) { return prompts[a].before(prompts[b]); });
+  std::vector<int64_t> tokens(prompts.size());
+  for (const size_t index : order) {
+    tokens[index] = std::min(prompts[index].tokens_left, budget);
+    budget -= tokens[index];
+  }
+  return tokens;
+}
+
+}  // namespace scd

@@ -1,0 +1,37 @@
+// Whose tokens the next step computes. Pure: numbers in, numbers out.
+//
+// Every answer under way gets its one token; what is left of the step's tokens goes to prompts, the one with the least
+// left to compute first, for it makes the fewest wait. So that a stream of short prompts cannot hold a long one off for
+// ever, a prompt counts as kAgeing tokens shorter for each step since it came: one of n tokens is never overtaken by a
+// prompt of its priority that came more than n / kAgeing steps later.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace scd {
+
+// Who goes first where only one can: higher priority, then earlier arrival.
+struct Precedence {
+  int32_t priority = 0;
+  uint64_t arrival = 0;  // ids of requests rise
+
+  bool before(const Precedence& other) const {
+    return priority != other.priority ? priority > other.priority : arrival < other.arrival;
+  }
+};
+
+struct PromptInLine {
+  Precedence precedence;
+  int64_t tokens_left = 0;
+  int64_t age_steps = 0;  // since it came
+
+  static constexpr int64_t kAgeing = 32;
+  bool before(const PromptInLine& other) const;
+};
+
+// Tokens for each prompt, 0 for those that have to wait, of a step that may compute `budget` tokens of prompts.
+std::vector<int64_t> share_out(std::span<const PromptInLine> prompts, int64_t budget);
+
+}  // namespace scd

@@ -1,0 +1,162 @@
+// Many requests and few pages: what runs together answers as it does alone, whoever has to wait is continued, and
+// prompts and answers get their turns.
+#include <atomic>
+#include <thread>
+
+#include "rd_pair.h"
+
+namespace scd::testing {
+namespace {
+
+class ScheduleTest : public RdPairTest {
+ protected:
+  std::vector<v1::CompleteResponse> complete_together(const std::vector<v1::CompleteRequest>& requests) {
+    std::vector<v1::CompleteResponse> responses(requests.size());
+    std::vector<std::thread> clients;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      clients.emplace_back([&, i] { responses[i] = complete(requests[i]); });
+    }
+    for (std::thread& client : clients) client.join();
+    return responses;
+  }
+};
+
+// Where the two most probable tokens are nearly equal, rounding may choose: batches of another size round in another
+// order. Behind that the texts are two.
+void expect_same(const v1::CompleteResponse& together, const v1::CompleteResponse& alone, const std::string& what) {
+  ASSERT_EQ(together.token_ids_size(), alone.token_ids_size()) << what;
+  for (int i = 0; i < alone.token_ids_size(); ++i) {
+    if (together.token_ids(i) == alone.token_ids(i)) continue;
+    const float margin = alone.logprobs(i).top(0).logprob() - alone.logprobs(i).top(1).logprob();
+    EXPECT_LT(margin, 0.1f) << what << ", token " << i;
+    return;
+  }
+}
+
+v1::CompleteRequest long_answer(int prompt_tokens, uint32_t seed) {
+  auto request = greedy_request(prompt_tokens, seed);
+  request.set_max_tokens(150);
+  request.set_logprobs(2);
+  return request;
+}
+
+TEST_F(ScheduleTest, requests_that_give_their_pages_up_are_continued_where_they_were) {
+  SCD_SKIP_ON_GPU();
+  for (const bool keeps_prefixes : {false, true}) {
+    for (const v1::Codec codec : {v1::CODEC_ORACLE, v1::CODEC_RAW, v1::CODEC_RD}) {
+      const std::string what = v1::Codec_Name(codec) + (keeps_prefixes ? " with a prefix cache" : "");
+      prefill_servers.clear();
+      start_rd_prefill();
+      start_rd([&](DecodeConfig& config) {
+        config.prefix_cache.enabled = keeps_prefixes;
+        config.kv_cache.pages = 40;  // of two whole requests and a half
+      });
+      std::vector<v1::CompleteRequest> requests;
+      std::vector<v1::CompleteResponse> alone;
+      for (uint32_t i = 0; i < 5; ++i) {
+        requests.push_back(long_answer(100, i));
+        requests.back().mutable_codec()->mutable_choice()->set_codec(codec);
+        requests.back().set_skip_reading_prefix_cache(true);
+        alone.push_back(complete(requests.back()));
+        EXPECT_EQ(alone.back().finish().transfer().preemptions(), 0u) << what;
+        requests.back().set_skip_reading_prefix_cache(false);
+        requests.back().set_cache_salt("together");
+      }
+      const auto together = complete_together(requests);
+      uint64_t preemptions = 0;
+      for (size_t i = 0; i < requests.size(); ++i) {
+        expect_same(together[i], alone[i], what);
+        EXPECT_EQ(together[i].finish().usage().completion_tokens(), 150u) << what;
+        EXPECT_EQ(together[i].finish().transfer().fallback_reason(), "") << what;
+        preemptions += together[i].finish().transfer().preemptions();
+      }
+      EXPECT_GT(preemptions, 0u) << what;
+      EXPECT_EQ(decode_server->counters().preemptions, preemptions) << what;
+      expect_idle();
+    }
+  }
+}
+
+TEST_F(ScheduleTest, who_is_more_important_keeps_its_pages) {
+  start([](DecodeConfig& config) { config.kv_cache.pages = 40; });
+  std::vector<v1::CompleteRequest> requests;
+  for (uint32_t i = 0; i < 4; ++i) requests.push_back(long_answer(100, i));
+  requests[3].set_priority(1);
+  const auto responses = complete_together(requests);
+  EXPECT_GT(decode_server->counters().preemptions, 0u);
+  EXPECT_EQ(responses[3].finish().transfer().preemptions(), 0u);
+  expect_idle();
+}
+
+TEST_F(ScheduleTest, a_request_that_was_suspended_can_be_cancelled) {
+  start([](DecodeConfig& config) { config.kv_cache.pages = 100; });
+  auto important = long_answer(600, 1), other = long_answer(800, 2);
+  important.set_priority(1);
+  important.set_max_tokens(950);
+  other.set_max_tokens(700);
+  std::thread client([&] { complete(important); });
+  grpc::ClientContext context;
+  v1::CompleteResponse response;
+  grpc::Status status;
+  std::thread other_client([&] { status = stub->Complete(&context, other, &response); });
+  EXPECT_TRUE(eventually([&] { return decode_server->counters().preemptions > 0; }));
+  EXPECT_EQ(decode_server->counters().sequences, 2);
+  context.TryCancel();
+  other_client.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(eventually([&] { return decode_server->counters().cancelled == 1; }));
+  client.join();
+  expect_idle();
+}
+
+// Each step gives the answer under way a token, and takes up to max_batched_tokens of prompts along.
+TEST_F(ScheduleTest, answers_go_on_while_a_long_prompt_is_computed) {
+  constexpr int kStep = 32, kPrompt = 1500;
+  start([](DecodeConfig& config) { config.limits.max_batched_tokens = kStep; });
+  auto answer = greedy_request(20, 1);
+  answer.set_max_tokens(1500);
+  std::atomic<int> tokens{0};
+  std::thread reader([&] {
+    grpc::ClientContext context;
+    const auto stream = stub->CompleteStream(&context, answer);
+    v1::CompleteStreamResponse message;
+    while (stream->Read(&message)) tokens += message.delta().token_ids_size();
+  });
+  ASSERT_TRUE(eventually([&] { return tokens > 5; }));
+  auto prompt = greedy_request(kPrompt, 2);
+  prompt.set_max_tokens(1);
+  const int before = tokens;
+  const auto response = complete_alone(prompt);
+  const int meanwhile = tokens - before;
+  EXPECT_GE(meanwhile, kPrompt / kStep);
+  EXPECT_LT(meanwhile, 1400);  // it did not have to wait for the answer's end
+  EXPECT_EQ(response.token_ids_size(), 1);
+  reader.join();
+  start_decode();
+  EXPECT_EQ(complete_alone(prompt).token_ids(0), response.token_ids(0));
+  expect_idle();
+}
+
+TEST_F(ScheduleTest, a_short_prompt_does_not_wait_for_long_ones) {
+  start([](DecodeConfig& config) { config.limits.prefill_chunk_tokens = 16; });
+  std::atomic<int> long_ones_done{0};
+  std::vector<std::thread> clients;
+  for (uint32_t i = 0; i < 4; ++i) {
+    auto long_one = greedy_request(1900, i);
+    long_one.set_max_tokens(1);
+    clients.emplace_back([&, long_one] {
+      complete_alone(long_one);
+      ++long_ones_done;
+    });
+  }
+  ASSERT_TRUE(eventually([&] { return decode_server->counters().sequences == 4; }));
+  const int before = long_ones_done;
+  complete_alone(greedy_request(20, 9));
+  EXPECT_LE(long_ones_done, before + 1);
+  EXPECT_LT(long_ones_done, 4);
+  for (std::thread& client : clients) client.join();
+  expect_idle();
+}
+
+}  // namespace
+}  // namespace scd::testing
