@@ -39,7 +39,8 @@ ComputeThread::ComputeThread(const Args& args)
       inbox_(args.config.transport.slots +
              (kEventsPerJob + kEventsPerTry * args.config.prefill.endpoints.size()) *
                  static_cast<size_t>(args.config.limits.max_running) +
-             64) {}
+             64),
+      kept_codes_{.limit_bytes = size_t{1048576} * static_cast<size_t>(args.config.limits.kept_codes_mib)} {}
 
 ComputeThread::~ComputeThread() { stop(); }
 
@@ -128,8 +129,8 @@ void ComputeThread::run(TransferStage& transfers) {
 void ComputeThread::handle(Event event, TransferStage& transfers) {
   const auto visitor = Overloaded{
       [&](Admitted& admitted) {
-        const SequenceContext context{args_.config,    args_.model, args_.cache, args_.prefixes,
-                                      args_.tokenizer, transfers,   args_.codecs};
+        const SequenceContext context{args_.config,    args_.model, args_.cache,  args_.prefixes,
+                                      args_.tokenizer, transfers,   args_.codecs, kept_codes_};
         try {
           sequences_.push_back(std::make_unique<Sequence>(context, admitted.job));
         } catch (const std::bad_alloc& error) {

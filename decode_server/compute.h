@@ -15,8 +15,8 @@
 
 #include "common/model/decode_step.h"
 #include "common/threads/bounded_queue.h"
-#include "decode_server/metrics.h"
 #include "decode_server/batch_step.h"
+#include "decode_server/metrics.h"
 #include "decode_server/sequence.h"
 #include "decode_server/stages.h"
 
@@ -129,6 +129,7 @@ class ComputeThread : public ComputeStage {
   std::vector<float> logits_row_;
   BoundedQueue<Event> inbox_;
   std::atomic<bool> wake_posted_{false};  // exchange acq_rel: at most one Wake is in the inbox
+  KeptCodesBudget kept_codes_;
   Sequences sequences_;
   std::unique_ptr<BatchStep> batch_;        // the step that is running, where it computes prompts
   double pieces_cost_ = 0;                  // since the last step, in whole passes of a token

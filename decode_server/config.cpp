@@ -45,6 +45,8 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
                   "After SIGTERM running requests get so long to finish.");
   at.number("prefill_chunk_tokens", limits.prefill_chunk_tokens, {16, 65536},
             "Tokens of prompts that are computed together here while no answer is under way.");
+  at.number("kept_codes_mib", limits.kept_codes_mib, {0, 1 << 20},
+            "Memory for codes of requests under way: one that gave its pages up need not ask for them again. 0: none.");
   at.number(
       "max_batched_tokens", limits.max_batched_tokens, {0, 1 << 20},
       "While there are: tokens of one step, one of each answer and the rest of prompts. Fewer make answers smoother "

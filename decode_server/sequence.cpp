@@ -44,6 +44,7 @@ Sequence::Sequence(const SequenceContext& context, std::shared_ptr<DecodeJob> jo
     : context_(context),
       job_(std::move(job)),
       tokens_(job_->request.prompt),
+      kept_codes_(context.kept_codes),
       generation_(job_->request, context.tokenizer, context.model.config().end_of_sequence) {
   begin_prompt();
 }
@@ -77,10 +78,18 @@ void Sequence::start_coded(TransferWish wish) {
                         .wish = wish,
                         .sinks = context_.config.codec.sinks,
                         .chunk_tokens = context_.config.limits.prefill_chunk_tokens,
-                        .on_chunk_done = [this](uint32_t sequence) {
+                        .on_rebuilt = [this](ReceivedMessage message) {
+                          const uint32_t sequence = message.header().sequence;
+                          kept_codes_.add(std::move(message));  // frees the slot before the sender learns of it
                           context_.transfers.chunk_done({job_->id, generation_number_}, sequence);
                         }});
-  context_.transfers.start(job_, wish);
+  asked_ = !kept_codes_.complete(wish.held_tokens);
+  if (asked_) {
+    kept_codes_.clear();
+    return context_.transfers.start(job_, wish);
+  }
+  begin_rebuild(kept_codes_.plan(wish.held_tokens));
+  for (ReceivedMessage& message : kept_codes_.take(wish.held_tokens)) coded_->push_again(std::move(message));
 }
 
 void Sequence::start_local() {
@@ -128,6 +137,11 @@ void Sequence::transfer_accepted(TransferKey key, TransferPlan plan) {
     account_.prefill_endpoint = plan.endpoint;
   }
   tell_prompt(plan.codec);
+  kept_codes_.begin(plan);
+  begin_rebuild(std::move(plan));
+}
+
+void Sequence::begin_rebuild(TransferPlan plan) {
   origin_known_ = plan.origin.has_value();
   origins_ = {{0, job_->held_origin}};
   const int64_t computed_here = std::max<int64_t>(context_.config.codec.sinks, job_->held_tokens);
@@ -197,6 +211,12 @@ double Sequence::run_piece(bool by_layers) {
   }
   const Result<double> cost = coded_->run(by_layers);
   if (cost) return cost.value();
+  if (!asked_) {  // kept, and no longer what came
+    log_warning("kept_codes_unusable", {{"request", job_->id}, {"reason", cost.failure().message}});
+    kept_codes_.clear();
+    begin_prompt();
+    return 0;
+  }
   coded_->forget_messages();
   context_.transfers.reject({job_->id, generation_number_}, cost.failure());
   return 0;
@@ -256,7 +276,9 @@ void Sequence::step(Generation::Step step, ServingClock::time_point begin) {
   } else if (finished_) {
     keep_pages();
   }
-  if (finished_) job_->pages.release();
+  if (!finished_) return;
+  job_->pages.release();
+  kept_codes_.clear();
 }
 
 void Sequence::keep_pages() {
@@ -275,6 +297,10 @@ void Sequence::mark_suspended() {
 
 void Sequence::give_up_pages() {
   SCD_CHECK(suspended_, "a sequence that was suspended");
+  // What has come, or was kept, is as good as what was rebuilt, unless more is to come.
+  if (coded_ != nullptr && !transferring_) {
+    for (ReceivedMessage& message : coded_->take_messages()) kept_codes_.add(std::move(message));
+  }
   coded_.reset();
   transferring_ = false;
   keep_pages();

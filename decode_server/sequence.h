@@ -23,6 +23,7 @@
 #include "decode_server/job.h"
 #include "decode_server/prefix_cache.h"
 #include "decode_server/rebuild/coded_prompt.h"
+#include "decode_server/rebuild/kept_codes.h"
 #include "decode_server/stages.h"
 #include "decode_server/step_plan.h"
 
@@ -37,6 +38,7 @@ struct SequenceContext {
   const Tokenizer& tokenizer;
   TransferStage& transfers;
   CodecPolicy& codecs;
+  KeptCodesBudget& kept_codes;
 };
 
 // Used by the compute thread only.
@@ -111,6 +113,7 @@ class Sequence {
   void start_coded(TransferWish wish);
   void start_local();
   void enter(TransferKey key);
+  void begin_rebuild(TransferPlan plan);
   void tell_prompt(const std::optional<CodecChoice>& codec);
   void clear_account();
   void end_coded();
@@ -126,11 +129,13 @@ class Sequence {
   std::vector<TokenId> tokens_;         // of the prompt, and sampled ones
   int64_t computed_ = 0;                // of them: their keys and values are in the cache
   std::unique_ptr<CodedPrompt> coded_;  // while codes are rebuilt
+  KeptCodes kept_codes_;
   bool generating_ = false;
   bool suspended_ = false;
   uint32_t suspensions_ = 0;
   uint32_t generation_number_ = 0;
   bool transferring_ = false;  // the prefill server has not said that it is finished
+  bool asked_ = false;         // a prefill server, for what coded_ waits for
   bool stays_here_ = false;    // no prefill server is asked (again)
   bool prompt_told_ = false;
   TransferPart chunk_part_ = TransferPart::kPrefill;  // what computing the prompt's next tokens counts as

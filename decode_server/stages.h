@@ -27,6 +27,7 @@ struct TransferPlan {
   Sha256Digest encoder_id{};
   // Shared: one decoder serves every transfer from its endpoint, also those that outlive the endpoint's entry.
   std::shared_ptr<const Decoder> decoder;
+  int64_t held_tokens = 0;  // as wished for
   int64_t first_token = 0;
   int64_t handover_tokens = 0;  // codes cover [first_token, handover_tokens)
   int64_t chunk_tokens = 0;     // chunks end at its multiples and at handover_tokens

@@ -307,7 +307,15 @@ std::span<std::byte> StagingSlot::bytes() const {
 ReceivedMessage::ReceivedMessage(const MessageHeader& header, StagingSlot slot, Clock::time_point announced_at)
     : header_(header), slot_(std::move(slot)), announced_at_(announced_at), received_at_(Clock::now()) {}
 
-std::span<const std::byte> ReceivedMessage::payload() const { return slot_.bytes().first(header_.payload_bytes); }
+std::span<const std::byte> ReceivedMessage::payload() const {
+  return own_.empty() ? slot_.bytes().first(header_.payload_bytes) : std::span<const std::byte>(own_);
+}
+
+ReceivedMessage ReceivedMessage::without_slot() && {
+  if (own_.empty()) own_.assign(payload().begin(), payload().end());
+  if (!own_.empty()) slot_ = {};
+  return std::move(*this);
+}
 
 Result<Done> ReceivedMessage::verify_payload() const {
   const uint32_t crc = crc32c(payload());

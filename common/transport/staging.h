@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/transport/message.h"
@@ -60,10 +61,13 @@ class ReceivedMessage {
 
   // DATA_LOSS when the payload is not what was encoded. Costs a pass over the bytes: for the thread that rebuilds.
   Result<Done> verify_payload() const;
+  // The same message in memory of its own: its slot is free.
+  ReceivedMessage without_slot() &&;
 
  private:
   MessageHeader header_;
   StagingSlot slot_;
+  std::vector<std::byte> own_;  // the payload, where there is no slot
   Clock::time_point announced_at_;
   Clock::time_point received_at_;
 };

@@ -166,34 +166,28 @@ double CodedPrompt::count(const ReceivedMessage& message) {
 }
 
 Result<double> CodedPrompt::read_ahead() {
-  std::vector<uint32_t> sequences;
+  std::vector<ReceivedMessage> messages(std::make_move_iterator(messages_.begin()),
+                                        std::make_move_iterator(messages_.end()));
+  messages_.clear();
+  auto blocks = rebuild_->read_ahead(messages);
+  if (!blocks) return blocks.failure();
+  std::ranges::move(blocks.value(), std::back_inserter(blocks_));
   double cost = 0;
-  {
-    const std::vector<ReceivedMessage> messages(std::make_move_iterator(messages_.begin()),
-                                                std::make_move_iterator(messages_.end()));
-    messages_.clear();
-    auto blocks = rebuild_->read_ahead(messages);
-    if (!blocks) return blocks.failure();
-    std::ranges::move(blocks.value(), std::back_inserter(blocks_));
-    for (const ReceivedMessage& message : messages) {
-      cost += count(message);
-      sequences.push_back(message.header().sequence);
-    }
-  }  // frees the slots before the sender learns of it
-  std::ranges::for_each(sequences, args_.on_chunk_done);
+  for (ReceivedMessage& message : messages) {
+    cost += count(message);
+    args_.on_rebuilt(std::move(message));
+  }
   return cost;
 }
 
 Result<double> CodedPrompt::rebuild_one() {
   const auto at = messages_.begin() + (next_message() - messages_.cbegin());
-  std::optional<ReceivedMessage> message(std::move(*at));
+  ReceivedMessage message(std::move(*at));
   messages_.erase(at);
-  const uint32_t sequence = message->header().sequence;
-  if (auto applied = rebuild_->apply(*message); !applied) return applied.failure();
-  native_rows_ = message->header().token_count;
-  const double cost = count(*message);
-  message.reset();  // frees the slot before the sender learns of it
-  args_.on_chunk_done(sequence);
+  if (auto applied = rebuild_->apply(message); !applied) return applied.failure();
+  native_rows_ = message.header().token_count;
+  const double cost = count(message);
+  args_.on_rebuilt(std::move(message));
   return cost;
 }
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "common/model/forward.h"
 #include "common/transport/staging.h"
@@ -33,9 +34,9 @@ class CodedPrompt {
     DecodeJob& job;
     std::span<const TokenId> tokens;  // of the prompt, and those behind it that are to be computed with its suffix
     TransferWish wish;
-    int64_t sinks = 0;                                     // first tokens computed here, as far as they are not held
-    int64_t chunk_tokens = 0;                              // of native work
-    std::function<void(uint32_t sequence)> on_chunk_done;  // its slot is free again
+    int64_t sinks = 0;                                // first tokens computed here, as far as they are not held
+    int64_t chunk_tokens = 0;                         // of native work
+    std::function<void(ReceivedMessage)> on_rebuilt;  // nobody here needs it any more
   };
   explicit CodedPrompt(Args args);
 
@@ -43,6 +44,10 @@ class CodedPrompt {
   void begin(TransferPlan plan);
   // Of the current plan, or ahead of it: the data plane may be faster than the control stream.
   void push(ReceivedMessage message);
+  // One that came earlier and was kept.
+  void push_again(ReceivedMessage message) { messages_.push_back(std::move(message)); }
+  // Those that were not rebuilt yet.
+  std::deque<ReceivedMessage> take_messages() { return std::exchange(messages_, {}); }
   // The current prefill server is given up; its messages are dropped.
   void forget_messages();
 

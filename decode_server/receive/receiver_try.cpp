@@ -216,6 +216,7 @@ void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
                     .predicted_seconds_per_token = transfer.decision.predicted_seconds_per_token,
                     .encoder_id = transfer.decoder->encoder_id(),
                     .decoder = transfer.decoder,
+                    .held_tokens = transfer.wish.held_tokens,
                     .first_token = accepted.first_token(),
                     .handover_tokens = accepted.handover_tokens(),
                     .chunk_tokens = accepted.chunk_tokens(),

@@ -77,6 +77,46 @@ TEST_F(ScheduleTest, requests_that_give_their_pages_up_are_continued_where_they_
   }
 }
 
+TEST_F(ScheduleTest, kept_codes_are_not_asked_for_again) {
+  SCD_SKIP_ON_GPU();
+  for (const int kept_mib : {0, 16}) {
+    for (const bool keeps_prefixes : {false, true}) {
+      prefill_servers.clear();
+      start_rd_prefill();
+      start_rd([&](DecodeConfig& config) {
+        config.kv_cache.pages = 100;
+        config.limits.kept_codes_mib = kept_mib;
+        config.prefix_cache = {.enabled = keeps_prefixes, .max_uncached_tail_tokens = 0};
+      });
+      auto important = long_answer(600, 1), other = long_answer(300, 2);
+      important.mutable_codec()->mutable_choice()->set_codec(v1::CODEC_ORACLE);
+      important.set_priority(1);
+      important.set_max_tokens(950);
+      other.set_max_tokens(1100);
+      other.set_cache_salt("alone");
+      const auto alone = complete(other);
+      other.set_cache_salt("together");
+      v1::CompleteResponse together;
+      std::thread client([&] { together = complete(other); });
+      // It is not alone until its prompt is complete.
+      ASSERT_TRUE(eventually([&] { return decode_server->counters().sequences == 1; }));
+      ASSERT_TRUE(eventually([&] { return decode_server->counters().transfers == 0; }));
+      complete(important);
+      client.join();
+      const uint32_t preemptions = together.finish().transfer().preemptions();
+      EXPECT_EQ(preemptions, 1u);
+      expect_same(together, alone, std::to_string(kept_mib));
+      // Where prefixes are kept as well, what is left of them may be all that is needed.
+      const uint64_t again = decode_server->counters().transfers_started - 2;
+      EXPECT_LE(again, kept_mib > 0 ? 0 : preemptions);
+      if (kept_mib == 0 && !keeps_prefixes) {
+        EXPECT_EQ(again, preemptions);
+      }
+      expect_idle();
+    }
+  }
+}
+
 TEST_F(ScheduleTest, who_is_more_important_keeps_its_pages) {
   start([](DecodeConfig& config) { config.kv_cache.pages = 40; });
   std::vector<v1::CompleteRequest> requests;
