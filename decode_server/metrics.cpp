@@ -1,5 +1,6 @@
 #include "decode_server/metrics.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -27,8 +28,22 @@ void read_requests(MetricsRegistry& registry, const DecodeReadings& readings) {
   gauge("scd_transfers_running", "Hand-overs under way, or waiting for staging slots.", &ServerCounters::transfers);
   gauge("scd_prefill_streams", "Calls to prefill servers that have not ended.", &ServerCounters::prefill_streams);
   gauge("scd_kv_cache_pages_used", "Pages of 16 tokens in use.", &ServerCounters::pages_in_use);
+  gauge("scd_kv_cache_pages_kept", "Pages that no request uses, kept for later prompts.", &ServerCounters::pages_kept);
   gauge("scd_staging_leases", "Requests that may receive codes.", &ServerCounters::live_leases);
   gauge("scd_staging_slots_used", "Staging slots with a message in them.", &ServerCounters::slots_in_use);
+}
+
+void read_reuse(MetricsRegistry& registry, const DecodeReadings& readings) {
+  const auto counter = [&](const char* name, const char* help, auto field) {
+    registry.read(MetricKind::kCounter, {name, help},
+                  [counters = readings.counters, field] { return static_cast<double>(counters().*field); });
+  };
+  counter("scd_prefix_cache_queries_total", "Prompt tokens looked for in the prefix cache.",
+          &ServerCounters::prefix_tokens_looked_up);
+  counter("scd_prefix_cache_hits_total", "Of them, those found.", &ServerCounters::prefix_tokens_found);
+  counter("scd_prefix_cache_evicted_pages_total", "Kept pages that gave way to requests.",
+          &ServerCounters::prefix_pages_evicted);
+  counter("scd_num_preemptions_total", "Times a request gave its pages up to another.", &ServerCounters::preemptions);
 }
 
 void read_staging(MetricsRegistry& registry, const std::function<TransportCounters()>& transport) {
@@ -117,8 +132,9 @@ void DecodeMetrics::count_transfer(const TransferAccount& account) {
   transfers.of(way)->add();
   transfer_bytes.of(way)->add(static_cast<double>(account.wire_bytes));
   transfer_wire_seconds.of(way)->add(seconds(busy_time(account.timeline, TransferPart::kWire)));
-  handover_tokens.add(static_cast<double>(account.handover_tokens));
-  handover_cached_tokens.add(static_cast<double>(account.cached_tokens));
+  const int64_t held = account.prefix_cached_tokens;
+  handover_tokens.add(static_cast<double>(account.handover_tokens - held));
+  handover_cached_tokens.add(static_cast<double>(std::max<int64_t>(account.cached_tokens - held, 0)));
   if (!account.predicted_seconds) return;
   transfer_predicted_seconds.of({codec})->add(*account.predicted_seconds);
   transfer_measured_seconds.of({codec})->add(account.measured_seconds);
@@ -133,6 +149,7 @@ void read_decode_server(MetricsRegistry& registry, const DecodeReadings& reading
   read_requests(registry, readings);
   registry.read(MetricKind::kGauge, {"scd_kv_cache_pages", "Pages of 16 tokens there are."},
                 [pages = readings.kv_pages] { return static_cast<double>(pages); });
+  read_reuse(registry, readings);
   read_staging(registry, readings.transport);
   read_endpoints(registry, readings.endpoints);
   registry.read_all(MetricKind::kGauge,

@@ -1,5 +1,8 @@
 // What the decode server keeps of finished requests: answers stay the same, less is computed and sent, and nobody is
 // served a state that is coarser than asked for.
+#include <map>
+#include <string>
+
 #include "rd_pair.h"
 
 namespace scd::testing {
@@ -223,6 +226,22 @@ TEST_F(PrefixTest, kept_pages_make_room_for_requests) {
   EXPECT_GT(counters.prefix_tokens_found, 0u);
   EXPECT_GT(counters.prefix_tokens_looked_up, counters.prefix_tokens_found);
   expect_idle();
+}
+
+TEST_F(PrefixTest, metrics_count_what_was_looked_for_and_found) {
+  start(enable);
+  const auto request = greedy_request(100);
+  complete(request);
+  complete(request);
+  std::map<std::string, double> values;
+  for (const MetricSnapshot& metric : decode_server->metrics().snapshot()) {
+    if (!metric.samples.empty()) values[metric.name.name] = metric.samples.front().value;
+  }
+  EXPECT_EQ(values["scd_prefix_cache_queries_total"], 198);
+  EXPECT_EQ(values["scd_prefix_cache_hits_total"], 96);
+  EXPECT_EQ(values["scd_handover_tokens_total"], 80);  // of the first one
+  EXPECT_EQ(values["scd_kv_cache_pages_kept"], 6);
+  EXPECT_EQ(values["scd_num_preemptions_total"], 0);
 }
 
 TEST_F(PrefixTest, nothing_is_kept_where_it_is_switched_off) {
