@@ -236,7 +236,10 @@ int64_t Sequence::tokens_left() const {
   return coded_ != nullptr || suspended_ || finished_ ? 0 : tokens() - computed_;
 }
 
-PromptInLine Sequence::in_line() const { return {precedence(), tokens() - computed_, age_steps}; }
+PromptInLine Sequence::in_line() const {
+  const bool on_gpu = context_.model.device() == kernels::Device::kCuda;
+  return {precedence(), tokens() - computed_, age_tokens(age_steps, context_.config.limits.step_tokens(on_gpu))};
+}
 
 SequenceChunk Sequence::chunk(int64_t count) const {
   return {.pages = &job_->pages,

@@ -16,6 +16,7 @@
 #include "common/kv/kv_cache.h"
 #include "common/model/forward.h"
 #include "common/model/model.h"
+#include "common/schedule/step_plan.h"
 #include "common/tokenizer/tokenizer.h"
 #include "decode_server/codec_policy.h"
 #include "decode_server/config.h"
@@ -25,7 +26,6 @@
 #include "decode_server/rebuild/coded_prompt.h"
 #include "decode_server/rebuild/kept_codes.h"
 #include "decode_server/stages.h"
-#include "decode_server/step_plan.h"
 
 namespace scd {
 

@@ -46,7 +46,7 @@ void PrefillStage::stop() {
 void PrefillStage::submit(Job job) {
   {
     std::scoped_lock lock(mutex_);
-    waiting_.push_back(std::move(job));
+    waiting_.push_back({.job = std::move(job), .arrival = ++arrivals_, .batches_before = batches_, .pages = {}});
     woken_ = true;
   }
   changed_.notify_one();
@@ -93,11 +93,8 @@ void PrefillStage::run(const std::stop_token& stop) {
       work->job->fail({ErrorCode::kResourceExhausted, std::string("memory of the prefill server: ") + error.what()});
       continue;
     }
-    if (work->done_tokens >= work->job->plan.handover_tokens) {
-      active_.erase(work);
-    } else {
-      active_.splice(active_.end(), active_, work);
-    }
+    if (work->done_tokens >= work->job->plan.handover_tokens) active_.erase(work);
+    count_batch();
   }
 }
 
@@ -113,33 +110,51 @@ void PrefillStage::warm_up() {
   while (pass.next_layer() < args_.model.config().layers) pass.run_layer();
 }
 
-// Waiting jobs begin in the order they came, while there are places and pages.
+PromptInLine PrefillStage::in_line(const Work& work) const {
+  return {.precedence = {.priority = 0, .arrival = work.arrival},
+          .tokens_left = work.job->plan.handover_tokens - work.done_tokens,
+          .age_tokens = age_tokens(static_cast<int64_t>(batches_ - work.batches_before), args_.batch_tokens)};
+}
+
+void PrefillStage::count_batch() {
+  std::scoped_lock lock(mutex_);
+  ++batches_;
+}
+
+// Waiting jobs begin while there are places and pages; the first in line is not overtaken by those that would fit.
 void PrefillStage::begin_waiting() {
   while (active_.size() < static_cast<size_t>(args_.max_computing)) {
-    Work work;
+    std::list<Work> first;
     {
       std::scoped_lock lock(mutex_);
-      while (!waiting_.empty() && waiting_.front()->ended()) waiting_.pop_front();
+      waiting_.remove_if([](const Work& work) { return work.job->ended(); });
       if (waiting_.empty()) return;
-      work.job = waiting_.front();
+      const auto next = std::min_element(waiting_.begin(), waiting_.end(), [this](const Work& a, const Work& b) {
+        return in_line(a).before(in_line(b));
+      });
+      first.splice(first.end(), waiting_, next);
     }
-    const bool needed = args_.before(work.job);
-    if (needed) {
-      work.pages = args_.cache.pool().make_table();
-      // Pages come back when another job ends; without another one, they all are here.
-      if (!work.pages.reserve(work.job->plan.handover_tokens)) return;
-      work.job->spans.add({PrefillPart::kQueue, work.job->request.received_at, PrefillClock::now()});
-    }
-    {
+    Work& work = first.front();
+    if (!args_.before(work.job)) continue;
+    work.pages = args_.cache.pool().make_table();
+    // Pages come back when another job ends; without another one, they all are here.
+    if (!work.pages.reserve(work.job->plan.handover_tokens)) {
       std::scoped_lock lock(mutex_);
-      waiting_.pop_front();
+      waiting_.splice(waiting_.end(), first);
+      return;
     }
-    if (needed) active_.push_back(std::move(work));
+    work.job->spans.add({PrefillPart::kQueue, work.job->request.received_at, PrefillClock::now()});
+    active_.splice(active_.end(), first);
   }
 }
 
 std::list<PrefillStage::Work>::iterator PrefillStage::next_runnable() {
-  return std::find_if(active_.begin(), active_.end(), [this](const Work& work) { return has_room(*work.job); });
+  auto first = active_.end();
+  for (auto work = active_.begin(); work != active_.end(); ++work) {
+    if (!has_room(*work->job)) continue;
+    if (first == active_.end() || in_line(*work).before(in_line(*first))) first = work;
+  }
+  return first;
 }
 
 bool PrefillStage::has_room(PrefillJob& job) const {

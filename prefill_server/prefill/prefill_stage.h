@@ -1,12 +1,12 @@
 // The compute thread: runs prompts through the producer, batch by batch and layer by layer, and shows every finished
-// layer to the encode stage before the next one runs. Prompts take turns after each batch, so that a long one does not
-// hold up the others. The only thread that calls the model (its kernels run on one OpenMP pool).
+// layer to the encode stage before the next one runs. The prompt with the least left goes first, after each batch anew,
+// and prompts grow shorter with age (common/schedule/step_plan.h). The only thread that calls the model (its kernels
+// run on one OpenMP pool).
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <future>
 #include <list>
@@ -16,6 +16,7 @@
 
 #include "common/kv/kv_cache.h"
 #include "common/model/model.h"
+#include "common/schedule/step_plan.h"
 #include "prefill_server/computed_layer.h"
 #include "prefill_server/job.h"
 
@@ -58,6 +59,8 @@ class PrefillStage {
  private:
   struct Work {
     Job job;
+    uint64_t arrival = 0;
+    uint64_t batches_before = 0;  // it came
     PageTable pages;
     int64_t done_tokens = 0;
   };
@@ -66,17 +69,21 @@ class PrefillStage {
   void warm_up();
   void begin_waiting();
   std::list<Work>::iterator next_runnable();
+  PromptInLine in_line(const Work& work) const;
+  void count_batch();
   void run_batch(Work& work);
   bool has_room(PrefillJob& job) const;
 
   Args args_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Job> waiting_;
+  std::list<Work> waiting_;
+  uint64_t arrivals_ = 0;
+  uint64_t batches_ = 0;  // written by the thread alone
   bool woken_ = false;
   std::atomic<size_t> computing_{0};
 
-  std::list<Work> active_;  // the thread's own; the front is next
+  std::list<Work> active_;  // the thread's own
   std::promise<void> warmed_;
   std::future<void> warm_;
   std::jthread thread_;

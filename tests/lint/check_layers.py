@@ -22,6 +22,7 @@ ALLOWED = {
     "common/model": ["common/base", "common/kv", "kernels"],
     "common/rebuild": ["common/base", "common/codec", "common/kv", "common/model", "kernels"],
     "common/tokenizer": ["common/base"],
+    "common/schedule": [],
     "common/rpc": ["common/base", "common/log", "proto"],
     "prefill_server": ["common", "kernels", "proto"],
     "decode_server": ["common", "kernels", "proto"],

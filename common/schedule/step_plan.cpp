@@ -1,4 +1,4 @@
-#include "decode_server/step_plan.h"
+#include "common/schedule/step_plan.h"
 
 #include <algorithm>
 #include <numeric>
@@ -7,10 +7,12 @@ namespace scd {
 
 bool PromptInLine::before(const PromptInLine& other) const {
   if (precedence.priority != other.precedence.priority) return precedence.before(other.precedence);
-  const int64_t own = tokens_left - kAgeing * age_steps;
-  const int64_t others = other.tokens_left - kAgeing * other.age_steps;
+  const int64_t own = tokens_left - age_tokens;
+  const int64_t others = other.tokens_left - other.age_tokens;
   return own != others ? own < others : precedence.before(other.precedence);
 }
+
+int64_t age_tokens(int64_t steps, int64_t step_tokens) { return steps * std::max<int64_t>(step_tokens / 4, 1); }
 
 std::vector<int64_t> share_out(std::span<const PromptInLine> prompts, int64_t budget) {
   std::vector<size_t> order(prompts.size());

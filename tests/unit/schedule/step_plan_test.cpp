@@ -1,4 +1,4 @@
-#include "decode_server/step_plan.h"
+#include "common/schedule/step_plan.h"
 
 #include <gtest/gtest.h>
 
@@ -32,7 +32,7 @@ int64_t steps_until_done(std::vector<PromptInLine> prompts, uint64_t watched, in
     const auto shares = share_out(prompts, budget);
     for (size_t i = 0; i < prompts.size(); ++i) {
       prompts[i].tokens_left -= shares[i];
-      ++prompts[i].age_steps;
+      prompts[i].age_tokens += age_tokens(1, budget);
     }
     const auto done = std::ranges::find_if(
         prompts, [&](const auto& p) { return p.precedence.arrival == watched && p.tokens_left == 0; });
@@ -61,7 +61,7 @@ TEST(StepPlan, a_long_prompt_waits_no_more_than_a_bounded_number_of_steps) {
   const int64_t steps = steps_until_done({{{0, 1}, kLong, 0}}, 1, kBudget, flood);
   ASSERT_GT(steps, 0);
   // Two prompts a step overtake it until its age makes up for its length; without ageing it would wait for ever.
-  const int64_t chunks = kLong / kBudget, overtaken = 2 * (kLong / PromptInLine::kAgeing + 1);
+  const int64_t chunks = kLong / kBudget, overtaken = 2 * (kLong / age_tokens(1, kBudget) + 1);
   EXPECT_LE(steps, overtaken + chunks);
   EXPECT_GT(steps, overtaken / 2);
 }

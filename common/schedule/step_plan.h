@@ -1,9 +1,9 @@
 // Whose tokens the next step computes. Pure: numbers in, numbers out.
 //
-// Every answer under way gets its one token; what is left of the step's tokens goes to prompts, the one with the least
-// left to compute first, for it makes the fewest wait. So that a stream of short prompts cannot hold a long one off for
-// ever, a prompt counts as kAgeing tokens shorter for each step since it came: one of n tokens is never overtaken by a
-// prompt of its priority that came more than n / kAgeing steps later.
+// What a step has to give to prompts goes to the one with the least left to compute first, for it makes the fewest
+// wait. So that a stream of short prompts cannot hold a long one off for ever, a prompt counts as shorter for each step
+// since it came, by a quarter of what a step computes: one of n tokens is never overtaken by a prompt of its priority
+// that came more than 4 n / step_tokens steps later.
 #pragma once
 
 #include <cstdint>
@@ -25,11 +25,13 @@ struct Precedence {
 struct PromptInLine {
   Precedence precedence;
   int64_t tokens_left = 0;
-  int64_t age_steps = 0;  // since it came
+  int64_t age_tokens = 0;  // counts as so much shorter
 
-  static constexpr int64_t kAgeing = 32;
   bool before(const PromptInLine& other) const;
 };
+
+// Of a prompt that came so many steps ago.
+int64_t age_tokens(int64_t steps, int64_t step_tokens);
 
 // Tokens for each prompt, 0 for those that have to wait, of a step that may compute `budget` tokens of prompts.
 std::vector<int64_t> share_out(std::span<const PromptInLine> prompts, int64_t budget);
