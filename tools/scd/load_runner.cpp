@@ -67,8 +67,10 @@ class Call final : public grpc::ClientReadReactor<v1::CompleteStreamResponse> {
   void read_finish(const v1::Finish& finish) {
     const v1::TransferAccount& account = finish.transfer();
     record_.prompt_tokens = finish.usage().prompt_tokens();
-    record_.cached_tokens = account.cached_tokens();
-    record_.handover_tokens = account.handover_tokens();
+    const int64_t kept = account.prefix_cached_tokens();  // which no hand-over brought
+    record_.prefix_cached_tokens = kept;
+    record_.cached_tokens = std::max<int64_t>(account.cached_tokens() - kept, 0);
+    record_.handover_tokens = account.handover_tokens() - kept;
     record_.wire_bytes = static_cast<int64_t>(account.wire_bytes());
     record_.orchestration_ms = account.orchestration_ms();
     if (account.has_predicted_transfer_ms()) record_.predicted_transfer_ms = account.predicted_transfer_ms();

@@ -40,7 +40,7 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
   summary.requests = records.size();
   summary.seconds = seconds;
   std::vector<double> ttft, itl, e2e, orchestration, errors;
-  int64_t prompt_tokens = 0, output_tokens = 0, cached_tokens = 0;
+  int64_t prompt_tokens = 0, output_tokens = 0, cached_tokens = 0, prefix_cached_tokens = 0;
   size_t good = 0;
   for (const LoadRecord& record : records) {
     if (!record.answered()) {
@@ -53,6 +53,7 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
     itl.insert(itl.end(), record.itl_ms.begin(), record.itl_ms.end());
     prompt_tokens += record.prompt_tokens;
     output_tokens += record.output_tokens;
+    prefix_cached_tokens += record.prefix_cached_tokens;
     summary.fell_back += record.fell_back ? 1 : 0;
     good += level.met_by(record) ? 1 : 0;
     if (record.wire_bytes == 0) continue;
@@ -75,6 +76,9 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
   summary.orchestration_ms = percentiles_of(orchestration);
   summary.predicted = errors.size();
   summary.prediction_error = percentiles_of(errors);
+  if (prompt_tokens > 0) {
+    summary.prefix_cached_share = static_cast<double>(prefix_cached_tokens) / static_cast<double>(prompt_tokens);
+  }
   if (summary.handover_tokens > 0) {
     summary.cached_share = static_cast<double>(cached_tokens) / static_cast<double>(summary.handover_tokens);
   }
@@ -102,6 +106,7 @@ Json to_json(const LoadSummary& summary, const ServiceLevel& level) {
   row["prediction_error_p50_share"] = summary.predicted > 0 ? Json(summary.prediction_error.p50) : Json();
   row["prediction_error_p90_share"] = summary.predicted > 0 ? Json(summary.prediction_error.p90) : Json();
   row["wire_bytes"] = summary.wire_bytes;
+  row["prefix_cached_share"] = summary.prefix_cached_share;
   row["cached_share"] = summary.cached_share;
   if (summary.handover_tokens > 0) {
     row["bytes_per_token"] = static_cast<double>(summary.wire_bytes) / static_cast<double>(summary.handover_tokens);

@@ -19,7 +19,8 @@ struct LoadRecord {
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
   // As the server accounts for it.
-  int64_t cached_tokens = 0;
+  int64_t prefix_cached_tokens = 0;  // the decode server had kept them
+  int64_t cached_tokens = 0;         // of those handed over, the prefill server had their codes
   int64_t handover_tokens = 0;
   int64_t wire_bytes = 0;
   double orchestration_ms = 0;
@@ -59,7 +60,8 @@ struct LoadSummary {
   // |measured / predicted - 1| of hand-overs that had a prediction.
   size_t predicted = 0;
   Percentiles prediction_error;
-  double cached_share = 0;  // of the tokens handed over
+  double prefix_cached_share = 0;  // of the tokens of prompts
+  double cached_share = 0;         // of the tokens handed over
   int64_t wire_bytes = 0;
   int64_t handover_tokens = 0;  // of requests with wire bytes
 };
