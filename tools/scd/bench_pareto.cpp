@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
 #include <random>
 
@@ -19,6 +18,7 @@
 #include "tools/scd/report.h"
 #include "tools/scd/server_pair_options.h"
 #include "tools/scd/temporary_folder.h"
+#include "tools/scd/text_tokens.h"
 
 namespace scd {
 namespace {
@@ -55,16 +55,6 @@ std::vector<int64_t> usable_lengths(const BenchParetoOptions& options) {
               "--prompt-tokens: the models take at most " + std::to_string(most) + " tokens; ask for shorter prompts");
 }
 
-std::vector<TokenId> read_text(const BenchParetoOptions& options) {
-  std::ifstream stream(options.text, std::ios::binary);
-  if (!stream || std::filesystem::is_directory(options.text)) {
-    throw Error(ErrorCode::kNotFound, options.text.string() + ": cannot be read");
-  }
-  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  return Tokenizer::from_file(options.servers.consumer / "tokenizer.json")
-      .encode(text, {.add_special_tokens = false, .parse_special = false});
-}
-
 std::vector<TokenId> random_tokens(const BenchParetoOptions& options, int64_t count) {
   const int32_t vocab = std::min(ModelConfig::from_directory(options.servers.producer).vocab,
                                  ModelConfig::from_directory(options.servers.consumer).vocab);
@@ -78,7 +68,8 @@ std::vector<TokenId> random_tokens(const BenchParetoOptions& options, int64_t co
 
 std::vector<TokenId> prompt_source(const BenchParetoOptions& options, int64_t longest) {
   if (options.text.empty()) return random_tokens(options, longest * options.repeats);
-  std::vector<TokenId> tokens = read_text(options);
+  std::vector<TokenId> tokens =
+      tokens_of_file(Tokenizer::from_file(options.servers.consumer / "tokenizer.json"), options.text);
   if (static_cast<int64_t>(tokens.size()) >= longest) return tokens;
   throw Error(ErrorCode::kInvalidArgument, options.text.string() + ": " + std::to_string(tokens.size()) +
                                                " tokens are less than the longest prompt, " + std::to_string(longest) +

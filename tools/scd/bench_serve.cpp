@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -23,6 +22,7 @@
 #include "tools/scd/report.h"
 #include "tools/scd/server_pair_options.h"
 #include "tools/scd/temporary_folder.h"
+#include "tools/scd/text_tokens.h"
 
 namespace scd {
 namespace {
@@ -119,7 +119,9 @@ Servers make_servers(const BenchServeOptions& options, const std::filesystem::pa
 class PromptSource {
  public:
   explicit PromptSource(const BenchServeOptions& options) : options_(options) {
-    if (!options.text.empty()) tokens_ = read_text(options);
+    if (!options.text.empty()) {
+      tokens_ = tokens_of_file(Tokenizer::from_file(options.servers.consumer / "tokenizer.json"), options.text);
+    }
     if (options.dataset.empty()) return;
     for (const Question& question : read_questions(options.dataset, options.dataset_file)) {
       prompts_.push_back(make_prompt(question));
@@ -144,16 +146,6 @@ class PromptSource {
   }
 
  private:
-  static std::vector<TokenId> read_text(const BenchServeOptions& options) {
-    std::ifstream stream(options.text, std::ios::binary);
-    if (!stream || std::filesystem::is_directory(options.text)) {
-      throw Error(ErrorCode::kNotFound, options.text.string() + ": cannot be read");
-    }
-    const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-    return Tokenizer::from_file(options.servers.consumer / "tokenizer.json")
-        .encode(text, {.add_special_tokens = false, .parse_special = false});
-  }
-
   const BenchServeOptions& options_;
   int32_t vocabulary_ = 0;
   std::vector<std::string> prompts_;

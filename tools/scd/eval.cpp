@@ -2,9 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -14,6 +12,7 @@
 #include "tools/scd/eval_task.h"
 #include "tools/scd/interrupt.h"
 #include "tools/scd/report.h"
+#include "tools/scd/text_tokens.h"
 
 namespace scd {
 namespace {
@@ -112,15 +111,6 @@ void print_rows(const nlohmann::ordered_json& rows) {
   table.print(std::cout);
 }
 
-std::vector<TokenId> read_prose(const ModelPair& pair, const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream || std::filesystem::is_directory(file)) {
-    throw Error(ErrorCode::kNotFound, file.string() + ": cannot be read");
-  }
-  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  return pair.tokenizer().encode(text, {.add_special_tokens = false, .parse_special = false});
-}
-
 std::vector<Question> read_task(const EvalOptions& options, const std::filesystem::path& file) {
   std::vector<Question> questions = read_questions(file, options.file);
   if (options.passages > 1) widen_contexts(questions, options.passages, options.seed);
@@ -155,7 +145,7 @@ void run(EvalOptions options) {
     add(task_name(file), evaluate_questions(pair, experiments, codecs, read_task(options, file), options.task));
   }
   for (const auto& file : options.prose) {
-    add(file.stem().string(), evaluate_prose(pair, *experiments.front(), codecs, read_prose(pair, file),
+    add(file.stem().string(), evaluate_prose(pair, *experiments.front(), codecs, tokens_of_file(pair.tokenizer(), file),
                                              static_cast<int64_t>(options.limit), options.task));
   }
   print_rows(report.rows());
