@@ -26,8 +26,7 @@ DeviceBuffer with_reciprocals(std::span<const uint32_t> ranges) {
 }  // namespace
 
 StreamTables::StreamTables(std::span<const uint32_t> ranges, std::span<const uint32_t> slots)
-    : ranges_(with_reciprocals(ranges)),
-      slots_(buffer_of(std::as_bytes(slots), Device::kCuda)) {
+    : ranges_(with_reciprocals(ranges)), slots_(buffer_of(std::as_bytes(slots), Device::kCuda)) {
   require(ranges.size() % kSymbols == 0 && slots.size() == ranges.size() / kSymbols * kTotal,
           "StreamTables: ", static_cast<int64_t>(ranges.size()), " ranges and ", static_cast<int64_t>(slots.size()),
           " slots are not those of whole tables");

@@ -171,8 +171,9 @@ __device__ void collect_leading(const float* logits, int vocab, const Row& row, 
   if (threadIdx.x == 0) *found = {-1, best.logit, total, count};
 }
 
-__global__ void __launch_bounds__(kThreads) sample_kernel(const float* logits, int64_t stride, int vocab, const Row* rows,
-                              __grid_constant__ const Distances distances, Candidate* candidates, Found* found) {
+__global__ void __launch_bounds__(kThreads)
+    sample_kernel(const float* logits, int64_t stride, int vocab, const Row* rows,
+                  __grid_constant__ const Distances distances, Candidate* candidates, Found* found) {
   const float* own = logits + blockIdx.x * stride;
   const Row row = rows[blockIdx.x];
   Found* const result = found + blockIdx.x;
