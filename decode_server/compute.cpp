@@ -140,7 +140,12 @@ void ComputeThread::handle(Event event, TransferStage& transfers) {
       },
       [&](Accepted& accepted) {
         Sequence* sequence = find(accepted.key.request_id);
-        if (sequence != nullptr) sequence->transfer_accepted(accepted.key, std::move(accepted.plan));
+        if (sequence == nullptr) return;
+        try {
+          sequence->transfer_accepted(accepted.key, std::move(accepted.plan));
+        } catch (const std::bad_alloc& error) {
+          fail(std::ranges::find(sequences_, sequence, &std::unique_ptr<Sequence>::get), out_of_memory(error));
+        }
       },
       [&](Arrived& arrived) {
         Sequence* sequence = find(arrived.key.request_id);

@@ -112,7 +112,7 @@ class ComputeThread : public ComputeStage {
   bool begin_step();
   void decode_step(const std::vector<BatchStep::Member>& members);
   void run_layer();
-  void drop_largest(const std::bad_alloc& error);
+  void drop_largest(const std::vector<BatchStep::Member>& members, const std::bad_alloc& error);
   void deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits);
   void end_step();
   void grow_pages();

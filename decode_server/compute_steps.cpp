@@ -53,7 +53,8 @@ bool ComputeThread::work_once() {
     if (!others_wait && pieces_cost_ >= static_cast<double>(prompt_budget(decoding))) end_step();
     return true;
   }
-  if (batch_ == nullptr && !begin_step()) return false;
+  // Growing may have suspended all that waited for a step: then the piece has room the next time.
+  if (batch_ == nullptr && !begin_step()) return piece != CodedStep::kWait;
   if (batch_ != nullptr) run_layer();
   return true;
 }
@@ -111,10 +112,14 @@ bool ComputeThread::begin_step() {
     members.push_back({.sequence = prompts[i], .tokens = shares[i], .samples = shares[i] == prompts[i]->tokens_left()});
   }
   if (members.empty()) return false;
-  if (std::ranges::all_of(members, [](const auto& member) { return member.sequence->decoding(); })) {
-    decode_step(members);
-  } else {
-    batch_ = std::make_unique<BatchStep>(args_.model, args_.cache, std::move(members));
+  try {
+    if (std::ranges::all_of(members, [](const auto& member) { return member.sequence->decoding(); })) {
+      decode_step(members);
+    } else {
+      batch_ = std::make_unique<BatchStep>(args_.model, args_.cache, members);
+    }
+  } catch (const std::bad_alloc& error) {
+    drop_largest(members, error);
   }
   return true;
 }
@@ -135,7 +140,8 @@ void ComputeThread::run_layer() {
     batch_->run_layer();
     kernels::synchronize(args_.model.device());
   } catch (const std::bad_alloc& error) {
-    return drop_largest(error);
+    const std::unique_ptr<BatchStep> step = std::move(batch_);
+    return drop_largest(step->members(), error);
   }
   const auto end = ServingClock::now();
   for (const BatchStep::Member& member : batch_->members()) {
@@ -144,24 +150,24 @@ void ComputeThread::run_layer() {
   charge_waiters(nullptr, begin, end);
   if (!batch_->done()) return;
   const std::unique_ptr<BatchStep> step = std::move(batch_);
-  if (step->anyone_samples()) {
-    deliver(step->members(), step->logits());
-  } else {
-    deliver(step->members(), {});
+  try {
+    deliver(step->members(), step->anyone_samples() ? step->logits() : kernels::ConstMatrix{});
+  } catch (const std::bad_alloc& error) {
+    return drop_largest(step->members(), error);
   }
   end_step();
 }
 
 // A step that finds no memory for its activations would find none the next time: the prompt that wants the most goes.
-void ComputeThread::drop_largest(const std::bad_alloc& error) {
+// The others' tokens are computed again.
+void ComputeThread::drop_largest(const std::vector<BatchStep::Member>& members, const std::bad_alloc& error) {
   Sequence* largest = nullptr;
   int64_t most = 0;
-  for (const BatchStep::Member& member : batch_->members()) {
+  for (const BatchStep::Member& member : members) {
     if (member.sequence == nullptr || member.tokens <= most) continue;
     largest = member.sequence;
     most = member.tokens;
   }
-  batch_.reset();
   if (largest == nullptr) return;
   fail(std::ranges::find(sequences_, largest, &std::unique_ptr<Sequence>::get), out_of_memory(error));
 }
@@ -169,11 +175,15 @@ void ComputeThread::drop_largest(const std::bad_alloc& error) {
 void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits) {
   std::vector<Sequence*> samplers;  // by row of the logits; null: it has ended
   for (const BatchStep::Member& member : members) {
-    if (member.sequence != nullptr) member.sequence->computed(member.tokens);
     if (member.samples) samplers.push_back(member.sequence);
   }
   const bool on_host = logits.device == kernels::Device::kCpu;
+  // What may find no memory comes before anything is changed.
   const std::vector<TokenId> sampled = on_host ? std::vector<TokenId>{} : sample_on_device(samplers, logits);
+  if (!on_host) logits_row_.resize(static_cast<size_t>(logits.columns));
+  for (const BatchStep::Member& member : members) {
+    if (member.sequence != nullptr) member.sequence->computed(member.tokens);
+  }
   for (size_t i = 0; i < samplers.size(); ++i) {
     if (samplers[i] == nullptr) continue;
     kernels::ConstMatrix row = logits;
@@ -184,7 +194,6 @@ void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const
     } else if (sampled[i] >= 0) {
       samplers[i]->accept_token(sampled[i]);
     } else {
-      logits_row_.resize(static_cast<size_t>(row.columns));
       kernels::copy(row, kernels::matrix(logits_row_.data(), 1, row.columns));
       samplers[i]->accept_logits(logits_row_);
     }
@@ -233,7 +242,12 @@ void ComputeThread::resume_suspended() {
   while (Sequence* first = first_suspended()) {
     const auto answers = std::ranges::count_if(sequences_, [](const auto& s) { return s->decoding(); });
     PagePool& pool = args_.cache.pool();
-    if (pool.pages_to_spare() < pool.pages_for(first->tokens()) + answers || !first->resume()) break;
+    if (pool.pages_to_spare() < pool.pages_for(first->tokens()) + answers) break;
+    try {
+      if (!first->resume()) break;
+    } catch (const std::bad_alloc& error) {
+      fail(std::ranges::find(sequences_, first, &std::unique_ptr<Sequence>::get), out_of_memory(error));
+    }
     changed = true;
   }
   if (changed) hold_back_others();

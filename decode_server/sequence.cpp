@@ -88,7 +88,9 @@ void Sequence::start_coded(TransferWish wish) {
     kept_codes_.clear();
     return context_.transfers.start(job_, wish);
   }
-  begin_rebuild(kept_codes_.plan(wish.held_tokens));
+  TransferPlan plan = kept_codes_.plan(wish.held_tokens);
+  account_for(plan);
+  begin_rebuild(std::move(plan));
   for (ReceivedMessage& message : kept_codes_.take(wish.held_tokens)) coded_->push_again(std::move(message));
 }
 
@@ -110,35 +112,44 @@ void Sequence::tell_prompt(const std::optional<CodecChoice>& codec) {
 }
 
 void Sequence::clear_account() {
-  account_ = {
+  TransferAccount cleared{
       .prefix_cached_tokens = job_->held_tokens, .handover_tokens = job_->held_tokens, .arrival = job_->received_at};
+  if (stays_here_) {  // and it still is why
+    cleared.codec_reason = account_.codec_reason;
+    cleared.fallback_reason = account_.fallback_reason;
+  }
+  account_ = std::move(cleared);
 }
 
 void Sequence::enter(TransferKey key) {
   if (key.generation == generation_number_) return;
   generation_number_ = key.generation;
   coded_->forget_messages();
+  kept_codes_.clear();
 }
 
 void Sequence::transfer_accepted(TransferKey key, TransferPlan plan) {
   if (coded_ == nullptr || key.generation < generation_number_) return;
   enter(key);
   transferring_ = true;
-  if (!first_token_given()) {
-    account_.codec = plan.codec;
-    account_.codec_reason = plan.codec_reason;
-    coded_tokens_ = plan.handover_tokens - plan.first_token;
-    account_.predicted_seconds.reset();
-    if (plan.predicted_seconds_per_token) {
-      account_.predicted_seconds = *plan.predicted_seconds_per_token * static_cast<double>(coded_tokens_);
-    }
-    account_.cached_tokens = plan.cached_tokens;
-    account_.handover_tokens = plan.handover_tokens;
-    account_.prefill_endpoint = plan.endpoint;
-  }
+  account_for(plan);
   tell_prompt(plan.codec);
   kept_codes_.begin(plan);
   begin_rebuild(std::move(plan));
+}
+
+void Sequence::account_for(const TransferPlan& plan) {
+  if (first_token_given()) return;
+  account_.codec = plan.codec;
+  account_.codec_reason = plan.codec_reason;
+  coded_tokens_ = plan.handover_tokens - plan.first_token;
+  account_.predicted_seconds.reset();
+  if (plan.predicted_seconds_per_token) {
+    account_.predicted_seconds = *plan.predicted_seconds_per_token * static_cast<double>(coded_tokens_);
+  }
+  account_.cached_tokens = plan.cached_tokens;
+  account_.handover_tokens = plan.handover_tokens;
+  account_.prefill_endpoint = plan.endpoint;
 }
 
 void Sequence::begin_rebuild(TransferPlan plan) {
@@ -218,6 +229,7 @@ double Sequence::run_piece(bool by_layers) {
     return 0;
   }
   coded_->forget_messages();
+  kept_codes_.clear();
   context_.transfers.reject({job_->id, generation_number_}, cost.failure());
   return 0;
 }

@@ -113,6 +113,7 @@ class Sequence {
   void start_coded(TransferWish wish);
   void start_local();
   void enter(TransferKey key);
+  void account_for(const TransferPlan& plan);
   void begin_rebuild(TransferPlan plan);
   void tell_prompt(const std::optional<CodecChoice>& codec);
   void clear_account();

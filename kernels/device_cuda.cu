@@ -113,7 +113,12 @@ cudaStream_t stream() {
 std::byte* allocate_pinned(size_t bytes) {
   stream();
   void* memory = nullptr;
-  check(cudaMallocHost(&memory, bytes), "page-locked memory");
+  const cudaError_t result = cudaMallocHost(&memory, bytes);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw OutOfDeviceMemory("page-locked memory of the host: " + std::to_string(bytes >> 20) + " MiB asked for");
+  }
+  check(result, "page-locked memory");
   return static_cast<std::byte*>(memory);
 }
 
@@ -173,6 +178,10 @@ bool copied_in_units_of(const ConstMatrix& from, const Matrix& to) {
 }  // namespace
 
 void clear(Matrix m) {
+  if (m.rows == 1 || m.row_stride == m.columns) {  // a pitch has a limit
+    check(cudaMemsetAsync(m.data, 0, static_cast<size_t>(m.rows * m.columns) * size_of(m.dtype), stream()), "clear");
+    return;
+  }
   check(cudaMemset2DAsync(m.data, pitch(m), 0, static_cast<size_t>(m.columns) * size_of(m.dtype),
                           static_cast<size_t>(m.rows), stream()),
         "clear");

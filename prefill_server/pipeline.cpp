@@ -7,6 +7,7 @@
 
 #include "common/codec/registry.h"
 #include "common/log/log.h"
+#include "kernels/linear.h"
 
 namespace scd {
 namespace {
@@ -59,7 +60,11 @@ std::shared_ptr<PrefillJob> Pipeline::begin(PrefillRequest request, std::shared_
   auto layers = encoder->plan(request.first_layer);
   SCD_CHECK(layers.ok(), "the request stage refuses first layers that the encoder does not serve");
   PrefixNames names = names_of(request, *encoder);
-  const CodeCache::Found stored = cache_.find_or_fetch(names, request.skip_tokens, layers.value());
+  // Those that will be refused wait for no store.
+  const bool may_fetch = ledger_.live() < ledger_.capacity();
+  const CodeCache::Found stored =
+      may_fetch ? cache_.find_or_fetch(names, request.skip_tokens, {layers.value(), request.slot_bytes})
+                : cache_.find(names, request.skip_tokens);
   HandoverPlan plan = plan_handover(
       request, {.cached_tokens = stored.end, .max_uncached_tail = args_.config.code_cache.max_uncached_tail_tokens},
       chunk_tokens_, std::move(layers).value());
@@ -101,6 +106,7 @@ Result<Done> Pipeline::check_room(const PrefillRequest& request) const {
 PrefixNames Pipeline::names_of(const PrefillRequest& request, const Encoder& encoder) const {
   return {{.cache_salt = request.cache_salt,
            .producer = args_.producer.fingerprint.weights,
+           .computed = args_.producer.precision + " " + kernels::linear_backend(args_.model.device()),
            .encoder_id = encoder.id(),
            .codec = request.codec,
            .first_layer = request.first_layer,

@@ -20,9 +20,10 @@ void update_text(Sha256& hash, std::string_view text) {
 
 Sha256Digest seed_of(const CodeScope& scope) {
   Sha256 hash;
-  hash.update("scd code cache 3");
+  hash.update("scd code cache 4");
   update_text(hash, scope.cache_salt);
   update_text(hash, scope.producer);
+  update_text(hash, scope.computed);
   hash.update(std::as_bytes(std::span(scope.encoder_id)));
   // Not the form: a decoder reads both, and a stored code in the other one beats another prefill.
   for (const int64_t number : {int64_t{static_cast<uint8_t>(scope.codec.id)}, int64_t{scope.codec.rank.key},

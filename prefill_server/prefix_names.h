@@ -15,6 +15,7 @@ namespace scd {
 struct CodeScope {
   std::string cache_salt;
   std::string producer;  // weights fingerprint
+  std::string computed;  // device and precision: the same weights give other bits on another
   Sha256Digest encoder_id{};
   CodecChoice codec;
   int32_t first_layer = 0;

@@ -8,7 +8,8 @@
 namespace scd {
 namespace {
 
-constexpr double kCostOfDecoding = 0.25;  // of computing the layers that codes stand for
+constexpr std::ptrdiff_t kMostReadAhead = 256;  // messages at once: others wait for the thread
+constexpr double kCostOfDecoding = 0.25;        // of computing the layers that codes stand for
 
 }  // namespace
 
@@ -166,9 +167,9 @@ double CodedPrompt::count(const ReceivedMessage& message) {
 }
 
 Result<double> CodedPrompt::read_ahead() {
-  std::vector<ReceivedMessage> messages(std::make_move_iterator(messages_.begin()),
-                                        std::make_move_iterator(messages_.end()));
-  messages_.clear();
+  const auto end = messages_.begin() + std::min(std::ssize(messages_), kMostReadAhead);
+  std::vector<ReceivedMessage> messages(std::make_move_iterator(messages_.begin()), std::make_move_iterator(end));
+  messages_.erase(messages_.begin(), end);
   auto blocks = rebuild_->read_ahead(messages);
   if (!blocks) return blocks.failure();
   std::ranges::move(blocks.value(), std::back_inserter(blocks_));

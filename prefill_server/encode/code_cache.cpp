@@ -37,12 +37,9 @@ CodeCache::Found CodeCache::find(const PrefixNames& names, int64_t skip_tokens) 
   return counted(search(names, skip_tokens), names.tokens());
 }
 
-CodeCache::Found CodeCache::find_or_fetch(const PrefixNames& names, int64_t skip_tokens, const LayerPlan& layers) {
+CodeCache::Found CodeCache::find_or_fetch(const PrefixNames& names, int64_t skip_tokens, const Wanted& wanted) {
   Found found = search(names, skip_tokens);
-  if (shared_ != nullptr && found.end < names.tokens()) {
-    fetch(names, skip_tokens, found.end, layers);
-    found = search(names, skip_tokens);
-  }
+  if (shared_ != nullptr && found.end < names.tokens()) fetch(names, skip_tokens, wanted, found);
   return counted(std::move(found), names.tokens());
 }
 
@@ -53,11 +50,12 @@ CodeCache::Found CodeCache::counted(Found found, int64_t limit) {
   return found;
 }
 
-// Whole chunks from `end` on, and the tail.
-void CodeCache::fetch(const PrefixNames& names, int64_t skip_tokens, int64_t end, const LayerPlan& layers) {
+// Whole chunks behind what was found, and the tail. They serve the request whether or not they fit the cache; a tail of
+// another prompt that was found gives way to a whole chunk.
+void CodeCache::fetch(const PrefixNames& names, int64_t skip_tokens, const Wanted& wanted, Found& found) {
   std::vector<Sha256Digest> missing;
   std::vector<TokenRange> ranges;
-  while (end < names.tokens()) {
+  for (int64_t end = found.end - found.end % chunk_tokens_; end < names.tokens();) {
     const int64_t first = std::max(end, skip_tokens);
     end = std::min(end + chunk_tokens_, names.tokens());
     if (end <= skip_tokens) continue;
@@ -65,11 +63,15 @@ void CodeCache::fetch(const PrefixNames& names, int64_t skip_tokens, int64_t end
     ranges.push_back({first, end - first});
   }
   const std::vector<Chunk> chunks = shared_->fetch(missing);
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const auto fits = [](const CodeUnit& code, const CodedUnit& unit) {
-      return code.layer == unit.first_layer && code.layers == unit.layers;
+  for (size_t i = 0; i < chunks.size() && i < ranges.size(); ++i) {
+    const auto fits = [&](const CodeUnit& code, const CodedUnit& unit) {
+      return code.layer == unit.first_layer && code.layers == unit.layers &&
+             code.payload.bytes.size() <= wanted.most_payload_bytes;
     };
-    if (chunks[i]->tokens != ranges[i] || !std::ranges::equal(chunks[i]->units, layers.units, fits)) return;
+    if (chunks[i]->tokens != ranges[i] || !std::ranges::equal(chunks[i]->units, wanted.layers.units, fits)) return;
+    while (!found.chunks.empty() && found.chunks.back()->tokens.end() > ranges[i].first) found.chunks.pop_back();
+    found.chunks.push_back(chunks[i]);
+    found.end = ranges[i].end();
     std::scoped_lock lock(mutex_);
     add(missing[i], chunks[i]);
   }

@@ -40,8 +40,13 @@ class CodeCache {
   };
   // The longest chain of stored chunks from the prompt's start, ending at names.tokens() at most.
   Found find(const PrefixNames& names, int64_t skip_tokens);
-  // The same, and what is missing is looked for in the shared store, for which this may wait. layers: what chunks have.
-  Found find_or_fetch(const PrefixNames& names, int64_t skip_tokens, const LayerPlan& layers);
+  // What fetched chunks must be like to be of use.
+  struct Wanted {
+    const LayerPlan& layers;
+    uint64_t most_payload_bytes = UINT64_MAX;
+  };
+  // The same, and what is missing is looked for in the shared store, for which this may wait.
+  Found find_or_fetch(const PrefixNames& names, int64_t skip_tokens, const Wanted& wanted);
   // name: of the prefix that ends where the chunk does. Keeps what is there already.
   void insert(const Sha256Digest& name, Chunk chunk);
 
@@ -59,7 +64,7 @@ class CodeCache {
 
   Found search(const PrefixNames& names, int64_t skip_tokens);
   Found counted(Found found, int64_t limit);
-  void fetch(const PrefixNames& names, int64_t skip_tokens, int64_t end, const LayerPlan& layers);
+  void fetch(const PrefixNames& names, int64_t skip_tokens, const Wanted& wanted, Found& found);
   bool add(const Sha256Digest& name, const Chunk& chunk);
   Chunk take(const Sha256Digest& name);  // null when absent; makes it the most recently used
 

@@ -14,9 +14,10 @@ constexpr size_t kMostPending = 4;  // units being coded on a GPU
 // The job's chunks that lie in a batch and are to be made.
 std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& batch) {
   std::vector<ChunkInWork> chunks;
+  const RankCaps rank = job.rank();  // of all: it may be set meanwhile
   for (const TokenRange& tokens : job.plan.chunks) {
     const bool inside = tokens.first >= batch.first && tokens.end() <= batch.end();
-    if (inside && tokens.end() > job.stored_tokens) chunks.push_back({.chunk = {tokens, {}}, .rank = job.rank()});
+    if (inside && tokens.end() > job.stored_tokens) chunks.push_back({.chunk = {tokens, {}}, .rank = rank});
   }
   return chunks;
 }

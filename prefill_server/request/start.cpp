@@ -10,6 +10,7 @@ namespace scd {
 namespace {
 
 constexpr size_t kMaxSaltBytes = 256;
+constexpr size_t kMaxAddressBytes = 512;
 constexpr uint32_t kMaxRank = 1 << 16;
 
 Failure invalid(const std::string& what) { return {ErrorCode::kInvalidArgument, "start: " + what}; }
@@ -63,6 +64,9 @@ Result<Done> check_data_plane(const v1::StartPrefill& start) {
     return invalid("transfer_token has " + std::to_string(start.transfer_token().size()) + " bytes; it must have 16");
   }
   if (start.data_plane_address().empty()) return invalid("data_plane_address is empty");
+  if (start.data_plane_address().size() > kMaxAddressBytes) {
+    return invalid("data_plane_address is longer than " + std::to_string(kMaxAddressBytes) + " bytes");
+  }
   if (start.slot_bytes() == 0) return invalid("slot_bytes is 0");
   if (start.credit_messages() == 0) return invalid("credit_messages is 0");
   if (start.cache_salt().size() > kMaxSaltBytes) return invalid("cache_salt is longer than 256 bytes");

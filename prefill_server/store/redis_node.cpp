@@ -21,6 +21,15 @@ bool parse_number(std::string_view text, int largest, int& number) {
   return error == std::errc{} && end == text.data() + text.size() && number >= 0 && number <= largest;
 }
 
+constexpr size_t kMostReplyBytes = size_t{1} << 30;
+
+void set_error(redisContext& context, std::string_view what) {
+  context.err = REDIS_ERR_OTHER;
+  const size_t length = std::min(what.size(), sizeof context.errstr - 1);
+  std::copy_n(what.data(), length, context.errstr);
+  context.errstr[length] = '\0';
+}
+
 timeval timeval_until(RedisNode::Clock::time_point deadline) {
   const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - RedisNode::Clock::now()).count();
   const int64_t microseconds = std::max<int64_t>(left, 1000);
@@ -85,17 +94,16 @@ bool RedisNode::set(const std::string& key, std::span<const std::byte> value, st
   const std::string seconds = std::to_string(expires.count());
   const std::span<const std::byte> arguments[] = {bytes_of("SET"), bytes_of(key), value, bytes_of("EX"),
                                                   bytes_of(seconds)};
-  return ask(arguments, Clock::now() + options_.timeout) != nullptr;
+  const Reply reply = ask(arguments, Clock::now() + options_.timeout);
+  return reply != nullptr && reply->type != REDIS_REPLY_ERROR;
 }
 
-// Null where there is no answer but an error, or the server is left alone.
+// Null where there is no answer, or the server is left alone. An error is an answer: a server that is full still reads.
 RedisNode::Reply RedisNode::ask(Arguments arguments, Clock::time_point deadline) {
   if (left_alone()) return nullptr;
   // A connection that lay idle may have been closed by the other side: then a new one is tried at once.
   if (Connection idle = take_idle()) {
-    redisSetTimeout(idle.get(), timeval_until(deadline));
-    Reply reply = command(*idle, arguments);
-    if (reply != nullptr && reply->type != REDIS_REPLY_ERROR) {
+    if (Reply reply = command(*idle, arguments, deadline)) {
       succeeded(std::move(idle));
       return reply;
     }
@@ -105,9 +113,9 @@ RedisNode::Reply RedisNode::ask(Arguments arguments, Clock::time_point deadline)
     failed(fresh == nullptr ? "no memory" : fresh->errstr);
     return nullptr;
   }
-  Reply reply = command(*fresh, arguments);
-  if (reply == nullptr || reply->type == REDIS_REPLY_ERROR) {
-    failed(reply == nullptr ? std::string(fresh->errstr) : std::string(reply->str, reply->len));
+  Reply reply = command(*fresh, arguments, deadline);
+  if (reply == nullptr) {
+    failed(fresh->errstr);
     return nullptr;
   }
   succeeded(std::move(fresh));
@@ -120,16 +128,10 @@ RedisNode::Connection RedisNode::connect(Clock::time_point deadline) const {
   Connection made(address.host.empty() ? redisConnectUnixWithTimeout(address.socket.c_str(), limit)
                                        : redisConnectWithTimeout(address.host.c_str(), address.port, limit));
   if (made == nullptr || made->err != 0) return made;
-  redisSetTimeout(made.get(), timeval_until(deadline));
   const auto say = [&](std::initializer_list<std::span<const std::byte>> words) {
-    const Reply reply = command(*made, {words.begin(), words.size()});
+    const Reply reply = command(*made, {words.begin(), words.size()}, deadline);
     if (reply != nullptr && reply->type != REDIS_REPLY_ERROR) return true;
-    if (made->err == 0) {  // it answered that it will not
-      made->err = REDIS_ERR_OTHER;
-      const size_t length = std::min(reply->len, sizeof made->errstr - 1);
-      std::copy_n(reply->str, length, made->errstr);
-      made->errstr[length] = '\0';
-    }
+    if (reply != nullptr) set_error(*made, {reply->str, reply->len});
     return false;
   };
   if (!options_.password.empty() && !say({bytes_of("AUTH"), bytes_of(options_.password)})) return made;
@@ -138,15 +140,36 @@ RedisNode::Connection RedisNode::connect(Clock::time_point deadline) const {
   return made;
 }
 
-RedisNode::Reply RedisNode::command(redisContext& context, Arguments arguments) {
+// hiredis' own limits are of each read: here they are of the whole answer. Null: late, too long, or the connection
+// broke.
+RedisNode::Reply RedisNode::command(redisContext& context, Arguments arguments, Clock::time_point deadline) {
   std::vector<const char*> starts;
   std::vector<size_t> lengths;
   for (const auto& argument : arguments) {
     starts.push_back(reinterpret_cast<const char*>(argument.data()));
     lengths.push_back(argument.size());
   }
-  return Reply(static_cast<redisReply*>(
-      redisCommandArgv(&context, static_cast<int>(starts.size()), starts.data(), lengths.data())));
+  if (redisAppendCommandArgv(&context, static_cast<int>(starts.size()), starts.data(), lengths.data()) != REDIS_OK) {
+    return nullptr;
+  }
+  const auto in_time = [&] {
+    if (Clock::now() < deadline) return redisSetTimeout(&context, timeval_until(deadline)) == REDIS_OK;
+    set_error(context, "no answer in time");
+    return false;
+  };
+  for (int written = 0; written == 0;) {
+    if (!in_time() || redisBufferWrite(&context, &written) != REDIS_OK) return nullptr;
+  }
+  while (true) {
+    void* reply = nullptr;
+    if (redisGetReplyFromReader(&context, &reply) != REDIS_OK) return nullptr;
+    if (reply != nullptr) return Reply(static_cast<redisReply*>(reply));
+    if (context.reader->len > kMostReplyBytes) {
+      set_error(context, "an answer that is too long");
+      return nullptr;
+    }
+    if (!in_time() || redisBufferRead(&context) != REDIS_OK) return nullptr;
+  }
 }
 
 RedisNode::Connection RedisNode::take_idle() {

@@ -66,7 +66,7 @@ class RedisNode {
   Reply ask(Arguments arguments, Clock::time_point deadline);
   Connection connect(Clock::time_point deadline) const;
   Connection take_idle();
-  static Reply command(redisContext& context, Arguments arguments);
+  static Reply command(redisContext& context, Arguments arguments, Clock::time_point deadline);
   bool left_alone();
   void succeeded(Connection connection);
   void failed(const std::string& reason);

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <new>
 #include <optional>
 #include <thread>
 
@@ -16,7 +17,9 @@
 namespace scd {
 namespace {
 
-constexpr size_t kMostWaiting = 1024;     // chunks to be written
+constexpr size_t kMostWaiting = 1024;  // chunks to be written
+constexpr uint64_t kMostWaitingBytes = uint64_t{256} << 20;
+constexpr int kMostFetching = 4;          // requests that wait at once: others must have threads left
 constexpr size_t kChunksOfARequest = 32;  // so that a long prompt's first chunks do not wait for its last
 
 std::string key_of(const Sha256Digest& name) { return "scd:code:" + to_hex(name); }
@@ -62,11 +65,16 @@ RedisNode& RedisStore::node_of(const Sha256Digest& name) const {
 std::vector<CodeStore::Chunk> RedisStore::fetch(std::span<const Sha256Digest> names) {
   std::vector<Chunk> chunks;
   const auto deadline = RedisNode::Clock::now() + options_.timeout;
-  while (!names.empty()) {
-    const auto some = names.first(std::min(kChunksOfARequest, names.size()));
-    if (!fetch_some(some, deadline, chunks) || RedisNode::Clock::now() >= deadline) break;
-    names = names.subspan(some.size());
+  const bool may = fetching_.fetch_add(1, std::memory_order_relaxed) < kMostFetching;
+  try {
+    while (may && !names.empty()) {
+      const auto some = names.first(std::min(kChunksOfARequest, names.size()));
+      if (!fetch_some(some, deadline, chunks) || RedisNode::Clock::now() >= deadline) break;
+      names = names.subspan(some.size());
+    }
+  } catch (const std::bad_alloc&) {  // what is here will do
   }
+  fetching_.fetch_sub(1, std::memory_order_relaxed);
   hits_.fetch_add(chunks.size(), std::memory_order_relaxed);
   return chunks;
 }
@@ -101,15 +109,24 @@ bool RedisStore::fetch_some(std::span<const Sha256Digest> names, RedisNode::Cloc
 
 void RedisStore::keep(const Sha256Digest& name, Chunk chunk) {
   kept_.fetch_add(1, std::memory_order_relaxed);
-  if (!waiting_.try_push({name, std::move(chunk)})) dropped_.fetch_add(1, std::memory_order_relaxed);
+  const uint64_t bytes = chunk->bytes();
+  const bool room = waiting_bytes_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= kMostWaitingBytes;
+  if (room && waiting_.try_push({name, std::move(chunk)})) return;
+  waiting_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+  dropped_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void RedisStore::write() {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.expire_after);
   while (auto next = waiting_.pop()) {
     const auto& [name, chunk] = *next;
-    const bool done = !waiting_.closed() && node_of(name).set(key_of(name), stored_chunk_bytes(name, *chunk),
-                                                              std::max(seconds, std::chrono::seconds(1)));
+    bool done = false;
+    try {
+      done = !waiting_.closed() && node_of(name).set(key_of(name), stored_chunk_bytes(name, *chunk),
+                                                     std::max(seconds, std::chrono::seconds(1)));
+    } catch (const std::bad_alloc&) {  // then it is not kept
+    }
+    waiting_bytes_.fetch_sub(chunk->bytes(), std::memory_order_relaxed);
     (done ? written_ : dropped_).fetch_add(1, std::memory_order_relaxed);
   }
 }

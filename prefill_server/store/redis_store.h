@@ -2,6 +2,7 @@
 // decide, servers know nothing of each other.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -47,6 +48,8 @@ class RedisStore final : public CodeStore {
   const RedisOptions options_;
   std::vector<std::unique_ptr<RedisNode>> nodes_;
   BoundedQueue<std::pair<Sha256Digest, Chunk>> waiting_;
+  std::atomic<uint64_t> waiting_bytes_{0};
+  std::atomic<int> fetching_{0};
   std::atomic<uint64_t> hits_{0}, misses_{0}, written_{0}, dropped_{0}, unsound_{0}, kept_{0};
   std::jthread writer_;
 };

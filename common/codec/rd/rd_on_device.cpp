@@ -30,6 +30,8 @@ M columns_of(M m, int64_t first, int64_t count) {
   return m;
 }
 
+constexpr size_t kMostUnused = 8;
+
 // What was made on this thread and is no longer used: its work is queued in order, so it may be used again at once.
 template <class T>
 std::vector<T>& unused() {
@@ -49,7 +51,7 @@ T taken() {
 template <class T>
 std::shared_ptr<T> shared(T made) {
   return {new T(std::move(made)), [](T* used) {
-            unused<T>().push_back(std::move(*used));
+            if (unused<T>().size() < kMostUnused) unused<T>().push_back(std::move(*used));
             delete used;
           }};
 }
@@ -210,6 +212,7 @@ std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const 
   auto memory = taken<kernels::DeviceBuffer>();
   if (memory.size() < bytes) {
     memory = {};
+    unused<kernels::DeviceBuffer>().clear();  // each as small, or room for this one
     memory = kernels::DeviceBuffer(kDevice, bytes + bytes / 4);
   }
   const auto words = static_cast<int64_t>(bytes / sizeof(float));

@@ -123,13 +123,13 @@ TEST_F(RedisStoreTest, AnotherServersCodesAreFoundAndOthersTenantsAreNot) {
   }
   writes.flush();
   EXPECT_EQ(writes.counters().written, 4u);
-  const CodeCache::Found found = there.find_or_fetch(names, 0, plan());
+  const CodeCache::Found found = there.find_or_fetch(names, 0, {plan()});
   EXPECT_EQ(found.end, 112);
   ASSERT_EQ(found.chunks.size(), 4u);
   expect_equal(*found.chunks[3], *chunk_of(96, 16, 112));
   EXPECT_EQ(there.find(names, 0).end, 112);  // without asking again
   EXPECT_EQ(reads.counters().hits, 4u);
-  EXPECT_EQ(there.find_or_fetch(names_of(112, "tenant"), 0, plan()).end, 0);
+  EXPECT_EQ(there.find_or_fetch(names_of(112, "tenant"), 0, {plan()}).end, 0);
 }
 
 TEST_F(RedisStoreTest, ChunksOfAnotherPlanAreNotUsed) {
@@ -139,8 +139,38 @@ TEST_F(RedisStoreTest, ChunksOfAnotherPlanAreNotUsed) {
   store.keep(names.of(32), chunk_of(0, 32, 1));
   store.flush();
   CodeCache cache(1 << 20, kChunk, &store);
-  EXPECT_EQ(cache.find_or_fetch(names, 0, {0, {{0, 3}}, false}).end, 0);
-  EXPECT_EQ(cache.find_or_fetch(names, 0, plan()).end, 32);
+  EXPECT_EQ(cache.find_or_fetch(names, 0, {LayerPlan{0, {{0, 3}}, false}}).end, 0);
+  EXPECT_EQ(cache.find_or_fetch(names, 0, {plan()}).end, 32);
+}
+
+TEST_F(RedisStoreTest, WhatWasFetchedServesWithoutACacheAndBesideAnotherPromptsTail) {
+  const RedisServer server;
+  RedisStore store(options({server.url()}));
+  const PrefixNames names = names_of(96);
+  for (int64_t at = 0; at < 96; at += kChunk) store.keep(names.of(at + kChunk), chunk_of(at, kChunk, 1));
+  store.flush();
+  CodeCache none(0, kChunk, &store);
+  EXPECT_EQ(none.find_or_fetch(names, 0, {plan()}).end, 96);
+  EXPECT_EQ(none.find_or_fetch(names, 0, {plan(), 50}).end, 0);  // larger than the consumer's slots
+  CodeCache with_tail(1 << 20, kChunk, &store);
+  with_tail.insert(names.of(32), chunk_of(0, 32, 1));
+  with_tail.insert(names.of(48), chunk_of(32, 16, 1));  // where another hand-over ended
+  const CodeCache::Found found = with_tail.find_or_fetch(names, 0, {plan()});
+  EXPECT_EQ(found.end, 96);
+  ASSERT_EQ(found.chunks.size(), 3u);
+  EXPECT_EQ(found.chunks[1]->tokens, (TokenRange{32, 32}));
+}
+
+TEST_F(RedisStoreTest, AServerThatIsFullStillReads) {
+  const RedisServer server;
+  RedisStore store(options({server.url()}));
+  const PrefixNames names = names_of(64);
+  store.keep(names.of(32), chunk_of(0, 32, 1));
+  store.flush();
+  RedisNode node({.address = parse_redis_address("k", server.url()), .password = {}});
+  ASSERT_FALSE(node.set("", {}, std::chrono::seconds(0)));  // an error is an answer
+  EXPECT_EQ(node.failures(), 0u);
+  EXPECT_EQ(store.fetch(std::vector{names.of(32)}).size(), 1u);
 }
 
 TEST_F(RedisStoreTest, ADeadServerCostsLittleAndIsLeftAloneAndComesBack) {
