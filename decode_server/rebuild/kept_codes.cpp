@@ -5,6 +5,12 @@
 #include <utility>
 
 namespace scd {
+namespace {
+
+// Larger messages are keys and values as they are: copying them costs about what a link does that is fast enough.
+constexpr size_t kMostBytesOfMessage = size_t{128} << 10;
+
+}  // namespace
 
 void KeptCodes::begin(const TransferPlan& plan) {
   clear();
@@ -14,7 +20,7 @@ void KeptCodes::begin(const TransferPlan& plan) {
 void KeptCodes::add(ReceivedMessage message) {
   if (!plan_) return;
   const size_t bytes = message.payload().size();
-  if (budget_.used_bytes + bytes > budget_.limit_bytes) return clear();
+  if (bytes > kMostBytesOfMessage || budget_.used_bytes + bytes > budget_.limit_bytes) return clear();
   budget_.used_bytes += bytes;
   bytes_ += bytes;
   messages_.push_back(std::move(message).without_slot());

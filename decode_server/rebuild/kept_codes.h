@@ -27,7 +27,8 @@ class KeptCodes {
 
   // Forgets what it has; what follows is of this transfer.
   void begin(const TransferPlan& plan);
-  // Frees the message's slot. All are dropped when there is no room for one: some are worth nothing.
+  // Frees the message's slot. All are dropped when there is no room for one, or one is not small: some are worth
+  // nothing.
   void add(ReceivedMessage message);
   void clear();
 

@@ -13,7 +13,7 @@ constexpr int64_t kChunk = 32, kHandover = 80;  // two chunks and half of one
 
 class KeptCodesTest : public ::testing::Test {
  protected:
-  KeptCodesTest() : staging_(4096, 8) {
+  KeptCodesTest() : staging_(size_t{1} << 18, 8) {
     lease_ = staging_
                  .open_lease({.key = {1, 1},
                               .token = {},
@@ -27,8 +27,8 @@ class KeptCodesTest : public ::testing::Test {
     plan_.layers = layer_by_layer(3, 1);
   }
 
-  ReceivedMessage receive(int32_t layer, int64_t first, uint8_t fill = 7) {
-    const std::vector<std::byte> bytes(100, std::byte{fill});
+  ReceivedMessage receive(int32_t layer, int64_t first, uint8_t fill = 7, size_t size = 100) {
+    const std::vector<std::byte> bytes(size, std::byte{fill});
     MessageHeader header;
     header.request_id = header.generation = 1;
     header.first_layer = static_cast<uint16_t>(layer);
@@ -100,6 +100,15 @@ TEST_F(KeptCodesTest, what_was_not_sent_because_it_was_held_is_missed) {
   }
   EXPECT_TRUE(codes.complete(40));
   EXPECT_FALSE(codes.complete(16));
+}
+
+TEST_F(KeptCodesTest, keys_and_values_as_they_are_are_not_copied) {
+  budget_.limit_bytes = size_t{1} << 20;
+  KeptCodes codes(budget_);
+  receive_all(codes);
+  codes.add(receive(1, 32, 7, 200'000));
+  EXPECT_EQ(budget_.used_bytes, 0u);
+  EXPECT_FALSE(codes.complete(0));
 }
 
 TEST_F(KeptCodesTest, some_codes_are_worth_nothing) {
