@@ -146,7 +146,7 @@ TEST_F(MetricsTest, transfers_count_bytes_and_reused_tokens_on_both_sides) {
   const auto request = greedy_request(300);
   double wire_bytes = 0, handover_tokens = 0, cached_tokens = 0;
   for (int i = 0; i < 3; ++i) {
-    const auto& transfer = complete(request).finish().transfer();
+    const auto transfer = complete(request).finish().transfer();
     wire_bytes += static_cast<double>(transfer.wire_bytes());
     handover_tokens += static_cast<double>(transfer.handover_tokens());
     cached_tokens += static_cast<double>(transfer.cached_tokens());
