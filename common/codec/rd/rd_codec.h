@@ -21,7 +21,7 @@ std::string rd_plan_problem(const LayerPlan& plan, int32_t layers);
 class RdEncoder final : public Encoder {
  public:
   // Throws Error kFailedPrecondition when maps, plan, quantiser and model do not fit each other.
-  // On a GPU the linear maps run there (rd_on_device.h).
+  // On a GPU the linear maps run there, and the coder but for the packed form (rd_on_device.h).
   RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha256Digest& id,
             kernels::Device device = kernels::Device::kCpu);
 

@@ -58,7 +58,6 @@ class RdQuantiser {
   size_t table_of(int32_t layer, int32_t level, int64_t component) const;
   const RansTable& rans_table(size_t table) const { return tables_[table].rans; }
   float shift(size_t table) const { return tables_[table].shift; }
-  float step(int32_t level) const { return settings_.steps[static_cast<size_t>(level)]; }
   // A body in that form, of a stream and the values that escape it; and a body's parts, or nothing where it is cut off
   // or packed.
   static void append_entropy_body(kernels::CodedStream stream, ByteBuffer& out);

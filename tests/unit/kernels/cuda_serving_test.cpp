@@ -58,12 +58,7 @@ TEST_F(Cuda, RopeOnTheWayIntoPagesMatchesTheCpu) {
   std::iota(positions.begin(), positions.begin() + 35, 6);
   positions[35] = 15;
   for (const int64_t head_dim : {2, 64, 128, 256}) {
-    RopeTable table;
-    for (int64_t i = 0; i < head_dim / 2; ++i) {
-      const auto power = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-      table.inverse_frequencies.push_back(static_cast<float>(std::pow(10000.0, power)));
-    }
-    table.attention_scale = 1.25f;
+    const RopeTable table = rope_table(head_dim);
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       OwnedMatrix qkv = random_matrix(36, (kQueryHeads + 2 * kKvHeads) * head_dim, DType::kF32, 5, 4);
       OwnedMatrix qkv_cuda = qkv;

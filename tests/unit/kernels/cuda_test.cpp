@@ -78,12 +78,7 @@ TEST_F(Cuda, NormsOfHeadsMatchTheCpu) {
 
 TEST_F(Cuda, RopeMatchesTheCpuAtAnyPosition) {
   for (const int64_t head_dim : {2, 64, 128, 256}) {
-    RopeTable table;
-    for (int64_t i = 0; i < head_dim / 2; ++i) {
-      const auto power = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-      table.inverse_frequencies.push_back(static_cast<float>(std::pow(500000.0, power)));
-    }
-    table.attention_scale = 1.25f;
+    const RopeTable table = rope_table(head_dim);
     const std::vector<int32_t> positions{0, 1, 17, 4095, 131071, 5};
     for (const RopeDirection direction : {RopeDirection::kRotate, RopeDirection::kUnrotate}) {
       OwnedMatrix x = random_matrix(6, 3 * head_dim, DType::kF32, 7, 4);

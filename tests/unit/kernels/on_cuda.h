@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "kernels/device.h"
+#include "kernels/rope.h"
 #include "tests/support/gpu.h"
 #include "tests/unit/kernels/random_matrix.h"
 
@@ -43,6 +44,16 @@ inline void expect_near(const OwnedMatrix& cuda, const OwnedMatrix& cpu, double 
           << "row " << r << " column " << c << " of [" << cpu.rows() << ", " << cpu.columns() << "]";
     }
   }
+}
+
+inline RopeTable rope_table(int64_t head_dim) {
+  RopeTable table;
+  for (int64_t i = 0; i < head_dim / 2; ++i) {
+    const auto power = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+    table.inverse_frequencies.push_back(static_cast<float>(std::pow(500000.0, power)));
+  }
+  table.attention_scale = 1.25f;
+  return table;
 }
 
 // One BF16 rounding more or less, or the last bits of FP32.
