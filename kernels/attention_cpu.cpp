@@ -19,14 +19,14 @@ constexpr int64_t kMostParts = 128;  // of all tiles together: bounds the memory
 
 int64_t group_of(const AttentionArgs& args) { return args.query_heads / args.kv.kv_heads; }
 
-bool use_amx(const AttentionArgs& args, const SequenceRows& sequence) {
+bool use_bf16(const AttentionArgs& args, const SequenceRows& sequence) {
   const PagedKv& kv = args.kv;
-  return cpu_level() >= CpuLevel::kAmx && kv.dtype == DType::kBF16 && kv.page_tokens % 16 == 0 &&
-         kv.head_dim % 32 == 0 && kv.head_dim <= kAmxHeadDim && sequence.rows * group_of(args) >= kAmxTileQueries;
+  return cpu_level() >= CpuLevel::kAvx512Bf16 && kv.dtype == DType::kBF16 && kv.page_tokens % 16 == 0 &&
+         kv.head_dim % 32 == 0 && kv.head_dim <= kBf16HeadDim && sequence.rows * group_of(args) >= kBf16TileQueries;
 }
 
 int64_t tile_queries(const AttentionArgs& args, const SequenceRows& sequence) {
-  return use_amx(args, sequence) ? kAmxTileQueries : kTileQueries;
+  return use_bf16(args, sequence) ? kBf16TileQueries : kTileQueries;
 }
 
 // The keys that the queries of a tile can see.
@@ -36,13 +36,13 @@ void set_keys(const AttentionArgs& args, AttentionTile& tile) {
   const int64_t last_position = tile.sequence->first_position + (tile.first_query + tile.queries - 1) / group;
   tile.last_key = last_position + 1;
   tile.first_key = args.sliding_window == 0 ? 0 : std::max<int64_t>(0, first_position - args.sliding_window + 1);
-  tile.first_key -= tile.first_key % kAmxKeyBlock;
+  tile.first_key -= tile.first_key % kBf16KeyBlock;
 }
 
 // Elements of the transposed values of one head of a sequence.
 int64_t head_elements(const AttentionArgs& args, const SequenceRows& sequence) {
   const int64_t keys = sequence.first_position + sequence.rows;
-  return (keys + kAmxKeyBlock - 1) / kAmxKeyBlock * kAmxKeyBlock * args.kv.head_dim;
+  return (keys + kBf16KeyBlock - 1) / kBf16KeyBlock * kBf16KeyBlock * args.kv.head_dim;
 }
 
 struct Plan {
@@ -73,7 +73,7 @@ void split_tiles(const AttentionArgs& args, Plan& plan) {
   for (const AttentionTile& tile : plan.tiles) {
     plan.first_part.push_back(static_cast<int64_t>(plan.parts.size()));
     int64_t parts = 1;
-    if (tiles < kFewTiles && !use_amx(args, *tile.sequence)) {
+    if (tiles < kFewTiles && !use_bf16(args, *tile.sequence)) {
       parts = std::clamp<int64_t>((tile.last_key - tile.first_key) / kSplitKeys, 1, kMostParts / tiles);
     }
     const int64_t keys = (tile.last_key - tile.first_key + parts - 1) / parts;
@@ -95,7 +95,7 @@ void make_plan(const AttentionArgs& args, Plan& plan) {
     plan.value_offset.push_back(-1);
     if (sequence.rows == 0) continue;
     add_tiles(args, sequence, plan);
-    if (use_amx(args, sequence)) {
+    if (use_bf16(args, sequence)) {
       plan.value_offset.back() = plan.value_elements;
       plan.value_elements += args.kv.kv_heads * head_elements(args, sequence);
     }
@@ -111,7 +111,7 @@ void transpose_values(const AttentionArgs& args, const Plan& plan, uint16_t* tra
       const int64_t offset = plan.value_offset[static_cast<size_t>(s)];
       if (offset < 0) continue;
       const SequenceRows& sequence = args.sequences.host[static_cast<size_t>(s)];
-      transpose_values_amx(args.kv, sequence, head, transposed + offset + head * head_elements(args, sequence));
+      transpose_values_bf16(args.kv, sequence, head, transposed + offset + head * head_elements(args, sequence));
     }
   }
 }
@@ -155,8 +155,13 @@ void merge_parts(const AttentionArgs& args, std::span<const AttentionTile> parts
 void attend_part(const AttentionArgs& args, const Plan& plan, const AttentionTile& part, const uint16_t* transposed) {
   const size_t sequence = static_cast<size_t>(part.sequence - args.sequences.host.data());
   if (plan.value_offset[sequence] >= 0) {
-    attend_amx(args, part,
-               transposed + plan.value_offset[sequence] + part.kv_head * head_elements(args, *part.sequence));
+    const uint16_t* values =
+        transposed + plan.value_offset[sequence] + part.kv_head * head_elements(args, *part.sequence);
+    if (cpu_level() >= CpuLevel::kAmx) {
+      attend_amx(args, part, values);
+    } else {
+      attend_avx512_bf16(args, part, values);
+    }
     return;
   }
   const auto bytes = static_cast<size_t>(attention_scratch_floats(args.kv.head_dim)) * sizeof(float);

@@ -30,12 +30,14 @@ int64_t attention_scratch_floats(int64_t head_dim);
 void attend_portable(const AttentionArgs& args, const AttentionTile& tile, float* scratch);
 void attend_avx512(const AttentionArgs& args, const AttentionTile& tile, float* scratch);
 
-// AMX: BF16 pages of a multiple of 16 tokens, heads of a multiple of 32 up to kAmxHeadDim; tiles of kAmxTileQueries.
-inline constexpr int64_t kAmxTileQueries = 32;
-inline constexpr int64_t kAmxHeadDim = 256;
-inline constexpr int64_t kAmxKeyBlock = 32;
+// With BF16 products: BF16 pages of a multiple of 16 tokens, heads of a multiple of 32 up to kBf16HeadDim; tiles of
+// kBf16TileQueries.
+inline constexpr int64_t kBf16TileQueries = 32;
+inline constexpr int64_t kBf16HeadDim = 256;
+inline constexpr int64_t kBf16KeyBlock = 32;
 // The values of a sequence's head, transposed: [key blocks][head_dim][32] BF16, zeros past the last key.
-void transpose_values_amx(const PagedKv& kv, const SequenceRows& sequence, int64_t kv_head, uint16_t* transposed);
+void transpose_values_bf16(const PagedKv& kv, const SequenceRows& sequence, int64_t kv_head, uint16_t* transposed);
 void attend_amx(const AttentionArgs& args, const AttentionTile& tile, const uint16_t* transposed_values);
+void attend_avx512_bf16(const AttentionArgs& args, const AttentionTile& tile, const uint16_t* transposed_values);
 
 }  // namespace scd::kernels::cpu

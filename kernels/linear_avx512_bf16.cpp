@@ -11,7 +11,7 @@ namespace scd::kernels::cpu {
 namespace {
 
 constexpr int64_t kStepRows = 12;    // 24 registers of sums
-constexpr int64_t kBlockRows = 252;  // rows of x that stay in the second-level cache
+constexpr int64_t kBlockBytes = 640 << 10;  // of x, which stays in the second-level cache
 constexpr int64_t kPrefetchBytes = 8192;
 constexpr int64_t kChunkBytes = 128 << 10;  // of weights a thread takes at a time
 
@@ -63,6 +63,13 @@ constexpr std::array<MultiplyPanel, sizeof...(I)> panel_kernels(std::index_seque
 }
 constexpr auto kPanelKernels = panel_kernels(std::make_index_sequence<kStepRows>());
 
+// Rows of x per pass over the weights: blocks of equal size, whole steps.
+int64_t block_rows(int64_t rows, int64_t row_bytes) {
+  const int64_t blocks = (rows * row_bytes + kBlockBytes - 1) / kBlockBytes;
+  const int64_t steps = (rows + kStepRows - 1) / kStepRows;
+  return (steps + blocks - 1) / blocks * kStepRows;
+}
+
 }  // namespace
 
 void multiply_avx512_bf16(const PanelProduct& product) {
@@ -78,8 +85,9 @@ void multiply_avx512_bf16(const PanelProduct& product) {
     }
   }
   const int64_t chunk = std::max<int64_t>(1, kChunkBytes / (product.weights.panel_elements() * 2));
-  for (int64_t first = 0; first < rows; first += kBlockRows) {
-    const int64_t last = std::min(rows, first + kBlockRows);
+  const int64_t block = block_rows(rows, padded_in * 2);
+  for (int64_t first = 0; first < rows; first += block) {
+    const int64_t last = std::min(rows, first + block);
 #pragma omp parallel for schedule(dynamic, chunk) if (product.worth_threads())
     for (int64_t panel = 0; panel < panels; ++panel) {
       for (int64_t row = first; row < last; row += kStepRows) {

@@ -147,7 +147,7 @@ class Batch {
 
 // Values lie in [-1, 1]. The AMX path rounds queries and weights to BF16.
 double tolerance(CpuLevel level, DType cache, DType output) {
-  if (level == CpuLevel::kAmx && cache == DType::kBF16) return 1.5e-2;
+  if (level >= CpuLevel::kAvx512Bf16 && cache == DType::kBF16) return 1.5e-2;
   return output == DType::kBF16 ? 4e-3 : 5e-6;
 }
 
@@ -251,7 +251,8 @@ std::string grid_name(const ::testing::TestParamInfo<AttentionGrid::ParamType>& 
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionGrid,
-                         ::testing::Combine(::testing::Values(CpuLevel::kPortable, CpuLevel::kAvx512, CpuLevel::kAmx),
+                         ::testing::Combine(::testing::Values(CpuLevel::kPortable, CpuLevel::kAvx512,
+                                                              CpuLevel::kAvx512Bf16, CpuLevel::kAmx),
                                             ::testing::Values(DType::kF32, DType::kBF16)),
                          grid_name);
 
