@@ -8,6 +8,7 @@
 #include "common/transport/transport.h"
 #include "prefill_server/encode/code_cache.h"
 #include "prefill_server/job_ledger.h"
+#include "prefill_server/prefill/prefill_stage.h"
 #include "prefill_server/store/code_store.h"
 
 namespace scd {
@@ -16,6 +17,7 @@ struct PrefillCounters {
   OutcomeCounts requests{};  // ended; index 0: well, else by ErrorCode
   size_t live_requests = 0;
   size_t computing = 0;  // waiting for the model or in it
+  StepCounters steps;
   int32_t pages_in_use = 0;
   CodeCacheCounters code_cache;
   CodeStoreCounters code_store;

@@ -40,6 +40,17 @@ void read_present(MetricsRegistry& registry, const std::function<PrefillCounters
   gauge("scd_prefill_kv_cache_pages_used", "Pages of 16 tokens in use.", &PrefillCounters::pages_in_use);
 }
 
+void read_steps(MetricsRegistry& registry, const std::function<PrefillCounters()>& counters) {
+  const auto read = [&](const char* name, const char* help, auto field) {
+    registry.read(MetricKind::kCounter, {name, help},
+                  [counters, field] { return static_cast<double>(counters().steps.*field); });
+  };
+  read("scd_prefill_steps_total", "Passes through the model.", &StepCounters::steps);
+  read("scd_prefill_step_prompts_total", "Prompts in them: over the steps, how many were computed together.",
+       &StepCounters::prompts);
+  read("scd_prefill_step_tokens_total", "Tokens in them.", &StepCounters::tokens);
+}
+
 void read_code_cache(MetricsRegistry& registry, const std::function<PrefillCounters()>& counters) {
   const auto read = [&](MetricKind kind, const char* name, const char* help, auto field) {
     registry.read(kind, {name, help}, [counters, field] { return static_cast<double>(counters().code_cache.*field); });
@@ -142,6 +153,7 @@ void read_prefill_server(MetricsRegistry& registry, const PrefillReadings& readi
   read_present(registry, readings.counters);
   registry.read(MetricKind::kGauge, {"scd_prefill_kv_cache_pages", "Pages of 16 tokens there are."},
                 [pages = readings.kv_pages] { return static_cast<double>(pages); });
+  read_steps(registry, readings.counters);
   read_code_cache(registry, readings.counters);
   read_code_store(registry, readings.counters);
   registry.read(MetricKind::kGauge, {"scd_prefill_code_cache_capacity_bytes", "Codes that may be stored."},

@@ -36,12 +36,13 @@ Pipeline::Pipeline(Args args)
   prefill_ = std::make_unique<PrefillStage>(PrefillStage::Args{
       .model = args.model,
       .cache = args.kv_cache,
-      .batch_tokens = whole_chunks(args.config.limits.batch_tokens, chunk_tokens_),
+      .step_tokens = whole_chunks(args.config.limits.batch_tokens, chunk_tokens_),
+      .chunk_tokens = chunk_tokens_,
       .max_computing = args.config.limits.max_computing,
       .max_unsent_bytes = static_cast<uint64_t>(args.config.limits.max_unsent_mib) * kMiB,
       .threads = args.config.threads,
       .before = [this](const PrefillStage::Job& job) { return prepare(job); },
-      .on_batch = [this](const PrefillStage::Job& job, const TokenRange& tokens) { encode_.begin_batch(job, tokens); },
+      .on_step = [this](std::span<const StepPart> parts) { encode_.begin_step(parts); },
       .on_residual = [this](const PrefillStage::Job& job,
                             const ResidualStream& residual) { encode_.keep_residual(job, residual); },
       .on_layer = [this](const PrefillStage::Job& job, const ComputedLayer& layer) { encode_.encode(job, layer); }});

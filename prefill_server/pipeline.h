@@ -54,6 +54,7 @@ class Pipeline : public HandoverService {
 
   OutcomeCounts outcomes() const { return ledger_.outcomes(); }
   CodeCacheCounters code_cache() const { return cache_.counters(); }
+  StepCounters steps() const { return prefill_->steps(); }
   size_t computing() const { return prefill_->computing() + prefill_->waiting(); }
 
  private:

@@ -147,6 +147,7 @@ PrefillCounters PrefillServer::Parts::counters() const {
   return {.requests = pipeline.outcomes(),
           .live_requests = pipeline.load().live_requests,
           .computing = pipeline.computing(),
+          .steps = pipeline.steps(),
           .pages_in_use = kv_cache.pool().pages_in_use(),
           .code_cache = pipeline.code_cache(),
           .code_store = code_store != nullptr ? code_store->counters() : CodeStoreCounters{},

@@ -14,13 +14,14 @@ bool PromptInLine::before(const PromptInLine& other) const {
 
 int64_t age_tokens(int64_t steps, int64_t step_tokens) { return steps * std::max<int64_t>(step_tokens / 4, 1); }
 
-std::vector<int64_t> share_out(std::span<const PromptInLine> prompts, int64_t budget) {
+std::vector<int64_t> share_out(std::span<const PromptInLine> prompts, int64_t budget, int64_t granule) {
   std::vector<size_t> order(prompts.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::sort(order, [&](size_t a, size_t b) { return prompts[a].before(prompts[b]); });
   std::vector<int64_t> tokens(prompts.size());
   for (const size_t index : order) {
-    tokens[index] = std::min(prompts[index].tokens_left, budget);
+    const int64_t left = prompts[index].tokens_left;
+    tokens[index] = left <= budget ? left : budget - budget % granule;
     budget -= tokens[index];
   }
   return tokens;

@@ -33,7 +33,8 @@ struct PromptInLine {
 // Of a prompt that came so many steps ago.
 int64_t age_tokens(int64_t steps, int64_t step_tokens);
 
-// Tokens for each prompt, 0 for those that have to wait, of a step that may compute `budget` tokens of prompts.
-std::vector<int64_t> share_out(std::span<const PromptInLine> prompts, int64_t budget);
+// Tokens for each prompt, 0 for those that have to wait, of a step that may compute `budget` tokens of prompts: all
+// that a prompt has left, or a multiple of `granule`.
+std::vector<int64_t> share_out(std::span<const PromptInLine> prompts, int64_t budget, int64_t granule = 1);
 
 }  // namespace scd

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/check.h"
 #include "common/base/crc32c.h"
 #include "kernels/device.h"
 
@@ -11,12 +12,12 @@ namespace {
 
 constexpr size_t kMostPending = 4;  // units being coded on a GPU
 
-// The job's chunks that lie in a batch and are to be made.
-std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& batch) {
+// The job's chunks that lie in a step and are to be made.
+std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& step) {
   std::vector<ChunkInWork> chunks;
   const RankCaps rank = job.rank();  // of all: it may be set meanwhile
   for (const TokenRange& tokens : job.plan.chunks) {
-    const bool inside = tokens.first >= batch.first && tokens.end() <= batch.end();
+    const bool inside = tokens.first >= step.first && tokens.end() <= step.end();
     if (inside && tokens.end() > job.stored_tokens) chunks.push_back({.chunk = {tokens, {}}, .rank = rank});
   }
   return chunks;
@@ -26,50 +27,62 @@ std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& batc
 
 EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {}
 
-void EncodeStage::begin_batch(const Job& job, const TokenRange& tokens) {
+void EncodeStage::begin_step(std::span<const StepPart> parts) {
   hand_on_finished(0);
-  batch_ = tokens;
-  next_unit_ = 0;
-  computed_.reset();
-  residuals_.clear();
-  job->encoding = chunks_in(*job, tokens);
+  parts_.clear();
+  for (const StepPart& part : parts) {
+    part.job->encoding = chunks_in(*part.job, part.tokens);
+    parts_.push_back({.job = part.job, .tokens = part.tokens, .computed = {}, .residuals = {}});
+  }
+}
+
+EncodeStage::Part& EncodeStage::part_of(const Job& job) {
+  const auto part = std::ranges::find(parts_, job, &Part::job);
+  SCD_CHECK(part != parts_.end(), "the step was begun with the job");
+  return *part;
 }
 
 void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) {
   hand_on_finished(kMostPending);
-  Residual& kept = residuals_[residual.layer];
+  Part& part = part_of(job);
+  Residual& kept = part.residuals[residual.layer];
   kept.rows =
       kept.memory.matrix(residual.rows.rows, residual.rows.columns, kernels::DType::kF32, job->encoder.device());
   kernels::copy(residual.rows, kept.rows);
-  encode_ready(job);
+  encode_ready(part);
 }
 
 void EncodeStage::encode(const Job& job, const ComputedLayer& state) {
   hand_on_finished(kMostPending);
-  computed_.emplace(state);
-  encode_ready(job);
+  Part& part = part_of(job);
+  part.computed.emplace(state);
+  encode_ready(part);
 }
 
 // In the plan's order, which is also that of stored chunks.
-void EncodeStage::encode_ready(const Job& job) {
-  const size_t units = job->plan.layers.units.size();
-  for (; next_unit_ < units && !job->ended() && is_ready(*job, next_unit_); ++next_unit_) encode_unit(job, next_unit_);
+void EncodeStage::encode_ready(Part& part) {
+  const size_t units = part.job->plan.layers.units.size();
+  for (; part.next_unit < units && !part.job->ended() && is_ready(part, part.next_unit); ++part.next_unit) {
+    encode_unit(part, part.next_unit);
+  }
 }
 
-bool EncodeStage::is_ready(const PrefillJob& job, size_t unit) const {
-  const UnitSource source = job.encoder.source(job.plan.layers, unit);
-  if (job.plan.layers.units[unit].residual) return residuals_.contains(source.first_layer);
-  return computed_ && computed_->layer + 1 >= source.end();
+bool EncodeStage::is_ready(const Part& part, size_t unit) {
+  const LayerPlan& plan = part.job->plan.layers;
+  const UnitSource source = part.job->encoder.source(plan, unit);
+  if (plan.units[unit].residual) return part.residuals.contains(source.first_layer);
+  return part.computed && part.computed->layer + 1 >= source.end();
 }
 
-void EncodeStage::encode_unit(const Job& job, size_t unit) {
+void EncodeStage::encode_unit(const Part& part, size_t unit) {
   hand_on_finished(kMostPending - 1);
+  const Job& job = part.job;
   if (job->encoding.empty()) return;
   const auto started = PrefillClock::now();
   std::vector<int64_t> counts;
   for (const ChunkInWork& work : job->encoding) counts.push_back(work.chunk.tokens.count);
   const int64_t first = job->encoding.front().chunk.tokens.first, end = job->encoding.back().chunk.tokens.end();
-  const LayerChunk rows = rows_of_unit(*job, unit, {first, end - first});
+  const LayerChunk rows = rows_of_unit(part, unit, {first, end - first});
   pending_.push_back({job, unit, job->encoder.begin(rows, counts, job->encoding.front().rank)});
   job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});
   const bool last = unit + 1 == job->plan.layers.units.size();
@@ -119,8 +132,9 @@ void EncodeStage::hand_on(const Job& job, size_t unit, ChunkInWork& work, ByteBu
 }
 
 // Layers side by side.
-void EncodeStage::read_keys_values(const UnitSource& source, const TokenRange& tokens, kernels::Device device) {
-  const KvCache& cache = computed_->cache;
+void EncodeStage::read_keys_values(const ComputedLayer& state, const UnitSource& source, const TokenRange& tokens,
+                                   kernels::Device device) {
+  const KvCache& cache = state.cache;
   const int64_t width = cache.shape().kv_width();
   keys_ = keys_memory_.matrix(tokens.count, width * source.layers, kernels::DType::kF32, device);
   values_ = values_memory_.matrix(tokens.count, width * source.layers, kernels::DType::kF32, device);
@@ -128,36 +142,39 @@ void EncodeStage::read_keys_values(const UnitSource& source, const TokenRange& t
     return kernels::Matrix{all.row<float>(0) + index * width, all.rows, width, all.row_stride, all.dtype, all.device};
   };
   for (int32_t index = 0; index < source.layers; ++index) {
-    kernels::read_kv(cache.layer(source.first_layer + index), {computed_->page_ids, 0, tokens.count, tokens.first},
+    kernels::read_kv(cache.layer(source.first_layer + index), {state.page_ids, 0, tokens.count, tokens.first},
                      columns_of(keys_, index), columns_of(values_, index));
   }
 }
 
-kernels::ConstMatrix EncodeStage::residual_rows(int32_t layer, const TokenRange& tokens) const {
-  kernels::ConstMatrix rows = residuals_.at(layer).rows;
-  rows.data = rows.row<float>(tokens.first - batch_.first);
+kernels::ConstMatrix EncodeStage::residual_rows(const Part& part, int32_t layer, const TokenRange& tokens) {
+  kernels::ConstMatrix rows = part.residuals.at(layer).rows;
+  rows.data = rows.row<float>(tokens.first - part.tokens.first);
   rows.rows = tokens.count;
   return rows;
 }
 
-LayerChunk EncodeStage::rows_of_unit(const PrefillJob& job, size_t unit, const TokenRange& tokens) {
-  const CodedUnit& coded = job.plan.layers.units[unit];
-  const UnitSource source = job.encoder.source(job.plan.layers, unit);
-  LayerChunk rows{.layer = coded.first_layer, .first_position = tokens.first};
-  if (coded.residual) {
-    rows.residual = residual_rows(source.first_layer, tokens);
+LayerChunk EncodeStage::rows_of_unit(const Part& part, size_t unit, const TokenRange& tokens) {
+  const Encoder& encoder = part.job->encoder;
+  const LayerPlan& plan = part.job->plan.layers;
+  const UnitSource source = encoder.source(plan, unit);
+  LayerChunk rows;
+  rows.layer = plan.units[unit].first_layer;
+  rows.first_position = tokens.first;
+  if (plan.units[unit].residual) {
+    rows.residual = residual_rows(part, source.first_layer, tokens);
   } else {
-    read_keys_values(source, tokens, job.encoder.device());
+    read_keys_values(*part.computed, source, tokens, encoder.device());
     rows.keys = keys_;
     rows.values = values_;
-    if (computed_->attention_input.data != nullptr) {
-      const kernels::ConstMatrix& input = computed_->attention_input;
+    const kernels::ConstMatrix& input = part.computed->attention_input;
+    if (input.data != nullptr) {
       rows.attention_input =
-          kernels::matrix(input.row<float>(tokens.first - batch_.first), tokens.count, input.columns);
+          kernels::matrix(input.row<float>(tokens.first - part.tokens.first), tokens.count, input.columns);
     }
   }
-  if (source.anchor >= 0 && job.encoder.needs_residual(source.anchor)) {
-    rows.anchor = residual_rows(source.anchor, tokens);
+  if (source.anchor >= 0 && encoder.needs_residual(source.anchor)) {
+    rows.anchor = residual_rows(part, source.anchor, tokens);
   }
   return rows;
 }

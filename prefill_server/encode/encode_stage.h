@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/grow_buffer.h"
@@ -26,34 +27,42 @@ class EncodeStage {
   // The cache must outlive the stage.
   EncodeStage(CodeCache& cache, OnCode on_code);
 
-  // For the one thread that computes; a batch's layers come in order, and no other batch between them. Nothing is made
-  // for layers and chunks that are not to be sent or came from the cache.
-  void begin_batch(const Job& job, const TokenRange& tokens);
+  // For the one thread that computes. A step computes tokens of one or more prompts; the layers of each come in order.
+  // Nothing is made for layers and chunks that are not to be sent or came from the cache.
+  void begin_step(std::span<const StepPart> parts);
   void keep_residual(const Job& job, const ResidualStream& residual);
   void encode(const Job& job, const ComputedLayer& state);
 
  private:
-  void encode_ready(const Job& job);
-  bool is_ready(const PrefillJob& job, size_t unit) const;
-  void encode_unit(const Job& job, size_t unit);
-  LayerChunk rows_of_unit(const PrefillJob& job, size_t unit, const TokenRange& tokens);
-  void hand_on_finished(size_t most_left);
-  void hand_on_next();
-  void hand_on(const Job& job, size_t unit, ChunkInWork& work, ByteBuffer payload);
-  void read_keys_values(const UnitSource& source, const TokenRange& tokens, kernels::Device device);
-  kernels::ConstMatrix residual_rows(int32_t layer, const TokenRange& tokens) const;
-  void store(const PrefillJob& job, ChunkInWork& work);
-
-  CodeCache& cache_;
-  const OnCode on_code_;
-  TokenRange batch_;
-  size_t next_unit_ = 0;
-  std::optional<ComputedLayer> computed_;  // of the batch, the last
   struct Residual {
     kernels::GrowBuffer memory;
     kernels::Matrix rows;
   };
-  std::map<int32_t, Residual> residuals_;  // of the batch, before the layers the encoder needs them of
+  // What the running step computes of one prompt.
+  struct Part {
+    Job job;
+    TokenRange tokens;
+    size_t next_unit = 0;
+    std::optional<ComputedLayer> computed;  // the last
+    std::map<int32_t, Residual> residuals;  // before the layers the encoder needs them of
+  };
+
+  Part& part_of(const Job& job);
+  void encode_ready(Part& part);
+  static bool is_ready(const Part& part, size_t unit);
+  void encode_unit(const Part& part, size_t unit);
+  LayerChunk rows_of_unit(const Part& part, size_t unit, const TokenRange& tokens);
+  void hand_on_finished(size_t most_left);
+  void hand_on_next();
+  void hand_on(const Job& job, size_t unit, ChunkInWork& work, ByteBuffer payload);
+  void read_keys_values(const ComputedLayer& state, const UnitSource& source, const TokenRange& tokens,
+                        kernels::Device device);
+  static kernels::ConstMatrix residual_rows(const Part& part, int32_t layer, const TokenRange& tokens);
+  void store(const PrefillJob& job, ChunkInWork& work);
+
+  CodeCache& cache_;
+  const OnCode on_code_;
+  std::vector<Part> parts_;
   kernels::GrowBuffer keys_memory_, values_memory_;
   kernels::Matrix keys_, values_;  // of the unit being encoded, where the encoder works
   // Encoders on a GPU code units while the next layers run: they are handed on in order, each when a later layer finds

@@ -9,8 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "common/model/forward.h"
-
 #include "kernels/device.h"
 
 namespace scd {
@@ -29,6 +27,17 @@ int32_t layers_to_run(const PrefillJob& job) {
 
 }  // namespace
 
+bool PrefillStage::shows_input(const Part& part, int32_t layer) {
+  const PrefillJob& job = *part.work->job;
+  return layer < part.layers && layer >= job.request.first_layer && job.encoder.needs_attention_input(layer);
+}
+
+kernels::ConstMatrix PrefillStage::rows_of(kernels::ConstMatrix all, const Part& part) {
+  all.data = all.row<float>(part.first_row);
+  all.rows = part.tokens.count;
+  return all;
+}
+
 PrefillStage::PrefillStage(Args args)
     : args_(std::move(args)), warm_(warmed_.get_future()), thread_([this](const std::stop_token& stop) {
         pthread_setname_np(pthread_self(), "scd-compute");
@@ -46,7 +55,7 @@ void PrefillStage::stop() {
 void PrefillStage::submit(Job job) {
   {
     std::scoped_lock lock(mutex_);
-    waiting_.push_back({.job = std::move(job), .arrival = ++arrivals_, .batches_before = batches_, .pages = {}});
+    waiting_.push_back({.job = std::move(job), .arrival = ++arrivals_, .steps_before = steps_.steps, .pages = {}});
     woken_ = true;
   }
   changed_.notify_one();
@@ -65,6 +74,11 @@ size_t PrefillStage::waiting() const {
   return waiting_.size();
 }
 
+StepCounters PrefillStage::steps() const {
+  std::scoped_lock lock(mutex_);
+  return steps_;
+}
+
 size_t PrefillStage::computing() const { return computing_.load(std::memory_order_relaxed); }
 
 void PrefillStage::run(const std::stop_token& stop) {
@@ -80,28 +94,31 @@ void PrefillStage::run(const std::stop_token& stop) {
     begin_waiting();
     active_.remove_if([](const Work& work) { return work.job->ended(); });
     computing_.store(active_.size(), std::memory_order_relaxed);
-    const auto work = next_runnable();
-    if (work == active_.end()) {
+    const std::vector<Part> step = next_step();
+    if (step.empty()) {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [this] { return woken_; });
       woken_ = false;
       continue;
     }
     try {
-      run_batch(*work);
+      run_step(step);
     } catch (const std::bad_alloc& error) {
-      work->job->fail({ErrorCode::kResourceExhausted, std::string("memory of the prefill server: ") + error.what()});
+      for (const Part& part : step) {
+        part.work->job->fail(
+            {ErrorCode::kResourceExhausted, std::string("memory of the prefill server: ") + error.what()});
+      }
       continue;
     }
-    if (work->done_tokens >= work->job->plan.handover_tokens) active_.erase(work);
-    count_batch();
+    count_step(step);
+    active_.remove_if([](const Work& work) { return work.done_tokens >= work.job->plan.handover_tokens; });
   }
 }
 
 // The first pass pays for memory, primitives and threads, so that the first request does not.
 void PrefillStage::warm_up() {
   const int64_t room = int64_t{args_.cache.pool().pages()} * args_.cache.pool().page_tokens();
-  const int64_t tokens = std::min({args_.batch_tokens, room, int64_t{args_.model.config().max_positions}});
+  const int64_t tokens = std::min({args_.step_tokens, room, int64_t{args_.model.config().max_positions}});
   PageTable pages = args_.cache.pool().make_table();
   if (const auto reserved = pages.reserve(tokens); !reserved) throw Error(reserved.failure());
   const std::vector<TokenId> ids(static_cast<size_t>(tokens), 0);
@@ -113,12 +130,14 @@ void PrefillStage::warm_up() {
 PromptInLine PrefillStage::in_line(const Work& work) const {
   return {.precedence = {.priority = 0, .arrival = work.arrival},
           .tokens_left = work.job->plan.handover_tokens - work.done_tokens,
-          .age_tokens = age_tokens(static_cast<int64_t>(batches_ - work.batches_before), args_.batch_tokens)};
+          .age_tokens = age_tokens(static_cast<int64_t>(steps_.steps - work.steps_before), args_.step_tokens)};
 }
 
-void PrefillStage::count_batch() {
+void PrefillStage::count_step(std::span<const Part> parts) {
   std::scoped_lock lock(mutex_);
-  ++batches_;
+  ++steps_.steps;
+  steps_.prompts += parts.size();
+  for (const Part& part : parts) steps_.tokens += static_cast<uint64_t>(part.tokens.count);
 }
 
 // Waiting jobs begin while there are places and pages; the first in line is not overtaken by those that would fit.
@@ -148,13 +167,24 @@ void PrefillStage::begin_waiting() {
   }
 }
 
-std::list<PrefillStage::Work>::iterator PrefillStage::next_runnable() {
-  auto first = active_.end();
-  for (auto work = active_.begin(); work != active_.end(); ++work) {
-    if (!has_room(*work->job)) continue;
-    if (first == active_.end() || in_line(*work).before(in_line(*first))) first = work;
+std::vector<PrefillStage::Part> PrefillStage::next_step() {
+  std::vector<Work*> runnable;
+  std::vector<PromptInLine> line;
+  for (Work& work : active_) {
+    if (!has_room(*work.job)) continue;
+    runnable.push_back(&work);
+    line.push_back(in_line(work));
   }
-  return first;
+  const std::vector<int64_t> shares = share_out(line, args_.step_tokens, args_.chunk_tokens);
+  std::vector<Part> step;
+  int64_t rows = 0;
+  for (size_t i = 0; i < runnable.size(); ++i) {
+    if (shares[i] == 0) continue;
+    Work& work = *runnable[i];
+    step.push_back({&work, {work.done_tokens, shares[i]}, rows, layers_to_run(*work.job)});
+    rows += shares[i];
+  }
+  return step;
 }
 
 bool PrefillStage::has_room(PrefillJob& job) const {
@@ -162,41 +192,65 @@ bool PrefillStage::has_room(PrefillJob& job) const {
   return job.outbox.unsent_bytes <= args_.max_unsent_bytes;
 }
 
-void PrefillStage::run_batch(Work& work) {
-  PrefillJob& job = *work.job;
-  const int64_t first = work.done_tokens;
-  const int64_t count = std::min(args_.batch_tokens, job.plan.handover_tokens - first);
-  const SequenceChunk chunk{
-      &work.pages, first,
-      std::span(job.request.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count))};
-  const int32_t layers = layers_to_run(job);
-  args_.on_batch(work.job, {first, count});
-  auto started = PrefillClock::now();
-  ForwardPass pass(args_.model, args_.cache, std::span(&chunk, 1));
-  for (int32_t layer = 0; layer <= layers; ++layer) {
-    if (job.ended()) break;  // the consumer's wish is heard between layers
-    if (job.encoder.needs_residual(layer))
-      args_.on_residual(work.job, {layer, {first, count}, pass.hidden_state_on_device()});
-    if (layer == layers) break;
-    const bool keep = layer >= job.request.first_layer && job.encoder.needs_attention_input(layer);
-    pass.keep_attention_input(keep);
-    // Where nobody reads what the last layer passes on, its keys and values are all that is asked for.
-    if (layer + 1 < layers || job.encoder.needs_residual(layers)) {
-      pass.run_layer();
-    } else {
-      pass.run_keys_values_only();
-    }
-    kernels::synchronize(args_.model.device());  // the span of a layer is its computing, not its queueing
-    const auto computed = PrefillClock::now();
-    job.spans.add({PrefillPart::kPrefill, started, computed});
-    args_.on_layer(work.job, {.layer = layer,
-                              .tokens = {first, count},
-                              .cache = args_.cache,
-                              .page_ids = work.pages.page_ids(),
-                              .attention_input = keep ? pass.attention_input() : kernels::ConstMatrix{}});
-    started = PrefillClock::now();
+void PrefillStage::run_step(std::span<const Part> parts) {
+  std::vector<SequenceChunk> chunks;
+  std::vector<StepPart> shown;
+  int32_t layers = 0;
+  for (const Part& part : parts) {
+    const auto& tokens = part.work->job->request.tokens;
+    chunks.push_back(
+        {&part.work->pages, part.tokens.first,
+         std::span(tokens).subspan(static_cast<size_t>(part.tokens.first), static_cast<size_t>(part.tokens.count))});
+    shown.push_back({part.work->job, part.tokens});
+    layers = std::max(layers, part.layers);
   }
-  work.done_tokens += count;
+  args_.on_step(shown);
+  ForwardPass pass(args_.model, args_.cache, chunks);
+  for (int32_t layer = 0; layer <= layers; ++layer) {
+    // The consumers' wish is heard between layers.
+    if (std::ranges::all_of(parts, [](const Part& part) { return part.work->job->ended(); })) break;
+    for (const Part& part : parts) show_residual(part, pass, layer);
+    if (layer == layers) break;
+    run_layer(parts, pass, layer, layers);
+    for (const Part& part : parts) show_layer(part, pass, layer);
+  }
+  for (const Part& part : parts) part.work->done_tokens += part.tokens.count;
+}
+
+void PrefillStage::run_layer(std::span<const Part> parts, ForwardPass& pass, int32_t layer, int32_t layers) {
+  const auto started = PrefillClock::now();
+  pass.keep_attention_input(std::ranges::any_of(parts, [layer](const Part& part) { return shows_input(part, layer); }));
+  // Where nobody reads what the last layer passes on, its keys and values are all that is asked for.
+  const bool passed_on = layer + 1 < layers || std::ranges::any_of(parts, [layers](const Part& part) {
+                           return part.layers == layers && part.work->job->encoder.needs_residual(layers);
+                         });
+  if (passed_on) {
+    pass.run_layer();
+  } else {
+    pass.run_keys_values_only();
+  }
+  kernels::synchronize(args_.model.device());  // the span of a layer is its computing, not its queueing
+  const auto computed = PrefillClock::now();
+  for (const Part& part : parts) {
+    if (layer < part.layers) part.work->job->spans.add({PrefillPart::kPrefill, started, computed});
+  }
+}
+
+void PrefillStage::show_residual(const Part& part, const ForwardPass& pass, int32_t layer) {
+  const Job& job = part.work->job;
+  if (job->ended() || layer > part.layers || !job->encoder.needs_residual(layer)) return;
+  args_.on_residual(job, {layer, part.tokens, rows_of(pass.hidden_state_on_device(), part)});
+}
+
+void PrefillStage::show_layer(const Part& part, const ForwardPass& pass, int32_t layer) {
+  const Job& job = part.work->job;
+  if (job->ended() || layer >= part.layers) return;
+  args_.on_layer(job, {.layer = layer,
+                       .tokens = part.tokens,
+                       .cache = args_.cache,
+                       .page_ids = part.work->pages.page_ids(),
+                       .attention_input =
+                           shows_input(part, layer) ? rows_of(pass.attention_input(), part) : kernels::ConstMatrix{}});
 }
 
 }  // namespace scd

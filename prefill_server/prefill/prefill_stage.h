@@ -1,7 +1,7 @@
-// The compute thread: runs prompts through the producer, batch by batch and layer by layer, and shows every finished
-// layer to the encode stage before the next one runs. The prompt with the least left goes first, after each batch anew,
-// and prompts grow shorter with age (common/schedule/step_plan.h). The only thread that calls the model (its kernels
-// run on one OpenMP pool).
+// The compute thread: runs prompts through the producer, step by step and layer by layer, and shows every finished
+// layer to the encode stage before the next one runs. A step computes tokens of as many prompts as its budget reaches,
+// those with the least left first, after each step anew; prompts grow shorter with age (common/schedule/step_plan.h).
+// The only thread that calls the model (its kernels run on one OpenMP pool).
 #pragma once
 
 #include <atomic>
@@ -12,15 +12,25 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
+#include <vector>
 
 #include "common/kv/kv_cache.h"
+#include "common/model/forward.h"
 #include "common/model/model.h"
 #include "common/schedule/step_plan.h"
 #include "prefill_server/computed_layer.h"
 #include "prefill_server/job.h"
 
 namespace scd {
+
+// What was computed so far.
+struct StepCounters {
+  uint64_t steps = 0;
+  uint64_t prompts = 0;  // over the steps; more than steps where prompts were computed together
+  uint64_t tokens = 0;
+};
 
 class PrefillStage {
  public:
@@ -29,13 +39,14 @@ class PrefillStage {
   struct Args {
     const Model& model;
     KvCache& cache;
-    int64_t batch_tokens = 256;  // a multiple of the codec's chunk
+    int64_t step_tokens = 256;   // a multiple of chunk_tokens
+    int64_t chunk_tokens = 128;  // the codec's
     int32_t max_computing = 4;
     uint64_t max_unsent_bytes = 0;
     int32_t threads = 0;  // of OpenMP; 0: its default
     // On the compute thread. before: whether anything is left to compute.
     std::function<bool(const Job&)> before;
-    std::function<void(const Job&, const TokenRange&)> on_batch;         // begins
+    std::function<void(std::span<const StepPart>)> on_step;              // begins
     std::function<void(const Job&, const ResidualStream&)> on_residual;  // of layers whose residual the encoder needs
     std::function<void(const Job&, const ComputedLayer&)> on_layer;
   };
@@ -48,19 +59,20 @@ class PrefillStage {
 
   void warm() { warm_.get(); }  // throws what the warm-up threw; once
   void submit(Job job);
-  // The compute thread ends after its batch; what is submitted later is never computed. Idempotent; from one thread.
+  // The compute thread ends after its step; what is submitted later is never computed. Idempotent; from one thread.
   void stop();
   // A job ended, or has room to send again: look at once.
   void wake();
 
   size_t waiting() const;    // not yet begun
   size_t computing() const;  // begun
+  StepCounters steps() const;
 
  private:
   struct Work {
     Job job;
     uint64_t arrival = 0;
-    uint64_t batches_before = 0;  // it came
+    uint64_t steps_before = 0;  // it came
     PageTable pages;
     int64_t done_tokens = 0;
   };
@@ -68,10 +80,23 @@ class PrefillStage {
   void run(const std::stop_token& stop);
   void warm_up();
   void begin_waiting();
-  std::list<Work>::iterator next_runnable();
+  // A prompt's share of a step; its rows in the pass begin at first_row.
+  struct Part {
+    Work* work = nullptr;
+    TokenRange tokens;
+    int64_t first_row = 0;
+    int32_t layers = 0;
+  };
+
+  static bool shows_input(const Part& part, int32_t layer);
+  static kernels::ConstMatrix rows_of(kernels::ConstMatrix all, const Part& part);
   PromptInLine in_line(const Work& work) const;
-  void count_batch();
-  void run_batch(Work& work);
+  std::vector<Part> next_step();
+  void run_step(std::span<const Part> parts);
+  void run_layer(std::span<const Part> parts, ForwardPass& pass, int32_t layer, int32_t layers);
+  void show_residual(const Part& part, const ForwardPass& pass, int32_t layer);
+  void show_layer(const Part& part, const ForwardPass& pass, int32_t layer);
+  void count_step(std::span<const Part> parts);
   bool has_room(PrefillJob& job) const;
 
   Args args_;
@@ -79,7 +104,7 @@ class PrefillStage {
   std::condition_variable changed_;
   std::list<Work> waiting_;
   uint64_t arrivals_ = 0;
-  uint64_t batches_ = 0;  // written by the thread alone
+  StepCounters steps_;  // written by the thread alone
   bool woken_ = false;
   std::atomic<size_t> computing_{0};
 

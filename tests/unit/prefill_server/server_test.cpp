@@ -224,6 +224,36 @@ TEST_F(PrefillServerTest, ManyPromptsAtOnceAreAllServedThoughTheyDoNotFitTogethe
   EXPECT_TRUE(becomes_idle(5s));
 }
 
+TEST_F(PrefillServerTest, PromptsComputedTogetherGiveTheCodesTheyGiveAlone) {
+  config_.kv_cache.pages = 256;
+  config_.code_cache.memory_mib = 0;
+  serve();
+  std::vector<Received> alone;
+  for (int32_t i = 0; i < 4; ++i) alone.push_back(consumer_->receive(consumer_->start(prompt(32, i), 32)));
+  Received long_alone = consumer_->receive(consumer_->start(prompt(1600, 9), 1600));
+  const StepCounters before = server_->counters().steps;
+  EXPECT_EQ(before.prompts, before.steps);
+
+  // The long one takes many steps; the short ones do not fill theirs, so the rest of each goes to it.
+  const v1::StartPrefill long_start = consumer_->start(prompt(1600, 9), 1600);
+  auto long_call = std::async(std::launch::async, [&] { return consumer_->receive(long_start); });
+  while (server_->counters().steps.steps == before.steps) std::this_thread::yield();
+  for (int32_t i = 0; i < 4; ++i) {
+    Consumer other(server_->address(), network_);
+    v1::StartPrefill start = other.start(prompt(32, i), 32);
+    start.set_request_id(static_cast<uint64_t>(100 + i));
+    start.set_transfer_token(std::string(16, static_cast<char>(100 + i)));
+    const Received together = other.receive(start);
+    ASSERT_TRUE(together.status.ok()) << together.status.error_message();
+    EXPECT_EQ(together.payloads, alone[static_cast<size_t>(i)].payloads);
+  }
+  EXPECT_EQ(long_call.get().payloads, long_alone.payloads);
+  const StepCounters after = server_->counters().steps;
+  EXPECT_GT(after.prompts - before.prompts, after.steps - before.steps);
+  EXPECT_EQ(after.tokens - before.tokens, 1600U + 4 * 32);
+  EXPECT_TRUE(becomes_idle(5s));
+}
+
 TEST_F(PrefillServerTest, AShortPromptDoesNotWaitForLongOnes) {
   config_.limits.batch_tokens = 32;
   config_.limits.max_computing = 1;

@@ -16,6 +16,13 @@ TEST(StepPlan, the_prompt_with_the_least_left_goes_first) {
   EXPECT_TRUE(share_out({}, 64).empty());
 }
 
+TEST(StepPlan, whole_granules_unless_a_prompt_ends) {
+  const std::vector<PromptInLine> prompts{{{0, 1}, 500, 0}, {{0, 2}, 20, 0}, {{0, 3}, 60, 0}};
+  EXPECT_EQ(share_out(prompts, 128, 32), (std::vector<int64_t>{32, 20, 60}));
+  EXPECT_EQ(share_out(prompts, 96, 32), (std::vector<int64_t>{0, 20, 60}));
+  EXPECT_EQ(share_out(prompts, 64, 32), (std::vector<int64_t>{0, 20, 32}));
+}
+
 TEST(StepPlan, priority_comes_before_length_and_arrival_decides_between_equals) {
   EXPECT_EQ(share_out(std::vector<PromptInLine>{{{0, 1}, 20, 0}, {{1, 2}, 500, 0}}, 64), (std::vector<int64_t>{0, 64}));
   EXPECT_EQ(share_out(std::vector<PromptInLine>{{{0, 7}, 80, 0}, {{0, 3}, 80, 0}}, 64), (std::vector<int64_t>{0, 64}));
