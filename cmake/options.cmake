@@ -2,6 +2,7 @@
 option(SCD_BUILD_TESTS "Build the tests" ON)
 option(SCD_WARNINGS_AS_ERRORS "Treat compiler warnings in our code as errors (the dev preset does)" OFF)
 set(SCD_SANITIZER "" CACHE STRING "Sanitizers of the whole build: empty, 'address,undefined' or 'thread'")
+option(SCD_REFERENCE_GEMM "Plain loops instead of oneDNN's single-precision GEMM (the tsan preset)" OFF)
 set(SCD_ARCH "x86-64-v3" CACHE STRING
     "-march of x86 builds; kernels that need more (AVX-512, AMX) are chosen at run time")
 
@@ -24,6 +25,10 @@ endif()
 if(SCD_SANITIZER)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SCD_SANITIZER}> $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
   add_link_options(-fsanitize=${SCD_SANITIZER})
+endif()
+
+if(SCD_REFERENCE_GEMM)
+  add_compile_definitions(SCD_REFERENCE_GEMM)
 endif()
 
 find_program(SCD_CCACHE ccache)

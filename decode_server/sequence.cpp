@@ -112,8 +112,9 @@ void Sequence::tell_prompt(const std::optional<CodecChoice>& codec) {
 }
 
 void Sequence::clear_account() {
-  TransferAccount cleared{
-      .prefix_cached_tokens = job_->held_tokens, .handover_tokens = job_->held_tokens, .arrival = job_->received_at};
+  TransferAccount cleared;
+  cleared.prefix_cached_tokens = cleared.handover_tokens = job_->held_tokens;
+  cleared.arrival = job_->received_at;
   if (stays_here_) {  // and it still is why
     cleared.codec_reason = account_.codec_reason;
     cleared.fallback_reason = account_.fallback_reason;

@@ -1,35 +1,19 @@
-// Few rows: dot products over the weight rows, read once; bounded by memory. More rows: oneDNN's single-precision GEMM,
-// BF16 weights expanded a slice at a time, which costs one pass over the weight beside `rows` passes of multiplication.
+// Few rows: dot products over the weight rows, read once; bounded by memory. More rows: a single-precision GEMM, BF16
+// weights expanded a slice at a time, which costs one pass over the weight beside `rows` passes of multiplication.
 #include <algorithm>
 #include <cstring>
-#include <oneapi/dnnl/dnnl.hpp>
-#include <stdexcept>
 
 #include "kernels/cpu_kernels.h"
 #include "kernels/lanes.h"
 #include "kernels/linear_rows.h"
 #include "kernels/number.h"
 #include "kernels/scratch.h"
+#include "kernels/sgemm.h"
 
 namespace scd::kernels::cpu {
 namespace {
 
 constexpr int64_t kMatrixVectorRows = 4;
-
-void onednn_check(dnnl_status_t status, const char* what) {
-  if (status != dnnl_success) throw std::runtime_error(std::string("oneDNN failed in ") + what);
-}
-
-void sgemm(const GemmArgs& args) {
-  const int64_t m = args.c.rows;
-  const int64_t n = args.c.columns;
-  const int64_t k = args.transpose_a ? args.a.rows : args.a.columns;
-  const auto stride = [](const ConstMatrix& matrix) { return std::max(matrix.row_stride, matrix.columns); };
-  onednn_check(
-      dnnl_sgemm(args.transpose_a ? 'T' : 'N', args.transpose_b ? 'T' : 'N', m, n, k, 1.0f, args.a.row<float>(0),
-                 stride(args.a), args.b.row<float>(0), stride(args.b), args.beta, args.c.row<float>(0), stride(args.c)),
-      "sgemm");
-}
 
 template <int Rows, class Stored>
 void dot_rows(const RowProduct& product, int64_t out) {

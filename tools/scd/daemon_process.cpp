@@ -14,6 +14,8 @@ extern "C" {  // not in the header of glibc 2.36
 #include <cstring>
 #include <deque>
 #include <fstream>
+#include <iterator>
+#include <sstream>
 #include <utility>
 
 #include "common/base/error.h"
@@ -109,6 +111,19 @@ void DaemonProcess::end() {
     close(std::exchange(handle_, -1));
   }
   waitpid(std::exchange(pid_, -1), nullptr, 0);
+}
+
+// /proc/PID/stat (proc(5)): utime and stime are the 12th and 13th fields after the name, which may hold anything.
+double DaemonProcess::cpu_seconds() const {
+  std::ifstream in("/proc/" + std::to_string(pid_) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(in)), {});
+  std::istringstream fields(text.substr(text.rfind(')') + 1));
+  std::string skipped;
+  for (int i = 0; i < 11; ++i) fields >> skipped;
+  double user = 0, kernel = 0;
+  if (!(fields >> user >> kernel))
+    throw Error(ErrorCode::kUnavailable, name_ + " ended; its last words:\n" + last_words());
+  return (user + kernel) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
 std::string DaemonProcess::last_words() const {

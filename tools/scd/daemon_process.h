@@ -28,6 +28,7 @@ class DaemonProcess {
 
   const std::string& address() const { return address_; }  // host:port of its gRPC service
   std::string last_words() const;                          // the last lines of its log
+  double cpu_seconds() const;                              // of all its threads so far, in user and kernel mode
 
  private:
   void wait_until_listening(const std::filesystem::path& port_file, const std::stop_token& stop);

@@ -9,6 +9,7 @@
 #include "tools/scd/bench_kernels.h"
 #include "tools/scd/bench_pair.h"
 #include "tools/scd/bench_pareto.h"
+#include "tools/scd/bench_scale.h"
 #include "tools/scd/bench_serve.h"
 #include "tools/scd/bench_transfer.h"
 #include "tools/scd/calibrate.h"
@@ -42,6 +43,7 @@ int main(int argc, char** argv) {
   scd::add_bench_pair_command(*bench);
   scd::add_bench_pareto_command(*bench);
   scd::add_bench_serve_command(*bench);
+  scd::add_bench_scale_command(*bench);
   scd::add_bench_transfer_command(*bench);
 
   try {

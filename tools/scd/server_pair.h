@@ -27,6 +27,12 @@ struct ServerPairOptions {
   std::vector<std::string> decode_settings;
 };
 
+// Processor time of the servers of a pair.
+struct CpuSeconds {
+  double prefill = 0;
+  double decode = 0;
+};
+
 // A prefill and a decode server with a client. Stopped and reaped with its owner.
 class ServerPair {
  public:
@@ -39,6 +45,7 @@ class ServerPair {
 
   const ClientOptions& client() const { return client_options_; }
   std::string last_words() const;  // of both servers
+  CpuSeconds cpu_seconds() const { return {prefill_.cpu_seconds(), decode_.cpu_seconds()}; }
 
  private:
   DaemonProcess prefill_;

@@ -1,4 +1,5 @@
 #include "kernels/linear.h"
+#include "kernels/sgemm.h"
 
 #include <gtest/gtest.h>
 
@@ -164,7 +165,9 @@ TEST_P(GemmF32, MatchesTheDoubleReference) {
     OwnedMatrix b = transpose_b ? random_matrix(n, k, DType::kF32, 2, 3) : random_matrix(k, n, DType::kF32, 2, 3);
     OwnedMatrix c = random_matrix(m, n, DType::kF32, 3, 4);
     const OwnedMatrix before = c;
+    OwnedMatrix loops = c;
     gemm_f32({a.view(), b.view(), c.view(), transpose_a, transpose_b, 0.5f});
+    cpu::sgemm_reference({a.view(), b.view(), loops.view(), transpose_a, transpose_b, 0.5f});
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {
         double sum = 0.5 * before.at(i, j);
@@ -172,6 +175,7 @@ TEST_P(GemmF32, MatchesTheDoubleReference) {
           sum += (transpose_a ? a.at(l, i) : a.at(i, l)) * (transpose_b ? b.at(j, l) : b.at(l, j));
         }
         ASSERT_NEAR(c.at(i, j), sum, 1e-6 * (k + 1)) << i << " " << j << " k " << k;
+        ASSERT_NEAR(loops.at(i, j), sum, 1e-6 * (k + 1)) << i << " " << j << " k " << k;
       }
     }
     EXPECT_TRUE(c.padding_is_untouched());
