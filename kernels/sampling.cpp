@@ -6,6 +6,7 @@
 
 #include "kernels/device.h"
 #include "kernels/dispatch.h"
+#include "kernels/lanes.h"
 #include "kernels/require.h"
 #include "kernels/sampling_limits.h"
 
@@ -20,12 +21,28 @@ bool ranks_before(const Candidate& a, const Candidate& b) {
 // A NaN can never be chosen and must not break the order.
 float ordered(float logit) { return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit; }
 
-int32_t most_probable(std::span<const float> logits) {
-  int32_t best = 0;
-  for (size_t id = 1; id < logits.size(); ++id) {
-    if (ordered(logits[id]) > ordered(logits[static_cast<size_t>(best)])) best = static_cast<int32_t>(id);
+// A comparison with NaN is false, so NaN never becomes the largest.
+float largest_of(std::span<const float> logits) {
+  const auto count = static_cast<int64_t>(logits.size());
+  using cpu::Lanes;
+  using cpu::kLanes;
+  Lanes largest = cpu::broadcast(-std::numeric_limits<float>::infinity());
+  int64_t id = 0;
+  for (; id + kLanes <= count; id += kLanes) {
+    const Lanes next = cpu::load(logits.data() + id);
+    largest = next > largest ? next : largest;
   }
-  return best;
+  float result = -std::numeric_limits<float>::infinity();
+  for (int64_t lane = 0; lane < kLanes; ++lane) result = std::max(result, static_cast<float>(largest[lane]));
+  for (; id < count; ++id) result = std::max(result, ordered(logits[static_cast<size_t>(id)]));
+  return result;
+}
+
+// The first of those with the largest logit; 0 where there is none.
+int32_t most_probable(std::span<const float> logits) {
+  const float largest = largest_of(logits);
+  if (largest == -std::numeric_limits<float>::infinity()) return 0;
+  return static_cast<int32_t>(std::ranges::find(logits, largest) - logits.begin());
 }
 
 // The tokens whose logit is at least `lowest`.

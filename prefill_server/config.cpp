@@ -46,9 +46,9 @@ void describe(ConfigVisitor& at, PrefillLimitOptions& limits) {
   at.number("max_requests", limits.max_requests, {1, 65536},
             "Requests waiting, computing and sending; more get RESOURCE_EXHAUSTED.");
   at.number("max_computing", limits.max_computing, {1, 1024},
-            "Requests whose batches take turns in the model; others wait.");
+            "Requests that share the steps of the model; others wait.");
   at.number("batch_tokens", limits.batch_tokens, {16, 65536},
-            "Tokens of a prompt computed together, rounded down to whole chunks.");
+            "Tokens of one step, of one or more prompts; rounded down to whole chunks.");
   at.number("max_unsent_mib", limits.max_unsent_mib, {1, 1 << 20},
             "A request with more codes waiting for its consumer is not computed further, MiB.");
   at.number("max_credit_messages", limits.max_credit_messages, {1, 4096},
