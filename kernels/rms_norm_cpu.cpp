@@ -60,8 +60,15 @@ void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> wei
 namespace {
 
 float root_mean_square(const float* row, int64_t count) {
+  constexpr int64_t kLanes = 16;
+  double partial[kLanes] = {};
+  int64_t c = 0;
+  for (; c + kLanes <= count; c += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) partial[lane] += double{row[c + lane]} * row[c + lane];
+  }
   double sum = 0;
-  for (int64_t c = 0; c < count; ++c) sum += double{row[c]} * row[c];
+  for (double value : partial) sum += value;
+  for (; c < count; ++c) sum += double{row[c]} * row[c];
   return static_cast<float>(std::sqrt(sum / static_cast<double>(count) + kSmallestSquare));
 }
 
@@ -71,6 +78,7 @@ void scale_row(const float* from, float scale, int64_t n, Out* to) {
 }
 
 void scale_rows(const ConstMatrix& x, const ConstMatrix& by, const Matrix& out, bool divide) {
+#pragma omp parallel for schedule(static) if (x.rows > 8)
   for (int64_t r = 0; r < x.rows; ++r) {
     const float rms = root_mean_square(by.row<float>(r), by.columns);
     const float scale = divide ? 1.0f / rms : rms;

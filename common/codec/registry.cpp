@@ -117,7 +117,7 @@ std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, co
 }
 
 std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
-                                      const ArtifactDecoder* artifact, kernels::Device device) {
+                                      const ArtifactDecoder* artifact, const MapPlacement& placement) {
   if (auto body = make_plain_body(id, producer)) {
     return std::make_unique<PlainDecoder>(std::move(body), producer, consumer);
   }
@@ -129,7 +129,8 @@ std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, co
     case CodecId::kDroidSpeak:
       return std::make_unique<DroidSpeakDecoder>(producer, consumer, part.plan, part.encoder_id);
     case CodecId::kLoraDelta: return std::make_unique<LoraDeltaDecoder>(producer, consumer, part.lora, part.encoder_id);
-    default: return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id, device);
+    default:
+      return std::make_unique<RdDecoder>(consumer, part.rd, part.encoder_id, placement.device, placement.precision);
   }
 }
 

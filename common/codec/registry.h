@@ -10,6 +10,7 @@
 #include "common/codec/artifact.h"
 #include "common/codec/codec.h"
 #include "common/codec/codec_model.h"
+#include "kernels/matrix.h"
 
 namespace scd {
 
@@ -20,11 +21,18 @@ std::optional<CodecId> codec_from_number(int number);  // as on the wire and in 
 bool needs_artifact(CodecId id);
 bool has_levels(CodecId id);  // codes at several rates and in two forms: rd and kvtc
 
+// Where the linear maps of rd and kvtc run; other codecs work on the CPU whatever it says. A decoder's precision is
+// that of the cache it fills: for BF16 its maps and what they multiply are rounded as the cache rounds what comes out,
+// which is several times faster where the hardware multiplies BF16. A GPU's decoder always does so.
+struct MapPlacement {
+  kernels::Device device = kernels::Device::kCpu;
+  kernels::DType precision = kernels::DType::kF32;
+};
+
 // artifact: null for codecs that need none. Throws Error kFailedPrecondition when it is missing or does not fit.
-// device: where the linear maps of rd and kvtc run; other codecs work on the CPU whatever it says.
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact,
                                       kernels::Device device = kernels::Device::kCpu);
 std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
-                                      const ArtifactDecoder* artifact, kernels::Device device = kernels::Device::kCpu);
+                                      const ArtifactDecoder* artifact, const MapPlacement& placement = {});
 
 }  // namespace scd

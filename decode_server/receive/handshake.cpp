@@ -84,6 +84,14 @@ std::optional<PageOrigin> origin_of(const ConsumerIdentity& consumer, const Code
   return origin;
 }
 
+namespace {
+
+MapPlacement placement_of(const ConsumerIdentity& consumer) {
+  return {consumer.device, consumer.precision == "bf16" ? kernels::DType::kBF16 : kernels::DType::kF32};
+}
+
+}  // namespace
+
 Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdentity& consumer, CodecId codec,
                                                              bool exact, const v1::GetProducerInfoResponse& producer) {
   const auto suited = check_models(consumer, codec, identity_of(producer.fingerprint()));
@@ -93,7 +101,8 @@ Result<std::shared_ptr<const Decoder>> make_transfer_decoder(const ConsumerIdent
   try {
     const ArtifactDecoder* artifact = consumer.artifact ? &*consumer.artifact : nullptr;
     return std::shared_ptr<const Decoder>(make_decoder(codec, codec_model_of(producer), consumer.model,
-                                                       needs_artifact(codec) ? artifact : nullptr, consumer.device));
+                                                       needs_artifact(codec) ? artifact : nullptr,
+                                                       placement_of(consumer)));
   } catch (const Error& error) {
     return error.failure();
   } catch (const std::bad_alloc& error) {

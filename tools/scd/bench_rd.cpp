@@ -144,7 +144,8 @@ class RdBench {
         normal_matrix(components, state, 1.0f / std::sqrt(static_cast<float>(components))),
         normal_matrix(settings_.model.hidden, state, 1.0f / std::sqrt(static_cast<float>(settings_.model.hidden))),
         std::vector<float>(static_cast<size_t>(state))};
-    RdQuantiserSettings quantiser{.steps = {1.0f}};
+    RdQuantiserSettings quantiser;
+    quantiser.steps = {1.0f};
     quantiser.deviations.assign(plan_.units.size(), deviations);
     const DenseMatrix sample = normal_matrix(1, 1 << 16, 1.0f);
     const ComponentSample component{sample.values, 1.0f};
@@ -183,11 +184,13 @@ class RdBench {
     for (int32_t layer = 0; layer < kGroup; ++layer) {
       kernels::read_kv(cache(), {page_ids_, 0, count, first}, layer_of(keys, layer), layer_of(values, layer));
     }
-    return {.layer = unit.first_layer,
-            .first_position = first,
-            .keys = keys,
-            .values = values,
-            .anchor = anchor_rows(first, count)};
+    LayerChunk chunk;
+    chunk.layer = unit.first_layer;
+    chunk.first_position = first;
+    chunk.keys = keys;
+    chunk.values = values;
+    chunk.anchor = anchor_rows(first, count);
+    return chunk;
   }
 
   kernels::ConstMatrix anchor_rows(int64_t first, int64_t count) const {

@@ -10,7 +10,9 @@
 #include "common/codec/artifact.h"
 #include "common/codec/calibration/rate_fit.h"
 #include "common/codec/rd/rd_quantiser.h"
+#include "common/codec/rd/rd_state.h"
 #include "common/codec/registry.h"
+#include "kernels/linear.h"
 
 namespace scd {
 namespace {
@@ -110,14 +112,17 @@ CodecBenchCase CodecBenchCase::make(const Codec& codec, int64_t tokens) {
     const DenseMatrix& encoder_map = codec.encoder.rd.units[index].map;
     const RdUnitDecoder& decoder_maps = codec.decoder.rd.units[index];
     CodecBenchUnit unit{.encoder_map = encoder_map,
-                        .decoder_map = decoder_maps.map,
-                        .anchor_map = decoder_maps.anchor_map,
+                        .decoder = decoder_maps,
                         .source = normal_matrix(tokens, encoder_map.columns, random),
                         .anchor = normal_matrix(tokens, decoder_maps.anchor_map.rows, random),
                         .codes = normal_matrix(encoder_map.rows, tokens, random)};
     for (int64_t row = 0; row < unit.codes.rows; ++row) {
       const float deviation = made.quantiser_.deviations[index][static_cast<size_t>(row)];
       for (int64_t i = 0; i < tokens; ++i) unit.codes.at(row, i) *= deviation;
+    }
+    if (kernels::native_precision() == kernels::DType::kBF16) {
+      unit.product = std::make_shared<const kernels::PackedLinear>(rounded_product(decoder_maps));
+      unit.inputs = normal_matrix(tokens, unit.product->in_features(), random);
     }
     const int64_t width = model.kv_width() * coded.layers;
     states->push_back({normal_matrix(tokens, width, random), normal_matrix(tokens, width, random),
@@ -127,7 +132,8 @@ CodecBenchCase CodecBenchCase::make(const Codec& codec, int64_t tokens) {
   }
   const std::shared_ptr<const Encoder> encoder = make_encoder(CodecId::kRd, codec.encoder.model, &codec.encoder);
   const std::shared_ptr<const Decoder> decoder =
-      make_decoder(CodecId::kRd, codec.decoder.producer_model, codec.decoder.model, &codec.decoder);
+      make_decoder(CodecId::kRd, codec.decoder.producer_model, codec.decoder.model, &codec.decoder,
+                   {kernels::Device::kCpu, kernels::native_precision()});
   made.encode_ = [encoder, states, plan](size_t unit, int32_t level) {
     const State& state = (*states)[unit];
     ByteBuffer payload;

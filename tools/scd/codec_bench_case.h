@@ -11,6 +11,7 @@
 #include "common/base/byte_buffer.h"
 #include "common/codec/dense_matrix.h"
 #include "common/codec/rd/rd_maps.h"
+#include "kernels/linear.h"
 
 namespace scd {
 
@@ -25,11 +26,13 @@ struct SyntheticShape {
 // What is coded at once: one layer of a chunk of tokens.
 struct CodecBenchUnit {
   DenseMatrix encoder_map;  // [components, inputs]
-  DenseMatrix decoder_map;  // [components, outputs]
-  DenseMatrix anchor_map;   // [hidden of the consumer, outputs]: of what is predicted; empty: nothing is
-  DenseMatrix source;       // [tokens, inputs]: what the producer holds
-  DenseMatrix anchor;       // [tokens, hidden of the consumer]
-  DenseMatrix codes;        // [components, tokens]: normal values of the calibrated deviations
+  RdUnitDecoder decoder;
+  DenseMatrix source;  // [tokens, inputs]: what the producer holds
+  DenseMatrix anchor;  // [tokens, hidden of the consumer]; no columns where nothing is predicted
+  DenseMatrix codes;   // [components, tokens]: normal values of the calibrated deviations
+  // Where the machine multiplies BF16: the decoder's product and what goes in, [tokens, hidden + components].
+  std::shared_ptr<const kernels::PackedLinear> product = {};
+  DenseMatrix inputs = {};
 };
 
 class CodecBenchCase {
@@ -40,6 +43,8 @@ class CodecBenchCase {
   int64_t tokens() const { return tokens_; }
   const std::vector<CodecBenchUnit>& units() const { return units_; }
   const RdQuantiserSettings& quantiser() const { return quantiser_; }
+  // The decoder multiplies in BF16, components that a level leaves out included; else in FP32.
+  bool rounds() const { return !units_.empty() && units_.front().product != nullptr; }
   // Bytes of the units' keys and values in BF16.
   double raw_bytes() const { return raw_bytes_; }
   // The whole codec, as the servers call it: keys and values of a unit to a payload and back.

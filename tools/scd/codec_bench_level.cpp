@@ -41,8 +41,10 @@ double CodecBenchLevel::encode_flops() const {
 double CodecBenchLevel::decode_flops() const {
   double flops = 0;
   for (size_t unit = 0; unit < planes_.size(); ++unit) {
-    const int64_t outputs = codec_.units()[unit].decoder_map.columns;
-    const int64_t inputs = planes_[unit].components + codec_.units()[unit].anchor_map.rows;
+    const int64_t outputs = codec_.units()[unit].decoder.map.columns;
+    const RdUnitDecoder& decoder = codec_.units()[unit].decoder;
+    const int64_t codes = codec_.rounds() ? decoder.map.rows : planes_[unit].components;
+    const int64_t inputs = codes + decoder.anchor_map.rows;
     flops += kernels::GemmShape{codec_.tokens(), outputs, inputs}.flops();
   }
   return flops;
@@ -62,7 +64,7 @@ void CodecBenchLevel::prepare(size_t index) {
   const float step = codec_.quantiser().steps[static_cast<size_t>(level_)];
   planes.components = quantiser_.components(static_cast<int32_t>(index), level_);
   planes.codes = DenseMatrix(planes.components, codec_.tokens());
-  planes.outputs = DenseMatrix(codec_.tokens(), unit.decoder_map.columns);
+  planes.outputs = DenseMatrix(codec_.tokens(), unit.decoder.map.columns);
   for (int64_t row = 0; row < planes.components; ++row) {
     const float deviation = codec_.quantiser().deviations[index][static_cast<size_t>(row)];
     const RansTable& table = tables_[rd_table_of(deviation / step)];
@@ -92,13 +94,17 @@ void CodecBenchLevel::measure_transform() {
     for (size_t index = 0; index < planes_.size(); ++index) {
       const CodecBenchUnit& unit = codec_.units()[index];
       Planes& planes = planes_[index];
-      const bool predicted = !unit.anchor_map.empty();
+      if (unit.product != nullptr) {
+        unit.product->forward(unit.inputs.view(), planes.outputs.view());
+        continue;
+      }
+      const bool predicted = !unit.decoder.anchor_map.empty();
       if (predicted) {
-        kernels::gemm_f32({.a = unit.anchor.view(), .b = unit.anchor_map.view(), .c = planes.outputs.view()});
+        kernels::gemm_f32({.a = unit.anchor.view(), .b = unit.decoder.anchor_map.view(), .c = planes.outputs.view()});
       }
       if (planes.components == 0) continue;
       kernels::gemm_f32({.a = unit.codes.top(planes.components),
-                         .b = unit.decoder_map.top(planes.components),
+                         .b = unit.decoder.map.top(planes.components),
                          .c = planes.outputs.view(),
                          .transpose_a = true,
                          .beta = predicted ? 1.0f : 0.0f});

@@ -104,7 +104,8 @@ NamedCodec ModelPair::make_codec(const std::string& name) const {
   const CodecModel producer = codec_model_of(*producer_), consumer = codec_model_of(*consumer_);
   codec.encoder = make_encoder(*id, producer, artifact ? &artifact->encoder : nullptr, producer_->device());
   if (at < name.size()) codec.level = parse_level(name.substr(at + 1), codec.encoder->levels());
-  codec.decoder = make_decoder(*id, producer, consumer, artifact ? &artifact->decoder : nullptr, consumer_->device());
+  codec.decoder = make_decoder(*id, producer, consumer, artifact ? &artifact->decoder : nullptr,
+                               {consumer_->device(), consumer_->precision()});
   return codec;
 }
 

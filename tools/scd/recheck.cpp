@@ -51,7 +51,8 @@ std::vector<CodecPrediction> check_levels(const CalibrationInput& input, const A
   const LayerPlan* plan = decoder.calibrated_plan();
   options.exact_layer0 = plan == nullptr || plan->exact_layers > 0;
   const auto sender = make_encoder(encoder.codec, encoder.model, &encoder);
-  const auto receiver = make_decoder(encoder.codec, encoder.model, decoder.model, &decoder);
+  const auto receiver = make_decoder(encoder.codec, encoder.model, decoder.model, &decoder,
+                                     {input.consumer.device(), input.consumer.precision()});
   std::vector<CodecUnderCheck> codecs;
   for (int32_t level = 0; level < sender->levels(); ++level) codecs.push_back({*sender, *receiver, {.level = level}});
   std::vector<CodecPrediction> found;

@@ -264,7 +264,7 @@ DenseMatrix RdEncoder::codes(const LayerChunk& chunk, int64_t components) const 
 }
 
 RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id,
-                     kernels::Device device)
+                     kernels::Device device, kernels::DType precision)
     : consumer_(consumer),
       plan_(std::move(maps.plan)),
       units_(std::move(maps.units)),
@@ -286,6 +286,8 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
   const bool networks = std::ranges::any_of(units_, [](const RdUnitDecoder& unit) { return !unit.network.empty(); });
   if (device == kernels::Device::kCuda && !networks) {
     on_device_ = std::make_unique<const RdDecoderOnDevice>(consumer_, units_, quantiser_);
+  } else if (precision == kernels::DType::kBF16) {
+    for (const RdUnitDecoder& unit : units_) products_.push_back(rounded_product(unit));
   }
 }
 
@@ -366,11 +368,36 @@ void RdDecoder::decode_codes(const PayloadPlace& place, kernels::ConstMatrix cod
   const size_t index = plan_.unit_at(place.layer);
   SCD_CHECK(index < units_.size() && on_device_ == nullptr, "a unit begins at the layer, and it is decoded here");
   require_anchor(place, index);
+  const CodedUnit& unit = plan_.units[index];
+  if (!products_.empty()) return split(unit, reconstruct_rounded(index, place, codes), place, out);
   const DenseMatrix anchor = plan_.anchor_of(index) >= 0 ? normalised_rows(place.anchor) : DenseMatrix(place.tokens, 0);
-  split(plan_.units[index], reconstruct(units_[index], codes, anchor.view()), place, out);
+  const DenseMatrix state = reconstruct(units_[index], codes, anchor.view());
+  split(unit, state.view(), place, out);
 }
 
-void RdDecoder::split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place,
+// One product of [anchor, codes] instead of two; components that a level leaves out are zeros.
+kernels::ConstMatrix RdDecoder::reconstruct_rounded(size_t index, const PayloadPlace& place,
+                                                    kernels::ConstMatrix codes) const {
+  thread_local kernels::GrowBuffer inputs_memory, state_memory;  // a payload a call: keep the memory
+  const kernels::PackedLinear& product = products_[index];
+  const bool anchored = plan_.anchor_of(index) >= 0;
+  const int64_t before = anchored ? consumer_.hidden : 0;
+  const kernels::Matrix inputs = inputs_memory.matrix(place.tokens, product.in_features());
+  kernels::Matrix anchor = inputs;
+  anchor.columns = before;
+  if (anchored) kernels::divide_by_rms(place.anchor, place.anchor, anchor);
+  for (int64_t row = 0; row < inputs.rows; ++row) {
+    float* to = inputs.row<float>(row) + before;
+    for (int64_t code = 0; code < codes.rows; ++code) to[code] = codes.row<float>(code)[row];
+    std::fill(to + codes.rows, inputs.row<float>(row) + inputs.columns, 0.0f);
+  }
+  const kernels::Matrix state = state_memory.matrix(place.tokens, product.out_features());
+  product.forward(inputs, state);
+  add_network(units_[index].network, {codes, anchor}, state);
+  return state;
+}
+
+void RdDecoder::split(const CodedUnit& unit, kernels::ConstMatrix state, const PayloadPlace& place,
                       DecodedLayer& out) const {
   out.tokens = place.tokens;
   out.on_device.present = false;
@@ -379,8 +406,8 @@ void RdDecoder::split(const CodedUnit& unit, const DenseMatrix& state, const Pay
     out.kind = DecodedKind::kResidual;
     out.keys.clear();
     out.values.clear();
-    out.hidden.resize(state.values.size());
-    kernels::multiply_by_rms(state.view(), place.anchor, kernels::matrix(out.hidden.data(), state.rows, state.columns));
+    out.hidden.resize(static_cast<size_t>(state.rows * state.columns));
+    kernels::multiply_by_rms(state, place.anchor, kernels::matrix(out.hidden.data(), state.rows, state.columns));
     return;
   }
   out.kind = DecodedKind::kKeysValues;
@@ -388,8 +415,8 @@ void RdDecoder::split(const CodedUnit& unit, const DenseMatrix& state, const Pay
   out.keys.resize(static_cast<size_t>(place.tokens * width));
   out.values.resize(out.keys.size());
   for (int64_t row = 0; row < place.tokens; ++row) {
-    std::copy_n(state.view().row<float>(row), width, out.keys.data() + row * width);
-    std::copy_n(state.view().row<float>(row) + width, width, out.values.data() + row * width);
+    std::copy_n(state.row<float>(row), width, out.keys.data() + row * width);
+    std::copy_n(state.row<float>(row) + width, width, out.values.data() + row * width);
   }
   rotate_chunk(kernels::matrix(out.keys.data(), place.tokens, width), consumer_.head_dim, place.first_position,
                consumer_.rope, kernels::RopeDirection::kRotate);

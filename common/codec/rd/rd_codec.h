@@ -12,6 +12,7 @@
 #include "common/codec/rd/rd_maps.h"
 #include "common/codec/rd/rd_on_device.h"
 #include "common/codec/rd/rd_quantiser.h"
+#include "kernels/linear.h"
 
 namespace scd {
 
@@ -56,9 +57,9 @@ class RdEncoder final : public Encoder {
 class RdDecoder final : public Decoder {
  public:
   // Reads payloads of every level. Throws Error kFailedPrecondition when maps, plan, quantiser and model do not fit.
-  // On a GPU the linear maps run there, unless a unit has a network.
+  // On a GPU the linear maps run there, unless a unit has a network. precision: of the products on the CPU.
   RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha256Digest& encoder_id,
-            kernels::Device device = kernels::Device::kCpu);
+            kernels::Device device = kernels::Device::kCpu, kernels::DType precision = kernels::DType::kF32);
 
   const Sha256Digest& encoder_id() const override { return encoder_id_; }
   Result<LayerPlan> plan(int32_t exact_layers) const override;
@@ -77,7 +78,9 @@ class RdDecoder final : public Decoder {
   // Where the payload's header is as calibrated.
   Result<RdBody> read(const PayloadPlace& place, std::span<const std::byte> payload) const;
   void require_anchor(const PayloadPlace& place, size_t unit) const;
-  void split(const CodedUnit& unit, const DenseMatrix& state, const PayloadPlace& place, DecodedLayer& out) const;
+  // [tokens, dims of y], valid until the thread's next call.
+  kernels::ConstMatrix reconstruct_rounded(size_t index, const PayloadPlace& place, kernels::ConstMatrix codes) const;
+  void split(const CodedUnit& unit, kernels::ConstMatrix state, const PayloadPlace& place, DecodedLayer& out) const;
 
   CodecModel consumer_;
   LayerPlan plan_;
@@ -85,6 +88,7 @@ class RdDecoder final : public Decoder {
   RdQuantiser quantiser_;
   Sha256Digest encoder_id_;
   std::unique_ptr<const RdDecoderOnDevice> on_device_;  // null on the CPU
+  std::vector<kernels::PackedLinear> products_;         // by unit, of [anchor, codes]; in BF16 on the CPU, else none
 };
 
 }  // namespace scd

@@ -1,6 +1,7 @@
 #include "common/codec/rd/rd_state.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
@@ -26,6 +27,16 @@ DenseMatrix reconstruct(const RdUnitDecoder& unit, kernels::ConstMatrix codes, k
   }
   add_network(unit.network, {codes, anchor}, state.view());
   return state;
+}
+
+kernels::PackedLinear rounded_product(const RdUnitDecoder& unit) {
+  DenseMatrix map(std::ssize(unit.mean), unit.anchor_map.rows + unit.map.rows);
+  for (int64_t row = 0; row < map.rows; ++row) {
+    float* to = map.view().row<float>(row);
+    for (int64_t i = 0; i < unit.anchor_map.rows; ++i) to[i] = unit.anchor_map.at(i, row);
+    for (int64_t i = 0; i < unit.map.rows; ++i) to[unit.anchor_map.rows + i] = unit.map.at(i, row);
+  }
+  return {std::as_const(map).view(), unit.mean, kernels::DType::kBF16};
 }
 
 DenseMatrix normalised_rows(kernels::ConstMatrix rows) { return rd_residual(rows, rows); }

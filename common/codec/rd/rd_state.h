@@ -5,6 +5,7 @@
 #include "common/codec/codec_model.h"
 #include "common/codec/dense_matrix.h"
 #include "common/codec/rd/rd_maps.h"
+#include "kernels/linear.h"
 
 namespace scd {
 
@@ -16,6 +17,9 @@ int64_t rd_source_width(const CodecModel& producer, const CodedUnit& unit, const
 // What a decoder makes of codes and anchor: map^T c + anchor_map^T h + mean and what its network adds, [tokens, dims of
 // y]. codes [components sent, tokens]; anchor [tokens, hidden of B], normalised, or [tokens, 0] without one.
 DenseMatrix reconstruct(const RdUnitDecoder& unit, kernels::ConstMatrix codes, kernels::ConstMatrix anchor);
+
+// The same without the network as one product in BF16: of [normalised anchor, components], with the mean as its bias.
+kernels::PackedLinear rounded_product(const RdUnitDecoder& unit);
 
 // The residual stream over the root mean square of the anchor's, row by row.
 DenseMatrix rd_residual(kernels::ConstMatrix residual, kernels::ConstMatrix anchor);

@@ -315,6 +315,29 @@ TEST_F(RdCodec, CoarserLevelsSendLessAndLoseWhatTheFitExpects) {
   }
 }
 
+// Of a BF16 cache: every level, and what a cap leaves of the codes.
+TEST_F(RdCodec, RoundedProductsGiveTheSameWithinWhatBf16Rounds) {
+  const RdDecoder rounded(model_, decoder_, {}, kernels::Device::kCpu, kernels::DType::kBF16);
+  for (int32_t level = 0; level < 3; ++level) {
+    for (const int32_t cap : {0, 3}) {
+      const ByteBuffer payload = encode(level, cap);
+      DecodedLayer exact, out;
+      ASSERT_TRUE(decoder().decode(sample_.place(), payload, exact).ok());
+      ASSERT_TRUE(rounded.decode(sample_.place(), payload, out).ok());
+      double error = 0, power = 0;
+      for (const auto& [a, b] : {std::pair{&exact.keys, &out.keys}, {&exact.values, &out.values}}) {
+        ASSERT_EQ(a->size(), b->size());
+        for (size_t i = 0; i < a->size(); ++i) {
+          error += std::pow((*a)[i] - (*b)[i], 2);
+          power += std::pow((*a)[i], 2);
+        }
+      }
+      EXPECT_LT(std::sqrt(error / power), 4e-3) << level << " " << cap;
+      EXPECT_GT(error, 0) << "nothing was rounded";
+    }
+  }
+}
+
 // Beside the same codes without it, and on what a cap leaves of them.
 TEST_F(RdCodec, ANetworkAddsToWhatTheDecoderGives) {
   RdDecoderMaps with = decoder_;
