@@ -10,7 +10,7 @@
 namespace scd::kernels::cpu {
 namespace {
 
-constexpr int64_t kStepRows = 12;    // 24 registers of sums
+constexpr int64_t kStepRows = 12;           // 24 registers of sums
 constexpr int64_t kBlockBytes = 640 << 10;  // of x, which stays in the second-level cache
 constexpr int64_t kPrefetchBytes = 8192;
 constexpr int64_t kChunkBytes = 128 << 10;  // of weights a thread takes at a time

@@ -24,8 +24,8 @@ float ordered(float logit) { return std::isnan(logit) ? -std::numeric_limits<flo
 // A comparison with NaN is false, so NaN never becomes the largest.
 float largest_of(std::span<const float> logits) {
   const auto count = static_cast<int64_t>(logits.size());
-  using cpu::Lanes;
   using cpu::kLanes;
+  using cpu::Lanes;
   Lanes largest = cpu::broadcast(-std::numeric_limits<float>::infinity());
   int64_t id = 0;
   for (; id + kLanes <= count; id += kLanes) {

@@ -11,7 +11,7 @@ import unittest
 import daemons
 
 COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model", "plot"]
-BENCHES = ["codec", "engine", "kernels", "pair", "pareto", "serve", "transfer"]
+BENCHES = ["codec", "engine", "kernels", "pair", "pareto", "scale", "serve", "transfer"]
 REPORT_KEYS = {"machine", "commit", "command", "rows"}
 ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_answer", "kl_question", "kl_answer", "kl_p99",
             "perplexity", "bytes_per_token", "ratio_to_bf16"]  # fmt: skip
@@ -306,6 +306,15 @@ class CliTest(unittest.TestCase):
         self.assertEqual([(row["level"], row["phase"]) for row in rows],
                          [(0, "encode"), (0, "decode"), (1, "encode"), (1, "decode")])  # fmt: skip
         self.assertTrue(all(row["whole_gbyte_per_s"] > 0 and row["gemm_share"] > 0 for row in rows))
+
+    def test_bench_scale_counts_processor_time_over_sequences_and_chunks(self):
+        rows = self.report("bench", "scale", "--sequences", "1,4", "--chunks", "0,100", "--output-tokens", "8")
+        self.assertEqual([row["concurrency"] for row in rows[:2]], [1, 4])
+        self.assertTrue(all(row["cpu_us_per_output_token"] > 0 for row in rows[:2]))
+        self.assertEqual([row["task"] for row in rows[2:]],
+                         ["stored chunks, new prompts", "stored chunks, seen prompts"] * 2)  # fmt: skip
+        self.assertGreater(rows[4]["chunks"], rows[2]["chunks"])
+        self.assertTrue(all(row["ttft_p50_ms"] > 0 for row in rows[2:]))
 
     def test_bench_transfer_measures_beside_ucx_perftest(self):
         (row,) = self.report("bench", "transfer", "--transports", "tcp", "--sizes", "256K", "--megabytes", "8", "--repeats",
