@@ -32,7 +32,8 @@ class PackedLinear {
   size_t packed_bytes() const;  // memory held, padding included
 
   // x [rows, in_features] F32 or BF16 (an F32 x is rounded to BF16 when precision is BF16); y [rows, out_features] F32
-  // or BF16, both on device(). accumulate: y += instead of y = (F32 y only).
+  // or BF16, both on device(). On the CPU x may have fewer columns: the others count as zeros and cost nothing.
+  // accumulate: y += instead of y = (F32 y only).
   void forward(ConstMatrix x, Matrix y, bool accumulate = false) const;
 
  private:

@@ -95,6 +95,7 @@ struct Pass {
   int64_t last_block;
 
   int64_t all_blocks() const { return product.weights.padded_in() / kInputBlock; }
+  int64_t packed_blocks() const { return product.weights.panel_elements() / kPanelBlockElements; }
   int64_t row_tiles() const { return (rows + kTileRows - 1) / kTileRows; }
 };
 
@@ -107,7 +108,7 @@ void multiply_panel(const Pass& pass, int64_t first_tile, int64_t last_tile, int
   for (int64_t first = pass.first_block; first < pass.last_block; first += piece_blocks) {
     const int64_t blocks = std::min(piece_blocks, pass.last_block - first);
     const bool last_piece = first + blocks == pass.last_block;
-    const int64_t next_block = last_piece ? pass.all_blocks() + pass.first_block : first + blocks;
+    const int64_t next_block = last_piece ? pass.packed_blocks() + pass.first_block : first + blocks;
     const auto* next = reinterpret_cast<const char*>(weights + next_block * kPanelBlockElements);
     const int64_t lines = (piece_blocks * kPanelBlockElements * 2 / 64 + strips * blocks - 1) / (strips * blocks);
     for (int64_t strip = 0; strip < strips; ++strip) {

@@ -55,8 +55,11 @@ struct LinearWeights::State {
   AlignedBuffer memory;
 
   const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
-  PanelWeights panels() const { return {reinterpret_cast<const uint16_t*>(memory.data()), bias_or_null(), in, out}; }
-  ConstMatrix rows() const { return {memory.data(), out, in, in, precision}; }
+  // The first `inputs` of the weights.
+  PanelWeights panels(int64_t inputs) const {
+    return {reinterpret_cast<const uint16_t*>(memory.data()), bias_or_null(), in, inputs, out};
+  }
+  ConstMatrix rows(int64_t inputs) const { return {memory.data(), out, inputs, in, precision}; }
 };
 
 LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision)
@@ -72,7 +75,7 @@ LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DT
     cpu::convert(weight, Matrix{s.memory.data(), s.out, s.in, s.in, precision});
     return;
   }
-  const PanelWeights shape = s.panels();
+  const PanelWeights shape = s.panels(s.in);
   s.memory = AlignedBuffer(static_cast<size_t>(shape.panels() * shape.panel_elements()) * sizeof(uint16_t));
   auto* packed = reinterpret_cast<uint16_t*>(s.memory.data());
 #pragma omp parallel for schedule(static)
@@ -91,7 +94,7 @@ size_t LinearWeights::bytes() const { return state_->memory.size() + state_->bia
 void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
   const State& s = *state_;
   if (s.in_panels) {
-    const PanelProduct product{.weights = s.panels(), .x = x, .y = y, .accumulate = accumulate};
+    const PanelProduct product{.weights = s.panels(x.columns), .x = x, .y = y, .accumulate = accumulate};
     if (x.rows > kMatrixVectorRows && cpu_level() >= CpuLevel::kAmx) {
       multiply_amx(product);
     } else {
@@ -118,7 +121,7 @@ void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
                       scratch(ScratchSlot::kLinearOutput, static_cast<size_t>(y.rows * y.columns) * sizeof(float))),
                   y.rows, y.columns);
   }
-  multiply_rows({.weight = s.rows(), .bias = s.bias_or_null(), .x = x, .y = sums, .accumulate = accumulate});
+  multiply_rows({.weight = s.rows(x.columns), .bias = s.bias_or_null(), .x = x, .y = sums, .accumulate = accumulate});
   if (y.dtype != DType::kF32) cpu::convert(sums, y);
 }
 

@@ -1,6 +1,6 @@
 // BF16 weights as every BF16 path reads them: one copy, panels of 32 output columns, pairs of inputs side by side:
-// [panels][padded_in / 2][32][2], zero-padded. oneDNN calls it BA16a32b2a; a matrix-vector product streams it linearly;
-// AMX tiles are [16 pairs][16 columns][2] pieces of it.
+// [panels][padded inputs / 2][32][2], zero-padded. oneDNN calls it BA16a32b2a; a matrix-vector product streams it
+// linearly; AMX tiles are [16 pairs][16 columns][2] pieces of it.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +15,14 @@ inline constexpr int64_t kInputBlock = 32;
 struct PanelWeights {
   const uint16_t* data = nullptr;
   const float* bias = nullptr;  // [out] or null
-  int64_t in = 0;
+  int64_t packed_in = 0;        // inputs that a panel holds
+  int64_t in = 0;               // inputs of the product: the first of them
   int64_t out = 0;
 
-  int64_t padded_in() const { return (in + kInputBlock - 1) / kInputBlock * kInputBlock; }
+  static int64_t padded(int64_t inputs) { return (inputs + kInputBlock - 1) / kInputBlock * kInputBlock; }
+  int64_t padded_in() const { return padded(in); }  // the product's; x has zeros there
   int64_t panels() const { return (out + kPanelColumns - 1) / kPanelColumns; }
-  int64_t panel_elements() const { return padded_in() * kPanelColumns; }
+  int64_t panel_elements() const { return padded(packed_in) * kPanelColumns; }
   const uint16_t* panel(int64_t index) const { return data + index * panel_elements(); }
 };
 

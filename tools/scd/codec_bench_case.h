@@ -43,7 +43,7 @@ class CodecBenchCase {
   int64_t tokens() const { return tokens_; }
   const std::vector<CodecBenchUnit>& units() const { return units_; }
   const RdQuantiserSettings& quantiser() const { return quantiser_; }
-  // The decoder multiplies in BF16, components that a level leaves out included; else in FP32.
+  // The decoder multiplies in BF16; else in FP32.
   bool rounds() const { return !units_.empty() && units_.front().product != nullptr; }
   // Bytes of the units' keys and values in BF16.
   double raw_bytes() const { return raw_bytes_; }

@@ -43,8 +43,7 @@ double CodecBenchLevel::decode_flops() const {
   for (size_t unit = 0; unit < planes_.size(); ++unit) {
     const int64_t outputs = codec_.units()[unit].decoder.map.columns;
     const RdUnitDecoder& decoder = codec_.units()[unit].decoder;
-    const int64_t codes = codec_.rounds() ? decoder.map.rows : planes_[unit].components;
-    const int64_t inputs = codes + decoder.anchor_map.rows;
+    const int64_t inputs = planes_[unit].components + decoder.anchor_map.rows;
     flops += kernels::GemmShape{codec_.tokens(), outputs, inputs}.flops();
   }
   return flops;
@@ -95,7 +94,9 @@ void CodecBenchLevel::measure_transform() {
       const CodecBenchUnit& unit = codec_.units()[index];
       Planes& planes = planes_[index];
       if (unit.product != nullptr) {
-        unit.product->forward(unit.inputs.view(), planes.outputs.view());
+        kernels::ConstMatrix inputs = unit.inputs.view();
+        inputs.columns = unit.decoder.anchor_map.rows + planes.components;
+        unit.product->forward(inputs, planes.outputs.view());
         continue;
       }
       const bool predicted = !unit.decoder.anchor_map.empty();

@@ -375,14 +375,16 @@ void RdDecoder::decode_codes(const PayloadPlace& place, kernels::ConstMatrix cod
   split(unit, state.view(), place, out);
 }
 
-// One product of [anchor, codes] instead of two; components that a level leaves out are zeros.
+// One product of [anchor, codes] instead of two; components that a level leaves out come last.
 kernels::ConstMatrix RdDecoder::reconstruct_rounded(size_t index, const PayloadPlace& place,
                                                     kernels::ConstMatrix codes) const {
   thread_local kernels::GrowBuffer inputs_memory, state_memory;  // a payload a call: keep the memory
   const kernels::PackedLinear& product = products_[index];
   const bool anchored = plan_.anchor_of(index) >= 0;
   const int64_t before = anchored ? consumer_.hidden : 0;
-  const kernels::Matrix inputs = inputs_memory.matrix(place.tokens, product.in_features());
+  // An empty product is not one: without anchor and codes the first component is zero.
+  const int64_t columns = std::max<int64_t>(before + codes.rows, 1);
+  const kernels::Matrix inputs = inputs_memory.matrix(place.tokens, columns);
   kernels::Matrix anchor = inputs;
   anchor.columns = before;
   if (anchored) kernels::divide_by_rms(place.anchor, place.anchor, anchor);

@@ -30,7 +30,8 @@ DenseMatrix reconstruct(const RdUnitDecoder& unit, kernels::ConstMatrix codes, k
 }
 
 kernels::PackedLinear rounded_product(const RdUnitDecoder& unit) {
-  DenseMatrix map(std::ssize(unit.mean), unit.anchor_map.rows + unit.map.rows);
+  // A unit that sends nothing and is predicted from nothing has a column of zeros.
+  DenseMatrix map(std::ssize(unit.mean), std::max<int64_t>(unit.anchor_map.rows + unit.map.rows, 1));
   for (int64_t row = 0; row < map.rows; ++row) {
     float* to = map.view().row<float>(row);
     for (int64_t i = 0; i < unit.anchor_map.rows; ++i) to[i] = unit.anchor_map.at(i, row);

@@ -139,17 +139,40 @@ TEST(Linear, HoldsOneCopyOfItsWeights) {
   EXPECT_EQ(PackedLinear(weight.view(), {}, DType::kF32).packed_bytes(), 256u * 512 * 4);
 }
 
+TEST(Linear, FewerInputsCountAsZeros) {
+  for (const CpuLevel level : {CpuLevel::kPortable, CpuLevel::kAvx512Bf16, CpuLevel::kAmx}) {
+    const ScopedCpuLevelLimit limit(level);
+    for (const DType precision : {DType::kF32, DType::kBF16}) {
+      OwnedMatrix weight = random_matrix(70, 100, DType::kF32, 1);
+      const PackedLinear linear(weight.view(), std::vector<float>(70, 0.5f), precision);
+      for (const auto& [rows, inputs] : {std::pair{1, 33}, {3, 64}, {50, 1}, {50, 64}, {50, 99}}) {
+        OwnedMatrix few = random_matrix(rows, inputs, DType::kF32, 2);
+        OwnedMatrix all(rows, 100, DType::kF32);
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t c = 0; c < 100; ++c) all.set(r, c, c < inputs ? few.at(r, c) : 0.0f);
+        }
+        OwnedMatrix expected(rows, 70, DType::kF32), y(rows, 70, DType::kF32);
+        linear.forward(all.view(), expected.view());
+        linear.forward(few.view(), y.view());
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t c = 0; c < 70; ++c) ASSERT_NEAR(y.at(r, c), expected.at(r, c), 1e-5) << rows << " " << inputs;
+        }
+      }
+    }
+  }
+}
+
 TEST(Linear, RefusesWhatDoesNotFit) {
   OwnedMatrix weight = random_matrix(8, 16, DType::kF32, 1);
   OwnedMatrix x = random_matrix(2, 16, DType::kF32, 2);
   OwnedMatrix y = random_matrix(2, 8, DType::kF32, 3);
   OwnedMatrix y_bf16 = random_matrix(2, 8, DType::kBF16, 3);
-  OwnedMatrix narrow = random_matrix(2, 15, DType::kF32, 2);
+  OwnedMatrix wide = random_matrix(2, 17, DType::kF32, 2);
   EXPECT_THROW(PackedLinear(weight.view(), {}, DType::kF16), std::invalid_argument);
   EXPECT_THROW(PackedLinear(weight.view(), std::vector<float>(7), DType::kF32), std::invalid_argument);
   const PackedLinear linear(weight.view(), {}, DType::kF32);
-  EXPECT_THROW(linear.forward(narrow.view(), y.view()), std::invalid_argument);
-  EXPECT_THROW(linear.forward(x.view(), narrow.view()), std::invalid_argument);
+  EXPECT_THROW(linear.forward(wide.view(), y.view()), std::invalid_argument);
+  EXPECT_THROW(linear.forward(x.view(), wide.view()), std::invalid_argument);
   EXPECT_THROW(linear.forward(x.view(), y_bf16.view(), true), std::invalid_argument);
   const Matrix no_rows{nullptr, 0, 16, 16};
   const Matrix no_output{nullptr, 0, 8, 8};
