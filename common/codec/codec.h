@@ -55,11 +55,11 @@ struct CodecChoice {
 struct LayerChunk {
   int32_t layer = 0;  // the unit's first, of the plan
   int64_t first_position = 0;
-  kernels::ConstMatrix keys;             // [tokens, layers * kv_width], after the producer's RoPE
-  kernels::ConstMatrix values;           // [tokens, layers * kv_width]
-  kernels::ConstMatrix attention_input;  // [tokens, hidden] RMS-normalised, of `layer`
-  kernels::ConstMatrix residual;         // [tokens, hidden] residual stream of residual units
-  kernels::ConstMatrix anchor;           // [tokens, hidden] residual stream before the unit's anchor layer
+  kernels::ConstMatrix keys = {};             // [tokens, layers * kv_width], after the producer's RoPE
+  kernels::ConstMatrix values = {};           // [tokens, layers * kv_width]
+  kernels::ConstMatrix attention_input = {};  // [tokens, hidden] RMS-normalised, of `layer`
+  kernels::ConstMatrix residual = {};         // [tokens, hidden] residual stream of residual units
+  kernels::ConstMatrix anchor = {};           // [tokens, hidden] residual stream before the unit's anchor layer
 };
 
 // Tokens [first, first + count) of a chunk.

@@ -12,15 +12,15 @@ struct DecodeStep::State {
   const Model& model;
   KvCache& cache;
   const int64_t max_batch;
-  ForwardState forward;
+  ForwardState forward = {};
   int64_t moves = 0;  // of the batch's copy that recordings read
-  std::vector<int64_t> rows;
+  std::vector<int64_t> rows = {};
   struct Recording {
     kernels::RecordedWork work;
     kernels::ConstMatrix logits;
     bool warm = false;  // ran once with these shapes: its memory exists and its GEMMs are chosen
   };
-  std::map<int64_t, Recording> recordings;  // by batch size
+  std::map<int64_t, Recording> recordings = {};  // by batch size
 
   kernels::ConstMatrix compute() {
     forward.next_layer = 0;
