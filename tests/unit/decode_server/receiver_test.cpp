@@ -23,6 +23,7 @@ class FakeCompute final : public ComputeStage {
   void transfer_accepted(TransferKey key, TransferPlan) override { accepted.push(key); }
   void message_arrived(TransferKey, ReceivedMessage message) override { messages.push(std::move(message)); }
   void transfer_restarted(TransferKey) override {}
+  void transfer_declined(TransferKey, LocalChoice) override {}
   void transfer_finished(TransferKey key) override { finished.push(key); }
   void transfer_failed(TransferKey, Failure failure) override { failed.push(std::move(failure)); }
 
@@ -80,8 +81,8 @@ class ReceiverTest : public ::testing::Test {
     info.set_chunk_tokens(16);
     producer_ = std::make_unique<Producer>(std::move(info), network_, std::move(script));
     config_.prefill.endpoints = {producer_->address()};
-    receiver_ =
-        std::make_unique<Receiver>(Receiver::Args{config_, consumer_, *transport_, compute_, codecs_, metrics_});
+    receiver_ = std::make_unique<Receiver>(
+        Receiver::Args{config_, consumer_, *transport_, compute_, codecs_, forecast_, metrics_});
   }
   uint64_t start() {
     auto job = std::make_shared<DecodeJob>(++last_id_, ServingClock::now(), std::make_shared<NoSink>());
@@ -106,6 +107,7 @@ class ReceiverTest : public ::testing::Test {
   std::unique_ptr<Transport> transport_ = make_loopback_transport(testing::loopback_options(), network_);
   FakeCompute compute_;
   CodecPolicy codecs_{CodecOptions{}, nullptr, {}};
+  PrefillForecast forecast_;
   MetricsRegistry registry_;
   DecodeMetrics metrics_{registry_};
   std::unique_ptr<Producer> producer_;
