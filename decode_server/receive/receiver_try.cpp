@@ -192,6 +192,7 @@ void Receiver::lease_slots(Transfer& transfer, Try& which) {
   auto lease = args_.transport.open_lease({.key = key,
                                            .token = which.token,
                                            .slots = static_cast<size_t>(args_.config.prefill.credit_messages),
+                                           .beside_earlier = !transfer.leads(which),
                                            .on_message =
                                                [this, key, activity, race = transfer.race](ReceivedMessage message) {
                                                  activity->touch();

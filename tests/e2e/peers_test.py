@@ -74,8 +74,9 @@ class PeersTest(unittest.TestCase):
             for index in range(3):
                 self.wait_until(lambda: self.up(cluster, index, 1), "its return is noticed")
             again = [prompt.replace("Story", "Fable") for prompt in prompts]
+            alone = [cluster.complete(0, prompt, *OPTIONS, "--codec", "oracle")["token_ids"] for prompt in again]
             third = self.ask_all(cluster, again)
-            self.assertEqual(len(third), 18)
+            self.assertEqual([answer["token_ids"] for answer in third], alone)
             self.assertGreater(self.served(cluster)[1], 0, "it is asked again")
             for daemon in cluster.decodes + cluster.prefills:
                 self.assertEqual(daemon.stop(), 0)
