@@ -114,7 +114,7 @@ struct TransferAccount {
   std::optional<double> predicted_seconds;  // when the codec was chosen, where enough had been measured
   double measured_seconds = 0;
   // Where a hand-over and computing the prompt here were compared, and what came of it.
-  std::optional<FirstTokenForecast> forecast;
+  std::optional<FirstTokenForecast> forecast{};
   double first_token_seconds = 0;
 };
 

@@ -311,7 +311,12 @@ void Receiver::finished(Transfer& transfer, Try& which, const v1::PrefillFinishe
   for (const v1::Span& span : report.spans()) {
     spans.push_back({part_of(span.part()), lead.clock->place(std::chrono::microseconds(span.start_us())),
                      lead.clock->place(std::chrono::microseconds(span.end_us()))});
-    transfer.job->timeline.add(spans.back().part, spans.back().begin, spans.back().end);
+    const TransferSpan& placed = spans.back();
+    if (placed.part == TransferPart::kWire) {
+      transfer.job->timeline.sent(lead.generation, placed.begin, placed.end);
+    } else {
+      transfer.job->timeline.add(placed.part, placed.begin, placed.end);
+    }
   }
   std::ranges::sort(spans, {}, &TransferSpan::begin);
   args_.forecast.computed_there(lead.peer->address, lead.fresh_tokens, busy_time(spans, TransferPart::kPrefill));
