@@ -231,12 +231,15 @@ void ComputeThread::succeed(Sequences::iterator at) {
   CompletionEnd end = (*at)->take_end();
   erase(at);
   completed_.fetch_add(1, std::memory_order_relaxed);
+  const double predicted_ms = end.account.forecast ? 1e3 * end.account.forecast->seconds() : 0;  // 0: not
   log_info("request_done", {{"request", job->id},
                             {"user", job->request.user_tag},
                             {"prompt_tokens", end.prompt_tokens},
                             {"completion_tokens", end.completion_tokens},
                             {"ttft_ms", end.account.times.total_ms},
                             {"orchestration_ms", end.account.times.orchestration_ms},
+                            {"predicted_first_token_ms", predicted_ms},
+                            {"measured_first_token_ms", 1e3 * end.account.first_token_seconds},
                             {"wire_bytes", end.account.wire_bytes},
                             {"cached_tokens", end.account.cached_tokens},
                             {"prefix_cached_tokens", end.account.prefix_cached_tokens},

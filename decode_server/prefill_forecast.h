@@ -49,6 +49,8 @@ class PrefillForecast {
   void computed_here(int64_t tokens, std::chrono::nanoseconds time);
   // Prompts' tokens that wait to be computed here.
   void set_backlog(int64_t tokens) { backlog_.store(tokens, std::memory_order_relaxed); }
+  // A prompt stays here: it waits from now on, though whoever sets the backlog has not seen it yet.
+  void add_backlog(int64_t tokens) { backlog_.fetch_add(tokens, std::memory_order_relaxed); }
   // What the prefill server said it took.
   void computed_there(const std::string& endpoint, int64_t tokens, std::chrono::nanoseconds time);
   // How a prediction came out.

@@ -178,6 +178,7 @@ bool Receiver::stays_here(Transfer& transfer) {
   LocalChoice local{.forecast = *transfer.forecast, .reason = reason_of(*transfer.forecast)};
   log_debug("prefill_stays_here", {{"request", key.request_id}, {"reason", local.reason}});
   args_.metrics.local_prefills_chosen.add();
+  args_.forecast.add_backlog(tokens - transfer.wish.held_tokens);
   close(transfer);
   transfers_.erase(key.request_id);
   args_.compute.transfer_declined(key, std::move(local));

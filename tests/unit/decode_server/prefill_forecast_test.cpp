@@ -53,7 +53,8 @@ TEST_F(PrefillForecastTest, queues_count_on_both_sides) {
   question.queued_tokens = 2000;
   EXPECT_TRUE(predict(question).local);
   EXPECT_NEAR(predict(question).other_seconds(), 1.6, 1e-9);
-  forecast_.set_backlog(3000);
+  forecast_.set_backlog(1000);
+  forecast_.add_backlog(2000);
   EXPECT_FALSE(predict(question).local);
   EXPECT_NEAR(predict(question).other_seconds(), 4.0, 1e-9);
 }
