@@ -10,8 +10,8 @@
 namespace scd {
 namespace {
 
-constexpr double kWeight = 0.2;  // of a new measurement
 constexpr double kMargin = 0.1;  // by so much another choice has to be better before it is taken
+constexpr size_t kMostPeers = 1024;
 
 constexpr double kBitsOfGigabit = 1e9;
 
@@ -25,13 +25,6 @@ std::optional<LevelPolicy> make_levels(const CodecOptions& codec, const Artifact
 
 }  // namespace
 
-void MeasuredRate::observe(double amount, double seconds) {
-  if (!(amount > 0) || !(seconds > 0)) return;
-  const double weight = measured() ? kWeight : 1;
-  amount_ += weight * (amount - amount_);
-  seconds_ += weight * (seconds - seconds_);
-}
-
 std::optional<double> CodecPolicy::Work::seconds() const {
   if (!rebuild.measured()) return std::nullopt;
   return rebuild.seconds_each() + (encode.measured() ? encode.seconds_each() : 0);
@@ -41,11 +34,16 @@ CodecPolicy::CodecPolicy(const CodecOptions& codec, const ArtifactDecoder* artif
     : artifact_codec_(artifact == nullptr ? std::nullopt : std::optional(artifact->codec)),
       encoder_id_(artifact == nullptr ? Sha256Digest{} : artifact->encoder_id),
       levels_(make_levels(codec, artifact)),
-      costs_(std::move(costs)),
-      auto_{.way = Way::kCalibrated} {}
+      costs_(std::move(costs)) {}
+
+CodecPolicy::Peer& CodecPolicy::peer(const std::string& endpoint) {
+  if (peers_.size() >= kMostPeers && !peers_.contains(endpoint)) peers_.clear();
+  return peers_[endpoint];
+}
 
 void CodecPolicy::observe(const TransferCost& cost) {
   std::scoped_lock lock(mutex_);
+  peer(cost.endpoint).link.observe(static_cast<double>(cost.wire_bytes), seconds_of(cost.wire));
   link_.observe(static_cast<double>(cost.wire_bytes), seconds_of(cost.wire));
   if (cost.codec.id != CodecId::kRaw && cost.codec.id != artifact_codec_) return;
   Work& work = cost.codec.id == CodecId::kRaw ? plain_ : calibrated_;
@@ -66,30 +64,29 @@ PageOrigin CodecPolicy::coarsest(const CompletionRequest& request, int64_t token
   if (!coded || !needs_artifact(request.codec.id) || request.codec.id != artifact_codec_) return {};
   std::scoped_lock lock(mutex_);
   PageOrigin origin{.codec = request.codec, .encoder_id = encoder_id_};
-  if (levels_ && request.level_open) origin.codec->rank.level = levels_->choose(tokens, rate(0));
+  if (levels_ && request.level_open) origin.codec->rank.level = levels_->choose(tokens, rate(link_, 0));
   return origin;
 }
 
 CodecDecision CodecPolicy::choose(const CodecQuestion& question) {
   std::scoped_lock lock(mutex_);
-  CodecDecision decision = decide(question);
-  if (decision.codec) {
-    decision.predicted_seconds_per_token = predict(*decision.codec, rate(question.declared_bytes_per_second));
-  }
+  Peer& asked = peer(question.endpoint);
+  const double link = rate(asked.link, question.declared_bytes_per_second);
+  CodecDecision decision = decide(question, asked, link);
+  if (decision.codec) decision.predicted_seconds_per_token = predict(*decision.codec, link);
   if (question.mode == TransferMode::kAuto) last_auto_ = decision;
   return decision;
 }
 
-CodecDecision CodecPolicy::decide(const CodecQuestion& question) {
-  const double link = rate(question.declared_bytes_per_second);
+CodecDecision CodecPolicy::decide(const CodecQuestion& question, Peer& peer, double link) {
   CodecDecision decision{.codec = question.codec};
   CodecChoice& codec = *decision.codec;
   const bool calibrated = needs_artifact(codec.id);
   if (calibrated && levels_ && question.level_open) codec.rank.level = levels_->choose(question.tokens, link);
   if (has_levels(codec.id) && question.form_open) {
-    const bool before = packed_;
-    codec.rank.packed = packed_pays(codec.rank.level, link);
-    decision.changed = packed_ != before;
+    const bool before = peer.packed;
+    codec.rank.packed = packed_pays(peer.packed, codec.rank.level, link);
+    decision.changed = peer.packed != before;
     if (codec.rank.packed) decision.reason = "packed, because the link outruns the entropy coder";
   }
   if (question.mode == TransferMode::kCodec || question.mode == TransferMode::kOracle) return decision;
@@ -101,7 +98,7 @@ CodecDecision CodecPolicy::decide(const CodecQuestion& question) {
   static constexpr std::array kAll{Way::kCalibrated, Way::kRaw, Way::kLossless};
   const bool codes_allowed = calibrated && question.artifact_fits;
   const auto ways = std::span(kAll).subspan(codes_allowed ? 0 : 1);
-  Kept& kept = codes_allowed ? auto_ : exact_;
+  Kept& kept = codes_allowed ? peer.automatic : peer.exact;
   const Way way = keep_or_change(ways, kept.way, codec, link);
   const std::string compared = comparison(ways, codec, link);
   if (way == Way::kCalibrated) {
@@ -114,19 +111,20 @@ CodecDecision CodecPolicy::decide(const CodecQuestion& question) {
   return decision;
 }
 
-double CodecPolicy::rate(double declared) const {
+double CodecPolicy::rate(const MeasuredRate& link, double declared) const {
+  const MeasuredRate& measured = link.measured() ? link : link_;
   const bool bounded = declared > 0;  // it comes from outside
-  if (!link_.measured()) return bounded ? declared : 0;
-  return bounded ? std::min(declared, link_.per_second()) : link_.per_second();
+  if (!measured.measured()) return bounded ? declared : 0;
+  return bounded ? std::min(declared, measured.per_second()) : measured.per_second();
 }
 
-bool CodecPolicy::packed_pays(int32_t level, double rate) {
+bool CodecPolicy::packed_pays(bool& was_packed, int32_t level, double rate) const {
   const auto index = static_cast<size_t>(level);
   if (rate == 0 || index >= costs_.entropy.size()) return false;
   const double entropy = coding_seconds(costs_.entropy[index], rate);
   const double packed = coding_seconds(costs_.packed[index], rate);
-  packed_ = packed_ ? !(entropy < (1 - kMargin) * packed) : packed < (1 - kMargin) * entropy;
-  return packed_;
+  was_packed = was_packed ? !(entropy < (1 - kMargin) * packed) : packed < (1 - kMargin) * entropy;
+  return was_packed;
 }
 
 std::optional<double> CodecPolicy::predict(const CodecChoice& codec, double rate) const {

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -20,23 +21,10 @@
 #include "decode_server/coder_costs.h"
 #include "decode_server/completion.h"
 #include "decode_server/level_policy.h"
+#include "decode_server/measured_rate.h"
 #include "decode_server/page_origin.h"
 
 namespace scd {
-
-// A sum of amounts over a sum of seconds, in which a new measurement weighs a fifth.
-class MeasuredRate {
- public:
-  // Nothing or no time says nothing.
-  void observe(double amount, double seconds);
-  bool measured() const { return seconds_ > 0; }
-  double per_second() const { return amount_ / seconds_; }
-  double seconds_each() const { return seconds_ / amount_; }
-
- private:
-  double amount_ = 0;
-  double seconds_ = 0;
-};
 
 // A request and the prefill server it goes to.
 struct CodecQuestion {
@@ -48,6 +36,7 @@ struct CodecQuestion {
   bool artifact_fits = true;             // it was made for this producer
   int64_t tokens = 0;                    // to hand over
   double declared_bytes_per_second = 0;  // the most the producer sends; 0: not said
+  std::string endpoint{};                // the producer: links differ
 };
 
 struct CodecDecision {
@@ -61,6 +50,7 @@ struct CodecDecision {
 // What one transfer came to.
 struct TransferCost {
   CodecChoice codec;
+  std::string endpoint{};
   int64_t tokens = 0;        // that were sent
   int64_t fresh_tokens = 0;  // of them, those that were encoded for this request
   int64_t wire_bytes = 0;
@@ -95,14 +85,22 @@ class CodecPolicy {
     Way way = Way::kRaw;
     bool told = false;
   };
+  // A prefill server and the link to it.
+  struct Peer {
+    MeasuredRate link;                        // bytes
+    Kept exact{.way = Way::kRaw};             // of raw and lossless
+    Kept automatic{.way = Way::kCalibrated};  // of these and the artifact's codec
+    bool packed = false;
+  };
   struct Work {
     MeasuredRate encode, rebuild;  // tokens
     std::optional<double> seconds() const;
   };
 
-  CodecDecision decide(const CodecQuestion& question);
-  double rate(double declared) const;
-  bool packed_pays(int32_t level, double rate);
+  Peer& peer(const std::string& endpoint);
+  CodecDecision decide(const CodecQuestion& question, Peer& peer, double link);
+  double rate(const MeasuredRate& link, double declared) const;
+  bool packed_pays(bool& was_packed, int32_t level, double rate) const;
   std::optional<double> predict(const CodecChoice& codec, double rate) const;
   std::optional<double> seconds(Way way, const CodecChoice& calibrated, double rate) const;
   std::string comparison(std::span<const Way> ways, const CodecChoice& calibrated, double rate) const;
@@ -113,12 +111,10 @@ class CodecPolicy {
   const std::optional<LevelPolicy> levels_;
   const CoderCosts costs_;
   mutable std::mutex mutex_;  // guards all below
-  MeasuredRate link_;         // bytes
-  Work plain_;                // of raw transfers
+  MeasuredRate link_;         // bytes, of all prefill servers: one not measured yet is taken to be like the others
+  std::map<std::string, Peer> peers_;  // by endpoint
+  Work plain_;                         // of raw transfers
   Work calibrated_;
-  Kept exact_;  // of raw and lossless
-  Kept auto_;   // of these and the artifact's codec
-  bool packed_ = false;
   std::optional<CodecDecision> last_auto_;
 };
 

@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "common/base/token.h"
 #include "common/codec/codec.h"
+#include "decode_server/prefill_forecast.h"
 #include "decode_server/transfer_account.h"
 #include "kernels/sampling.h"
 
@@ -112,6 +113,9 @@ struct TransferAccount {
   // Of encoding, wire and rebuilding, overlaps counted twice.
   std::optional<double> predicted_seconds;  // when the codec was chosen, where enough had been measured
   double measured_seconds = 0;
+  // Where a hand-over and computing the prompt here were compared, and what came of it.
+  std::optional<FirstTokenForecast> forecast{};
+  double first_token_seconds = 0;
 };
 
 struct CompletionEnd {

@@ -37,9 +37,7 @@ ComputeThread::ComputeThread(const Args& args)
       step_tokens_(args.config.limits.step_tokens(args.model.device() == kernels::Device::kCuda)),
       step_(args.model, args.cache, args.config.limits.max_running),
       inbox_(args.config.transport.slots +
-             (kEventsPerJob + kEventsPerTry * args.config.prefill.endpoints.size()) *
-                 static_cast<size_t>(args.config.limits.max_running) +
-             64),
+             (kEventsPerJob + kEventsPerTry * kMostTries) * static_cast<size_t>(args.config.limits.max_running) + 64),
       kept_codes_{.limit_bytes = size_t{1048576} * static_cast<size_t>(args.config.limits.kept_codes_mib)} {}
 
 ComputeThread::~ComputeThread() { stop(); }
@@ -83,6 +81,7 @@ void ComputeThread::message_arrived(TransferKey key, ReceivedMessage message) {
   post(Arrived{key, std::move(message)});
 }
 void ComputeThread::transfer_restarted(TransferKey key) { post(Restarted{key}); }
+void ComputeThread::transfer_declined(TransferKey key, LocalChoice choice) { post(Declined{key, std::move(choice)}); }
 void ComputeThread::transfer_finished(TransferKey key) { post(Finished{key}); }
 void ComputeThread::transfer_failed(TransferKey key, Failure failure) { post(Failed{key, std::move(failure)}); }
 
@@ -98,11 +97,19 @@ ComputeCounters ComputeThread::counters() const {
 void ComputeThread::warm_up() {
   const int64_t page_tokens = args_.cache.pool().page_tokens();
   const int64_t room = std::min(page_tokens * args_.cache.pool().pages(), int64_t{args_.model.config().max_positions});
+  const int64_t chunk = std::min(int64_t{args_.config.limits.prefill_chunk_tokens}, room);
   // On a GPU a whole chunk: its memory is taken, and cuBLASLt is opened, before anybody waits for it.
   const bool on_gpu = args_.model.device() == kernels::Device::kCuda;
-  const int64_t count = on_gpu
-                            ? std::min(std::max(int64_t{args_.config.limits.prefill_chunk_tokens}, step_tokens_), room)
-                            : 2 * page_tokens;
+  compute_for_warmth(on_gpu ? std::max(chunk, std::min(step_tokens_, room)) : 2 * page_tokens);
+  const PrefillOptions& prefill = args_.config.prefill;
+  if (prefill.local == LocalPrefill::kOff || prefill.endpoints.empty()) return;
+  // Prompts are handed over until it is known how fast this server would be.
+  const auto begin = ServingClock::now();
+  compute_for_warmth(chunk);
+  args_.forecast.computed_here(chunk, ServingClock::now() - begin);
+}
+
+void ComputeThread::compute_for_warmth(int64_t count) {
   const std::vector<TokenId> tokens(static_cast<size_t>(count), 0);
   PageTable pages = args_.cache.pool().make_table();
   if (auto reserved = pages.reserve(std::ssize(tokens)); !reserved) throw Error(reserved.failure());
@@ -129,8 +136,8 @@ void ComputeThread::run(TransferStage& transfers) {
 void ComputeThread::handle(Event event, TransferStage& transfers) {
   const auto visitor = Overloaded{
       [&](Admitted& admitted) {
-        const SequenceContext context{args_.config,    args_.model, args_.cache,  args_.prefixes,
-                                      args_.tokenizer, transfers,   args_.codecs, kept_codes_};
+        const SequenceContext context{args_.config, args_.model,  args_.cache,    args_.prefixes, args_.tokenizer,
+                                      transfers,    args_.codecs, args_.forecast, kept_codes_};
         try {
           sequences_.push_back(std::make_unique<Sequence>(context, admitted.job));
         } catch (const std::bad_alloc& error) {
@@ -154,6 +161,10 @@ void ComputeThread::handle(Event event, TransferStage& transfers) {
       [&](Restarted& restarted) {
         Sequence* sequence = find(restarted.key.request_id);
         if (sequence != nullptr) sequence->transfer_restarted(restarted.key);
+      },
+      [&](Declined& declined) {
+        Sequence* sequence = find(declined.key.request_id);
+        if (sequence != nullptr) sequence->transfer_declined(declined.key, std::move(declined.choice));
       },
       [&](Finished& finished) {
         Sequence* sequence = find(finished.key.request_id);
@@ -220,12 +231,15 @@ void ComputeThread::succeed(Sequences::iterator at) {
   CompletionEnd end = (*at)->take_end();
   erase(at);
   completed_.fetch_add(1, std::memory_order_relaxed);
+  const double predicted_ms = end.account.forecast ? 1e3 * end.account.forecast->seconds() : 0;  // 0: not
   log_info("request_done", {{"request", job->id},
                             {"user", job->request.user_tag},
                             {"prompt_tokens", end.prompt_tokens},
                             {"completion_tokens", end.completion_tokens},
                             {"ttft_ms", end.account.times.total_ms},
                             {"orchestration_ms", end.account.times.orchestration_ms},
+                            {"predicted_first_token_ms", predicted_ms},
+                            {"measured_first_token_ms", 1e3 * end.account.first_token_seconds},
                             {"wire_bytes", end.account.wire_bytes},
                             {"cached_tokens", end.account.cached_tokens},
                             {"prefix_cached_tokens", end.account.prefix_cached_tokens},

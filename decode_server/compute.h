@@ -42,7 +42,8 @@ class ComputeThread : public ComputeStage {
     PrefixCache& prefixes;
     const Tokenizer& tokenizer;
     AdmissionStage& admission;
-    CodecPolicy& codecs;  // learns what transfers reach
+    CodecPolicy& codecs;        // learns what transfers reach
+    PrefillForecast& forecast;  // and how fast prompts are computed here
     DecodeMetrics& metrics;
   };
   explicit ComputeThread(const Args& args);
@@ -61,6 +62,7 @@ class ComputeThread : public ComputeStage {
   void transfer_accepted(TransferKey key, TransferPlan plan) override;
   void message_arrived(TransferKey key, ReceivedMessage message) override;
   void transfer_restarted(TransferKey key) override;
+  void transfer_declined(TransferKey key, LocalChoice choice) override;
   void transfer_finished(TransferKey key) override;
   void transfer_failed(TransferKey key, Failure failure) override;
 
@@ -81,6 +83,10 @@ class ComputeThread : public ComputeStage {
   struct Restarted {
     TransferKey key;
   };
+  struct Declined {
+    TransferKey key;
+    LocalChoice choice;
+  };
   struct Finished {
     TransferKey key;
   };
@@ -89,12 +95,13 @@ class ComputeThread : public ComputeStage {
     Failure failure;
   };
   struct Wake {};
-  using Event = std::variant<Admitted, Accepted, Arrived, Restarted, Finished, Failed, Wake>;
+  using Event = std::variant<Admitted, Accepted, Arrived, Restarted, Declined, Finished, Failed, Wake>;
   using Sequences = std::list<std::unique_ptr<Sequence>>;
 
   void post(Event event);
   void run(TransferStage& transfers);
   void warm_up();
+  void compute_for_warmth(int64_t count);
   void handle(Event event, TransferStage& transfers);
   void end_what_is_over();
   void fail(Sequences::iterator at, const Failure& failure);
@@ -121,6 +128,7 @@ class ComputeThread : public ComputeStage {
   void resume_suspended();
   Sequence* first_suspended() const;
   void hold_back_others();
+  void tell_backlog() const;
   void charge_waiters(const Sequence* worked_for, ServingClock::time_point begin, ServingClock::time_point end);
 
   const Args args_;
@@ -132,6 +140,7 @@ class ComputeThread : public ComputeStage {
   KeptCodesBudget kept_codes_;
   Sequences sequences_;
   std::unique_ptr<BatchStep> batch_;        // the step that is running, where it computes prompts
+  ServingClock::duration batch_time_{0};    // that it took so far
   double pieces_cost_ = 0;                  // since the last step, in whole passes of a token
   std::atomic<int32_t> sequence_count_{0};  // the counters are read by other threads, relaxed: they order nothing
   std::atomic<uint64_t> completed_{0};

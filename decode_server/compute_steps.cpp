@@ -34,10 +34,18 @@ std::vector<TokenId> sample_on_device(std::span<Sequence* const> batch, const ke
   return ids;
 }
 
+// Those of answers are few beside them.
+int64_t prompt_tokens(const std::vector<BatchStep::Member>& members) {
+  int64_t tokens = 0;
+  for (const BatchStep::Member& member : members) tokens += member.tokens;
+  return tokens;
+}
+
 }  // namespace
 
 bool ComputeThread::work_once() {
   resume_suspended();
+  tell_backlog();
   const bool decoding = std::ranges::any_of(sequences_, [](const auto& s) { return s->decoding(); });
   // Where answers wait for their next tokens, the last tokens of a prompt are computed together with those.
   const bool by_layers = !decoding;
@@ -117,6 +125,7 @@ bool ComputeThread::begin_step() {
       decode_step(members);
     } else {
       batch_ = std::make_unique<BatchStep>(args_.model, args_.cache, members);
+      batch_time_ = {};
     }
   } catch (const std::bad_alloc& error) {
     drop_largest(members, error);
@@ -144,12 +153,14 @@ void ComputeThread::run_layer() {
     return drop_largest(step->members(), error);
   }
   const auto end = ServingClock::now();
+  batch_time_ += end - begin;
   for (const BatchStep::Member& member : batch_->members()) {
     if (member.sequence != nullptr) member.sequence->worked(begin, end);
   }
   charge_waiters(nullptr, begin, end);
   if (!batch_->done()) return;
   const std::unique_ptr<BatchStep> step = std::move(batch_);
+  args_.forecast.computed_here(prompt_tokens(step->members()), batch_time_);
   try {
     deliver(step->members(), step->anyone_samples() ? step->logits() : kernels::ConstMatrix{});
   } catch (const std::bad_alloc& error) {
@@ -265,6 +276,14 @@ Sequence* ComputeThread::first_suspended() const {
 void ComputeThread::hold_back_others() {
   const Sequence* first = first_suspended();
   args_.admission.hold_back(first == nullptr ? std::nullopt : std::optional(first->job().request.priority));
+}
+
+void ComputeThread::tell_backlog() const {
+  int64_t tokens = 0;
+  for (const auto& sequence : sequences_) {
+    if (!sequence->decoding()) tokens += sequence->tokens_left();
+  }
+  args_.forecast.set_backlog(tokens);
 }
 
 // A prompt that waits while the thread works for others is queueing.

@@ -10,12 +10,41 @@ DecodeConfig::DecodeConfig() {
   grpc.listen = "127.0.0.1:50051";
 }
 
+void describe(ConfigVisitor& at, OutlierOptions& outlier) {
+  at.number(
+      "consecutive_failures", outlier.consecutive_failures, {1, 1000},
+      "A prefill server that failed so many requests in a row is not asked for a while, unless no other is left.");
+  at.milliseconds("ejection_ms", outlier.ejection, {0, 3600000},
+                  "For so long; twice, three times, ... as long when it fails soon after.");
+  at.milliseconds("max_ejection_ms", outlier.max_ejection, {0, 3600000}, "For no longer than this.");
+  at.number("max_ejected_share", outlier.max_ejected_share, {0, 1},
+            "Most of the prefill servers that are left alone at once; one never is.");
+}
+
 void describe(ConfigVisitor& at, PrefillOptions& prefill) {
-  at.texts("endpoints", prefill.endpoints, "host:port of each prefill server; none: this server prefills by itself.");
+  at.texts("endpoints", prefill.endpoints,
+           "host:port of each prefill server; a DNS name stands for every address it has (a headless Kubernetes "
+           "service: all its pods). None: this server prefills by itself.");
+  at.milliseconds("resolve_every_ms", prefill.resolve_every, {100, 3600000},
+                  "Names are looked up so often, and when none of the prefill servers answers. Those that are gone get "
+                  "no new requests.");
+  at.milliseconds("health_every_ms", prefill.health_every, {0, 3600000},
+                  "Each prefill server's grpc.health.v1 is asked so often; one that is not serving, or does not answer "
+                  "for as long, is avoided. 0: never.");
   at.milliseconds("silence_timeout_ms", prefill.silence_timeout, {10, 3600000},
                   "A prefill server that sends nothing for so long is given up.");
-  at.milliseconds("retry_after_ms", prefill.retry_after, {0, 3600000},
-                  "A prefill server that failed is avoided for so long while there are others.");
+  at.section("outlier", prefill.outlier, "Prefill servers that fail requests.");
+  at.number("prefix_margin_tokens", prefill.prefix_margin_tokens, {0, 1 << 30},
+            "The prefill server that has codes of the longest beginning of a prompt is asked, unless it has so many "
+            "more tokens to compute than the one with the fewest.");
+  at.number("remembered_blocks", prefill.remembered_blocks, {0, 1 << 24},
+            "Blocks of 64 tokens of which is remembered which prefill servers have their codes.");
+  at.milliseconds("hedge_after_ms", prefill.hedge_after, {0, 3600000},
+                  "A second prefill server is asked, too, where the first has sent no codes for so long; whichever "
+                  "sends first is used. 0: never.");
+  at.choice("local", prefill.local, {{"off", LocalPrefill::kOff}, {"auto", LocalPrefill::kAuto}},
+            "auto: with codec.mode auto, and for exact requests, a prompt is computed here where that is predicted to "
+            "give the first token sooner than a hand-over. off: never while a prefill server can be asked.");
   at.number("credit_messages", prefill.credit_messages, {1, 4096},
             "Messages of one request under way at once: staging slots leased to it.");
 }
@@ -87,6 +116,10 @@ void check_config(const DecodeConfig& config) {
     throw Error(ErrorCode::kInvalidArgument,
                 "prefill.endpoints is empty, codec.mode is not oracle and fallback.local_prefill is off: no prompt "
                 "could be served");
+  }
+  if (config.prefill.outlier.max_ejection < config.prefill.outlier.ejection) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "prefill.outlier.max_ejection_ms is less than prefill.outlier.ejection_ms");
   }
   if (config.codec.sinks % 16 != 0) {
     throw Error(ErrorCode::kInvalidArgument,

@@ -11,11 +11,27 @@
 
 namespace scd {
 
+// When a prefill server that fails requests is left alone, in the manner of Envoy's outlier detection.
+struct OutlierOptions {
+  int32_t consecutive_failures = 1;
+  std::chrono::milliseconds ejection{1000};  // grows with each ejection soon after the last
+  std::chrono::milliseconds max_ejection{60000};
+  double max_ejected_share = 0.5;  // one is always left
+};
+
+enum class LocalPrefill : uint8_t { kOff, kAuto };
+
 struct PrefillOptions {
-  std::vector<std::string> endpoints;                // host:port of prefill servers' gRPC
+  std::vector<std::string> endpoints;  // host:port of prefill servers' gRPC; a name stands for all its addresses
+  std::chrono::milliseconds resolve_every{10000};
+  std::chrono::milliseconds health_every{2000};      // 0: no checks
   std::chrono::milliseconds silence_timeout{30000};  // neither an event nor a message for so long: the peer is lost
-  std::chrono::milliseconds retry_after{1000};  // a failed endpoint is not chosen for so long while others are left
-  int32_t credit_messages = 8;                  // staging slots of one request
+  OutlierOptions outlier;
+  int32_t prefix_margin_tokens = 4096;
+  int32_t remembered_blocks = 65536;         // of prompts, to know which peer has seen them
+  std::chrono::milliseconds hedge_after{0};  // 0: never
+  LocalPrefill local = LocalPrefill::kAuto;
+  int32_t credit_messages = 8;  // staging slots of one request
 };
 
 // What happens when a prefill server does not deliver; rungs from top to bottom.
@@ -61,6 +77,7 @@ struct DecodeConfig {
   DecodeConfig();
 };
 
+void describe(ConfigVisitor& at, OutlierOptions& outlier);
 void describe(ConfigVisitor& at, PrefillOptions& prefill);
 void describe(ConfigVisitor& at, FallbackOptions& fallback);
 void describe(ConfigVisitor& at, PrefixCacheOptions& cache);

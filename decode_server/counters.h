@@ -28,6 +28,7 @@ struct ServerCounters {
   uint64_t transfers_started = 0;
   uint64_t transfers_failed = 0;
   uint64_t other_endpoints = 0;
+  uint64_t hedges = 0;
   uint64_t local_fallbacks = 0;
   uint64_t preemptions = 0;              // requests that gave their pages up to others, to be continued later
   uint64_t prefix_tokens_looked_up = 0;  // of prompts
@@ -41,10 +42,13 @@ struct ServerCounters {
 };
 
 struct EndpointFacts {
-  std::string address;
+  std::string address{};
   bool healthy = false;
-  std::string reason;  // the last error; empty when healthy
-  std::string lanes;   // what the data plane uses to it; empty until known
+  std::string reason{};   // the last error; empty when healthy
+  std::string lanes{};    // what the data plane uses to it; empty until known
+  bool ejected = false;   // it failed requests and is left alone for a while
+  bool draining = false;  // its name no longer has it: it gets no new requests
+  int64_t tokens = 0;     // under way there for this server
 };
 
 }  // namespace scd

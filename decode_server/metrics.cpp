@@ -80,6 +80,18 @@ void read_endpoints(MetricsRegistry& registry, const std::function<std::vector<E
                       }
                       return samples;
                     });
+  const auto gauge = [&](const char* name, const char* help, auto field) {
+    registry.read_all(MetricKind::kGauge, {name, help, {"endpoint"}}, [endpoints, field] {
+      std::vector<MetricSample> samples;
+      for (const EndpointFacts& facts : endpoints()) {
+        samples.push_back({{facts.address}, static_cast<double>(facts.*field)});
+      }
+      return samples;
+    });
+  };
+  gauge("scd_prefill_endpoint_ejected", "1 where it is left alone for a while.", &EndpointFacts::ejected);
+  gauge("scd_prefill_endpoint_draining", "1 where its name has it no longer.", &EndpointFacts::draining);
+  gauge("scd_prefill_endpoint_tokens", "Prompt tokens under way there for this server.", &EndpointFacts::tokens);
 }
 
 }  // namespace
@@ -121,11 +133,38 @@ DecodeMetrics::DecodeMetrics(MetricsRegistry& registry)
       transfer_failures(registry.counters(
           {"scd_transfer_failures_total", "Tries of hand-overs that failed.", {"endpoint", "reason"}})),
       fallbacks(registry.counters(
-          {"scd_fallbacks_total", "What was done instead of a hand-over that failed.", {"rung", "reason"}})) {}
+          {"scd_fallbacks_total", "What was done instead of a hand-over that failed.", {"rung", "reason"}})),
+      peer_choices(registry.counters({"scd_prefill_endpoint_choices_total",
+                                      "Times a prefill server was chosen, by why.",
+                                      {"endpoint", "reason"}})),
+      peer_ejections(registry.counters({"scd_prefill_endpoint_ejections_total",
+                                        "Times it was left alone for a while, for it had failed requests.",
+                                        {"endpoint"}})),
+      hedges(registry.counters({"scd_prefill_hedges_total",
+                                "Second prefill servers asked beside a slow one, by who sent first.",
+                                {"outcome"}})),
+      local_prefills_chosen(registry.counter(
+          {"scd_local_prefills_chosen_total", "Prompts computed here because that was predicted to be sooner."})),
+      first_token_predicted_seconds(registry.counters({"scd_first_token_predicted_seconds_total",
+                                                       "From the choice of a way until the first token, as predicted.",
+                                                       {"way"}})),
+      first_token_measured_seconds(registry.counters(
+          {"scd_first_token_measured_seconds_total", "The same requests, as they came out.", {"way"}})),
+      first_token_measured_to_predicted_ratio(
+          registry.histograms({"scd_first_token_measured_to_predicted_ratio",
+                               "Measured over predicted time, each request for itself.",
+                               {"way"}},
+                              kRatioBounds)) {}
 
 void DecodeMetrics::count_transfer(const TransferAccount& account) {
   for (const auto& [part, name] : kParts) ttft_part_seconds.of({name})->observe(account.times.of(part) / 1e3);
   ttft_part_seconds.of({"orchestration"})->observe(account.times.orchestration_ms / 1e3);
+  if (account.forecast) {
+    const LabelValues way{account.forecast->local ? "local" : "handover"};
+    first_token_predicted_seconds.of(way)->add(account.forecast->seconds());
+    first_token_measured_seconds.of(way)->add(account.first_token_seconds);
+    first_token_measured_to_predicted_ratio.of(way)->observe(account.first_token_seconds / account.forecast->seconds());
+  }
   if (!account.codec || account.wire_bytes == 0) return;
   const std::string codec(to_string(account.codec->id));
   const LabelValues way{account.prefill_endpoint, codec, std::to_string(account.codec->rank.level)};

@@ -41,6 +41,15 @@ struct DecodeMetrics {
   CounterFamily& transfer_failures;  // tries, by endpoint and reason
   CounterFamily& fallbacks;          // by rung and reason
 
+  CounterFamily& peer_choices;    // by endpoint and reason
+  CounterFamily& peer_ejections;  // by endpoint
+  CounterFamily& hedges;          // by outcome
+  // Where computing here was the other choice; of the times, by way: "handover" or "local".
+  Counter& local_prefills_chosen;
+  CounterFamily& first_token_predicted_seconds;
+  CounterFamily& first_token_measured_seconds;
+  HistogramFamily& first_token_measured_to_predicted_ratio;
+
   // The account of an answered request.
   void count_transfer(const TransferAccount& account);
   // A hand-over that failed goes on otherwise.

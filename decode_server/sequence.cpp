@@ -117,6 +117,7 @@ void Sequence::clear_account() {
   cleared.arrival = job_->received_at;
   if (stays_here_) {  // and it still is why
     cleared.codec_reason = account_.codec_reason;
+    cleared.forecast = account_.forecast;
     cleared.fallback_reason = account_.fallback_reason;
   }
   account_ = std::move(cleared);
@@ -151,6 +152,7 @@ void Sequence::account_for(const TransferPlan& plan) {
   account_.cached_tokens = plan.cached_tokens;
   account_.handover_tokens = plan.handover_tokens;
   account_.prefill_endpoint = plan.endpoint;
+  account_.forecast = plan.forecast;
 }
 
 void Sequence::begin_rebuild(TransferPlan plan) {
@@ -169,6 +171,17 @@ void Sequence::message_arrived(TransferKey key, ReceivedMessage message) {
 
 void Sequence::transfer_restarted(TransferKey key) {
   if (coded_ != nullptr && key.generation > generation_number_) enter(key);
+}
+
+void Sequence::transfer_declined(TransferKey key, LocalChoice choice) {
+  if (coded_ == nullptr || key.generation < generation_number_) return;
+  if (!first_token_given()) {
+    clear_account();
+    account_.codec_reason = std::move(choice.reason);
+    account_.forecast = choice.forecast;
+  }
+  stays_here_ = true;
+  start_local();
 }
 
 void Sequence::transfer_finished(TransferKey key) {
@@ -354,6 +367,12 @@ void Sequence::close_account() {
   std::sort(account_.timeline.begin(), account_.timeline.end(),
             [](const TransferSpan& a, const TransferSpan& b) { return a.begin < b.begin; });
   account_.times = attribute_time(job_->received_at, *first_token_at_, account_.timeline);
+  // What a request gave its pages up for is in no forecast.
+  if (suspensions_ > 0) account_.forecast.reset();
+  if (account_.forecast) {
+    account_.first_token_seconds = std::chrono::duration<double>(*first_token_at_ - account_.forecast->made_at).count();
+    context_.forecast.observe(*account_.forecast, account_.first_token_seconds, ServingClock::now());
+  }
   if (account_.wire_bytes > 0) {
     const TransferCost cost = transfer_cost();
     context_.codecs.observe(cost);
@@ -366,6 +385,7 @@ void Sequence::close_account() {
 
 TransferCost Sequence::transfer_cost() const {
   return {.codec = *account_.codec,
+          .endpoint = account_.prefill_endpoint,
           .tokens = coded_tokens_,
           .fresh_tokens = std::min(coded_tokens_, account_.handover_tokens - account_.cached_tokens),
           .wire_bytes = account_.wire_bytes,

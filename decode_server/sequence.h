@@ -38,6 +38,7 @@ struct SequenceContext {
   const Tokenizer& tokenizer;
   TransferStage& transfers;
   CodecPolicy& codecs;
+  PrefillForecast& forecast;
   KeptCodesBudget& kept_codes;
 };
 
@@ -59,6 +60,8 @@ class Sequence {
   void transfer_accepted(TransferKey key, TransferPlan plan);
   void message_arrived(TransferKey key, ReceivedMessage message);
   void transfer_restarted(TransferKey key);
+  // Computes the prompt here: that is sooner.
+  void transfer_declined(TransferKey key, LocalChoice choice);
   void transfer_finished(TransferKey key);
   // Goes on without a transfer where configuration allows, else the failure that ends the job.
   Result<Done> transfer_failed(TransferKey key, const Failure& failure);

@@ -119,7 +119,6 @@ struct DecodeServer::Parts {
   ~Parts();
   ServerFacts facts() const;
   DecodeReadings readings() const;
-  std::vector<EndpointFacts> endpoints() const;
   ServerCounters counters() const;
 
   const DecodeConfig config;
@@ -127,6 +126,7 @@ struct DecodeServer::Parts {
   const Tokenizer tokenizer;
   const ConsumerIdentity identity;
   CodecPolicy codecs;
+  PrefillForecast forecast;
   KvCache cache;
   PrefixCache prefixes;
   MetricsRegistry registry;
@@ -159,8 +159,8 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       metrics(registry),
       validation(context_of(config, model, tokenizer, identity, codecs, cache.pool().pages())),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
-      compute({config, model, cache, prefixes, tokenizer, release, codecs, metrics}),
-      receiver({config, identity, *transport, compute, codecs, metrics}),
+      compute({config, model, cache, prefixes, tokenizer, release, codecs, forecast, metrics}),
+      receiver({config, identity, *transport, compute, codecs, forecast, metrics}),
       admission({validation, cache.pool(), prefixes, codecs, compute}),
       service({validation, admission, compute, metrics, facts()}),
       rpc(config.grpc, {{v1::CompletionService::service_full_name(), &service}}) {
@@ -183,7 +183,7 @@ ServerFacts DecodeServer::Parts::facts() const {
           .precision = identity.precision,
           .kv_pages = cache.pool().pages(),
           .counters = [this] { return counters(); },
-          .endpoints = [this] { return endpoints(); },
+          .endpoints = [this] { return receiver.endpoints(); },
           .codec = [this] { return codecs.present(); }};
 }
 
@@ -195,15 +195,7 @@ DecodeReadings DecodeServer::Parts::readings() const {
           .kv_pages = cache.pool().pages(),
           .counters = [this] { return counters(); },
           .transport = [this] { return transport->counters(); },
-          .endpoints = [this] { return endpoints(); }};
-}
-
-std::vector<EndpointFacts> DecodeServer::Parts::endpoints() const {
-  std::vector<EndpointFacts> facts;
-  for (EndpointReport& report : receiver.endpoints()) {
-    facts.push_back({std::move(report.address), report.healthy, std::move(report.reason), std::move(report.lanes)});
-  }
-  return facts;
+          .endpoints = [this] { return receiver.endpoints(); }};
 }
 
 ServerCounters DecodeServer::Parts::counters() const {
@@ -227,6 +219,7 @@ ServerCounters DecodeServer::Parts::counters() const {
           .transfers_started = received.started,
           .transfers_failed = received.failed,
           .other_endpoints = received.other_endpoints,
+          .hedges = received.hedges,
           .local_fallbacks = computed.local_fallbacks,
           .preemptions = computed.preemptions,
           .prefix_tokens_looked_up = prefix.looked_up,

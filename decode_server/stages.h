@@ -12,11 +12,15 @@
 #include "common/codec/codec.h"
 #include "common/transport/staging.h"
 #include "decode_server/job.h"
+#include "decode_server/prefill_forecast.h"
 
 namespace scd {
 
 // One try of one request's transfer: request id and generation.
 using TransferKey = LeaseKey;
+
+// Prefill servers that are asked for one prompt, one after the other or two at once, before it is given up.
+inline constexpr size_t kMostTries = 8;
 
 // What the prefill server said it will send: one message for each chunk and each unit of layers.
 struct TransferPlan {
@@ -34,6 +38,13 @@ struct TransferPlan {
   int64_t cached_tokens = 0;
   LayerPlan layers;
   std::optional<PageOrigin> origin{};  // of what is rebuilt; nothing: not known so well that others may use it
+  std::optional<FirstTokenForecast> forecast{};  // where computing the prompt here was the other choice
+};
+
+// No hand-over: computing the prompt here is sooner.
+struct LocalChoice {
+  FirstTokenForecast forecast;
+  std::string reason;
 };
 
 // What the request stage wants of the prefill server.
@@ -59,6 +70,8 @@ class ComputeStage {
   virtual void message_arrived(TransferKey key, ReceivedMessage message) = 0;
   // An earlier try was given up and this one begins: messages of earlier ones are dropped.
   virtual void transfer_restarted(TransferKey key) = 0;
+  // None is begun.
+  virtual void transfer_declined(TransferKey key, LocalChoice choice) = 0;
   // Everything has left the prefill server and its spans are in the job's timeline.
   virtual void transfer_finished(TransferKey key) = 0;
   // No prefill server is left to ask.

@@ -74,9 +74,32 @@ void Timeline::add(TransferPart part, ServingClock::time_point begin, ServingClo
   spans_.push_back({part, begin, end});
 }
 
+void Timeline::sent(uint32_t generation, ServingClock::time_point begin, ServingClock::time_point end) {
+  std::scoped_lock lock(mutex_);
+  messages_[generation].sent.push_back({TransferPart::kWire, begin, end});
+}
+
+void Timeline::arrived(uint32_t generation, ServingClock::time_point begin, ServingClock::time_point end) {
+  std::scoped_lock lock(mutex_);
+  messages_[generation].arrived.push_back({TransferPart::kWire, begin, end});
+}
+
 std::vector<TransferSpan> Timeline::spans() const {
   std::scoped_lock lock(mutex_);
-  return spans_;
+  std::vector<TransferSpan> spans = spans_;
+  for (auto [generation, messages] : messages_) {
+    std::ranges::sort(messages.sent, {}, &TransferSpan::begin);
+    std::ranges::sort(messages.arrived, {}, &TransferSpan::end);
+    // Not where one side's account is missing, or too long to be kept whole.
+    const bool matched = messages.sent.size() == messages.arrived.size();
+    for (size_t i = 0; i < messages.arrived.size(); ++i) {
+      TransferSpan span = messages.arrived[i];
+      if (matched) span.begin = std::min(span.begin, messages.sent[i].begin);
+      spans.push_back(span);
+    }
+    if (!matched) spans.insert(spans.end(), messages.sent.begin(), messages.sent.end());
+  }
+  return spans;
 }
 
 }  // namespace scd

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <span>
 #include <vector>
@@ -57,10 +58,21 @@ class RemoteClock {
 class Timeline {
  public:
   void add(TransferPart part, ServingClock::time_point begin, ServingClock::time_point end);
+  // A message of a try (the transfer's generation): its turn on the sender's link and the end of the send, as the
+  // prefill server says; its header's arrival and its last byte's, as they were here.
+  void sent(uint32_t generation, ServingClock::time_point begin, ServingClock::time_point end);
+  void arrived(uint32_t generation, ServingClock::time_point begin, ServingClock::time_point end);
+  // A message is on the wire from its turn until it has arrived: a send ends when the kernel has taken the bytes, and
+  // may have much of them still to send. Messages arrive in the order they were sent in.
   std::vector<TransferSpan> spans() const;
 
  private:
+  struct Messages {
+    std::vector<TransferSpan> sent, arrived;
+  };
+
   mutable std::mutex mutex_;
+  std::map<uint32_t, Messages> messages_;  // by generation
   std::vector<TransferSpan> spans_;
 };
 

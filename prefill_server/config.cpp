@@ -26,6 +26,9 @@ void describe(ConfigVisitor& at, RedisOptions& redis) {
       "Redis or Valkey servers in which prefill servers keep codes for each other: redis://host:port, "
       "redis://host:port/database or unix:/path; each code is on one of them, so all prefill servers need the same "
       "list. None: codes stay in this server.");
+  at.flag(
+      "cluster", redis.cluster,
+      "The servers are some of a Redis Cluster's (redis://host:port): the cluster says which of its servers has what.");
   at.path("password_file", redis.password_file, "File whose first line is their password; empty: none.");
   at.milliseconds("expire_after_ms", redis.expire_after, {1000, 2'592'000'000}, "Codes are forgotten after so long.");
   at.milliseconds("timeout_ms", redis.timeout, {1, 60000},
@@ -95,7 +98,11 @@ void check_config(const PrefillConfig& config) {
                                                  std::to_string(config.transport.send_queue));
   }
   for (const std::string& server : config.code_cache.redis.servers) {
-    (void)parse_redis_address("code_cache.redis.servers", server);
+    const RedisAddress address = parse_redis_address("code_cache.redis.servers", server);
+    if (config.code_cache.redis.cluster && (address.host.empty() || address.database != 0)) {
+      throw Error(ErrorCode::kInvalidArgument, "code_cache.redis.servers: '" + server +
+                                                   "': with code_cache.redis.cluster on it must be redis://host:port");
+    }
   }
   check_host_port("grpc.listen", config.grpc.listen);
   check_metrics(config.metrics);

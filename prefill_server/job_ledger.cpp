@@ -63,6 +63,20 @@ size_t JobLedger::live() const {
   return jobs_.size();
 }
 
+int64_t JobLedger::queued_tokens() const {
+  // Jobs are let go of outside the lock: the last one to do so ends them.
+  std::vector<std::shared_ptr<PrefillJob>> live;
+  {
+    std::scoped_lock lock(mutex_);
+    for (const auto& [key, job] : jobs_) live.push_back(job.lock());
+  }
+  int64_t tokens = 0;
+  for (const auto& job : live) {
+    if (job != nullptr) tokens += job->plan.handover_tokens - job->plan.cached_tokens;
+  }
+  return tokens;
+}
+
 OutcomeCounts JobLedger::outcomes() const {
   std::scoped_lock lock(mutex_);
   return outcomes_;

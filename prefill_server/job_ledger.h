@@ -38,6 +38,7 @@ class JobLedger {
   size_t fail_all(const Failure& failure);
 
   size_t live() const;
+  int64_t queued_tokens() const;  // of live jobs: their tokens without stored codes when they came
   size_t capacity() const { return capacity_; }
   OutcomeCounts outcomes() const;
 

@@ -180,6 +180,7 @@ void Pipeline::ended(PrefillJob& job, const std::optional<Failure>& failure) {
 
 PrefillLoad Pipeline::load() const {
   return {.live_requests = ledger_.live(),
+          .queued_tokens = ledger_.queued_tokens(),
           .capacity = ledger_.capacity(),
           .code_cache_bytes = cache_.counters().bytes,
           .draining = draining_.load(std::memory_order_acquire)};

@@ -11,6 +11,7 @@ namespace scd {
 
 struct PrefillLoad {
   size_t live_requests = 0;
+  int64_t queued_tokens = 0;  // of live requests: their tokens without stored codes when they came
   size_t capacity = 0;
   uint64_t code_cache_bytes = 0;
   bool draining = false;

@@ -7,8 +7,10 @@
 
 namespace scd {
 
-std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const GrpcOptions& options) {
+std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const GrpcOptions& options,
+                                            const std::string& server_name) {
   grpc::ChannelArguments arguments;
+  if (!server_name.empty() && options.tls.client_enabled()) arguments.SetSslTargetNameOverride(server_name);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(options.keepalive.count()));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, static_cast<int>(options.keepalive_timeout.count()));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

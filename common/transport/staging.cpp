@@ -130,7 +130,7 @@ Result<Lease> StagingState::open_lease(LeaseRequest request) {
   }
   for (auto it = leases_.lower_bound({key.request_id, 0});
        it != leases_.end() && it->first.request_id == key.request_id; ++it) {
-    if (!it->second.dead) retire(it->second);
+    if (!it->second.dead && !request.beside_earlier) retire(it->second);
   }
   counters_.slots_reserved += request.slots;
   counters_.live_leases += 1;

@@ -79,6 +79,8 @@ struct LeaseRequest {
   TransferToken token{};
   // Slots set aside for this request: the number of messages the sender may have unacknowledged (its credit).
   size_t slots = 1;
+  // Earlier generations of the request stay alive: two peers send at once.
+  bool beside_earlier = false;
   std::function<void(ReceivedMessage)> on_message;
   // At most once: the peer that was sending died (UNAVAILABLE), broke the protocol (DATA_LOSS) or overran its credit
   // (RESOURCE_EXHAUSTED). Nothing more will arrive; the lease is still to be closed.
@@ -138,7 +140,8 @@ class StagingPool {
   StagingPool(size_t slot_bytes, size_t slots);
 
   // RESOURCE_EXHAUSTED when not enough slots are left, ALREADY_EXISTS for a live key, INVALID_ARGUMENT for 0 slots or
-  // missing callbacks. A later generation of the same request makes the earlier ones dead.
+  // missing callbacks. A later generation of the same request makes the earlier ones dead, unless it is to stand
+  // beside them.
   Result<Lease> open_lease(LeaseRequest request);
 
   // Checks a header against its lease and takes a slot. payload_bytes: what the network announces. Counts refusals.

@@ -43,7 +43,7 @@ void CodedPrompt::begin(TransferPlan plan) {
 }
 
 void CodedPrompt::push(ReceivedMessage message) {
-  args_.job.timeline.add(TransferPart::kWire, message.announced_at(), message.received_at());
+  args_.job.timeline.arrived(message.header().generation, message.announced_at(), message.received_at());
   messages_.push_back(std::move(message));
 }
 

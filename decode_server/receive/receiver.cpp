@@ -52,7 +52,8 @@ ReceiverCounters Receiver::counters() const {
           .streams = static_cast<int32_t>(streams_.size()),
           .started = started_.load(std::memory_order_relaxed),
           .failed = failed_.load(std::memory_order_relaxed),
-          .other_endpoints = other_endpoints_.load(std::memory_order_relaxed)};
+          .other_endpoints = other_endpoints_.load(std::memory_order_relaxed),
+          .hedges = hedges_.load(std::memory_order_relaxed)};
 }
 
 std::shared_ptr<PrefillStream> Receiver::stream_of(TransferKey key) const {
@@ -62,10 +63,13 @@ std::shared_ptr<PrefillStream> Receiver::stream_of(TransferKey key) const {
 }
 
 void Receiver::run() {
-  for (size_t endpoint = 0; endpoint < endpoints_.size(); ++endpoint) ask_info(endpoint, {});
+  for (const EndpointPool::Peer& peer : endpoints_.peers()) ask_info(peer, {});
   while (!stopping_ || !idle()) {
     if (auto event = inbox_.pop_until(next_deadline())) handle(std::move(*event));
     while (auto event = inbox_.try_pop()) handle(std::move(*event));
+    if (!stopping_) watch_at_ = endpoints_.watch();
+    settle_races();
+    hedge_slow_ones();
     give_up_on_silent_ones();
     serve_waiting();
     transfer_count_.store(static_cast<int32_t>(transfers_.size()), std::memory_order_relaxed);
@@ -79,7 +83,7 @@ bool Receiver::idle() const {
 
 void Receiver::stop() {
   stopping_ = true;
-  for (auto& [id, transfer] : transfers_) close_try(transfer);
+  for (auto& [id, transfer] : transfers_) close(transfer);
   transfers_.clear();
   for (auto& [id, call] : info_calls_) call->context.TryCancel();
   std::scoped_lock lock(streams_mutex_);
@@ -94,23 +98,31 @@ void Receiver::handle(Event event) {
         transfer.job = std::move(start.job);
         transfer.wish = start.wish;
         transfer.generation = start.wish.tries_before;
-        begin_try(transfer);
+        const auto handed =
+            std::span(transfer.job->request.prompt).first(static_cast<size_t>(transfer.wish.handover_tokens));
+        transfer.blocks = prefix_blocks(handed, transfer.job->request.cache_salt);
+        if (auto peer = acquire(transfer)) return begin(transfer, std::move(*peer));
+        fail(transfer, transfer.lead, endpoints_.nobody());
       },
       [&](InfoArrived& arrived) {
         info_calls_.erase(arrived.call);
-        if (arrived.info) endpoints_.set_info(arrived.endpoint, arrived.info.value());
-        Transfer* transfer = find(arrived.key);
-        if (transfer == nullptr) return;
-        if (!arrived.info) return fail_try(*transfer, arrived.info.failure());
-        shake_hands(*transfer);
+        if (arrived.info) endpoints_.set_info(arrived.peer, arrived.info.value());
+        const Found found = find(arrived.key);
+        if (!found) return;
+        if (!arrived.info) return fail(*found.transfer, *found.which, arrived.info.failure());
+        shake_hands(*found.transfer, *found.which);
       },
       [&](EventArrived& arrived) {
-        Transfer* transfer = find(arrived.key);
-        if (transfer == nullptr) return;
-        if (arrived.event.has_accepted()) accepted(*transfer, arrived);
-        if (arrived.event.has_finished()) finished(*transfer, arrived.event.finished());
+        if (arrived.event.has_accepted()) {
+          if (const Found found = find(arrived.key)) accepted(*found.transfer, *found.which, arrived);
+        }
+        if (arrived.event.has_finished()) {
+          if (const Found found = find(arrived.key)) finished(*found.transfer, *found.which, arrived.event.finished());
+        }
         if (arrived.event.has_failed()) {
-          fail_try(*transfer, to_failure(arrived.event.failed().code(), arrived.event.failed().message()));
+          const v1::PrefillFailed& failed = arrived.event.failed();
+          const Found found = find(arrived.key);
+          if (found) fail(*found.transfer, *found.which, to_failure(failed.code(), failed.message()));
         }
       },
       [&](StreamEnded& ended) {
@@ -118,36 +130,47 @@ void Receiver::handle(Event event) {
           std::scoped_lock lock(streams_mutex_);
           streams_.erase(ended.key);
         }
-        Transfer* transfer = find(ended.key);
-        if (transfer == nullptr || transfer->finished) return;
-        fail_try(*transfer, ended.status ? Failure{ErrorCode::kUnavailable, "it ended the stream before the codes"}
-                                         : ended.status.failure());
+        const Found found = find(ended.key);
+        if (!found || found.which->finished) return;
+        fail(*found.transfer, *found.which,
+             ended.status ? Failure{ErrorCode::kUnavailable, "it ended the stream before the codes"}
+                          : ended.status.failure());
       },
       [&](Failed& failed) {
-        if (Transfer* transfer = find(failed.key)) fail_try(*transfer, failed.failure);
+        if (const Found found = find(failed.key)) fail(*found.transfer, *found.which, failed.failure);
       },
       [&](End& end) {
         const auto found = transfers_.find(end.request_id);
         if (found == transfers_.end()) return;
-        close_try(found->second);
+        close(found->second);
         transfers_.erase(found);
       },
+      [&](Look&) {},
       [&](Stop&) { stop(); },
   };
   std::visit(visitor, event);
 }
 
-Receiver::Transfer* Receiver::find(TransferKey key) {
+Receiver::Found Receiver::find(TransferKey key) {
   const auto found = transfers_.find(key.request_id);
-  return found == transfers_.end() || found->second.generation != key.generation ? nullptr : &found->second;
+  if (found == transfers_.end()) return {};
+  Transfer& transfer = found->second;
+  if (transfer.lead.generation == key.generation) return {&transfer, &transfer.lead};
+  if (transfer.hedge && transfer.hedge->generation == key.generation) return {&transfer, &*transfer.hedge};
+  return {};
 }
 
 ServingClock::time_point Receiver::next_deadline() const {
   // Slots that the compute thread still reads when their lease is closed come free without an event.
-  auto deadline = waiting_.empty() ? ServingClock::time_point::max() : ServingClock::now() + kLookForSlots;
+  auto deadline = waiting_.empty() ? watch_at_ : std::min(watch_at_, ServingClock::now() + kLookForSlots);
+  const auto consider = [&](const Try& which) {
+    if (which.activity == nullptr) return;
+    deadline = std::min(deadline, which.activity->at() + args_.config.prefill.silence_timeout);
+  };
   for (const auto& [id, transfer] : transfers_) {
-    if (transfer.activity == nullptr) continue;
-    deadline = std::min(deadline, transfer.activity->at() + args_.config.prefill.silence_timeout);
+    consider(transfer.lead);
+    if (transfer.hedge) consider(*transfer.hedge);
+    if (const auto at = hedge_at(transfer)) deadline = std::min(deadline, *at);
   }
   return deadline;
 }
@@ -155,81 +178,30 @@ ServingClock::time_point Receiver::next_deadline() const {
 void Receiver::give_up_on_silent_ones() {
   const auto limit = ServingClock::now() - args_.config.prefill.silence_timeout;
   std::vector<TransferKey> silent;
+  const auto consider = [&](const Transfer& transfer, const Try& which) {
+    if (which.activity != nullptr && which.activity->at() <= limit) silent.push_back(transfer.key(which));
+  };
   for (const auto& [id, transfer] : transfers_) {
-    if (transfer.activity != nullptr && transfer.activity->at() <= limit) silent.push_back(transfer.key());
+    consider(transfer, transfer.lead);
+    if (transfer.hedge) consider(transfer, *transfer.hedge);
   }
   for (const TransferKey key : silent) {
-    fail_try(*find(key),
-             {ErrorCode::kUnavailable,
-              "it sent nothing for " + std::to_string(args_.config.prefill.silence_timeout.count()) + " ms"});
+    const Found found = find(key);
+    if (!found) continue;
+    fail(*found.transfer, *found.which,
+         {ErrorCode::kUnavailable,
+          "it sent nothing for " + std::to_string(args_.config.prefill.silence_timeout.count()) + " ms"});
   }
-}
-
-void Receiver::ask_info(size_t endpoint, TransferKey key) {
-  const uint64_t number = next_info_call_++;
-  InfoCall& call = *info_calls_.emplace(number, std::make_unique<InfoCall>()).first->second;
-  call.context.set_deadline(std::chrono::system_clock::now() + args_.config.prefill.silence_timeout);
-  endpoints_.stub(endpoint).async()->GetProducerInfo(
-      &call.context, &call.request, &call.response, [this, number, endpoint, key, &call](const grpc::Status& status) {
-        using Info = Result<v1::GetProducerInfoResponse>;
-        inbox_.push(InfoArrived{number, endpoint, key, status.ok() ? Info(call.response) : Info(to_failure(status))});
-      });
-}
-
-// Not when the request ended, or wants what two different models cannot give.
-bool Receiver::is_its_fault(const Transfer& transfer, const Failure& failure) {
-  if (transfer.job->cancelled() || ServingClock::now() >= transfer.job->deadline) return false;
-  return !transfer.job->request.needs_one_model() || failure.code != ErrorCode::kFailedPrecondition;
-}
-
-void Receiver::fail_try(Transfer& transfer, const Failure& failure) {
-  const TransferKey key = transfer.key();
-  Failure named = failure;
-  if (transfer.endpoint) {
-    named.message = "prefill server " + endpoints_.address(*transfer.endpoint) + ": " + failure.message;
-    if (is_its_fault(transfer, failure)) endpoints_.failed(*transfer.endpoint, failure);
-  }
-  failed_.fetch_add(1, std::memory_order_relaxed);
-  args_.metrics.transfer_failures
-      .of({transfer.endpoint ? endpoints_.address(*transfer.endpoint) : "", std::string(to_string(named.code))})
-      ->add();
-  log_warning("transfer_failed", {{"request", key.request_id},
-                                  {"generation", key.generation},
-                                  {"code", to_string(named.code)},
-                                  {"reason", named.message}});
-  close_try(transfer);
-  const bool elsewhere = args_.config.fallback.other_endpoint && named.code != ErrorCode::kInvalidArgument &&
-                         transfer.tried.size() < endpoints_.size();
-  if (elsewhere) {
-    other_endpoints_.fetch_add(1, std::memory_order_relaxed);
-    args_.metrics.count_fallback("other_endpoint", named);
-    return begin_try(transfer);
-  }
-  transfers_.erase(key.request_id);
-  args_.compute.transfer_failed(key, std::move(named));
-}
-
-void Receiver::close_try(Transfer& transfer) {
-  transfer.lease.close();
-  transfer.activity.reset();
-  transfer.waits_for_slots_since.reset();
-  if (!transfer.finished) {
-    if (const auto stream = stream_of(transfer.key())) stream->cancel();
-  }
-  if (transfer.endpoint) endpoints_.release(*transfer.endpoint);
-  transfer.endpoint.reset();
 }
 
 void Receiver::serve_waiting() {
   while (!waiting_.empty()) {
-    const auto found = transfers_.find(waiting_.front());
-    if (found == transfers_.end() || !found->second.waits_for_slots_since) {
-      waiting_.pop_front();
-      continue;
+    const TransferKey key = waiting_.front();
+    if (const Found found = find(key); found && found.which->waits_for_slots_since) {
+      lease_slots(*found.transfer, *found.which);
+      const Found still = find(key);
+      if (still && still.which->waits_for_slots_since) return;
     }
-    lease_slots(found->second);
-    const auto still = transfers_.find(waiting_.front());
-    if (still != transfers_.end() && still->second.waits_for_slots_since) return;
     waiting_.pop_front();
   }
 }

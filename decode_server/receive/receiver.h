@@ -1,6 +1,7 @@
 // Gets codes from prefill servers: chooses one, shakes hands, leases staging slots, keeps watch, and goes to the next
-// one when it fails. Messages go straight from the transport to the compute thread; this stage's own thread sees only
-// what happens a few times per request.
+// one when it fails; where that is configured it asks a second one beside a slow first one (hedging). Messages go
+// straight from the transport to the compute thread; this stage's own thread sees only what happens a few times per
+// request.
 #pragma once
 
 #include <atomic>
@@ -14,12 +15,14 @@
 #include <string>
 #include <thread>
 #include <variant>
+#include <vector>
 
 #include "common/threads/bounded_queue.h"
 #include "common/transport/transport.h"
 #include "decode_server/codec_policy.h"
 #include "decode_server/config.h"
 #include "decode_server/metrics.h"
+#include "decode_server/prefill_forecast.h"
 #include "decode_server/receive/endpoint_pool.h"
 #include "decode_server/receive/handshake.h"
 #include "decode_server/receive/prefill_stream.h"
@@ -33,6 +36,7 @@ struct ReceiverCounters {
   uint64_t started = 0;
   uint64_t failed = 0;           // tries that failed
   uint64_t other_endpoints = 0;  // tries that went to a further endpoint after a failure
+  uint64_t hedges = 0;           // tries beside a slow one
 };
 
 class Receiver : public TransferStage {
@@ -43,6 +47,7 @@ class Receiver : public TransferStage {
     Transport& transport;
     ComputeStage& compute;
     CodecPolicy& codecs;
+    PrefillForecast& forecast;
     DecodeMetrics& metrics;
   };
   // Connects in the background. Throws Error as EndpointPool.
@@ -55,7 +60,7 @@ class Receiver : public TransferStage {
   void end(uint64_t request_id) override;
 
   ReceiverCounters counters() const;
-  std::vector<EndpointReport> endpoints() const { return endpoints_.reports(); }
+  std::vector<EndpointFacts> endpoints() const { return endpoints_.reports(); }
 
  private:
   // The last sign of life of a prefill server; written by the transport's, gRPC's and the compute thread.
@@ -67,25 +72,57 @@ class Receiver : public TransferStage {
     }
   };
 
+  // Which of two tries of a transfer may deliver: the one whose first message came first. Shared by the callbacks of
+  // both, on the transport's thread.
+  struct Race {
+    std::atomic<uint32_t> winner{0};  // generation; acq_rel: whoever sees it set has lost, or won, for good
+    bool admits(uint32_t generation) {
+      uint32_t none = 0;
+      return winner.compare_exchange_strong(none, generation, std::memory_order_acq_rel) || none == generation;
+    }
+    uint32_t decided() const { return winner.load(std::memory_order_acquire); }
+  };
+
+  // One prefill server that is asked.
+  struct Try {
+    uint32_t generation = 0;
+    std::optional<EndpointPool::Peer> peer;
+    std::shared_ptr<const v1::GetProducerInfoResponse> info;  // shared with the pool
+    std::shared_ptr<const Decoder> decoder;                   // shared with the plan it becomes part of
+    CodecDecision decision;                                   // once hands are shaken
+    TransferToken token{};
+    Lease lease;
+    std::optional<ServingClock::time_point> waits_for_slots_since;
+    std::optional<ServingClock::time_point> asked_at;  // the stream was opened
+    std::optional<RemoteClock> clock;
+    int64_t fresh_tokens = 0;            // that the prefill server said it would compute
+    std::optional<TransferPlan> untold;  // accepted, but another try may still deliver
+    bool finished = false;
+    std::shared_ptr<Activity> activity;  // shared with its callbacks
+
+    const CodecChoice& codec() const { return *decision.codec; }
+  };
+
   // One request; touched by this stage's thread only.
   struct Transfer {
     std::shared_ptr<DecodeJob> job;  // shared as DecodeJob says
     TransferWish wish;
-    uint32_t generation = 0;
-    std::set<size_t> tried;
-    std::optional<size_t> endpoint;
-    std::shared_ptr<const v1::GetProducerInfoResponse> info;  // shared with the pool
-    std::shared_ptr<const Decoder> decoder;                   // shared with the plan it becomes part of
-    TransferToken token{};
-    Lease lease;
-    std::optional<ServingClock::time_point> waits_for_slots_since;
-    std::optional<RemoteClock> clock;
-    bool finished = false;
-    std::shared_ptr<Activity> activity;  // shared with the callbacks of this try
-    CodecDecision decision;              // of this try, once hands are shaken
+    std::vector<uint64_t> blocks;  // prefix_blocks() of what is handed over
+    std::set<PeerId> tried;
+    uint32_t generation = 0;  // the last one
+    Try lead;
+    std::optional<Try> hedge;
+    bool hedged = false;         // no further one beside this lead
+    std::shared_ptr<Race> race;  // of lead and hedge; null: there is no hedging
+    std::optional<FirstTokenForecast> forecast;
 
-    TransferKey key() const { return {job->id, generation}; }
-    const CodecChoice& codec() const { return *decision.codec; }
+    TransferKey key(const Try& which) const { return {job->id, which.generation}; }
+    bool leads(const Try& which) const { return &which == &lead; }
+  };
+  struct Found {
+    Transfer* transfer = nullptr;
+    Try* which = nullptr;
+    explicit operator bool() const { return transfer != nullptr; }
   };
 
   struct Start {
@@ -94,7 +131,7 @@ class Receiver : public TransferStage {
   };
   struct InfoArrived {
     uint64_t call;
-    size_t endpoint;
+    EndpointPool::Peer peer;
     TransferKey key;  // of the try that waits for it; request 0: none
     Result<v1::GetProducerInfoResponse> info;
   };
@@ -115,8 +152,9 @@ class Receiver : public TransferStage {
   struct End {
     uint64_t request_id;
   };
+  struct Look {};  // a race is decided
   struct Stop {};
-  using Event = std::variant<Start, InfoArrived, EventArrived, StreamEnded, Failed, End, Stop>;
+  using Event = std::variant<Start, InfoArrived, EventArrived, StreamEnded, Failed, End, Look, Stop>;
 
   // A GetProducerInfo call under way.
   struct InfoCall {
@@ -129,24 +167,38 @@ class Receiver : public TransferStage {
   void handle(Event event);
   void stop();
   bool idle() const;
-  Transfer* find(TransferKey key);
+  Found find(TransferKey key);
   ServingClock::time_point next_deadline() const;
   void give_up_on_silent_ones();
 
-  void ask_info(size_t endpoint, TransferKey key);
-  void begin_try(Transfer& transfer);
-  void shake_hands(Transfer& transfer);
-  void choose_codec(Transfer& transfer);
-  Result<std::shared_ptr<const Decoder>> decoder_for(const Transfer& transfer);
-  void lease_slots(Transfer& transfer);
-  void open_stream(Transfer& transfer);
-  v1::PrefillCommand start_command(const Transfer& transfer) const;
-  void accepted(Transfer& transfer, const EventArrived& arrived);
-  void finished(Transfer& transfer, const v1::PrefillFinished& report);
+  // receiver_try.cpp
+  void ask_info(const EndpointPool::Peer& peer, TransferKey key);
+  std::optional<EndpointPool::Peer> acquire(Transfer& transfer);
+  void begin(Transfer& transfer, EndpointPool::Peer peer);
+  void ask(Transfer& transfer, Try& which);
+  void shake_hands(Transfer& transfer, Try& which);
+  void choose_codec(const Transfer& transfer, Try& which);
+  bool stays_here(Transfer& transfer);
+  Result<std::shared_ptr<const Decoder>> decoder_for(const Transfer& transfer, const Try& which);
+  void lease_slots(Transfer& transfer, Try& which);
+  void open_stream(Transfer& transfer, Try& which);
+  v1::PrefillCommand start_command(const Transfer& transfer, const Try& which) const;
+  void accepted(Transfer& transfer, Try& which, const EventArrived& arrived);
+  void finished(Transfer& transfer, Try& which, const v1::PrefillFinished& report);
   static bool is_its_fault(const Transfer& transfer, const Failure& failure);
-  void fail_try(Transfer& transfer, const Failure& failure);
-  void close_try(Transfer& transfer);
+  void fail(Transfer& transfer, Try& which, const Failure& failure);
+  void count_failure(const Transfer& transfer, const Try& which, const Failure& named);
+  void close(const Transfer& transfer, Try& which);
+  void close(Transfer& transfer);
   void serve_waiting();
+
+  // receiver_hedge.cpp
+  std::optional<ServingClock::time_point> hedge_at(const Transfer& transfer) const;
+  void hedge_slow_ones();
+  void settle_races();
+  bool enters(Race& race, uint32_t generation);
+  void drop_hedge(Transfer& transfer);
+  bool promote_hedge(Transfer& transfer);
   std::shared_ptr<PrefillStream> stream_of(TransferKey key) const;
 
   const Args args_;
@@ -154,9 +206,10 @@ class Receiver : public TransferStage {
   std::map<std::string, std::shared_ptr<const Decoder>> decoders_;  // their maps are large; by what they depend on
   BoundedQueue<Event> inbox_;
   std::map<uint64_t, Transfer> transfers_;
-  std::deque<uint64_t> waiting_;  // requests without staging slots, in order of arrival
+  std::deque<TransferKey> waiting_;  // tries without staging slots, in order of arrival
   std::map<uint64_t, std::unique_ptr<InfoCall>> info_calls_;
   uint64_t next_info_call_ = 1;
+  ServingClock::time_point watch_at_ = ServingClock::time_point::max();  // of the pool
   bool stopping_ = false;
   mutable std::mutex streams_mutex_;
   std::map<TransferKey, std::shared_ptr<PrefillStream>> streams_;  // shared with gRPC's callbacks; until StreamEnded
@@ -164,6 +217,7 @@ class Receiver : public TransferStage {
   std::atomic<uint64_t> started_{0};
   std::atomic<uint64_t> failed_{0};
   std::atomic<uint64_t> other_endpoints_{0};
+  std::atomic<uint64_t> hedges_{0};
   std::jthread thread_;
 };
 

@@ -2,11 +2,13 @@
 #include <openssl/rand.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 
 #include "common/base/check.h"
 #include "common/codec/registry.h"
 #include "common/log/log.h"
+#include "common/rpc/status.h"
 #include "decode_server/receive/receiver.h"
 
 namespace scd {
@@ -58,81 +60,144 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
   return Done{};
 }
 
-}  // namespace
-
-void Receiver::begin_try(Transfer& transfer) {
-  ++transfer.generation;
-  transfer.finished = false;
-  transfer.clock.reset();
-  if (!transfer.tried.empty()) args_.compute.transfer_restarted(transfer.key());
-  started_.fetch_add(1, std::memory_order_relaxed);
-  transfer.endpoint = endpoints_.acquire(transfer.tried);
-  SCD_CHECK(transfer.endpoint.has_value(), "a transfer without an endpoint to ask");
-  transfer.tried.insert(*transfer.endpoint);
-  if (endpoints_.info(*transfer.endpoint) != nullptr) return shake_hands(transfer);
-  ask_info(*transfer.endpoint, transfer.key());
+std::string reason_of(const FirstTokenForecast& forecast) {
+  char text[128];
+  std::snprintf(text, sizeof text,
+                "computing here was predicted to take %.4g ms to the first token, a hand-over %.4g ms",
+                1e3 * forecast.local_seconds, 1e3 * forecast.handover_seconds);
+  return text;
 }
 
-void Receiver::shake_hands(Transfer& transfer) {
-  transfer.info = endpoints_.info(*transfer.endpoint);
-  if (transfer.info == nullptr) return ask_info(*transfer.endpoint, transfer.key());
-  choose_codec(transfer);
-  if (!transfer.decision.codec) return fail_try(transfer, check_same_model(args_.consumer, *transfer.info).failure());
-  auto decoder = decoder_for(transfer);
-  if (!decoder) return fail_try(transfer, decoder.failure());
-  transfer.decoder = std::move(decoder).value();
-  lease_slots(transfer);
+}  // namespace
+
+void Receiver::ask_info(const EndpointPool::Peer& peer, TransferKey key) {
+  const uint64_t number = next_info_call_++;
+  InfoCall& call = *info_calls_.emplace(number, std::make_unique<InfoCall>()).first->second;
+  call.context.set_deadline(std::chrono::system_clock::now() + args_.config.prefill.silence_timeout);
+  peer.stub->async()->GetProducerInfo(
+      &call.context, &call.request, &call.response, [this, number, peer, key, &call](const grpc::Status& status) {
+        using Info = Result<v1::GetProducerInfoResponse>;
+        inbox_.push(InfoArrived{number, peer, key, status.ok() ? Info(call.response) : Info(to_failure(status))});
+      });
+}
+
+std::optional<EndpointPool::Peer> Receiver::acquire(Transfer& transfer) {
+  if (transfer.tried.size() >= kMostTries) return std::nullopt;
+  auto peer =
+      endpoints_.acquire({.tokens = transfer.wish.handover_tokens, .blocks = transfer.blocks, .tried = transfer.tried});
+  if (!peer) return std::nullopt;
+  transfer.tried.insert(peer->id());
+  args_.metrics.peer_choices.of({peer->address, to_string(peer->choice.reason)})->add();
+  return peer;
+}
+
+void Receiver::begin(Transfer& transfer, EndpointPool::Peer peer) {
+  transfer.lead = {};
+  transfer.lead.generation = ++transfer.generation;
+  transfer.lead.peer = std::move(peer);
+  transfer.hedged = false;
+  transfer.race = args_.config.prefill.hedge_after.count() > 0 ? std::make_shared<Race>() : nullptr;
+  if (transfer.tried.size() > 1) args_.compute.transfer_restarted(transfer.key(transfer.lead));
+  ask(transfer, transfer.lead);
+}
+
+void Receiver::ask(Transfer& transfer, Try& which) {
+  started_.fetch_add(1, std::memory_order_relaxed);
+  if (endpoints_.info(*which.peer) != nullptr) return shake_hands(transfer, which);
+  ask_info(*which.peer, transfer.key(which));
+}
+
+void Receiver::shake_hands(Transfer& transfer, Try& which) {
+  which.info = endpoints_.info(*which.peer);
+  if (which.info == nullptr) return ask_info(*which.peer, transfer.key(which));
+  choose_codec(transfer, which);
+  if (!which.decision.codec) return fail(transfer, which, check_same_model(args_.consumer, *which.info).failure());
+  auto decoder = decoder_for(transfer, which);
+  if (!decoder) return fail(transfer, which, decoder.failure());
+  which.decoder = std::move(decoder).value();
+  if (!stays_here(transfer)) lease_slots(transfer, which);
 }
 
 // One for all transfers of a codec from a model.
-Result<std::shared_ptr<const Decoder>> Receiver::decoder_for(const Transfer& transfer) {
+Result<std::shared_ptr<const Decoder>> Receiver::decoder_for(const Transfer& transfer, const Try& which) {
   constexpr size_t kMostDecoders = 16;
-  const v1::GetProducerInfoResponse& producer = *transfer.info;
+  const v1::GetProducerInfoResponse& producer = *which.info;
   const bool exact = transfer.job->request.mode == TransferMode::kExact;
-  std::string key = std::string(to_string(transfer.codec().id)) + (exact ? " exact " : " ") + producer.precision();
+  std::string key = std::string(to_string(which.codec().id)) + (exact ? " exact " : " ") + producer.precision();
   for (const uint32_t number : {producer.layers(), producer.kv_heads(), producer.head_dim(), producer.hidden_size()}) {
     key += " " + std::to_string(number);
   }
   key += " " + producer.fingerprint().SerializeAsString();
   const auto found = decoders_.find(key);
   if (found != decoders_.end()) return found->second;
-  auto made = make_transfer_decoder(args_.consumer, transfer.codec().id, exact, producer);
+  auto made = make_transfer_decoder(args_.consumer, which.codec().id, exact, producer);
   if (!made) return made;
   if (decoders_.size() >= kMostDecoders) decoders_.clear();
   decoders_.emplace(std::move(key), made.value());
   return made;
 }
 
-void Receiver::choose_codec(Transfer& transfer) {
+void Receiver::choose_codec(const Transfer& transfer, Try& which) {
   const CompletionRequest& request = transfer.job->request;
-  const v1::GetProducerInfoResponse& producer = *transfer.info;
-  transfer.decision = args_.codecs.choose({.mode = request.mode,
-                                           .codec = request.codec,
-                                           .level_open = request.level_open,
-                                           .form_open = request.form_open,
-                                           .same_model = check_same_model(args_.consumer, producer).ok(),
-                                           .artifact_fits = artifact_fits(args_.consumer, producer),
-                                           .tokens = transfer.wish.handover_tokens - transfer.wish.held_tokens,
-                                           .declared_bytes_per_second = producer.bandwidth_gbps() * kBytesOfGigabit});
-  if (!transfer.decision.changed) return;
-  log_info("codec_chosen", {{"endpoint", endpoints_.address(*transfer.endpoint)},
-                            {"codec", to_string(transfer.codec().id)},
-                            {"level", transfer.codec().rank.level},
-                            {"packed", transfer.codec().rank.packed},
-                            {"reason", transfer.decision.reason}});
+  const v1::GetProducerInfoResponse& producer = *which.info;
+  which.decision = args_.codecs.choose({.mode = request.mode,
+                                        .codec = request.codec,
+                                        .level_open = request.level_open,
+                                        .form_open = request.form_open,
+                                        .same_model = check_same_model(args_.consumer, producer).ok(),
+                                        .artifact_fits = artifact_fits(args_.consumer, producer),
+                                        .tokens = transfer.wish.handover_tokens - transfer.wish.held_tokens,
+                                        .declared_bytes_per_second = producer.bandwidth_gbps() * kBytesOfGigabit,
+                                        .endpoint = which.peer->address});
+  if (!which.decision.changed) return;
+  log_info("codec_chosen", {{"endpoint", which.peer->address},
+                            {"codec", to_string(which.codec().id)},
+                            {"level", which.codec().rank.level},
+                            {"packed", which.codec().rank.packed},
+                            {"reason", which.decision.reason}});
 }
 
-void Receiver::lease_slots(Transfer& transfer) {
-  const TransferKey key = transfer.key();
-  transfer.token = random_token();
+// Conditional disaggregation: before the first prefill server is asked, of requests that leave the way to this server.
+bool Receiver::stays_here(Transfer& transfer) {
+  const TransferMode mode = transfer.job->request.mode;
+  const bool open = mode == TransferMode::kAuto || mode == TransferMode::kExact;
+  if (!open || args_.config.prefill.local == LocalPrefill::kOff || transfer.tried.size() > 1) return false;
+  const auto tokens = std::ssize(transfer.job->request.prompt);
+  const PeerChoice& choice = transfer.lead.peer->choice;
+  transfer.forecast =
+      args_.forecast.predict({.endpoint = transfer.lead.peer->address,
+                              .queued_tokens = choice.tokens_before,
+                              .fresh_tokens = transfer.wish.handover_tokens - choice.known_tokens,
+                              .handover_tokens = transfer.wish.handover_tokens - transfer.wish.held_tokens,
+                              .local_tokens = tokens - transfer.wish.held_tokens,
+                              .transfer_seconds_per_token = transfer.lead.decision.predicted_seconds_per_token},
+                             ServingClock::now());
+  if (transfer.forecast && tokens > args_.config.fallback.local_prefill_max_tokens) transfer.forecast->local = false;
+  if (!transfer.forecast || !transfer.forecast->local) return false;
+  const TransferKey key = transfer.key(transfer.lead);
+  LocalChoice local{.forecast = *transfer.forecast, .reason = reason_of(*transfer.forecast)};
+  log_debug("prefill_stays_here", {{"request", key.request_id}, {"reason", local.reason}});
+  args_.metrics.local_prefills_chosen.add();
+  args_.forecast.add_backlog(tokens - transfer.wish.held_tokens);
+  close(transfer);
+  transfers_.erase(key.request_id);
+  args_.compute.transfer_declined(key, std::move(local));
+  return true;
+}
+
+void Receiver::lease_slots(Transfer& transfer, Try& which) {
+  const TransferKey key = transfer.key(which);
+  which.token = random_token();
   auto activity = std::make_shared<Activity>();
   activity->touch();
   auto lease = args_.transport.open_lease({.key = key,
-                                           .token = transfer.token,
+                                           .token = which.token,
                                            .slots = static_cast<size_t>(args_.config.prefill.credit_messages),
+                                           .beside_earlier = !transfer.leads(which),
                                            .on_message =
-                                               [this, key, activity](ReceivedMessage message) {
+                                               [this, key, activity, race = transfer.race](ReceivedMessage message) {
                                                  activity->touch();
+                                                 if (race != nullptr && !enters(*race, key.generation)) return;
                                                  args_.compute.message_arrived(key, std::move(message));
                                                },
                                            .on_failure =
@@ -142,44 +207,45 @@ void Receiver::lease_slots(Transfer& transfer) {
                                                  (void)inbox_.try_push(Failed{key, failure});
                                                }});
   if (!lease && lease.failure().code == ErrorCode::kResourceExhausted) {
-    if (transfer.waits_for_slots_since) return;
-    transfer.waits_for_slots_since = ServingClock::now();
-    waiting_.push_back(key.request_id);
+    if (!transfer.leads(which)) return drop_hedge(transfer);
+    if (which.waits_for_slots_since) return;
+    which.waits_for_slots_since = ServingClock::now();
+    waiting_.push_back(key);
     return;
   }
-  if (transfer.waits_for_slots_since) {
-    transfer.job->timeline.add(TransferPart::kQueue, *transfer.waits_for_slots_since, ServingClock::now());
-    transfer.waits_for_slots_since.reset();
+  if (which.waits_for_slots_since) {
+    transfer.job->timeline.add(TransferPart::kQueue, *which.waits_for_slots_since, ServingClock::now());
+    which.waits_for_slots_since.reset();
   }
-  if (!lease) return fail_try(transfer, lease.failure());
-  transfer.lease = std::move(lease).value();
-  transfer.activity = std::move(activity);
-  open_stream(transfer);
+  if (!lease) return fail(transfer, which, lease.failure());
+  which.lease = std::move(lease).value();
+  which.activity = std::move(activity);
+  open_stream(transfer, which);
 }
 
-void Receiver::open_stream(Transfer& transfer) {
-  const TransferKey key = transfer.key();
+void Receiver::open_stream(Transfer& transfer, Try& which) {
+  const TransferKey key = transfer.key(which);
   PrefillStream::Callbacks callbacks;
-  auto started_at = std::make_shared<ServingClock::time_point>(ServingClock::now());
-  callbacks.on_event = [this, key, activity = transfer.activity, started_at](const v1::PrefillEvent& event,
-                                                                             ServingClock::time_point received_at) {
+  which.asked_at = ServingClock::now();
+  callbacks.on_event = [this, key, activity = which.activity, asked_at = *which.asked_at](
+                           const v1::PrefillEvent& event, ServingClock::time_point received_at) {
     activity->touch();
-    if (!event.has_chunk_sent()) inbox_.push(EventArrived{key, event, *started_at, received_at});
+    if (!event.has_chunk_sent()) inbox_.push(EventArrived{key, event, asked_at, received_at});
   };
   callbacks.on_end = [this, key](Result<Done> status) { inbox_.push(StreamEnded{key, std::move(status)}); };
-  auto stream = PrefillStream::open(endpoints_.stub(*transfer.endpoint), transfer.job->deadline,
-                                    start_command(transfer), std::move(callbacks));
+  auto stream = PrefillStream::open(*which.peer->stub, transfer.job->deadline, start_command(transfer, which),
+                                    std::move(callbacks));
   std::scoped_lock lock(streams_mutex_);
   streams_.emplace(key, std::move(stream));
 }
 
-v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
+v1::PrefillCommand Receiver::start_command(const Transfer& transfer, const Try& which) const {
   v1::PrefillCommand command;
   v1::StartPrefill& start = *command.mutable_start();
-  const CodecChoice& codec = transfer.codec();
+  const CodecChoice& codec = which.codec();
   const auto& prompt = transfer.job->request.prompt;
   start.set_request_id(transfer.job->id);
-  start.set_generation(transfer.generation);
+  start.set_generation(which.generation);
   start.mutable_token_ids()->Add(prompt.begin(), prompt.begin() + transfer.wish.handover_tokens);
   start.set_handover_tokens(static_cast<uint32_t>(transfer.wish.handover_tokens));
   start.set_first_layer(static_cast<uint32_t>(transfer.wish.first_layer));
@@ -191,10 +257,10 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
   start.mutable_codec()->mutable_rank()->set_key(static_cast<uint32_t>(codec.rank.key));
   start.mutable_codec()->mutable_rank()->set_value(static_cast<uint32_t>(codec.rank.value));
   start.mutable_codec()->mutable_rank()->set_hidden(static_cast<uint32_t>(codec.rank.hidden));
-  const Sha256Digest& encoder = transfer.decoder->encoder_id();
+  const Sha256Digest& encoder = which.decoder->encoder_id();
   start.set_expected_encoder_id(encoder.data(), encoder.size());
-  *start.mutable_expected_model() = transfer.info->fingerprint();
-  start.set_transfer_token(transfer.token.data(), transfer.token.size());
+  *start.mutable_expected_model() = which.info->fingerprint();
+  start.set_transfer_token(which.token.data(), which.token.size());
   start.set_data_plane_address(args_.transport.address());
   start.set_slot_bytes(args_.transport.slot_bytes());
   start.set_credit_messages(static_cast<uint32_t>(args_.config.prefill.credit_messages));
@@ -202,44 +268,119 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
   return command;
 }
 
-void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
+void Receiver::accepted(Transfer& transfer, Try& which, const EventArrived& arrived) {
   const v1::PrefillAccepted& accepted = arrived.event.accepted();
-  if (transfer.clock) return fail_try(transfer, {ErrorCode::kDataLoss, "it accepted the request twice"});
-  const auto sound = check_accepted(accepted, transfer.wish, *transfer.decoder, args_.consumer.model.layers);
-  if (!sound) return fail_try(transfer, sound.failure());
-  auto layers = transfer.decoder->plan(transfer.wish.first_layer);
-  if (!layers) return fail_try(transfer, layers.failure());
-  transfer.clock.emplace(arrived.started_at, arrived.received_at);
-  TransferPlan plan{.endpoint = endpoints_.address(*transfer.endpoint),
-                    .codec = transfer.codec(),
-                    .codec_reason = transfer.decision.reason,
-                    .predicted_seconds_per_token = transfer.decision.predicted_seconds_per_token,
-                    .encoder_id = transfer.decoder->encoder_id(),
-                    .decoder = transfer.decoder,
+  if (which.clock) return fail(transfer, which, {ErrorCode::kDataLoss, "it accepted the request twice"});
+  const auto sound = check_accepted(accepted, transfer.wish, *which.decoder, args_.consumer.model.layers);
+  if (!sound) return fail(transfer, which, sound.failure());
+  auto layers = which.decoder->plan(transfer.wish.first_layer);
+  if (!layers) return fail(transfer, which, layers.failure());
+  which.clock.emplace(arrived.started_at, arrived.received_at);
+  endpoints_.accepted(*which.peer, transfer.blocks, accepted.queued_tokens());
+  TransferPlan plan{.endpoint = which.peer->address,
+                    .codec = which.codec(),
+                    .codec_reason = which.decision.reason,
+                    .predicted_seconds_per_token = which.decision.predicted_seconds_per_token,
+                    .encoder_id = which.decoder->encoder_id(),
+                    .decoder = which.decoder,
                     .held_tokens = transfer.wish.held_tokens,
                     .first_token = accepted.first_token(),
                     .handover_tokens = accepted.handover_tokens(),
                     .chunk_tokens = accepted.chunk_tokens(),
                     .cached_tokens = std::min(accepted.cached_tokens(), accepted.handover_tokens()),
                     .layers = std::move(layers).value(),
-                    .origin = origin_of(args_.consumer, transfer.codec(), *transfer.info)};
+                    .origin = origin_of(args_.consumer, which.codec(), *which.info),
+                    .forecast = transfer.tried.size() == 1 ? transfer.forecast : std::nullopt};
+  which.fresh_tokens = plan.handover_tokens - plan.cached_tokens;
   log_debug("transfer_accepted", {{"request", transfer.job->id},
                                   {"endpoint", plan.endpoint},
                                   {"handover_tokens", plan.handover_tokens},
                                   {"cached_tokens", plan.cached_tokens}});
-  args_.compute.transfer_accepted(transfer.key(), std::move(plan));
+  if (!transfer.leads(which)) {
+    which.untold = std::move(plan);
+    return;
+  }
+  args_.compute.transfer_accepted(transfer.key(which), std::move(plan));
 }
 
-void Receiver::finished(Transfer& transfer, const v1::PrefillFinished& report) {
-  if (transfer.finished) return;
-  if (!transfer.clock) return fail_try(transfer, {ErrorCode::kDataLoss, "it finished what it had not accepted"});
+void Receiver::finished(Transfer& transfer, Try& which, const v1::PrefillFinished& report) {
+  if (which.finished) return;
+  if (!which.clock) return fail(transfer, which, {ErrorCode::kDataLoss, "it finished what it had not accepted"});
+  if (!transfer.leads(which) && !promote_hedge(transfer)) return;  // it was the other that sent
+  Try& lead = transfer.lead;
+  std::vector<TransferSpan> spans;
   for (const v1::Span& span : report.spans()) {
-    transfer.job->timeline.add(part_of(span.part()), transfer.clock->place(std::chrono::microseconds(span.start_us())),
-                               transfer.clock->place(std::chrono::microseconds(span.end_us())));
+    spans.push_back({part_of(span.part()), lead.clock->place(std::chrono::microseconds(span.start_us())),
+                     lead.clock->place(std::chrono::microseconds(span.end_us()))});
+    const TransferSpan& placed = spans.back();
+    if (placed.part == TransferPart::kWire) {
+      transfer.job->timeline.sent(lead.generation, placed.begin, placed.end);
+    } else {
+      transfer.job->timeline.add(placed.part, placed.begin, placed.end);
+    }
   }
-  transfer.finished = true;
-  endpoints_.succeeded(*transfer.endpoint, report.lanes());
-  args_.compute.transfer_finished(transfer.key());
+  std::ranges::sort(spans, {}, &TransferSpan::begin);
+  args_.forecast.computed_there(lead.peer->address, lead.fresh_tokens, busy_time(spans, TransferPart::kPrefill));
+  lead.finished = true;
+  endpoints_.succeeded(*lead.peer, report.lanes());
+  args_.compute.transfer_finished(transfer.key(lead));
+}
+
+// Not when the request ended, or wants what two different models cannot give.
+bool Receiver::is_its_fault(const Transfer& transfer, const Failure& failure) {
+  if (transfer.job->cancelled() || ServingClock::now() >= transfer.job->deadline) return false;
+  return !transfer.job->request.needs_one_model() || failure.code != ErrorCode::kFailedPrecondition;
+}
+
+void Receiver::count_failure(const Transfer& transfer, const Try& which, const Failure& named) {
+  failed_.fetch_add(1, std::memory_order_relaxed);
+  args_.metrics.transfer_failures.of({which.peer ? which.peer->address : "", std::string(to_string(named.code))})
+      ->add();
+  log_warning("transfer_failed", {{"request", transfer.job->id},
+                                  {"generation", which.generation},
+                                  {"code", to_string(named.code)},
+                                  {"reason", named.message}});
+}
+
+void Receiver::fail(Transfer& transfer, Try& which, const Failure& failure) {
+  Failure named = failure;
+  if (which.peer) {
+    named.message = "prefill server " + which.peer->address + ": " + failure.message;
+    if (is_its_fault(transfer, failure) && endpoints_.failed(*which.peer, failure)) {
+      args_.metrics.peer_ejections.of({which.peer->address})->add();
+    }
+  }
+  count_failure(transfer, which, named);
+  if (!transfer.leads(which)) return drop_hedge(transfer);
+  if (promote_hedge(transfer)) return;
+  close(transfer);
+  if (args_.config.fallback.other_endpoint && named.code != ErrorCode::kInvalidArgument) {
+    if (auto peer = acquire(transfer)) {
+      other_endpoints_.fetch_add(1, std::memory_order_relaxed);
+      args_.metrics.count_fallback("other_endpoint", named);
+      return begin(transfer, std::move(*peer));
+    }
+  }
+  // Nobody was asked yet where there is nobody to ask.
+  const TransferKey key{transfer.job->id, std::max(which.generation, transfer.wish.tries_before)};
+  transfers_.erase(key.request_id);
+  args_.compute.transfer_failed(key, std::move(named));
+}
+
+void Receiver::close(const Transfer& transfer, Try& which) {
+  which.lease.close();
+  which.activity.reset();
+  which.waits_for_slots_since.reset();
+  if (!which.finished) {
+    if (const auto stream = stream_of(transfer.key(which))) stream->cancel();
+  }
+  if (which.peer) endpoints_.release(*which.peer);
+  which.peer.reset();
+}
+
+void Receiver::close(Transfer& transfer) {
+  close(transfer, transfer.lead);
+  if (transfer.hedge) drop_hedge(transfer);
 }
 
 }  // namespace scd

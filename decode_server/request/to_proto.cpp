@@ -62,6 +62,11 @@ v1::TransferAccount to_proto(const TransferAccount& account) {
   proto.set_prefill_endpoint(account.prefill_endpoint);
   if (account.predicted_seconds) proto.set_predicted_transfer_ms(1e3 * *account.predicted_seconds);
   proto.set_measured_transfer_ms(1e3 * account.measured_seconds);
+  if (account.forecast) {
+    proto.set_predicted_first_token_ms(1e3 * account.forecast->seconds());
+    proto.set_predicted_other_way_ms(1e3 * account.forecast->other_seconds());
+    proto.set_measured_first_token_ms(1e3 * account.first_token_seconds);
+  }
   for (const TransferSpan& span : account.timeline) {
     v1::Span& added = *proto.add_timeline();
     added.set_part(to_proto(span.part));

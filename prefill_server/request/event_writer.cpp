@@ -24,9 +24,10 @@ v1::Part to_proto(PrefillPart part) {
 
 }  // namespace
 
-void EventWriter::describe_plan(int32_t first_layer, int64_t chunk_tokens) {
+void EventWriter::describe_plan(int32_t first_layer, int64_t chunk_tokens, int64_t queued_tokens) {
   first_layer_ = first_layer;
   chunk_tokens_ = chunk_tokens;
+  queued_tokens_ = queued_tokens;
 }
 
 void EventWriter::accepted(const HandoverPlan& plan, const Sha256Digest& encoder_id) {
@@ -40,6 +41,7 @@ void EventWriter::accepted(const HandoverPlan& plan, const Sha256Digest& encoder
   accepted.set_chunk_tokens(static_cast<uint32_t>(chunk_tokens_));
   accepted.set_layers(static_cast<uint32_t>(first_layer_ + layers_sent_));
   accepted.set_messages(static_cast<uint32_t>(plan.messages()));
+  accepted.set_queued_tokens(static_cast<uint64_t>(queued_tokens_));
   post(std::move(event), std::nullopt);
 }
 

@@ -29,7 +29,7 @@ class EventWriter : public PrefillListener {
   void written(bool ok);
 
   // For the accepted and chunk_sent events.
-  void describe_plan(int32_t first_layer, int64_t chunk_tokens);
+  void describe_plan(int32_t first_layer, int64_t chunk_tokens, int64_t queued_tokens);
 
  private:
   void post(v1::PrefillEvent event, std::optional<grpc::Status> last);
@@ -39,6 +39,7 @@ class EventWriter : public PrefillListener {
   const PrefillClock::time_point received_at_;
   int32_t first_layer_ = 0;
   int64_t chunk_tokens_ = 0;
+  int64_t queued_tokens_ = 0;
   int32_t layers_sent_ = 0;
 
   std::mutex mutex_;

@@ -62,7 +62,8 @@ class PrefillCall final : public PrefillReactor {
     if (!request) return writer_->failed(request.failure());
     request.value().deadline =
         std::min({request.value().deadline, received_at + args_.request_timeout, rpc_deadline()});
-    writer_->describe_plan(request.value().first_layer, args_.producer.chunk_tokens);
+    writer_->describe_plan(request.value().first_layer, args_.producer.chunk_tokens,
+                           args_.handover.load().queued_tokens);
     const auto deadline = request.value().deadline;
     std::shared_ptr<PrefillJob> job = args_.handover.begin(std::move(request).value(), writer_);
     if (job == nullptr) return;
@@ -176,6 +177,7 @@ grpc::ServerUnaryReactor* PrefillService::GetProducerInfo(grpc::CallbackServerCo
   }
   response->set_chunk_tokens(static_cast<uint32_t>(producer.chunk_tokens));
   response->set_queued_requests(static_cast<uint32_t>(load.live_requests));
+  response->set_queued_tokens(static_cast<uint64_t>(load.queued_tokens));
   response->set_queue_capacity(static_cast<uint32_t>(load.capacity));
   response->set_data_plane_address(producer.data_plane);
   response->set_code_cache_bytes(load.code_cache_bytes);

@@ -38,6 +38,27 @@ timeval timeval_until(RedisNode::Clock::time_point deadline) {
 
 std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
 
+bool is_number(const redisReply& reply, int64_t lowest, int64_t highest) {
+  return reply.type == REDIS_REPLY_INTEGER && reply.integer >= lowest && reply.integer <= highest;
+}
+
+// [first, last, [host, port, ...], replicas...]
+std::optional<RedisSlots> slots_of(const redisReply& range) {
+  constexpr int64_t kLastSlot = 16383;
+  if (range.type != REDIS_REPLY_ARRAY || range.elements < 3) return std::nullopt;
+  const redisReply& server = *range.element[2];
+  const bool sound = is_number(*range.element[0], 0, kLastSlot) && is_number(*range.element[1], 0, kLastSlot) &&
+                     range.element[0]->integer <= range.element[1]->integer && server.type == REDIS_REPLY_ARRAY &&
+                     server.elements >= 2 && is_number(*server.element[1], 1, 65535);
+  if (!sound) return std::nullopt;
+  RedisSlots slots{.first = static_cast<uint16_t>(range.element[0]->integer),
+                   .last = static_cast<uint16_t>(range.element[1]->integer),
+                   .host = {},
+                   .port = static_cast<int>(server.element[1]->integer)};
+  if (server.element[0]->type == REDIS_REPLY_STRING) slots.host = {server.element[0]->str, server.element[0]->len};
+  return slots;
+}
+
 }  // namespace
 
 RedisAddress parse_redis_address(const std::string& key, const std::string& text) {
@@ -74,52 +95,80 @@ void RedisNode::Closer::operator()(redisReply* reply) const { freeReplyObject(re
 RedisNode::RedisNode(RedisNodeOptions options) : options_(std::move(options)) {}
 RedisNode::~RedisNode() = default;
 
-std::optional<std::vector<std::optional<ByteBuffer>>> RedisNode::get(std::span<const std::string> keys,
-                                                                     Clock::time_point deadline) {
-  std::vector<std::span<const std::byte>> arguments{bytes_of("MGET")};
-  for (const std::string& key : keys) arguments.push_back(bytes_of(key));
-  const Reply reply = ask(arguments, deadline);
-  if (reply == nullptr || reply->type != REDIS_REPLY_ARRAY || reply->elements != keys.size()) return std::nullopt;
-  std::vector<std::optional<ByteBuffer>> values(keys.size());
-  for (size_t i = 0; i < keys.size(); ++i) {
-    const redisReply& element = *reply->element[i];
-    if (element.type != REDIS_REPLY_STRING) continue;
-    const auto bytes = bytes_of({element.str, element.len});
-    values[i].emplace(bytes.begin(), bytes.end());
+RedisAnswer RedisNode::answer_of(const redisReply& reply) {
+  using Kind = RedisAnswer::Kind;
+  switch (reply.type) {
+    case REDIS_REPLY_STRING: {
+      const auto bytes = bytes_of({reply.str, reply.len});
+      return {.kind = Kind::kValue, .value = {bytes.begin(), bytes.end()}};
+    }
+    case REDIS_REPLY_STATUS: return {.kind = Kind::kDone};
+    case REDIS_REPLY_ERROR: return {.kind = Kind::kError, .error = {reply.str, reply.len}};
+    default: return {.kind = Kind::kMissing};
   }
-  return values;
 }
 
-bool RedisNode::set(const std::string& key, std::span<const std::byte> value, std::chrono::seconds expires) {
+std::vector<RedisAnswer> RedisNode::get(std::span<const std::string> keys, bool asking, Clock::time_point deadline) {
+  std::vector<Command> commands;
+  for (const std::string& key : keys) {
+    if (asking) commands.push_back({bytes_of("ASKING")});
+    commands.push_back({bytes_of("GET"), bytes_of(key)});
+  }
+  std::vector<RedisAnswer> answers(keys.size());
+  const std::vector<Reply> replies = ask(commands, deadline);
+  if (replies.empty()) return answers;
+  const size_t each = asking ? 2 : 1;
+  for (size_t i = 0; i < keys.size(); ++i) answers[i] = answer_of(*replies[each * i + each - 1]);
+  return answers;
+}
+
+RedisAnswer RedisNode::set(const std::string& key, std::span<const std::byte> value, std::chrono::seconds expires,
+                           bool asking) {
   const std::string seconds = std::to_string(expires.count());
-  const std::span<const std::byte> arguments[] = {bytes_of("SET"), bytes_of(key), value, bytes_of("EX"),
-                                                  bytes_of(seconds)};
-  const Reply reply = ask(arguments, Clock::now() + options_.timeout);
-  return reply != nullptr && reply->type != REDIS_REPLY_ERROR;
+  std::vector<Command> commands;
+  if (asking) commands.push_back({bytes_of("ASKING")});
+  commands.push_back({bytes_of("SET"), bytes_of(key), value, bytes_of("EX"), bytes_of(seconds)});
+  const std::vector<Reply> replies = ask(commands, Clock::now() + options_.timeout);
+  return replies.empty() ? RedisAnswer{} : answer_of(*replies.back());
 }
 
-// Null where there is no answer, or the server is left alone. An error is an answer: a server that is full still reads.
-RedisNode::Reply RedisNode::ask(Arguments arguments, Clock::time_point deadline) {
-  if (left_alone()) return nullptr;
+std::optional<std::vector<RedisSlots>> RedisNode::cluster_slots(Clock::time_point deadline) {
+  const Command command{bytes_of("CLUSTER"), bytes_of("SLOTS")};
+  const std::vector<Reply> replies = ask({&command, 1}, deadline);
+  if (replies.empty() || replies.front()->type != REDIS_REPLY_ARRAY) return std::nullopt;
+  std::vector<RedisSlots> ranges;
+  for (size_t i = 0; i < replies.front()->elements; ++i) {
+    auto range = slots_of(*replies.front()->element[i]);
+    if (!range) return std::nullopt;
+    ranges.push_back(std::move(*range));
+  }
+  return ranges;
+}
+
+// As many as commands, or none: no answer in time, or the server is left alone. An error is an answer: a server that is
+// full still reads.
+std::vector<RedisNode::Reply> RedisNode::ask(std::span<const Command> commands, Clock::time_point deadline) {
+  if (left_alone()) return {};
   // A connection that lay idle may have been closed by the other side: then a new one is tried at once.
   if (Connection idle = take_idle()) {
-    if (Reply reply = command(*idle, arguments, deadline)) {
+    std::vector<Reply> replies = exchange(*idle, commands, deadline);
+    if (!replies.empty()) {
       succeeded(std::move(idle));
-      return reply;
+      return replies;
     }
   }
   Connection fresh = connect(deadline);
   if (fresh == nullptr || fresh->err != 0) {
     failed(fresh == nullptr ? "no memory" : fresh->errstr);
-    return nullptr;
+    return {};
   }
-  Reply reply = command(*fresh, arguments, deadline);
-  if (reply == nullptr) {
+  std::vector<Reply> replies = exchange(*fresh, commands, deadline);
+  if (replies.empty()) {
     failed(fresh->errstr);
-    return nullptr;
+    return {};
   }
   succeeded(std::move(fresh));
-  return reply;
+  return replies;
 }
 
 RedisNode::Connection RedisNode::connect(Clock::time_point deadline) const {
@@ -128,11 +177,12 @@ RedisNode::Connection RedisNode::connect(Clock::time_point deadline) const {
   Connection made(address.host.empty() ? redisConnectUnixWithTimeout(address.socket.c_str(), limit)
                                        : redisConnectWithTimeout(address.host.c_str(), address.port, limit));
   if (made == nullptr || made->err != 0) return made;
-  const auto say = [&](std::initializer_list<std::span<const std::byte>> words) {
-    const Reply reply = command(*made, {words.begin(), words.size()}, deadline);
-    if (reply != nullptr && reply->type != REDIS_REPLY_ERROR) return true;
-    if (reply != nullptr) set_error(*made, {reply->str, reply->len});
-    return false;
+  const auto say = [&](const Command& words) {
+    const std::vector<Reply> replies = exchange(*made, {&words, 1}, deadline);
+    if (replies.empty()) return false;
+    const redisReply& reply = *replies.front();
+    if (reply.type == REDIS_REPLY_ERROR) set_error(*made, {reply.str, reply.len});
+    return reply.type != REDIS_REPLY_ERROR;
   };
   if (!options_.password.empty() && !say({bytes_of("AUTH"), bytes_of(options_.password)})) return made;
   const std::string database = std::to_string(address.database);
@@ -140,17 +190,20 @@ RedisNode::Connection RedisNode::connect(Clock::time_point deadline) const {
   return made;
 }
 
-// hiredis' own limits are of each read: here they are of the whole answer. Null: late, too long, or the connection
+// hiredis' own limits are of each read: here they are of all answers together. None: late, too long, or the connection
 // broke.
-RedisNode::Reply RedisNode::command(redisContext& context, Arguments arguments, Clock::time_point deadline) {
-  std::vector<const char*> starts;
-  std::vector<size_t> lengths;
-  for (const auto& argument : arguments) {
-    starts.push_back(reinterpret_cast<const char*>(argument.data()));
-    lengths.push_back(argument.size());
-  }
-  if (redisAppendCommandArgv(&context, static_cast<int>(starts.size()), starts.data(), lengths.data()) != REDIS_OK) {
-    return nullptr;
+std::vector<RedisNode::Reply> RedisNode::exchange(redisContext& context, std::span<const Command> commands,
+                                                  Clock::time_point deadline) {
+  for (const Command& command : commands) {
+    std::vector<const char*> starts;
+    std::vector<size_t> lengths;
+    for (const auto& word : command) {
+      starts.push_back(reinterpret_cast<const char*>(word.data()));
+      lengths.push_back(word.size());
+    }
+    if (redisAppendCommandArgv(&context, static_cast<int>(starts.size()), starts.data(), lengths.data()) != REDIS_OK) {
+      return {};
+    }
   }
   const auto in_time = [&] {
     if (Clock::now() < deadline) return redisSetTimeout(&context, timeval_until(deadline)) == REDIS_OK;
@@ -158,18 +211,23 @@ RedisNode::Reply RedisNode::command(redisContext& context, Arguments arguments, 
     return false;
   };
   for (int written = 0; written == 0;) {
-    if (!in_time() || redisBufferWrite(&context, &written) != REDIS_OK) return nullptr;
+    if (!in_time() || redisBufferWrite(&context, &written) != REDIS_OK) return {};
   }
-  while (true) {
+  std::vector<Reply> replies;
+  while (replies.size() < commands.size()) {
     void* reply = nullptr;
-    if (redisGetReplyFromReader(&context, &reply) != REDIS_OK) return nullptr;
-    if (reply != nullptr) return Reply(static_cast<redisReply*>(reply));
+    if (redisGetReplyFromReader(&context, &reply) != REDIS_OK) return {};
+    if (reply != nullptr) {
+      replies.emplace_back(static_cast<redisReply*>(reply));
+      continue;
+    }
     if (context.reader->len > kMostReplyBytes) {
       set_error(context, "an answer that is too long");
-      return nullptr;
+      return {};
     }
-    if (!in_time() || redisBufferRead(&context) != REDIS_OK) return nullptr;
+    if (!in_time() || redisBufferRead(&context) != REDIS_OK) return {};
   }
+  return replies;
 }
 
 RedisNode::Connection RedisNode::take_idle() {

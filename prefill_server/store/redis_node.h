@@ -37,6 +37,21 @@ struct RedisNodeOptions {
   std::chrono::milliseconds retry_after{5000};
 };
 
+struct RedisAnswer {
+  enum class Kind : uint8_t { kNone, kMissing, kValue, kDone, kError };
+  Kind kind = Kind::kNone;  // kNone: the server failed or is left alone
+  ByteBuffer value{};       // with kValue
+  std::string error{};      // with kError: what the server said
+};
+
+// A cluster's slots [first, last] are at this server.
+struct RedisSlots {
+  uint16_t first = 0;
+  uint16_t last = 0;
+  std::string host;  // empty: the host that was asked
+  int port = 0;
+};
+
 // Thread-safe; a connection serves one call at a time, and there are as many as calls at once.
 class RedisNode {
  public:
@@ -46,12 +61,14 @@ class RedisNode {
   RedisNode(const RedisNode&) = delete;
   RedisNode& operator=(const RedisNode&) = delete;
 
-  // MGET: by key its value, or nothing where it has none. No answer where the server failed or is left alone.
-  std::optional<std::vector<std::optional<ByteBuffer>>> get(std::span<const std::string> keys,
-                                                            Clock::time_point deadline);
-  // SET with an expiry. False: as above.
-  bool set(const std::string& key, std::span<const std::byte> value, std::chrono::seconds expires);
+  // GETs, sent together: an answer for each key. asking: of slots that a cluster is moving here.
+  std::vector<RedisAnswer> get(std::span<const std::string> keys, bool asking, Clock::time_point deadline);
+  // SET with an expiry, within the options' timeout.
+  RedisAnswer set(const std::string& key, std::span<const std::byte> value, std::chrono::seconds expires, bool asking);
+  // CLUSTER SLOTS. Nothing where there is no answer, or none that makes sense.
+  std::optional<std::vector<RedisSlots>> cluster_slots(Clock::time_point deadline);
 
+  const RedisAddress& address() const { return options_.address; }
   uint64_t failures() const { return failures_.load(std::memory_order_relaxed); }
 
  private:
@@ -61,12 +78,14 @@ class RedisNode {
   };
   using Connection = std::unique_ptr<redisContext, Closer>;
   using Reply = std::unique_ptr<redisReply, Closer>;
-  using Arguments = std::span<const std::span<const std::byte>>;
+  using Command = std::vector<std::span<const std::byte>>;
 
-  Reply ask(Arguments arguments, Clock::time_point deadline);
+  std::vector<Reply> ask(std::span<const Command> commands, Clock::time_point deadline);
   Connection connect(Clock::time_point deadline) const;
   Connection take_idle();
-  static Reply command(redisContext& context, Arguments arguments, Clock::time_point deadline);
+  static std::vector<Reply> exchange(redisContext& context, std::span<const Command> commands,
+                                     Clock::time_point deadline);
+  static RedisAnswer answer_of(const redisReply& reply);
   bool left_alone();
   void succeeded(Connection connection);
   void failed(const std::string& reason);

@@ -4,14 +4,13 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstring>
 #include <fstream>
-#include <map>
 #include <new>
 #include <optional>
 #include <thread>
 
 #include "common/base/error.h"
+#include "prefill_server/store/redis_cluster.h"
 #include "prefill_server/store/stored_chunk_format.h"
 
 namespace scd {
@@ -35,18 +34,25 @@ std::string read_password(const std::filesystem::path& file) {
   return line;
 }
 
+std::unique_ptr<RedisServers> make_servers(const RedisOptions& options) {
+  const RedisNodeOptions common{.address = {},
+                                .password = read_password(options.password_file),
+                                .timeout = options.timeout,
+                                .retry_after = options.retry_after};
+  std::vector<RedisAddress> addresses;
+  for (const std::string& server : options.servers) {
+    addresses.push_back(parse_redis_address("code_cache.redis.servers", server));
+  }
+  if (options.cluster) return std::make_unique<RedisCluster>(std::move(addresses), common);
+  std::vector<RedisNodeOptions> nodes(addresses.size(), common);
+  for (size_t i = 0; i < nodes.size(); ++i) nodes[i].address = std::move(addresses[i]);
+  return std::make_unique<RedisList>(std::move(nodes));
+}
+
 }  // namespace
 
-RedisStore::RedisStore(const RedisOptions& options) : options_(options), waiting_(kMostWaiting) {
-  const std::string password = read_password(options.password_file);
-  for (const std::string& server : options.servers) {
-    nodes_.push_back(
-        std::make_unique<RedisNode>(RedisNodeOptions{.address = parse_redis_address("code_cache.redis.servers", server),
-                                                     .password = password,
-                                                     .timeout = options.timeout,
-                                                     .retry_after = options.retry_after}));
-  }
-  SCD_CHECK(!nodes_.empty(), "a store has servers");
+RedisStore::RedisStore(const RedisOptions& options)
+    : options_(options), servers_(make_servers(options)), waiting_(kMostWaiting) {
   std::signal(SIGPIPE, SIG_IGN);  // hiredis writes to connections that may be closed
   writer_ = std::jthread([this] {
     pthread_setname_np(pthread_self(), "code store");
@@ -55,12 +61,6 @@ RedisStore::RedisStore(const RedisOptions& options) : options_(options), waiting
 }
 
 RedisStore::~RedisStore() { waiting_.close(); }
-
-RedisNode& RedisStore::node_of(const Sha256Digest& name) const {
-  uint32_t head;
-  std::memcpy(&head, name.data(), sizeof head);
-  return *nodes_[head % nodes_.size()];
-}
 
 std::vector<CodeStore::Chunk> RedisStore::fetch(std::span<const Sha256Digest> names) {
   std::vector<Chunk> chunks;
@@ -82,16 +82,9 @@ std::vector<CodeStore::Chunk> RedisStore::fetch(std::span<const Sha256Digest> na
 // False where one is missing.
 bool RedisStore::fetch_some(std::span<const Sha256Digest> names, RedisNode::Clock::time_point deadline,
                             std::vector<Chunk>& chunks) {
-  std::map<RedisNode*, std::vector<size_t>> of_node;
-  for (size_t i = 0; i < names.size(); ++i) of_node[&node_of(names[i])].push_back(i);
-  std::vector<std::optional<ByteBuffer>> values(names.size());
-  for (const auto& [node, indices] : of_node) {
-    std::vector<std::string> keys;
-    for (const size_t i : indices) keys.push_back(key_of(names[i]));
-    auto found = node->get(keys, deadline);
-    if (!found) continue;
-    for (size_t k = 0; k < indices.size(); ++k) values[indices[k]] = std::move((*found)[k]);
-  }
+  std::vector<std::string> keys;
+  for (const Sha256Digest& name : names) keys.push_back(key_of(name));
+  const std::vector<std::optional<ByteBuffer>> values = servers_->get(keys, deadline);
   for (size_t i = 0; i < names.size(); ++i) {
     if (values[i]) {
       auto chunk = read_stored_chunk(names[i], *values[i]);
@@ -122,8 +115,8 @@ void RedisStore::write() {
     const auto& [name, chunk] = *next;
     bool done = false;
     try {
-      done = !waiting_.closed() && node_of(name).set(key_of(name), stored_chunk_bytes(name, *chunk),
-                                                     std::max(seconds, std::chrono::seconds(1)));
+      done = !waiting_.closed() &&
+             servers_->set(key_of(name), stored_chunk_bytes(name, *chunk), std::max(seconds, std::chrono::seconds(1)));
     } catch (const std::bad_alloc&) {  // then it is not kept
     }
     waiting_bytes_.fetch_sub(chunk->bytes(), std::memory_order_relaxed);
@@ -139,13 +132,12 @@ void RedisStore::flush() {
 }
 
 CodeStoreCounters RedisStore::counters() const {
-  CodeStoreCounters counters{.hits = hits_.load(std::memory_order_relaxed),
-                             .misses = misses_.load(std::memory_order_relaxed),
-                             .written = written_.load(std::memory_order_relaxed),
-                             .dropped = dropped_.load(std::memory_order_relaxed),
-                             .unsound = unsound_.load(std::memory_order_relaxed)};
-  for (const auto& node : nodes_) counters.failures += node->failures();
-  return counters;
+  return {.hits = hits_.load(std::memory_order_relaxed),
+          .misses = misses_.load(std::memory_order_relaxed),
+          .written = written_.load(std::memory_order_relaxed),
+          .dropped = dropped_.load(std::memory_order_relaxed),
+          .failures = servers_->failures(),
+          .unsound = unsound_.load(std::memory_order_relaxed)};
 }
 
 }  // namespace scd

@@ -1,5 +1,4 @@
-// The shared store in Redis or Valkey. With several servers each name has one of them, by its first bytes: clients
-// decide, servers know nothing of each other.
+// The shared store in Redis or Valkey: chunks to values and back, written behind everybody's back.
 #pragma once
 
 #include <atomic>
@@ -14,12 +13,13 @@
 
 #include "common/threads/bounded_queue.h"
 #include "prefill_server/store/code_store.h"
-#include "prefill_server/store/redis_node.h"
+#include "prefill_server/store/redis_servers.h"
 
 namespace scd {
 
 struct RedisOptions {
   std::vector<std::string> servers;  // RedisAddress; none: no shared store
+  bool cluster = false;              // they are some of a Redis Cluster's
   std::filesystem::path password_file;
   std::chrono::milliseconds expire_after{86'400'000};
   std::chrono::milliseconds timeout{50};
@@ -40,13 +40,12 @@ class RedisStore final : public CodeStore {
   void flush();
 
  private:
-  RedisNode& node_of(const Sha256Digest& name) const;
   bool fetch_some(std::span<const Sha256Digest> names, RedisNode::Clock::time_point deadline,
                   std::vector<Chunk>& chunks);
   void write();
 
   const RedisOptions options_;
-  std::vector<std::unique_ptr<RedisNode>> nodes_;
+  const std::unique_ptr<RedisServers> servers_;
   BoundedQueue<std::pair<Sha256Digest, Chunk>> waiting_;
   std::atomic<uint64_t> waiting_bytes_{0};
   std::atomic<int> fetching_{0};

@@ -3,10 +3,13 @@
 import json
 import os
 import pathlib
+import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(os.environ.get("SCD_BIN", SOURCE / "build/release/bin"))
@@ -78,19 +81,40 @@ class Daemon:
         return status
 
 
+def common_settings(transports="tcp"):
+    return {
+        "grpc.listen": "127.0.0.1:0",
+        "transport.listen_host": "127.0.0.1",
+        "transport.port_first": 0,
+        "transport.port_last": 0,
+        "transport.transports": transports,
+        "model.precision": "bf16",  # on every CPU: then raw codes are exact
+    }
+
+
+def free_port():
+    """A port that was free a moment ago, for a daemon that has to come back on it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def scrape(daemon):
+    """What a daemon with metrics.listen set exposes: {'name{labels}': value}."""
+    daemon.wait_for_log(" metrics address=")
+    address = re.search(r" metrics address=(\S+)", daemon.log()).group(1)
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in samples}
+
+
 class Pair:
     """A prefill server and a decode server, as a context manager."""
 
     def __init__(self, model, *, consumer=None, adapter=None, transports="tcp", prefill=None, decode=None):
         self.folder = tempfile.TemporaryDirectory(prefix="scd-e2e-")
-        common = {
-            "grpc.listen": "127.0.0.1:0",
-            "transport.listen_host": "127.0.0.1",
-            "transport.port_first": 0,
-            "transport.port_last": 0,
-            "transport.transports": transports,
-            "model.precision": "bf16",  # on every CPU: then raw codes are exact
-        }
+        common = common_settings(transports)
         # Shared memory is off by default in UCX 1.13 when peers may fail; the servers ask for it themselves.
         prefill_settings = {**common, "link.bandwidth_gbps": 0, "model.directory": model, **(prefill or {})}
         self.prefill = Daemon("prefill_server", self.folder.name, prefill_settings)
@@ -127,6 +151,54 @@ class Pair:
         """`scd complete` as a running process with pipes: the answer on stdout, the account on stderr."""
         command = [str(BINARIES / "scd"), "complete", "--server", self.decode.address, *options, prompt]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+class Cluster:
+    """Several prefill and several decode servers, each of which may ask any prefill server; a context manager."""
+
+    def __init__(self, model, *, prefills, decodes, prefill=None, decode=None):
+        self.folder = tempfile.TemporaryDirectory(prefix="scd-e2e-")
+        self.prefill_settings = {
+            **common_settings(),
+            "link.bandwidth_gbps": 0,
+            "metrics.listen": "127.0.0.1:0",
+            "model.directory": model,
+            **(prefill or {}),
+        }
+        self.ports = [free_port() for _ in range(prefills)]
+        decode_settings = {
+            **common_settings(),
+            "metrics.listen": "127.0.0.1:0",
+            "model.directory": model,
+            "prefill.endpoints": "[" + ", ".join(f"127.0.0.1:{port}" for port in self.ports) + "]",
+            "codec.mode": "raw",
+            **(decode or {}),
+        }
+        self.prefills, self.decodes = [], []
+        try:
+            for index in range(prefills):
+                self.prefills.append(self.start_prefill(index))
+            for _ in range(decodes):
+                self.decodes.append(Daemon("decode_server", self.folder.name, decode_settings))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def start_prefill(self, index):
+        listen = {"grpc.listen": f"127.0.0.1:{self.ports[index]}"}
+        return Daemon("prefill_server", self.folder.name, {**self.prefill_settings, **listen})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for daemon in self.decodes + self.prefills:
+            daemon.kill()
+        self.folder.cleanup()
+
+    def complete(self, decode, prompt, *options):
+        server = self.decodes[decode].address
+        return json.loads(run("scd", "complete", "--json", "--server", server, *options, input=prompt).stdout)
 
 
 def tiny_model(folder, name="tiny", *options):

@@ -2,12 +2,10 @@
 
 import json
 import os
-import re
 import signal
 import tempfile
 import threading
 import unittest
-import urllib.request
 
 import grpc
 
@@ -105,7 +103,7 @@ class PairTest(unittest.TestCase):
         listen = {"metrics.listen": "127.0.0.1:0"}
         with daemons.Pair(self.model, prefill=listen, decode=listen) as pair:
             answer = pair.complete(PROMPT, "--max-tokens", "8", "--ignore-eos")
-            decode, prefill = (self.scrape(daemon) for daemon in (pair.decode, pair.prefill))
+            decode, prefill = (daemons.scrape(daemon) for daemon in (pair.decode, pair.prefill))
             self.assertEqual(decode['scd_requests_total{outcome="length"}'], 1)
             self.assertEqual(decode["scd_inter_token_latency_seconds_count"], 7)
             way = f'endpoint="{pair.prefill.address}",codec="raw",level="0"'
@@ -115,14 +113,6 @@ class PairTest(unittest.TestCase):
             self.assertEqual(sent, [decode["scd_received_bytes_total"]])
             lanes = [name for name in prefill if name.startswith("scd_prefill_peer_info")]
             self.assertRegex(lanes[0], 'lanes="[^"]*tcp')
-
-    def scrape(self, daemon):
-        daemon.wait_for_log(" metrics address=")
-        address = re.search(r" metrics address=(\S+)", daemon.log()).group(1)
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
-            lines = page.read().decode().splitlines()
-        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        return {name: float(value) for name, value in samples}
 
     def test_sigterm_lets_a_running_request_end_and_exits_with_zero(self):
         with daemons.Pair(self.model) as pair:

@@ -50,7 +50,7 @@ FOREIGN = {
     "dnnl": ["kernels"],
 }
 # Generated protocol headers stay at the edges of the servers.
-GENERATED = re.compile(r"scd/v1/.*\.pb\.h$")
+GENERATED = re.compile(r"(scd/v1|grpc/health/v1)/.*\.pb\.h$")
 GENERATED_HOMES = [
     "common/rpc",
     "prefill_server/request",

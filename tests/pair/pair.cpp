@@ -89,6 +89,7 @@ DecodeConfig PairTest::decode_config() {
   config.codec.sinks = 16;
   config.codec.suffix_tokens = 16;
   config.prefill.credit_messages = 4;
+  config.prefill.local = LocalPrefill::kOff;  // however slow this machine is
   config.grpc.listen = "127.0.0.1:0";
   config.threads = 1;
   config.prefill.endpoints.clear();

@@ -284,6 +284,9 @@ std::vector<std::string> cells_of(const BenchServeOptions& options, const LoadPo
           ? "-"
           : format_fixed(static_cast<double>(summary.wire_bytes) / static_cast<double>(summary.handover_tokens), 0));
   cells.push_back(summary.predicted == 0 ? "-" : format_percent(summary.prediction_error.p50));
+  const bool compared = summary.first_token_predicted > 0;
+  cells.push_back(compared ? format_percent(summary.first_token_prediction_error.p50) : "-");
+  cells.push_back(compared ? std::to_string(summary.computed_there) : "-");
   return cells;
 }
 
@@ -307,9 +310,12 @@ std::vector<LoadPoint> points_of(const BenchServeOptions& options) {
 }
 
 void print_heading(const BenchServeOptions& options) {
-  std::cout << options.workload.requests << " requests a run, " << options.rounds
-            << " round(s); times in ms from a request's arrival, as the client sees them. oracle: the decode server "
-               "alone.\nPredicted within: median error of the times that were predicted for hand-overs.\n";
+  std::cout
+      << options.workload.requests << " requests a run, " << options.rounds
+      << " round(s); times in ms from a request's arrival, as the client sees them. oracle: the decode server "
+         "alone.\nPredicted within: median error of the times that were predicted for hand-overs.\n"
+         "TTFT within: the same of times from the choice between a hand-over and the decode server alone until the "
+         "first token.\n";
   if (options.level.asked()) {
     std::cout << "Goodput: answers a second within";
     if (options.level.ttft_ms > 0) std::cout << "  TTFT " << options.level.ttft_ms << " ms";
@@ -341,7 +347,8 @@ void run(const BenchServeOptions& options) {
       }
     }
     TextTable table({"load", "codec", "answered", "req/s", "tok/s", "goodput/s", "TTFT p50", "p90", "p99", "ITL p50",
-                     "p90", "p99", "E2E p50", "p90", "p99", "bytes/tok", "predicted within"});
+                     "p90", "p99", "E2E p50", "p90", "p99", "bytes/tok", "predicted within", "TTFT within",
+                     "computed there"});
     for (size_t i = 0; i < servers.systems.size(); ++i) {
       const LoadSummary summary = summarise(measured[i].records, measured[i].seconds, options.level);
       table.add_row(cells_of(options, point, servers.systems[i], summary));

@@ -150,6 +150,13 @@ nlohmann::ordered_json to_json(const v1::TransferAccount& account) {
                                         ? nlohmann::ordered_json(account.predicted_transfer_ms())
                                         : nlohmann::ordered_json()},
           {"measured_transfer_ms", account.measured_transfer_ms()},
+          {"predicted_first_token_ms", account.has_predicted_first_token_ms()
+                                           ? nlohmann::ordered_json(account.predicted_first_token_ms())
+                                           : nlohmann::ordered_json()},
+          {"predicted_other_way_ms", account.has_predicted_other_way_ms()
+                                         ? nlohmann::ordered_json(account.predicted_other_way_ms())
+                                         : nlohmann::ordered_json()},
+          {"measured_first_token_ms", account.measured_first_token_ms()},
           {"fallback_reason", account.fallback_reason()},
           {"codec_reason", account.codec_reason()},
           {"packed", account.form() == v1::CODE_FORM_PACKED},

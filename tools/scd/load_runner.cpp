@@ -75,6 +75,9 @@ class Call final : public grpc::ClientReadReactor<v1::CompleteStreamResponse> {
     record_.orchestration_ms = account.orchestration_ms();
     if (account.has_predicted_transfer_ms()) record_.predicted_transfer_ms = account.predicted_transfer_ms();
     record_.measured_transfer_ms = account.measured_transfer_ms();
+    if (account.has_predicted_first_token_ms()) record_.predicted_first_token_ms = account.predicted_first_token_ms();
+    record_.measured_first_token_ms = account.measured_first_token_ms();
+    record_.computed_there = account.has_predicted_first_token_ms() && account.codec() == v1::CODEC_ORACLE;
     record_.fell_back = !account.fallback_reason().empty();
   }
 

@@ -39,7 +39,7 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
   LoadSummary summary;
   summary.requests = records.size();
   summary.seconds = seconds;
-  std::vector<double> ttft, itl, e2e, orchestration, errors;
+  std::vector<double> ttft, itl, e2e, orchestration, errors, first_token_errors;
   int64_t prompt_tokens = 0, output_tokens = 0, cached_tokens = 0, prefix_cached_tokens = 0;
   size_t good = 0;
   for (const LoadRecord& record : records) {
@@ -56,6 +56,10 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
     prefix_cached_tokens += record.prefix_cached_tokens;
     summary.fell_back += record.fell_back ? 1 : 0;
     good += level.met_by(record) ? 1 : 0;
+    summary.computed_there += record.computed_there ? 1 : 0;
+    if (record.predicted_first_token_ms) {
+      first_token_errors.push_back(std::abs(record.measured_first_token_ms / *record.predicted_first_token_ms - 1));
+    }
     if (record.wire_bytes == 0) continue;
     if (record.predicted_transfer_ms) {
       errors.push_back(std::abs(record.measured_transfer_ms / *record.predicted_transfer_ms - 1));
@@ -76,6 +80,8 @@ LoadSummary summarise(std::span<const LoadRecord> records, double seconds, const
   summary.orchestration_ms = percentiles_of(orchestration);
   summary.predicted = errors.size();
   summary.prediction_error = percentiles_of(errors);
+  summary.first_token_predicted = first_token_errors.size();
+  summary.first_token_prediction_error = percentiles_of(first_token_errors);
   if (prompt_tokens > 0) {
     summary.prefix_cached_share = static_cast<double>(prefix_cached_tokens) / static_cast<double>(prompt_tokens);
   }
@@ -105,6 +111,11 @@ Json to_json(const LoadSummary& summary, const ServiceLevel& level) {
   row["predicted"] = summary.predicted;
   row["prediction_error_p50_share"] = summary.predicted > 0 ? Json(summary.prediction_error.p50) : Json();
   row["prediction_error_p90_share"] = summary.predicted > 0 ? Json(summary.prediction_error.p90) : Json();
+  const bool compared = summary.first_token_predicted > 0;
+  row["first_token_predicted"] = summary.first_token_predicted;
+  row["first_token_prediction_error_p50_share"] = compared ? Json(summary.first_token_prediction_error.p50) : Json();
+  row["first_token_prediction_error_p90_share"] = compared ? Json(summary.first_token_prediction_error.p90) : Json();
+  row["computed_there"] = summary.computed_there;
   row["wire_bytes"] = summary.wire_bytes;
   row["prefix_cached_share"] = summary.prefix_cached_share;
   row["cached_share"] = summary.cached_share;

@@ -26,6 +26,9 @@ struct LoadRecord {
   double orchestration_ms = 0;
   std::optional<double> predicted_transfer_ms{};
   double measured_transfer_ms = 0;
+  std::optional<double> predicted_first_token_ms{};  // where a hand-over and computing there were compared
+  double measured_first_token_ms = 0;
+  bool computed_there = false;  // for it was predicted to be sooner
   bool fell_back = false;
 
   bool answered() const { return error.empty(); }
@@ -60,6 +63,10 @@ struct LoadSummary {
   // |measured / predicted - 1| of hand-overs that had a prediction.
   size_t predicted = 0;
   Percentiles prediction_error;
+  // The same of the time to the first token from the choice between a hand-over and computing at the decode server.
+  size_t first_token_predicted = 0;
+  Percentiles first_token_prediction_error;
+  size_t computed_there = 0;       // of them
   double prefix_cached_share = 0;  // of the tokens of prompts
   double cached_share = 0;         // of the tokens handed over
   int64_t wire_bytes = 0;

@@ -22,6 +22,7 @@ class FakeCompute final : public ComputeStage {
   void transfer_accepted(TransferKey, TransferPlan) override {}
   void message_arrived(TransferKey, ReceivedMessage) override {}
   void transfer_restarted(TransferKey) override {}
+  void transfer_declined(TransferKey, LocalChoice) override {}
   void transfer_finished(TransferKey) override {}
   void transfer_failed(TransferKey, Failure) override {}
 

@@ -63,6 +63,9 @@ TEST(DecodeConfig, refuses_keys_that_do_not_go_together) {
   config.prefill.credit_messages = static_cast<int32_t>(config.transport.slots) + 1;
   expect_refused(config, "prefill.credit_messages");
   config.prefill.credit_messages = 1;
+  config.prefill.outlier.ejection = config.prefill.outlier.max_ejection + std::chrono::milliseconds(1);
+  expect_refused(config, "prefill.outlier.max_ejection_ms");
+  config.prefill.outlier = {};
   config.codec.sinks = 4;
   expect_refused(config, "codec.sinks");
   config.codec.sinks = 16;

@@ -34,7 +34,9 @@ class Producer final : private v1::PrefillService::Service {
       : info_(std::move(info)),
         script_(std::move(script)),
         transport_(make_loopback_transport(loopback_options(), network)),
-        rpc_(GrpcOptions{}, {{v1::PrefillService::service_full_name(), this}}) {}
+        rpc_(GrpcOptions{}, {{v1::PrefillService::service_full_name(), this}}) {
+    rpc_.set_serving(true);
+  }
 
   const std::string& address() const { return rpc_.address(); }
 

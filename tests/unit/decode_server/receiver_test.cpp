@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
+#include <thread>
+
 #include "common/threads/bounded_queue.h"
 #include "tests/unit/decode_server/producer.h"
 
@@ -13,7 +17,7 @@ using std::chrono::seconds;
 using ::testing::HasSubstr;
 using testing::Producer;
 
-constexpr seconds kPatience{20};
+constexpr seconds kPatience{10};
 
 // Remembers what the receiver says.
 class FakeCompute final : public ComputeStage {
@@ -23,12 +27,14 @@ class FakeCompute final : public ComputeStage {
   void transfer_accepted(TransferKey key, TransferPlan) override { accepted.push(key); }
   void message_arrived(TransferKey, ReceivedMessage message) override { messages.push(std::move(message)); }
   void transfer_restarted(TransferKey) override {}
+  void transfer_declined(TransferKey, LocalChoice choice) override { declined.push(std::move(choice)); }
   void transfer_finished(TransferKey key) override { finished.push(key); }
   void transfer_failed(TransferKey, Failure failure) override { failed.push(std::move(failure)); }
 
   BoundedQueue<TransferKey> accepted{16}, finished{16};
   BoundedQueue<ReceivedMessage> messages{16};
   BoundedQueue<Failure> failed{16};
+  BoundedQueue<LocalChoice> declined{16};
 };
 
 class NoSink final : public CompletionSink {
@@ -67,8 +73,8 @@ class ReceiverTest : public ::testing::Test {
     config_.prefill.credit_messages = 4;  // all the slots there are
   }
 
-  // A prefill server with the consumer's own model, and a receiver that knows it alone.
-  void serve(Producer::Script script) {
+  // A prefill server with the consumer's own model.
+  std::unique_ptr<Producer> make_producer(Producer::Script script) {
     v1::GetProducerInfoResponse info;
     info.mutable_fingerprint()->set_weights(consumer_.fingerprint.weights);
     info.mutable_fingerprint()->set_tokenizer(consumer_.fingerprint.tokenizer);
@@ -78,14 +84,23 @@ class ReceiverTest : public ::testing::Test {
     info.set_head_dim(4);
     info.set_hidden_size(8);
     info.set_chunk_tokens(16);
-    producer_ = std::make_unique<Producer>(std::move(info), network_, std::move(script));
-    config_.prefill.endpoints = {producer_->address()};
-    receiver_ =
-        std::make_unique<Receiver>(Receiver::Args{config_, consumer_, *transport_, compute_, codecs_, metrics_});
+    info.set_bandwidth_gbps(1);
+    return std::make_unique<Producer>(std::move(info), network_, std::move(script));
   }
-  uint64_t start() {
+  void start_receiver() {
+    receiver_ = std::make_unique<Receiver>(
+        Receiver::Args{config_, consumer_, *transport_, compute_, codecs_, forecast_, metrics_});
+  }
+  // And a receiver that knows it alone.
+  void serve(Producer::Script script) {
+    producer_ = make_producer(std::move(script));
+    config_.prefill.endpoints = {producer_->address()};
+    start_receiver();
+  }
+  uint64_t start(TransferMode mode = TransferMode::kCodec) {
     auto job = std::make_shared<DecodeJob>(++last_id_, ServingClock::now(), std::make_shared<NoSink>());
     job->request.prompt.assign(48, 3);
+    job->request.mode = mode;
     receiver_->start(std::move(job), {.handover_tokens = 32, .skip_tokens = 0, .first_layer = 0});
     return last_id_;
   }
@@ -106,10 +121,12 @@ class ReceiverTest : public ::testing::Test {
   std::unique_ptr<Transport> transport_ = make_loopback_transport(testing::loopback_options(), network_);
   FakeCompute compute_;
   CodecPolicy codecs_{CodecOptions{}, nullptr, {}};
+  PrefillForecast forecast_;
   MetricsRegistry registry_;
   DecodeMetrics metrics_{registry_};
   std::unique_ptr<Producer> producer_;
-  std::unique_ptr<Receiver> receiver_;
+  std::vector<std::unique_ptr<Producer>> producers_;
+  std::unique_ptr<Receiver> receiver_;  // ends before those it calls
   uint64_t last_id_ = 0;
 };
 
@@ -173,6 +190,183 @@ TEST_F(ReceiverTest, a_request_that_waits_for_slots_begins_when_the_last_reader_
   ASSERT_TRUE(accepted.has_value());
   EXPECT_EQ(accepted->request_id, second);
   receiver_->end(second);
+}
+
+// 1000 tokens take a second here and ten there.
+TEST_F(ReceiverTest, a_prompt_whose_hand_over_would_take_longer_is_computed_here_where_the_request_leaves_it_open) {
+  forecast_.computed_here(1000, seconds(1));
+  serve([this](const v1::StartPrefill& start, Producer::Stream& stream) {
+    stream.Write(producer_->acceptance(start));
+    return until_cancelled(stream);
+  });
+  forecast_.computed_there(producer_->address(), 1000, seconds(10));
+  uint64_t id = start(TransferMode::kCodec);
+  EXPECT_TRUE(next(compute_.accepted).has_value()) << "it names its codec";
+  receiver_->end(id);
+  start(TransferMode::kAuto);
+  const auto declined = next(compute_.declined);
+  ASSERT_TRUE(declined.has_value());
+  EXPECT_THAT(declined->reason, HasSubstr("computing here"));
+  EXPECT_NEAR(declined->forecast.local_seconds, 0.048, 1e-6);
+  EXPECT_GT(declined->forecast.handover_seconds, 0.32);
+  forecast_.set_backlog(10000);
+  id = start(TransferMode::kAuto);
+  EXPECT_TRUE(next(compute_.accepted).has_value()) << "here it would have to wait";
+  receiver_->end(id);
+}
+
+TEST_F(ReceiverTest, switched_off_no_prompt_stays_here) {
+  config_.prefill.local = LocalPrefill::kOff;
+  forecast_.computed_here(1000, seconds(1));
+  serve([this](const v1::StartPrefill& start, Producer::Stream& stream) {
+    stream.Write(producer_->acceptance(start));
+    return until_cancelled(stream);
+  });
+  forecast_.computed_there(producer_->address(), 1000, seconds(10));
+  const uint64_t id = start(TransferMode::kAuto);
+  EXPECT_TRUE(next(compute_.accepted).has_value());
+  receiver_->end(id);
+}
+
+// Two prefill servers; whichever is asked first is the slow one.
+class HedgeTest : public ReceiverTest {
+ protected:
+  // What one does after it accepted; false: it fails.
+  using Act = std::function<bool(Producer&, const v1::StartPrefill&)>;
+
+  HedgeTest() {
+    config_.prefill.credit_messages = 2;  // of four slots
+    config_.prefill.hedge_after = std::chrono::milliseconds(50);
+  }
+  ~HedgeTest() override {
+    receiver_.reset();
+    producers_.clear();
+  }
+  static bool nothing(Producer&, const v1::StartPrefill&) { return true; }
+  static bool send(Producer& producer, const v1::StartPrefill& start) {
+    producer.send_message(start, 0);
+    return true;
+  }
+  void serve_two(Act first, Act second) {
+    acts_ = {std::move(first), std::move(second)};
+    config_.prefill.endpoints.clear();
+    for (size_t i = 0; i < 2; ++i) {
+      producers_.push_back(make_producer([this, i](const v1::StartPrefill& start, Producer::Stream& stream) {
+        const size_t turn = asked_.fetch_add(1);
+        stream.Write(producers_[i]->acceptance(start));
+        const bool well = turn >= 2 || acts_[turn](*producers_[i], start);
+        const grpc::Status status =
+            well ? until_cancelled(stream) : grpc::Status(grpc::StatusCode::UNAVAILABLE, "down");
+        ended_.push(start.generation());
+        return status;
+      }));
+      config_.prefill.endpoints.push_back(producers_[i]->address());
+    }
+    start_receiver();
+  }
+  bool leases_become(size_t count) {
+    const auto deadline = ServingClock::now() + kPatience;
+    while (transport_->counters().staging.live_leases != count) {
+      if (ServingClock::now() > deadline) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  }
+  double hedges(const std::string& outcome) { return metrics_.hedges.of({outcome})->value(); }
+
+  std::array<Act, 2> acts_;
+  std::atomic<size_t> asked_{0};
+  BoundedQueue<uint32_t> ended_{16};  // generations
+};
+
+TEST_F(HedgeTest, the_second_takes_over_where_it_sends_first_and_the_first_ends) {
+  serve_two(nothing, send);
+  const uint64_t id = start();
+  EXPECT_EQ(next(compute_.accepted)->generation, 1u);
+  auto message = next(compute_.messages);
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->header().generation, 2u);
+  EXPECT_EQ(next(compute_.accepted)->generation, 2u);
+  EXPECT_EQ(next(ended_), 1u) << "the loser is cancelled";
+  EXPECT_EQ(hedges("won"), 1);
+  EXPECT_TRUE(leases_become(1));
+  message.reset();
+  receiver_->end(id);
+  EXPECT_EQ(next(ended_), 2u);
+  EXPECT_TRUE(leases_become(0));
+  EXPECT_EQ(receiver_->counters().hedges, 1u);
+}
+
+TEST_F(HedgeTest, the_first_stays_where_it_sends_first_and_the_second_ends) {
+  BoundedQueue<uint32_t> hedged(1);
+  serve_two(
+      [&](Producer& producer, const v1::StartPrefill& start) {
+        (void)next(hedged);
+        return send(producer, start);
+      },
+      [&](Producer&, const v1::StartPrefill& start) { return hedged.push(start.generation()); });
+  const uint64_t id = start();
+  const auto message = next(compute_.messages);
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->header().generation, 1u);
+  EXPECT_EQ(next(ended_), 2u);
+  EXPECT_EQ(hedges("lost"), 1);
+  EXPECT_TRUE(leases_become(1));
+  receiver_->end(id);
+  EXPECT_TRUE(leases_become(0));
+  EXPECT_EQ(next(compute_.accepted)->generation, 1u);
+  EXPECT_FALSE(next(compute_.accepted, std::chrono::milliseconds(50)).has_value()) << "the loser was never told of";
+}
+
+TEST_F(HedgeTest, where_the_first_fails_the_second_takes_over_at_once) {
+  BoundedQueue<uint32_t> hedged(1);
+  BoundedQueue<bool> told(1);
+  serve_two(
+      [&](Producer&, const v1::StartPrefill&) {
+        (void)next(hedged);
+        return false;
+      },
+      [&](Producer& producer, const v1::StartPrefill& start) {
+        hedged.push(start.generation());
+        (void)next(told);
+        return send(producer, start);
+      });
+  const uint64_t id = start();
+  EXPECT_EQ(next(compute_.accepted)->generation, 1u);
+  EXPECT_EQ(next(compute_.accepted)->generation, 2u);
+  told.push(true);
+  const auto message = next(compute_.messages);
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->header().generation, 2u);
+  EXPECT_EQ(receiver_->counters().other_endpoints, 0u) << "no third try";
+  receiver_->end(id);
+  EXPECT_TRUE(leases_become(0));
+}
+
+TEST_F(HedgeTest, where_the_second_fails_the_first_goes_on) {
+  serve_two(
+      [&](Producer& producer, const v1::StartPrefill& start) {
+        (void)next(ended_);
+        return send(producer, start);
+      },
+      [](Producer&, const v1::StartPrefill&) { return false; });
+  const uint64_t id = start();
+  const auto message = next(compute_.messages);
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->header().generation, 1u);
+  EXPECT_FALSE(next(compute_.failed, std::chrono::milliseconds(50)).has_value());
+  receiver_->end(id);
+  EXPECT_TRUE(leases_become(0));
+}
+
+TEST_F(HedgeTest, switched_off_nobody_else_is_asked) {
+  config_.prefill.hedge_after = {};
+  serve_two(nothing, nothing);
+  const uint64_t id = start();
+  EXPECT_TRUE(next(compute_.accepted).has_value());
+  EXPECT_FALSE(next(compute_.accepted, std::chrono::milliseconds(200)).has_value());
+  EXPECT_EQ(asked_, 1u);
+  receiver_->end(id);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 namespace scd {
@@ -71,6 +72,32 @@ TEST(TransferAccount, the_parts_and_orchestration_sum_to_the_total) {
 }
 
 TEST(TransferAccount, an_empty_interval_has_no_time) { EXPECT_DOUBLE_EQ(attribute(0, {}).total_ms, 0); }
+
+TEST(Timeline, a_message_is_on_the_wire_from_its_turn_at_the_sender_until_it_has_arrived) {
+  Timeline timeline;
+  // The kernel takes the bytes at once; the link takes 10 ms for each.
+  timeline.sent(1, kZero + milliseconds(1), kZero + milliseconds(2));
+  timeline.sent(1, kZero, kZero + milliseconds(1));
+  timeline.arrived(1, kZero + milliseconds(10), kZero + milliseconds(10));
+  timeline.arrived(1, kZero + milliseconds(20), kZero + milliseconds(20));
+  std::vector<TransferSpan> spans = timeline.spans();
+  std::ranges::sort(spans, {}, &TransferSpan::begin);
+  ASSERT_EQ(spans.size(), 2u);
+  EXPECT_EQ(spans[1].begin, kZero + milliseconds(1));
+  EXPECT_EQ(spans[1].end, kZero + milliseconds(20));
+  EXPECT_EQ(busy_time(spans, TransferPart::kWire), milliseconds(20));
+}
+
+TEST(Timeline, messages_of_a_try_that_was_given_up_stand_for_themselves) {
+  Timeline timeline;
+  timeline.arrived(1, kZero, kZero + milliseconds(1));  // the prefill server died before it gave an account
+  timeline.sent(2, kZero + milliseconds(50), kZero + milliseconds(51));
+  timeline.arrived(2, kZero + milliseconds(54), kZero + milliseconds(60));
+  std::vector<TransferSpan> spans = timeline.spans();
+  std::ranges::sort(spans, {}, &TransferSpan::begin);
+  EXPECT_EQ(spans.size(), 2u);
+  EXPECT_EQ(busy_time(spans, TransferPart::kWire), milliseconds(11));
+}
 
 TEST(RemoteClock, places_the_receipt_of_start_in_the_middle_of_the_round_trip) {
   const RemoteClock clock(kZero + milliseconds(100), kZero + milliseconds(106));

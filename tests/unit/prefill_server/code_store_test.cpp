@@ -108,7 +108,11 @@ class RedisStoreTest : public ::testing::Test {
     if (!RedisServer::available()) GTEST_SKIP() << "no Redis: " << testing::kRedisBinary << " (redis-tools)";
   }
   static RedisOptions options(const std::vector<std::string>& servers) {
-    return {.servers = servers, .password_file = {}, .timeout = milliseconds(300), .retry_after = milliseconds(200)};
+    return {.servers = servers,
+            .cluster = false,
+            .password_file = {},
+            .timeout = milliseconds(300),
+            .retry_after = milliseconds(200)};
   }
 };
 
@@ -168,7 +172,7 @@ TEST_F(RedisStoreTest, AServerThatIsFullStillReads) {
   store.keep(names.of(32), chunk_of(0, 32, 1));
   store.flush();
   RedisNode node({.address = parse_redis_address("k", server.url()), .password = {}});
-  ASSERT_FALSE(node.set("", {}, std::chrono::seconds(0)));  // an error is an answer
+  ASSERT_EQ(node.set("", {}, std::chrono::seconds(0), false).kind, RedisAnswer::Kind::kError);  // which is an answer
   EXPECT_EQ(node.failures(), 0u);
   EXPECT_EQ(store.fetch(std::vector{names.of(32)}).size(), 1u);
 }

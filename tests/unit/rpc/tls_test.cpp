@@ -34,7 +34,7 @@ class TlsTest : public ::testing::Test {
         " && for name in server client; do"
         "    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $name.key -out $name.csr"
         "      -subj /CN=$name"
-        "    && echo subjectAltName=IP:127.0.0.1 > $name.ext"
+        "    && echo subjectAltName=IP:127.0.0.1,DNS:prefill.example.org > $name.ext"
         "    && openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out $name.pem -days 2"
         "      -extfile $name.ext || exit 1; done";
     if (std::system(script.c_str()) != 0) GTEST_SKIP() << "the openssl program is not installed (Debian: openssl)";
@@ -50,8 +50,8 @@ class TlsTest : public ::testing::Test {
     if (with_ca) options.tls.ca = folder_ / "ca.pem";
     return options;
   }
-  static grpc::StatusCode ask(const std::string& address, const GrpcOptions& with) {
-    const auto stub = v1::PrefillService::NewStub(make_channel(address, with));
+  static grpc::StatusCode ask(const std::string& address, const GrpcOptions& with, const std::string& name = {}) {
+    const auto stub = v1::PrefillService::NewStub(make_channel(address, with, name));
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
     v1::GetProducerInfoResponse response;
@@ -66,6 +66,13 @@ TEST_F(TlsTest, AServerWithACertificateServesClientsThatTrustItsAuthorityOnly) {
   const RpcServer server(options("server", false), {{v1::PrefillService::service_full_name(), &service}});
   EXPECT_EQ(ask(server.address(), options("", true)), grpc::StatusCode::OK);
   EXPECT_EQ(ask(server.address(), {}), grpc::StatusCode::UNAVAILABLE) << "no plain text";
+}
+
+TEST_F(TlsTest, AnAddressFoundByNameMustShowACertificateOfThatName) {
+  EmptyInfo service;
+  const RpcServer server(options("server", false), {{v1::PrefillService::service_full_name(), &service}});
+  EXPECT_EQ(ask(server.address(), options("", true), "prefill.example.org"), grpc::StatusCode::OK);
+  EXPECT_EQ(ask(server.address(), options("", true), "other.example.org"), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(TlsTest, AServerWithAnAuthorityRefusesClientsWithoutACertificateOfIt) {

@@ -83,6 +83,22 @@ TEST(LoadStatistics, predictions_are_judged_each_for_itself_and_only_where_there
   EXPECT_TRUE(to_json(summarise(records, 1, {}), {})["prediction_error_p50_share"].is_null());
 }
 
+TEST(LoadStatistics, times_to_the_first_token_have_their_own_prediction_and_count_what_was_not_handed_over) {
+  std::vector<LoadRecord> records(3, answered(1, {1}));
+  records[0].predicted_first_token_ms = records[1].predicted_first_token_ms = 10;
+  records[0].measured_first_token_ms = 12;
+  records[1].measured_first_token_ms = 6;
+  records[1].computed_there = true;
+  const auto row = to_json(summarise(records, 1, {}), {});
+  EXPECT_EQ(row["first_token_predicted"], 2);
+  EXPECT_NEAR(row["first_token_prediction_error_p90_share"].get<double>(), 0.4, 0.05);
+  EXPECT_EQ(row["computed_there"], 1);
+  EXPECT_EQ(row["predicted"], 0);
+  records.resize(1);
+  records.front().predicted_first_token_ms.reset();
+  EXPECT_TRUE(to_json(summarise(records, 1, {}), {})["first_token_prediction_error_p50_share"].is_null());
+}
+
 TEST(LoadStatistics, nothing_answered_has_no_latencies) {
   const std::vector<LoadRecord> records{{.error = "UNAVAILABLE: gone"}};
   const LoadSummary summary = summarise(records, 0, {.ttft_ms = 1});

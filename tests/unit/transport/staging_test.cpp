@@ -146,6 +146,22 @@ TEST(StagingPool, a_later_generation_makes_the_earlier_one_dead) {
   EXPECT_EQ(pool.open_lease(collector.request({7, 1}, 1)).failure().code, ErrorCode::kAlreadyExists);
 }
 
+TEST(StagingPool, a_later_generation_may_stand_beside_the_earlier_one) {
+  StagingPool pool(4096, 2);
+  Collector old_collector;
+  Collector collector;
+  Lease old = pool.open_lease(old_collector.request({7, 1}, 1)).value_or_throw();
+  LeaseRequest beside = collector.request({7, 2}, 1);
+  beside.beside_earlier = true;
+  Lease lease = pool.open_lease(std::move(beside)).value_or_throw();
+  EXPECT_EQ(pool.counters().live_leases, 2U);
+  Landing landing, other;
+  EXPECT_EQ(admit(pool, message_of({7, 1}, 10), landing), RejectReason::kNone);
+  EXPECT_EQ(admit(pool, message_of({7, 2}, 10), other), RejectReason::kNone);
+  lease.close();
+  EXPECT_EQ(pool.counters().live_leases, 1U);
+}
+
 TEST(StagingPool, tells_a_lease_of_its_failure_once) {
   StagingPool pool(4096, 1);
   Collector collector;
