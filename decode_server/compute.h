@@ -42,7 +42,6 @@ class ComputeThread : public ComputeStage {
     PrefixCache& prefixes;
     const Tokenizer& tokenizer;
     AdmissionStage& admission;
-    CodecPolicy& codecs;  // learns what transfers reach
     DecodeMetrics& metrics;
   };
   explicit ComputeThread(const Args& args);

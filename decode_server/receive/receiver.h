@@ -17,12 +17,12 @@
 
 #include "common/threads/bounded_queue.h"
 #include "common/transport/transport.h"
-#include "decode_server/codec_policy.h"
 #include "decode_server/config.h"
 #include "decode_server/metrics.h"
 #include "decode_server/receive/endpoint_pool.h"
 #include "decode_server/receive/handshake.h"
 #include "decode_server/receive/prefill_stream.h"
+#include "decode_server/served_model.h"
 #include "decode_server/stages.h"
 
 namespace scd {
@@ -39,10 +39,8 @@ class Receiver : public TransferStage {
  public:
   struct Args {
     const DecodeConfig& config;
-    const ConsumerIdentity& consumer;
     Transport& transport;
     ComputeStage& compute;
-    CodecPolicy& codecs;
     DecodeMetrics& metrics;
   };
   // Connects in the background. Throws Error as EndpointPool.
@@ -86,6 +84,7 @@ class Receiver : public TransferStage {
 
     TransferKey key() const { return {job->id, generation}; }
     const CodecChoice& codec() const { return *decision.codec; }
+    const ConsumerIdentity& consumer() const { return job->model->identity; }
   };
 
   struct Start {
@@ -151,7 +150,6 @@ class Receiver : public TransferStage {
 
   const Args args_;
   EndpointPool endpoints_;
-  std::map<std::string, std::shared_ptr<const Decoder>> decoders_;  // their maps are large; by what they depend on
   BoundedQueue<Event> inbox_;
   std::map<uint64_t, Transfer> transfers_;
   std::deque<uint64_t> waiting_;  // requests without staging slots, in order of arrival

@@ -77,14 +77,15 @@ void Receiver::shake_hands(Transfer& transfer) {
   transfer.info = endpoints_.info(*transfer.endpoint);
   if (transfer.info == nullptr) return ask_info(*transfer.endpoint, transfer.key());
   choose_codec(transfer);
-  if (!transfer.decision.codec) return fail_try(transfer, check_same_model(args_.consumer, *transfer.info).failure());
+  if (!transfer.decision.codec)
+    return fail_try(transfer, check_same_model(transfer.consumer(), *transfer.info).failure());
   auto decoder = decoder_for(transfer);
   if (!decoder) return fail_try(transfer, decoder.failure());
   transfer.decoder = std::move(decoder).value();
   lease_slots(transfer);
 }
 
-// One for all transfers of a codec from a model.
+// One for all transfers of a codec from a producer to a model.
 Result<std::shared_ptr<const Decoder>> Receiver::decoder_for(const Transfer& transfer) {
   constexpr size_t kMostDecoders = 16;
   const v1::GetProducerInfoResponse& producer = *transfer.info;
@@ -94,26 +95,28 @@ Result<std::shared_ptr<const Decoder>> Receiver::decoder_for(const Transfer& tra
     key += " " + std::to_string(number);
   }
   key += " " + producer.fingerprint().SerializeAsString();
-  const auto found = decoders_.find(key);
-  if (found != decoders_.end()) return found->second;
-  auto made = make_transfer_decoder(args_.consumer, transfer.codec().id, exact, producer);
+  auto& decoders = transfer.job->model->decoders;
+  const auto found = decoders.find(key);
+  if (found != decoders.end()) return found->second;
+  auto made = make_transfer_decoder(transfer.consumer(), transfer.codec().id, exact, producer);
   if (!made) return made;
-  if (decoders_.size() >= kMostDecoders) decoders_.clear();
-  decoders_.emplace(std::move(key), made.value());
+  if (decoders.size() >= kMostDecoders) decoders.clear();
+  decoders.emplace(std::move(key), made.value());
   return made;
 }
 
 void Receiver::choose_codec(Transfer& transfer) {
   const CompletionRequest& request = transfer.job->request;
   const v1::GetProducerInfoResponse& producer = *transfer.info;
-  transfer.decision = args_.codecs.choose({.mode = request.mode,
-                                           .codec = request.codec,
-                                           .level_open = request.level_open,
-                                           .form_open = request.form_open,
-                                           .same_model = check_same_model(args_.consumer, producer).ok(),
-                                           .artifact_fits = artifact_fits(args_.consumer, producer),
-                                           .tokens = transfer.wish.handover_tokens - transfer.wish.held_tokens,
-                                           .declared_bytes_per_second = producer.bandwidth_gbps() * kBytesOfGigabit});
+  transfer.decision =
+      transfer.job->model->codecs.choose({.mode = request.mode,
+                                          .codec = request.codec,
+                                          .level_open = request.level_open,
+                                          .form_open = request.form_open,
+                                          .same_model = check_same_model(transfer.consumer(), producer).ok(),
+                                          .artifact_fits = artifact_fits(transfer.consumer(), producer),
+                                          .tokens = transfer.wish.handover_tokens - transfer.wish.held_tokens,
+                                          .declared_bytes_per_second = producer.bandwidth_gbps() * kBytesOfGigabit});
   if (!transfer.decision.changed) return;
   log_info("codec_chosen", {{"endpoint", endpoints_.address(*transfer.endpoint)},
                             {"codec", to_string(transfer.codec().id)},
@@ -205,7 +208,7 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer) const {
 void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
   const v1::PrefillAccepted& accepted = arrived.event.accepted();
   if (transfer.clock) return fail_try(transfer, {ErrorCode::kDataLoss, "it accepted the request twice"});
-  const auto sound = check_accepted(accepted, transfer.wish, *transfer.decoder, args_.consumer.model.layers);
+  const auto sound = check_accepted(accepted, transfer.wish, *transfer.decoder, transfer.consumer().model.layers);
   if (!sound) return fail_try(transfer, sound.failure());
   auto layers = transfer.decoder->plan(transfer.wish.first_layer);
   if (!layers) return fail_try(transfer, layers.failure());
@@ -222,7 +225,7 @@ void Receiver::accepted(Transfer& transfer, const EventArrived& arrived) {
                     .chunk_tokens = accepted.chunk_tokens(),
                     .cached_tokens = std::min(accepted.cached_tokens(), accepted.handover_tokens()),
                     .layers = std::move(layers).value(),
-                    .origin = origin_of(args_.consumer, transfer.codec(), *transfer.info)};
+                    .origin = origin_of(transfer.consumer(), transfer.codec(), *transfer.info)};
   log_debug("transfer_accepted", {{"request", transfer.job->id},
                                   {"endpoint", plan.endpoint},
                                   {"handover_tokens", plan.handover_tokens},

@@ -114,8 +114,8 @@ TEST_F(MetricsTest, answers_count_their_latencies_tokens_and_outcomes) {
   const auto request = greedy_request(200);
   for (int i = 0; i < 3; ++i) complete(request);
   EXPECT_EQ(stream(request).status.error_code(), grpc::StatusCode::OK);
-  EXPECT_EQ(decode("scd_requests_total", {"length"}), 4);
-  EXPECT_EQ(decode("scd_requests_total", {"stop"}), 0);
+  EXPECT_EQ(decode("scd_requests_total", {"length", "base"}), 4);
+  EXPECT_EQ(decode("scd_requests_total", {"stop", "base"}), 0);
   EXPECT_EQ(decode("scd_time_to_first_token_seconds"), 4);
   EXPECT_EQ(decode("scd_inter_token_latency_seconds"), 4 * 11) << "12 tokens each";
   EXPECT_EQ(decode("scd_e2e_request_latency_seconds"), 4);
@@ -184,7 +184,7 @@ TEST_F(MetricsTest, a_request_that_fails_counts_by_its_status_and_in_no_latency)
   wrong.set_top_p(2);
   v1::CompleteResponse response;
   complete(wrong, response);
-  EXPECT_EQ(decode("scd_requests_total", {"INVALID_ARGUMENT"}), 1);
+  EXPECT_EQ(decode("scd_requests_total", {"INVALID_ARGUMENT", ""}), 1);
   EXPECT_EQ(decode("scd_time_to_first_token_seconds"), 0);
 
   auto endless = greedy_request(50);
