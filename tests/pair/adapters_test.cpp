@@ -148,6 +148,31 @@ TEST_F(AdaptersTest, keys_and_values_kept_for_one_are_not_the_others) {
   expect_idle();
 }
 
+// The same fingerprint, but the producer rounded after merging.
+TEST_F(AdaptersTest, exact_never_takes_the_bits_of_a_merged_producer) {
+  SCD_SKIP_ON_GPU();
+  start_prefill([this](PrefillConfig& config) { config.model.adapter = adapter("one"); });
+  start_models();
+  auto exact = request_to("one");
+  exact.mutable_codec()->set_exact(true);
+  const v1::TransferAccount account = complete(exact).finish().transfer();
+  EXPECT_EQ(account.codec(), v1::CODEC_ORACLE);
+  EXPECT_EQ(account.wire_bytes(), 0u);
+  EXPECT_THAT(account.codec_reason(), HasSubstr("adapter"));
+  const auto raw = complete(request_to("one"));
+  EXPECT_EQ(raw.finish().transfer().codec(), v1::CODEC_RAW);
+  EXPECT_GT(raw.finish().transfer().wire_bytes(), 0u);
+  EXPECT_LT(distance(raw, complete_alone(request_to("one"))), 0.1f);
+  // The base itself is the producer's where that has no adapter.
+  prefill_servers.clear();
+  start_prefill();
+  start_models();
+  auto base = request_to("base");
+  base.mutable_codec()->set_exact(true);
+  EXPECT_GT(complete(base).finish().transfer().wire_bytes(), 0u);
+  expect_idle();
+}
+
 // Fits one encoder for the base with each adapter, as `scd calibrate` does.
 class SharedCodesOfAdaptersTest : public AdaptersTest {
  protected:
