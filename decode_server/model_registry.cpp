@@ -47,6 +47,10 @@ Result<Done> ModelRegistry::add(std::shared_ptr<ServedModel> model, bool replace
   std::scoped_lock lock(mutex_);
   const auto found = named(models_, model->name());
   if (found == models_.end()) {
+    if (models_.size() >= kMostModels) {
+      return Failure{ErrorCode::kResourceExhausted,
+                     std::to_string(kMostModels) + " models are served; unload one first"};
+    }
     models_.push_back(std::move(model));
     return Done{};
   }

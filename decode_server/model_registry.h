@@ -22,7 +22,9 @@ class ModelRegistry {
   std::vector<std::shared_ptr<ServedModel>> list() const;  // in the order in which they were loaded
   const std::string& default_name() const { return default_name_; }
 
+  static constexpr size_t kMostModels = 1024;
   // ALREADY_EXISTS where the name is taken, unless it is to be replaced: requests under way keep what they began with.
+  // RESOURCE_EXHAUSTED where there are so many.
   Result<Done> add(std::shared_ptr<ServedModel> model, bool replace);
   // New requests find it no longer. NOT_FOUND as find().
   Result<Done> remove(const std::string& name);

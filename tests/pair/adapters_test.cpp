@@ -324,6 +324,35 @@ TEST_F(AdaptersTest, versions_of_an_artifact_never_mix) {
   expect_idle();
 }
 
+TEST_F(AdaptersTest, during_a_rollout_each_version_is_served_by_the_prefill_server_that_has_it) {
+  SCD_SKIP_ON_GPU();
+  const int32_t layers = codec_model(base_model()).layers;
+  const std::map<std::string, std::filesystem::path> artifacts{{"old", root() / "v1"}, {"new", root() / "v2"}};
+  write_rd_artifact(base_model(), identity("one"), artifacts.at("old"), layer_by_layer(layers, 1));
+  write_rd_artifact(base_model(), identity("one"), artifacts.at("new"), layer_by_layer(layers, 2));
+  std::map<std::string, std::string> addresses;
+  for (const auto& [name, artifact] : artifacts) {
+    start_prefill([&, from = artifact](PrefillConfig& config) { config.codec.artifact = from; });
+    addresses[name] = prefill_servers.back()->address();
+  }
+  start_models([&](DecodeConfig& config) {
+    config.models.clear();
+    for (const auto& [name, artifact] : artifacts) {
+      config.models.push_back({.name = name, .directory = {}, .adapter = adapter("one"), .artifact = artifact});
+    }
+    config.codec.mode = CodecMode::kRd;
+  });
+  for (uint32_t seed = 1; seed <= 3; ++seed) {
+    for (const auto& [name, artifact] : artifacts) {
+      const v1::TransferAccount account = complete(request_to(name, 300, seed)).finish().transfer();
+      EXPECT_EQ(account.codec(), v1::CODEC_RD);
+      EXPECT_EQ(account.prefill_endpoint(), addresses[name]);
+      EXPECT_EQ(account.fallback_reason(), "");
+    }
+  }
+  expect_idle();
+}
+
 TEST_F(AdaptersTest, a_start_that_cannot_serve_a_model_names_it_and_its_field) {
   const auto why = [this](ServedModelOptions model) {
     try {

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/error.h"
@@ -42,6 +44,11 @@ double median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
 }
 
+struct StepTime {
+  double seconds = 0;
+  double cpu_seconds = 0;  // of all threads: what else runs on the machine counts little
+};
+
 // A batch that decodes behind contexts of its own, by either model: what they compute does not change the speed.
 class Batch {
  public:
@@ -58,8 +65,8 @@ class Batch {
     }
   }
 
-  // Seconds of a step. Sequence i has adapter i modulo their number; without any it has none.
-  double run(DecodeStep& step, std::span<const std::unique_ptr<const Adapter>> adapters, int64_t steps) const {
+  // Sequence i has adapter i modulo their number; without any it has none.
+  StepTime run(DecodeStep& step, std::span<const std::unique_ptr<const Adapter>> adapters, int64_t steps) const {
     const TokenId token = 1;
     std::vector<SequenceChunk> chunks;
     for (size_t i = 0; i < tables_.size(); ++i) {
@@ -67,12 +74,15 @@ class Batch {
       chunks.push_back({&tables_[i], options_.context, std::span(&token, 1), adapter});
     }
     std::vector<int32_t> ids(tables_.size());
+    const std::clock_t cpu_begin = std::clock();
     const auto begin = std::chrono::steady_clock::now();
     for (int64_t i = 0; i < steps; ++i) {
       for (SequenceChunk& chunk : chunks) chunk.first_position = options_.context + i;
       kernels::argmax(step.run(chunks), ids);
     }
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / static_cast<double>(steps);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double cpu_seconds = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;
+    return {seconds / static_cast<double>(steps), cpu_seconds / static_cast<double>(steps)};
   }
 
  private:
@@ -98,13 +108,13 @@ class AdapterBench {
   // The merged model and each number of adapters take turns, so that what else runs on the machine meets all alike.
   void measure(int64_t size) {
     const Batch batch(options_, base_, cache_, size);
-    std::vector<double> merged;
-    std::vector<std::vector<double>> beside(options_.counts.size());
+    std::vector<StepTime> merged;
+    std::vector<std::vector<StepTime>> beside(options_.counts.size());
     for (int repetition = -1; repetition < options_.repetitions; ++repetition) {  // the first warms up
-      const double before = batch.run(merged_step_, {}, options_.steps);
+      const StepTime before = batch.run(merged_step_, {}, options_.steps);
       for (size_t i = 0; i < beside.size(); ++i) {
-        const double seconds = batch.run(base_step_, std::span(adapters_).first(options_.counts[i]), options_.steps);
-        if (repetition >= 0) beside[i].push_back(seconds);
+        const StepTime time = batch.run(base_step_, std::span(adapters_).first(options_.counts[i]), options_.steps);
+        if (repetition >= 0) beside[i].push_back(time);
       }
       if (repetition >= 0) merged.push_back(before);
     }
@@ -122,10 +132,25 @@ class AdapterBench {
     return static_cast<int32_t>(largest_batch(options) * ((options.context + options.steps + 1) / kPageTokens + 1));
   }
 
-  void report(int64_t size, size_t count, const std::vector<double>& merged, const std::vector<double>& beside) {
-    std::vector<double> ratios;  // of neighbours in time
-    for (size_t i = 0; i < merged.size(); ++i) ratios.push_back(merged[i] / beside[i]);
-    const double cost = 1 - median(ratios);
+  using Times = std::vector<StepTime>;
+
+  static double median_of(const Times& times, double StepTime::*part) {
+    std::vector<double> values;
+    for (const StepTime& time : times) values.push_back(time.*part);
+    return median(std::move(values));
+  }
+  // 1 - the speed that is left; the median over turns, whose two sides are neighbours in time.
+  static double cost(const Times& merged, const Times& beside, double StepTime::*part) {
+    std::vector<double> ratios;
+    for (size_t i = 0; i < merged.size(); ++i) ratios.push_back(merged[i].*part / (beside[i].*part));
+    return 1 - median(std::move(ratios));
+  }
+
+  void report(int64_t size, size_t count, const Times& merged, const Times& beside) {
+    const double merged_seconds = median_of(merged, &StepTime::seconds),
+                 seconds = median_of(beside, &StepTime::seconds);
+    const double share = cost(merged, beside, &StepTime::seconds);
+    const double cpu_share = cost(merged, beside, &StepTime::cpu_seconds);
     size_t bytes = 0;
     for (size_t i = 0; i < count; ++i) bytes += adapters_[i]->bytes();
     report_.add_row({{"task", "adapters"},
@@ -135,15 +160,19 @@ class AdapterBench {
                      {"context", options_.context},
                      {"adapter_bytes", bytes},
                      {"weight_bytes", base_.weight_bytes()},
-                     {"merged_step_ms", median(merged) * 1e3},
-                     {"step_ms", median(beside) * 1e3},
-                     {"merged_tokens_per_s", static_cast<double>(size) / median(merged)},
-                     {"tokens_per_s", static_cast<double>(size) / median(beside)},
-                     {"throughput_cost_share", cost}});
+                     {"merged_step_ms", merged_seconds * 1e3},
+                     {"step_ms", seconds * 1e3},
+                     {"merged_tokens_per_s", static_cast<double>(size) / merged_seconds},
+                     {"tokens_per_s", static_cast<double>(size) / seconds},
+                     {"merged_cpu_ms", median_of(merged, &StepTime::cpu_seconds) * 1e3},
+                     {"cpu_ms", median_of(beside, &StepTime::cpu_seconds) * 1e3},
+                     {"throughput_cost_share", share},
+                     {"cpu_cost_share", cpu_share}});
     table_.add_row({std::to_string(size), std::to_string(count), format_fixed(static_cast<double>(bytes) / 1048576, 1),
-                    format_fixed(median(merged) * 1e3, 2), format_fixed(median(beside) * 1e3, 2),
-                    format_fixed(static_cast<double>(size) / median(merged), 1),
-                    format_fixed(static_cast<double>(size) / median(beside), 1), format_percent(cost)});
+                    format_fixed(merged_seconds * 1e3, 2), format_fixed(seconds * 1e3, 2),
+                    format_fixed(static_cast<double>(size) / merged_seconds, 1),
+                    format_fixed(static_cast<double>(size) / seconds, 1), format_percent(share),
+                    format_percent(cpu_share)});
   }
 
   const BenchAdaptersOptions& options_;
@@ -154,7 +183,7 @@ class AdapterBench {
   std::vector<std::unique_ptr<const Adapter>> adapters_;
   Report report_;
   TextTable table_{{"batch", "adapters", "MiB of them", "merged ms", "beside ms", "merged tokens/s", "beside tokens/s",
-                    "throughput lost"}};
+                    "throughput lost", "by CPU time"}};
 };
 
 void run(const BenchAdaptersOptions& options) {
@@ -178,7 +207,7 @@ void run(const BenchAdaptersOptions& options) {
   }
   bench.table().print(std::cout);
   std::cout << "Medians of steps that took turns; throughput lost: the median over turns, against one model with the "
-               "adapter in its weights.\n";
+               "adapter in its weights,\nby the clock and by the CPU time of all threads (not of a GPU).\n";
   bench.report().write(options.json);
 }
 

@@ -45,6 +45,13 @@ TEST_F(ModelRegistryTest, a_name_is_taken_unless_it_is_to_be_replaced) {
   EXPECT_EQ(models.list().size(), 1u);
 }
 
+TEST_F(ModelRegistryTest, there_is_a_most_of_them) {
+  ModelRegistry models({make("first")});
+  for (size_t i = 1; i < ModelRegistry::kMostModels; ++i) ASSERT_TRUE(models.add(make(std::to_string(i)), false).ok());
+  EXPECT_EQ(models.add(make("one more"), false).failure().code, ErrorCode::kResourceExhausted);
+  EXPECT_TRUE(models.add(make("first"), true).ok());
+}
+
 TEST_F(ModelRegistryTest, what_was_removed_is_not_the_default_by_another_name) {
   ModelRegistry models({make("first"), make("second")});
   const auto held = models.find("first").value();
