@@ -136,8 +136,8 @@ void ComputeThread::run(TransferStage& transfers) {
 void ComputeThread::handle(Event event, TransferStage& transfers) {
   const auto visitor = Overloaded{
       [&](Admitted& admitted) {
-        const SequenceContext context{args_.config, args_.model,  args_.cache,    args_.prefixes, args_.tokenizer,
-                                      transfers,    args_.codecs, args_.forecast, kept_codes_};
+        const SequenceContext context{args_.config,    args_.model, args_.cache,    args_.prefixes,
+                                      args_.tokenizer, transfers,   args_.forecast, kept_codes_};
         try {
           sequences_.push_back(std::make_unique<Sequence>(context, admitted.job));
         } catch (const std::bad_alloc& error) {

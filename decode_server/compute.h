@@ -42,8 +42,7 @@ class ComputeThread : public ComputeStage {
     PrefixCache& prefixes;
     const Tokenizer& tokenizer;
     AdmissionStage& admission;
-    CodecPolicy& codecs;        // learns what transfers reach
-    PrefillForecast& forecast;  // and how fast prompts are computed here
+    PrefillForecast& forecast;  // learns how fast prompts are computed here
     DecodeMetrics& metrics;
   };
   explicit ComputeThread(const Args& args);

@@ -1,5 +1,8 @@
 #include "decode_server/config.h"
 
+#include <algorithm>
+#include <set>
+
 #include "common/base/error.h"
 #include "common/codec/registry.h"
 
@@ -82,11 +85,26 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
       "and first tokens later. 0: 128 on the CPU, 2048 on a GPU.");
 }
 
+void describe(ConfigVisitor& at, ServedModelOptions& model) {
+  at.text("name", model.name, "What clients call it.");
+  at.path("directory", model.directory, "Empty: model.directory; else a directory with the same base.");
+  at.path("adapter", model.adapter, "PEFT LoRA adapter, applied beside the base's weights; empty: the base itself.");
+  at.path("artifact", model.artifact, "Codec artifact; empty: codec.artifact.");
+}
+
 void describe(ConfigVisitor& at, DecodeConfig& config) {
   at.section("codec", config.codec, "How the prompt's state crosses the link.");
   at.section("prefill", config.prefill, "The prefill servers.");
   at.section("fallback", config.fallback, "When a prefill server does not deliver.");
   at.section("model", config.model, "The consumer: the model that answers.");
+  at.sections("models", config.models,
+              "Several models of one base, loaded once, each with an adapter of its own that is not merged. Of each: "
+              "name (what clients call it), adapter (PEFT LoRA; none: the base itself), artifact (none: "
+              "codec.artifact), directory (none: model.directory; else the same base). The first is what requests get "
+              "that name none. Empty: the one model above.");
+  at.flag("model_admin", config.model_admin,
+          "Let gRPC clients load and unload models at run time (ModelAdminService): they name directories of this "
+          "machine.");
   describe_device(at, config.device);
   describe_threads(at, config.threads);
   at.section("kv_cache", config.kv_cache, "Memory for keys and values.");
@@ -98,12 +116,56 @@ void describe(ConfigVisitor& at, DecodeConfig& config) {
   at.section("metrics", config.metrics, "For Prometheus; docs/metrics.md lists them.");
 }
 
+void check_model_name(const std::string& field, const std::string& name) {
+  constexpr size_t kLongest = 256;
+  if (!name.empty() && name.size() <= kLongest) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              field + ": " + std::to_string(name.size()) + " bytes; expected a name of 1 to 256 bytes");
+}
+
+namespace {
+
+void check_models(const DecodeConfig& config) {
+  std::set<std::string> names;
+  for (size_t i = 0; i < config.models.size(); ++i) {
+    const std::string field = "models[" + std::to_string(i) + "].name";
+    check_model_name(field, config.models[i].name);
+    if (!names.insert(config.models[i].name).second) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  field + ": '" + config.models[i].name + "' is another model's name, too");
+    }
+  }
+  if ((!names.empty() || config.model_admin) && !config.model.adapter.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "model.adapter is merged into the base, which `models` and model_admin need as it is; name it as the "
+                "adapter of one of the models");
+  }
+}
+
+bool every_model_has_an_artifact(const DecodeConfig& config) {
+  if (!config.codec.artifact.empty()) return true;
+  return !config.models.empty() &&
+         std::ranges::none_of(config.models, [](const auto& model) { return model.artifact.empty(); });
+}
+
+}  // namespace
+
+void check_model_files(const DecodeConfig& config) {
+  for (size_t i = 0; i < config.models.size(); ++i) {
+    const std::string field = "models[" + std::to_string(i) + "].";
+    const ServedModelOptions& model = config.models[i];
+    if (!model.directory.empty()) check_exists(field + "directory", model.directory / "config.json");
+    if (!model.adapter.empty()) check_exists(field + "adapter", model.adapter / "adapter_config.json");
+    check_exists(field + "artifact", model.artifact);
+  }
+}
+
 void check_config(const DecodeConfig& config) {
   if (config.model.directory.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "model.directory is not set; it must name a Hugging Face checkpoint");
   }
   const auto codec = codec_from_number(static_cast<int>(config.codec.mode));
-  if (codec && needs_artifact(*codec) && config.codec.artifact.empty()) {
+  if (codec && needs_artifact(*codec) && !every_model_has_an_artifact(config)) {
     throw Error(ErrorCode::kInvalidArgument, "codec.mode is " + std::string(to_string(*codec)) +
                                                  " but codec.artifact names no directory made by scd calibrate");
   }
@@ -121,6 +183,7 @@ void check_config(const DecodeConfig& config) {
     throw Error(ErrorCode::kInvalidArgument,
                 "prefill.outlier.max_ejection_ms is less than prefill.outlier.ejection_ms");
   }
+  check_models(config);
   if (config.codec.sinks % 16 != 0) {
     throw Error(ErrorCode::kInvalidArgument,
                 "codec.sinks is " + std::to_string(config.codec.sinks) + "; it must be a multiple of 16");

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -59,11 +60,21 @@ struct LimitOptions {
   int32_t step_tokens(bool on_gpu) const { return max_batched_tokens > 0 ? max_batched_tokens : on_gpu ? 2048 : 128; }
 };
 
+// One of the models that requests can name, all of one base.
+struct ServedModelOptions {
+  std::string name;
+  std::filesystem::path directory = {};  // empty: model.directory; else the same base
+  std::filesystem::path adapter = {};    // a PEFT LoRA adapter, not merged; empty: the base itself
+  std::filesystem::path artifact = {};   // empty: codec.artifact
+};
+
 struct DecodeConfig {
   CodecOptions codec;
   PrefillOptions prefill;
   FallbackOptions fallback;
   ModelOptions model;
+  std::vector<ServedModelOptions> models;
+  bool model_admin = false;
   std::string device = "cpu";
   int32_t threads = 0;
   KvCacheOptions kv_cache;
@@ -82,9 +93,14 @@ void describe(ConfigVisitor& at, PrefillOptions& prefill);
 void describe(ConfigVisitor& at, FallbackOptions& fallback);
 void describe(ConfigVisitor& at, PrefixCacheOptions& cache);
 void describe(ConfigVisitor& at, LimitOptions& limits);
+void describe(ConfigVisitor& at, ServedModelOptions& model);
 void describe(ConfigVisitor& at, DecodeConfig& config);
 
 // What no single key can say. Throws Error INVALID_ARGUMENT naming the keys that do not go together.
 void check_config(const DecodeConfig& config);
+// As check_files() of common/config, of the models.
+void check_model_files(const DecodeConfig& config);
+// The name of one more model. Throws Error INVALID_ARGUMENT.
+void check_model_name(const std::string& field, const std::string& name);
 
 }  // namespace scd

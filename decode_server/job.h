@@ -12,6 +12,8 @@
 
 namespace scd {
 
+struct ServedModel;
+
 // Shared (std::shared_ptr) by the RPC, which may cancel it, and by the stage that works on it; whichever lets go last
 // ends it. Fields below the constructor are written by the stage that holds the job, which hands it on through a queue;
 // cancelled and timeline alone are for any thread.
@@ -28,7 +30,8 @@ class DecodeJob {
   const ServingClock::time_point received_at;
   ServingClock::time_point deadline = ServingClock::time_point::max();
   CompletionRequest request;
-  PageTable pages;  // covers the prompt once admitted
+  std::shared_ptr<ServedModel> model;  // that answers; shared with other requests and the list of models
+  PageTable pages;                     // covers the prompt once admitted
   // Keys and values of the first held_tokens, whole pages but not the whole prompt, were in the prefix cache.
   int64_t held_tokens = 0;
   PageOrigin held_origin;

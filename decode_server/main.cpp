@@ -37,6 +37,7 @@ int run(const Arguments& arguments) {
   configure_log(config.log);
   check_config(config);
   check_files(config.model, config.codec.artifact, config.grpc.tls);
+  check_model_files(config);
   check_for_daemon(config.transport);
   if (arguments.check_only) return 0;
   return serve(config, arguments);

@@ -97,7 +97,7 @@ void read_endpoints(MetricsRegistry& registry, const std::function<std::vector<E
 }  // namespace
 
 DecodeMetrics::DecodeMetrics(MetricsRegistry& registry)
-    : requests(registry.counters({"scd_requests_total", "Requests that ended, by how.", {"outcome"}})),
+    : requests(registry.counters({"scd_requests_total", "Requests that ended, by how.", {"outcome", "model"}})),
       time_to_first_token_seconds(
           registry.histogram({"scd_time_to_first_token_seconds", "From a request's arrival to its first token."})),
       inter_token_latency_seconds(

@@ -1,6 +1,7 @@
 #include "decode_server/prefix_cache.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "common/base/check.h"
 
@@ -23,7 +24,7 @@ PrefixCache::~PrefixCache() {
 PrefixCache::Found PrefixCache::find(const Wanted& wanted, PageTable& table) {
   SCD_CHECK(table.page_ids().empty(), "a prefix begins a table");
   std::scoped_lock lock(mutex_);
-  const auto root = roots_.find(wanted.salt);
+  const auto root = roots_.find({wanted.space, wanted.salt});
   if (root == roots_.end()) return {};
   // Each of them spells the same tokens.
   std::vector<Node*> reached{&root->second}, further;
@@ -61,7 +62,7 @@ void PrefixCache::insert(const Made& made, PageTable& table) {
   const int64_t blocks = std::min(std::ssize(made.tokens) / kBlock, std::ssize(table.page_ids()));
   if (max_pages_ == 0 || blocks == 0) return;
   std::scoped_lock lock(mutex_);
-  Node* const root = &roots_[made.salt];
+  Node* const root = &roots_[{made.space, made.salt}];
   Node* node = root;
   auto run = made.runs.begin();
   Block block;
@@ -87,7 +88,7 @@ void PrefixCache::insert(const Made& made, PageTable& table) {
     node = next;
   }
   touch(*node);
-  if (root->children.empty()) roots_.erase(made.salt);
+  if (root->children.empty()) roots_.erase({made.space, made.salt});
 }
 
 PrefixCache::Node* PrefixCache::add(Node& parent, const Block& block, const PageOrigin& origin, int32_t page) {
@@ -139,6 +140,19 @@ int32_t PrefixCache::evict(int32_t pages, const Node* busy) {
   return evicted;
 }
 
+void PrefixCache::forget(uint64_t space) {
+  std::scoped_lock lock(mutex_);
+  for (auto root = roots_.lower_bound({space, {}}); root != roots_.end() && root->first.first == space;) {
+    Node& top = root->second;
+    while (!top.children.empty()) {
+      Node* node = &top;
+      while (!node->children.empty()) node = node->children.begin()->second.back().get();
+      remove(*node, &top);
+    }
+    root = roots_.erase(root);
+  }
+}
+
 int32_t PrefixCache::give_back(int32_t pages) {
   std::scoped_lock lock(mutex_);
   return evict(pages);
@@ -155,5 +169,11 @@ PrefixCacheCounters PrefixCache::counters() const {
   std::scoped_lock lock(mutex_);
   return counters_;
 }
+
+PrefixSpace::PrefixSpace(PrefixCache& cache)
+    : cache_(cache), id_([] {
+        static std::atomic<uint64_t> last{0};  // relaxed: only uniqueness matters
+        return last.fetch_add(1, std::memory_order_relaxed) + 1;
+      }()) {}
 
 }  // namespace scd

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/token.h"
@@ -48,6 +49,7 @@ class PrefixCache : public PageKeeper {
     const std::string& salt;          // prefixes of other salts are not seen
     std::span<const TokenId> tokens;  // of which a prefix is looked for
     PageOrigin origin;                // at least so good
+    uint64_t space = 0;               // so are those of other models
   };
   // Appends the pages of the longest prefix that is good enough to the empty table.
   Found find(const Wanted& wanted, PageTable& table);
@@ -63,11 +65,14 @@ class PrefixCache : public PageKeeper {
     const std::string& salt;
     std::span<const TokenId> tokens;  // whose keys and values are complete; a tail that fills no page is left out
     std::span<const Run> runs;        // of pages that were not found here; the first begins at or before them
+    uint64_t space = 0;
   };
   // Keeps the table's pages. Where the same is here already the table gets that page in place of its own: nobody may be
   // computing with it.
   void insert(const Made& made, PageTable& table);
 
+  // Nothing of the space is kept any longer; pages that requests still hold are free when they give them up.
+  void forget(uint64_t space);
   // Gives back what no request uses; returns how many pages.
   int32_t clear();
   int32_t give_back(int32_t pages) override;
@@ -95,10 +100,25 @@ class PrefixCache : public PageKeeper {
 
   PagePool& pool_;
   const int32_t max_pages_;
-  mutable std::mutex mutex_;           // held while the pool is called, never the other way round
-  std::map<std::string, Node> roots_;  // by salt
-  std::list<Node*> uses_;              // most recently used first; a parent before its children
+  mutable std::mutex mutex_;                                // held while the pool is called, never the other way round
+  std::map<std::pair<uint64_t, std::string>, Node> roots_;  // by space and salt
+  std::list<Node*> uses_;                                   // most recently used first; a parent before its children
   PrefixCacheCounters counters_;
+};
+
+// The pages of one loaded model are a space of their own, and go with it: keys and values that another model, or
+// another decoder, made are never taken for its own.
+class PrefixSpace {
+ public:
+  explicit PrefixSpace(PrefixCache& cache);
+  ~PrefixSpace() { cache_.forget(id_); }
+  PrefixSpace(const PrefixSpace&) = delete;
+  PrefixSpace& operator=(const PrefixSpace&) = delete;
+  uint64_t id() const { return id_; }
+
+ private:
+  PrefixCache& cache_;
+  const uint64_t id_;
 };
 
 }  // namespace scd

@@ -74,6 +74,7 @@ void Sequence::start_coded(TransferWish wish) {
       CodedPrompt::Args{.model = context_.model,
                         .cache = context_.cache,
                         .job = *job_,
+                        .adapter = job_->model->adapter.get(),
                         .tokens = tokens_,
                         .wish = wish,
                         .sinks = context_.config.codec.sinks,
@@ -270,7 +271,8 @@ PromptInLine Sequence::in_line() const {
 SequenceChunk Sequence::chunk(int64_t count) const {
   return {.pages = &job_->pages,
           .first_position = computed_,
-          .tokens = std::span(tokens_).subspan(static_cast<size_t>(computed_), static_cast<size_t>(count))};
+          .tokens = std::span(tokens_).subspan(static_cast<size_t>(computed_), static_cast<size_t>(count)),
+          .adapter = job_->model->adapter.get()};
 }
 
 void Sequence::worked(ServingClock::time_point begin, ServingClock::time_point end) {
@@ -314,7 +316,8 @@ void Sequence::keep_pages() {
   if (!origin_known_) return;
   context_.prefixes.insert({.salt = job_->request.cache_salt,
                             .tokens = std::span(tokens_).first(static_cast<size_t>(computed_)),
-                            .runs = origins_},
+                            .runs = origins_,
+                            .space = job_->model->prefixes.id()},
                            job_->pages);
 }
 
@@ -344,7 +347,8 @@ Result<Done> Sequence::resume() {
   if (job.request.reads_prefix_cache) {
     found = context_.prefixes.find({.salt = job.request.cache_salt,
                                     .tokens = std::span(tokens_).first(tokens_.size() - 1),
-                                    .origin = context_.codecs.coarsest(job.request, tokens())},
+                                    .origin = job_->model->codecs.coarsest(job.request, tokens()),
+                                    .space = job.model->prefixes.id()},
                                    pages);
   }
   if (auto reserved = pages.reserve(tokens()); !reserved) return reserved;
@@ -375,7 +379,7 @@ void Sequence::close_account() {
   }
   if (account_.wire_bytes > 0) {
     const TransferCost cost = transfer_cost();
-    context_.codecs.observe(cost);
+    job_->model->codecs.observe(cost);
     account_.measured_seconds = std::chrono::duration<double>(cost.sum()).count();
     const int64_t bf16_bytes =
         (account_.handover_tokens - account_.prefix_cached_tokens) * context_.cache.shape().bf16_bytes_per_token();

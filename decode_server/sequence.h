@@ -18,13 +18,13 @@
 #include "common/model/model.h"
 #include "common/schedule/step_plan.h"
 #include "common/tokenizer/tokenizer.h"
-#include "decode_server/codec_policy.h"
 #include "decode_server/config.h"
 #include "decode_server/generate/generation.h"
 #include "decode_server/job.h"
 #include "decode_server/prefix_cache.h"
 #include "decode_server/rebuild/coded_prompt.h"
 #include "decode_server/rebuild/kept_codes.h"
+#include "decode_server/served_model.h"
 #include "decode_server/stages.h"
 
 namespace scd {
@@ -37,7 +37,6 @@ struct SequenceContext {
   PrefixCache& prefixes;
   const Tokenizer& tokenizer;
   TransferStage& transfers;
-  CodecPolicy& codecs;
   PrefillForecast& forecast;
   KeptCodesBudget& kept_codes;
 };

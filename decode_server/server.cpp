@@ -3,25 +3,23 @@
 #include <utility>
 #include <vector>
 
-#include "common/codec/artifact.h"
-#include "common/codec/registry.h"
 #include "common/device/open_device.h"
 #include "common/kv/kv_cache.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
 #include "common/metrics/exposition.h"
-#include "common/model/fingerprint.h"
 #include "common/model/model.h"
-#include "common/rebuild/model_shape.h"
 #include "common/rpc/server.h"
 #include "common/tokenizer/tokenizer.h"
-#include "decode_server/codec_policy.h"
 #include "decode_server/compute.h"
 #include "decode_server/metrics.h"
+#include "decode_server/model_loader.h"
+#include "decode_server/model_registry.h"
 #include "decode_server/prefix_cache.h"
 #include "decode_server/receive/receiver.h"
 #include "decode_server/request/admission.h"
 #include "decode_server/request/completion_service.h"
+#include "decode_server/request/model_admin_service.h"
 #include "kernels/linear.h"
 
 namespace scd {
@@ -43,37 +41,6 @@ Model load_model(const ModelOptions& options, kernels::Device device) {
   return Model::load(load);
 }
 
-std::string name_of(kernels::DType precision) { return precision == kernels::DType::kF32 ? "fp32" : "bf16"; }
-
-std::string name_of(const ModelOptions& options) {
-  if (!options.name.empty()) return options.name;
-  const auto directory = options.directory.has_filename() ? options.directory : options.directory.parent_path();
-  return directory.filename().string();
-}
-
-ConsumerIdentity identify(const DecodeConfig& config, const Model& model) {
-  ConsumerIdentity identity;
-  identity.fingerprint = fingerprint_model(
-      config.model.directory, config.model.adapter.empty() ? std::nullopt : std::optional(config.model.adapter));
-  identity.model = codec_model_of(model.config());
-  identity.precision = name_of(model.precision());
-  identity.device = model.device();
-  if (config.codec.artifact.empty()) return identity;
-  identity.artifact = load_decoder(config.codec.artifact, identity.fingerprint.weights);
-  return identity;
-}
-
-const ArtifactDecoder* artifact_of(const ConsumerIdentity& identity) {
-  return identity.artifact ? &*identity.artifact : nullptr;
-}
-
-CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& identity) {
-  const LayerPlan* plan = identity.artifact ? identity.artifact->calibrated_plan() : nullptr;
-  const int32_t computed_here = plan != nullptr ? plan->exact_layers : config.codec.exact_layer0 ? 1 : 0;
-  const ArtifactDecoder* artifact = config.device == "cpu" ? artifact_of(identity) : nullptr;
-  return measure_coders(identity.model, identity.model.layers - computed_here, artifact);
-}
-
 int32_t pages_of(const KvCacheOptions& options, const Model& model) {
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), options.pages,
                      options.gpu_memory_fraction, model.weight_bytes());
@@ -83,40 +50,14 @@ int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
   return options.enabled ? static_cast<int32_t>(options.max_share * pages) : 0;
 }
 
-ValidationContext context_of(const DecodeConfig& config, const Model& model, const Tokenizer& tokenizer,
-                             const ConsumerIdentity& identity, const CodecPolicy& codecs, int32_t kv_pages) {
-  ValidationContext context{config, model.config(), tokenizer, name_of(config.model), kv_pages};
-  if (!identity.artifact) return context;
-  const CodecId codec = identity.artifact->codec;
-  const auto configured = configured_codec(config.codec);
-  if (configured && needs_artifact(*configured) && *configured != codec) {
-    throw Error(ErrorCode::kFailedPrecondition, config.codec.artifact.string() + " is an artifact of codec " +
-                                                    std::string(to_string(codec)) + ", but codec.mode is " +
-                                                    std::string(to_string(*configured)));
-  }
-  context.artifact_codec = codec;
-  context.levels = codecs.levels();
-  context.level = codecs.fixed_level();
-  if (const LayerPlan* plan = identity.artifact->calibrated_plan()) {
-    const double share = plan->native_share(model.config().layers);
-    if (share > config.codec.max_native_share) {
-      throw Error(ErrorCode::kFailedPrecondition,
-                  config.codec.artifact.string() + ": it has this server run " + std::to_string(share) +
-                      " of its layers over the prefix, more than codec.max_native_share " +
-                      std::to_string(config.codec.max_native_share) + "; calibrate with fewer --native layers");
-    }
-    context.exact_layers = plan->exact_layers;
-    context.predicts = plan->predicted;
-  }
-  return context;
-}
-
 }  // namespace
 
 // Declared in the order requests flow backwards: destruction ends the intake first, and what it hands to last.
 struct DecodeServer::Parts {
   Parts(const DecodeConfig& configuration, std::unique_ptr<Transport> given);
   ~Parts();
+  std::vector<RpcService> services();
+  std::string precision() const { return model.precision() == kernels::DType::kF32 ? "fp32" : "bf16"; }
   ServerFacts facts() const;
   DecodeReadings readings() const;
   ServerCounters counters() const;
@@ -124,14 +65,13 @@ struct DecodeServer::Parts {
   const DecodeConfig config;
   const Model model;
   const Tokenizer tokenizer;
-  const ConsumerIdentity identity;
-  CodecPolicy codecs;
   PrefillForecast forecast;
   KvCache cache;
   PrefixCache prefixes;
+  const ModelLoader loader;
+  ModelRegistry models;
   MetricsRegistry registry;
   DecodeMetrics metrics;
-  const ValidationContext validation;
   std::unique_ptr<Transport> transport;
 
   // The compute thread learns of room it made; admission is built after it.
@@ -144,6 +84,7 @@ struct DecodeServer::Parts {
   Receiver receiver;
   Admission admission;
   CompletionService service;
+  std::unique_ptr<ModelAdminService> model_admin;  // null where the configuration does not allow it
   RpcServer rpc;
   std::unique_ptr<MetricsEndpoint> metrics_endpoint;  // what it reads lives longer
 };
@@ -152,18 +93,19 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
     : config(configuration),
       model(load_model(config.model, open_device(config.device))),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
-      identity(identify(config, model)),
-      codecs(config.codec, artifact_of(identity), coder_costs(config, identity)),
       cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
       prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
+      loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
+      models(loader.load_configured()),
       metrics(registry),
-      validation(context_of(config, model, tokenizer, identity, codecs, cache.pool().pages())),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
-      compute({config, model, cache, prefixes, tokenizer, release, codecs, forecast, metrics}),
-      receiver({config, identity, *transport, compute, codecs, forecast, metrics}),
-      admission({validation, cache.pool(), prefixes, codecs, compute}),
-      service({validation, admission, compute, metrics, facts()}),
-      rpc(config.grpc, {{v1::CompletionService::service_full_name(), &service}}) {
+      compute({config, model, cache, prefixes, tokenizer, release, forecast, metrics}),
+      receiver({config, *transport, compute, forecast, metrics}),
+      admission({config.limits, cache.pool(), prefixes, compute}),
+      service({config, tokenizer, models, admission, compute, metrics, facts()}),
+      model_admin(config.model_admin ? std::make_unique<ModelAdminService>(ModelAdminService::Args{loader, models})
+                                     : nullptr),
+      rpc(config.grpc, services()) {
   release.target = &admission;
   read_decode_server(registry, readings());
   metrics_endpoint = std::make_unique<MetricsEndpoint>(config.metrics, registry);
@@ -173,24 +115,30 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
 // Threads that call other stages end before those stages do.
 DecodeServer::Parts::~Parts() {
   service.drain();
+  if (model_admin != nullptr) model_admin->stop();
   admission.stop();
   compute.stop();
   rpc.shutdown(ServingClock::now());
 }
 
+std::vector<RpcService> DecodeServer::Parts::services() {
+  std::vector<RpcService> all{{v1::CompletionService::service_full_name(), &service}};
+  if (model_admin != nullptr) all.push_back({v1::ModelAdminService::service_full_name(), model_admin.get()});
+  return all;
+}
+
 ServerFacts DecodeServer::Parts::facts() const {
-  return {.fingerprint = identity.fingerprint,
-          .precision = identity.precision,
+  return {.device = config.device,
+          .precision = precision(),
           .kv_pages = cache.pool().pages(),
           .counters = [this] { return counters(); },
-          .endpoints = [this] { return receiver.endpoints(); },
-          .codec = [this] { return codecs.present(); }};
+          .endpoints = [this] { return receiver.endpoints(); }};
 }
 
 DecodeReadings DecodeServer::Parts::readings() const {
   return {.version = SCD_VERSION,
-          .model = validation.model_name,
-          .precision = identity.precision,
+          .model = models.default_name(),
+          .precision = precision(),
           .device = config.device,
           .kv_pages = cache.pool().pages(),
           .counters = [this] { return counters(); },
@@ -236,10 +184,10 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
                       {"kv_cache_pages", parts_->cache.pool().pages()},
                       {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
-                                   {"model", parts_->validation.model_name},
-                                   {"precision", parts_->identity.precision},
+                                   {"model", parts_->models.default_name()},
+                                   {"models", static_cast<int64_t>(parts_->models.list().size())},
+                                   {"precision", parts_->precision()},
                                    {"gemm", kernels::linear_backend(parts_->model.device())},
-                                   {"weights", parts_->identity.fingerprint.weights},
                                    {"data_plane", parts_->transport->description()},
                                    {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});
   if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});

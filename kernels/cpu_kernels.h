@@ -3,6 +3,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
+#include "kernels/low_rank.h"
 #include "kernels/paged_kv.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -24,6 +25,8 @@ void add(Matrix residual, ConstMatrix delta);
 void fill_rows(Matrix m, std::span<const float> values);
 void add_bias(Matrix m, std::span<const float> bias);
 void fill_normal(Matrix m, uint64_t seed, float deviation);
+
+void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups);
 
 void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);

@@ -19,7 +19,18 @@ void check(cudaError_t result, const char* what);
 cudaStream_t stream();
 
 // Memory of the calling thread, contents undefined, valid until it asks for the slot again; it grows and is kept.
-enum class Slot { kLinearInput, kLinearOutput, kBlas, kAttentionPartials, kIndices, kKeys, kValues, kArgmax, kCount };
+enum class Slot {
+  kLinearInput,
+  kLinearOutput,
+  kBlas,
+  kAttentionPartials,
+  kIndices,
+  kKeys,
+  kValues,
+  kArgmax,
+  kLowRank,
+  kCount
+};
 std::byte* device_scratch(Slot slot, size_t bytes);
 
 // The batch on the device: what came with it, or a copy made for this call.

@@ -7,6 +7,7 @@
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
+#include "kernels/low_rank.h"
 #include "kernels/paged_kv.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -51,6 +52,8 @@ void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMat
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
 
 void paged_attention(const AttentionArgs& args);
+
+void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups);
 
 void gemm_f32(const GemmArgs& args);
 

@@ -28,6 +28,7 @@ enum class ScratchSlot {
   kLinearRounded,
   kLinearWeight,
   kLinearOutput,
+  kLowRank,
   kAttention,
   kAttentionValues,
   kAttentionPartials,

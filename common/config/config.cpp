@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include "common/base/error.h"
 #include "common/config/document.h"
@@ -24,7 +25,7 @@ class Loader : public ConfigVisitor {
     ConfigNode* node = claim(field.key);
     if (node == nullptr) return;
     const bool is_list = node->kind == ConfigNode::Kind::kList;
-    const bool right_kind = field.is_list ? is_list : node->kind == ConfigNode::Kind::kScalar;
+    const bool right_kind = field.is_list ? is_list && node->children.empty() : node->kind == ConfigNode::Kind::kScalar;
     const std::vector<std::string> given = is_list ? node->items : std::vector<std::string>{node->scalar};
     if (right_kind && field.set(given)) return;
     refuse(node->where + ": " + path_of(field.key) + ": " + shown(*node) + " is not " + field.expected);
@@ -45,6 +46,26 @@ class Loader : public ConfigVisitor {
     refuse_unknown(levels_.back());
     levels_.pop_back();
   }
+
+  std::optional<size_t> begin_list(std::string_view key, std::string_view, size_t) override {
+    ConfigNode* node = claim(key);
+    if (node != nullptr && (node->kind != ConfigNode::Kind::kList || !node->items.empty())) {
+      if (node->kind != ConfigNode::Kind::kNothing) {
+        refuse(node->where + ": " + path_of(key) + ": " + shown(*node) + " stands where a list of mappings belongs");
+      }
+      node = nullptr;
+    }
+    levels_.push_back({node, path_of(key), {}});
+    return node == nullptr ? std::nullopt : std::optional(node->children.size());
+  }
+
+  void begin_element(size_t index) override {
+    const Level& list = levels_.back();
+    ConfigNode* node = list.node == nullptr ? nullptr : &list.node->children[index].second;
+    levels_.push_back({node, list.path + "[" + std::to_string(index) + "]", {}});
+  }
+
+  void end_list() override { levels_.pop_back(); }
 
  private:
   struct Level {
@@ -97,8 +118,13 @@ class Dumper : public ConfigVisitor {
 
  protected:
   void visit(const ConfigField& field) override {
-    comment(std::string(field.help) + (field.is_text || field.is_list ? "" : " [" + field.expected + "]"));
-    text_ += indent() + std::string(field.key) + ": " + value(field) + "\n";
+    // What elements of a list mean is said once.
+    if (!later_element_) {
+      comment(std::string(field.help) + (field.is_text || field.is_list ? "" : " [" + field.expected + "]"));
+    }
+    std::string before = indent();
+    if (std::exchange(opens_element_, false)) before.replace(before.size() - 2, 2, "- ");
+    text_ += before + std::string(field.key) + ": " + value(field) + "\n";
     fresh_ = false;
   }
 
@@ -112,6 +138,25 @@ class Dumper : public ConfigVisitor {
 
   void end() override {
     --depth_;
+    fresh_ = false;
+  }
+
+  std::optional<size_t> begin_list(std::string_view key, std::string_view help, size_t count) override {
+    comment(std::string(help));
+    text_ += indent() + std::string(key) + (count == 0 ? ": []\n" : ":\n");
+    ++depth_;
+    return std::nullopt;
+  }
+
+  void begin_element(size_t index) override {
+    ++depth_;
+    opens_element_ = true;
+    later_element_ = index > 0;
+  }
+
+  void end_list() override {
+    --depth_;
+    later_element_ = false;
     fresh_ = false;
   }
 
@@ -156,7 +201,9 @@ class Dumper : public ConfigVisitor {
 
   std::string text_;
   size_t depth_ = 0;
-  bool fresh_ = true;  // nothing written yet at this level
+  bool fresh_ = true;           // nothing written yet at this level
+  bool opens_element_ = false;  // the next key is the first of an element of a list
+  bool later_element_ = false;  // not the first one
 };
 
 }  // namespace

@@ -31,17 +31,21 @@ class Reader {
         node.kind = ConfigNode::Kind::kScalar;
         node.scalar = from.Scalar();
         break;
-      case YAML::NodeType::Sequence: read_list(from, node); break;
+      case YAML::NodeType::Sequence: read_list(from, node, depth); break;
       case YAML::NodeType::Map: read_mapping(from, node, depth); break;
     }
     return node;
   }
 
  private:
-  void read_list(const YAML::Node& from, ConfigNode& node) {
+  void read_list(const YAML::Node& from, ConfigNode& node, int depth) {
     node.kind = ConfigNode::Kind::kList;
     for (const YAML::Node& item : from) {
-      if (!item.IsScalar()) fail(node, "a list holds plain values only");
+      if (item.IsMap() && node.items.empty()) {
+        node.children.emplace_back("", read(item, depth + 1));
+        continue;
+      }
+      if (!item.IsScalar() || !node.children.empty()) fail(node, "a list holds plain values only, or mappings only");
       if (++values_ > kMaxValues) fail(node, "more than " + std::to_string(kMaxValues) + " values");
       node.items.push_back(item.Scalar());
     }

@@ -14,7 +14,7 @@ struct ConfigNode {
   Kind kind = Kind::kNothing;
   std::string scalar = {};
   std::vector<std::string> items = {};                            // kList: of scalars
-  std::vector<std::pair<std::string, ConfigNode>> children = {};  // kMapping, in file order
+  std::vector<std::pair<std::string, ConfigNode>> children = {};  // kMapping, in file order; kList: of mappings
   std::string where = {};                                         // "file:line", or "--set a.b=c"
 
   ConfigNode* find(const std::string& key);

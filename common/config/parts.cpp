@@ -157,15 +157,11 @@ void check_metrics(const MetricsOptions& metrics) {
   if (!metrics.listen.empty()) check_host_port("metrics.listen", metrics.listen);
 }
 
-namespace {
-
 void check_exists(const std::string& key, const std::filesystem::path& path) {
   std::error_code ignored;
   if (path.empty() || std::filesystem::exists(path, ignored)) return;
   throw Error(ErrorCode::kNotFound, key + ": " + path.string() + " is not there or not readable");
 }
-
-}  // namespace
 
 void check_files(const ModelOptions& model, const std::filesystem::path& artifact, const TlsOptions& tls) {
   check_exists("model.directory", model.directory);

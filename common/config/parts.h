@@ -82,6 +82,8 @@ void check_metrics(const MetricsOptions& metrics);  // as check_host_port, unles
 // What a daemon needs from its machine before it starts. Throws Error: NOT_FOUND naming key and path of a file that is
 // not there, INVALID_ARGUMENT where the transport cannot leave the process or has an address that cannot be resolved.
 void check_files(const ModelOptions& model, const std::filesystem::path& artifact, const TlsOptions& tls);
+// NOT_FOUND naming the key where the path is given and not there.
+void check_exists(const std::string& key, const std::filesystem::path& path);
 void check_for_daemon(const TransportOptions& transport);
 
 }  // namespace scd

@@ -87,6 +87,18 @@ class ConfigVisitor {
   void section(std::string_view key, Section& value, std::string_view help) {
     section_of(key, help, [&value](ConfigVisitor& at) { describe(at, value); });
   }
+  // A list of mappings, each described by the describe() of its type; a document that has the key gives all of them.
+  template <class Section>
+  void sections(std::string_view key, std::vector<Section>& value, std::string_view help) {
+    const std::optional<size_t> given = begin_list(key, help, value.size());
+    if (given) value.assign(*given, Section{});
+    for (size_t i = 0; i < value.size(); ++i) {
+      begin_element(i);
+      describe(*this, value[i]);
+      end();
+    }
+    end_list();
+  }
   // A nested mapping described in place: for a key that shows part of a struct.
   void section_of(std::string_view key, std::string_view help, const std::function<void(ConfigVisitor&)>& body);
 
@@ -94,6 +106,10 @@ class ConfigVisitor {
   virtual void visit(const ConfigField& field) = 0;
   virtual void begin(std::string_view key, std::string_view help) = 0;
   virtual void end() = 0;
+  // A list that has `count` elements: how many it has from now on, where they are replaced.
+  virtual std::optional<size_t> begin_list(std::string_view key, std::string_view help, size_t count) = 0;
+  virtual void begin_element(size_t index) = 0;  // until end()
+  virtual void end_list() = 0;
 
  private:
   void integer(std::string_view key, Range<int64_t> range, std::function<int64_t()> get,

@@ -1,5 +1,6 @@
 #include "common/model/decode_step.h"
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
@@ -44,7 +45,8 @@ kernels::ConstMatrix DecodeStep::run(std::span<const SequenceChunk> batch) {
   state.rows.resize(batch.size());
   std::iota(state.rows.begin(), state.rows.end(), 0);
   state.forward.begin(state.model, state.cache, batch);
-  if (state.model.device() == kernels::Device::kCpu || count > state.max_batch) return state.compute();
+  const bool adapted = std::ranges::any_of(batch, [](const auto& chunk) { return chunk.adapter != nullptr; });
+  if (state.model.device() == kernels::Device::kCpu || count > state.max_batch || adapted) return state.compute();
   if (state.moves != state.forward.batch.moves()) state.recordings.clear();
   state.moves = state.forward.batch.moves();
   State::Recording& recording = state.recordings[count];

@@ -1,5 +1,5 @@
 // One token of each of some sequences: the step that continuous batching repeats. On CUDA it is recorded once for each
-// batch size and replayed, so that a step costs one launch.
+// batch size and replayed, so that a step costs one launch; steps with adapters are not: their groups differ each time.
 #pragma once
 
 #include <map>

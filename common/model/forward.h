@@ -13,11 +13,14 @@
 
 namespace scd {
 
+class Adapter;
+
 // Tokens of one sequence that this pass computes: prefill chunk, suffix or a single decode token.
 struct SequenceChunk {
   const PageTable* pages = nullptr;  // covers first_position + tokens.size() positions
   int64_t first_position = 0;        // positions before it are in the cache already
   std::span<const TokenId> tokens;
+  const Adapter* adapter = nullptr;  // whose terms are added; null: the model as it was loaded
 };
 
 // Not thread-safe; all passes of a daemon run on its one compute thread. References must outlive the pass.

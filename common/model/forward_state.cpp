@@ -36,6 +36,7 @@ void ForwardState::begin(const Model& of_model, KvCache& in_cache, std::span<con
   ended = keep_input = input_kept = false;
   tokens.clear();
   sequences_.clear();
+  runs_.clear();
   for (const SequenceChunk& chunk : chunks) {
     const auto count = static_cast<int64_t>(chunk.tokens.size());
     SCD_CHECK(chunk.pages != nullptr && count > 0 && chunk.first_position >= 0, "a chunk has pages and tokens");
@@ -43,10 +44,12 @@ void ForwardState::begin(const Model& of_model, KvCache& in_cache, std::span<con
     SCD_CHECK(chunk.first_position + count <= held, "the page table covers the chunk");
     sequences_.push_back({chunk.pages->page_ids(), static_cast<int64_t>(tokens.size()), count, chunk.first_position});
     tokens.insert(tokens.end(), chunk.tokens.begin(), chunk.tokens.end());
+    runs_.push_back({chunk.adapter, count});
   }
   SCD_CHECK(!tokens.empty(), "a pass has tokens");
   if (batch.device() != model->device()) batch = kernels::RaggedBatch(model->device());
   batch.assign(tokens, sequences_);
+  adapters_.assign(runs_, model->device());
   residual = rows_of(residual_memory_, model->config().hidden, kernels::DType::kF32);
 }
 
@@ -81,6 +84,7 @@ kernels::Matrix ForwardState::project_qkv(const kernels::ConstMatrix& normed) {
   const int64_t width = QkvWidths(model->config()).all();
   const kernels::Matrix qkv = last_qkv = rows_of(qkv_memory_, width, kernels::DType::kF32);
   model->layer(next_layer).qkv.forward(normed, qkv);
+  adapters_.add(next_layer, AdaptedLinear::kQkv, normed, qkv);
   finish_keys_values(*model, next_layer, qkv, batch, *cache);
   return qkv;
 }
@@ -98,6 +102,7 @@ void ForwardState::attend(const kernels::Matrix& qkv) {
                             .scale = config.attention_scale(),
                             .sliding_window = windowed ? config.sliding_window : 0});
   model->layer(next_layer).output.forward(mixed, residual, /*accumulate=*/true);
+  adapters_.add(next_layer, AdaptedLinear::kOutput, mixed, residual);
 }
 
 void ForwardState::feed_forward() {
@@ -110,9 +115,11 @@ void ForwardState::feed_forward() {
   const kernels::Matrix gate_up =
       rows_of(gate_up_memory_, 2 * int64_t{config.intermediate}, narrow ? model->precision() : kernels::DType::kF32);
   weights.gate_up.forward(normed, gate_up);
+  adapters_.add(next_layer, AdaptedLinear::kGateUp, normed, gate_up);
   const kernels::Matrix activation = rows_of(activation_memory_, config.intermediate, model->precision());
   kernels::silu_mul(gate_up, activation);
   weights.down.forward(activation, residual, /*accumulate=*/true);
+  adapters_.add(next_layer, AdaptedLinear::kDown, activation, residual);
 }
 
 void ForwardState::run_layer() {
@@ -149,6 +156,7 @@ kernels::ConstMatrix ForwardState::logits(std::span<const int64_t> chosen_rows) 
   }
   const kernels::Matrix logits = logits_memory_.matrix(chosen, config.vocab, kernels::DType::kF32, model->device());
   model->lm_head().forward(normed, logits);
+  adapters_.add_to_logits(chosen_rows, normed, logits);
   return logits;
 }
 
@@ -175,6 +183,7 @@ void project_keys_values(const Model& model, KvCache& cache, int32_t layer, cons
   SCD_CHECK(where.pages != nullptr && attention_input.columns == model.config().hidden, "inputs of the attention");
   thread_local kernels::GrowBuffer memory, input_memory;
   thread_local kernels::RaggedBatch batch;
+  thread_local AdapterRows adapters;
   if (batch.device() != model.device()) batch = kernels::RaggedBatch(model.device());
   const kernels::SequenceRows rows{where.pages->page_ids(), 0, attention_input.rows, where.first_position};
   batch.assign({}, std::span(&rows, 1));
@@ -187,6 +196,9 @@ void project_keys_values(const Model& model, KvCache& cache, int32_t layer, cons
   const kernels::Matrix qkv =
       memory.matrix(attention_input.rows, QkvWidths(model.config()).all(), kernels::DType::kF32, model.device());
   model.layer(layer).qkv.forward(attention_input, qkv);
+  const AdapterRun run{where.adapter, attention_input.rows};
+  adapters.assign(std::span(&run, 1), model.device());
+  adapters.add(layer, AdaptedLinear::kQkv, attention_input, qkv);
   finish_keys_values(model, layer, qkv, batch, cache);
 }
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "common/model/adapter_rows.h"
 #include "common/model/forward.h"
 #include "kernels/grow_buffer.h"
 #include "kernels/ragged_batch.h"
@@ -54,6 +55,8 @@ class ForwardState {
   void feed_forward();
 
   std::vector<kernels::SequenceRows> sequences_;
+  std::vector<AdapterRun> runs_;
+  AdapterRows adapters_;
   kernels::GrowBuffer residual_memory_, kept_memory_, normed_memory_, qkv_memory_, attention_memory_, gate_up_memory_,
       activation_memory_, logits_memory_;
 };

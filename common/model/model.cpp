@@ -61,6 +61,19 @@ void round_frequencies(std::vector<float>& frequencies, kernels::DType dtype) {
 
 }  // namespace
 
+std::set<std::string> linear_modules(const ModelConfig& config) {
+  std::set<std::string> names;
+  for (int32_t layer = 0; layer < config.layers; ++layer) {
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                             "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
+      names.insert(prefix + name);
+    }
+  }
+  if (!config.tied_embeddings) names.insert("lm_head");
+  return names;
+}
+
 class ModelLoader {
  public:
   explicit ModelLoader(const LoadOptions& options) : options_(options), checkpoint_(options.directory) {
@@ -85,19 +98,6 @@ class ModelLoader {
   }
 
  private:
-  static std::set<std::string> linear_modules(const ModelConfig& config) {
-    std::set<std::string> names;
-    for (int32_t layer = 0; layer < config.layers; ++layer) {
-      const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-      for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                               "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
-        names.insert(prefix + name);
-      }
-    }
-    if (!config.tied_embeddings) names.insert("lm_head");
-    return names;
-  }
-
   LayerWeights load_layer(const ModelConfig& config, const std::string& prefix) {
     const int64_t query_width = int64_t{config.query_heads} * config.head_dim;
     const int64_t kv_width = int64_t{config.kv_heads} * config.head_dim;

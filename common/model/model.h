@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,9 @@ struct LoadOptions {
   kernels::DType rope_frequencies = kernels::DType::kF32;
   std::function<void(double)> progress = nullptr;  // called with the share loaded, in [0, 1]; may be empty
 };
+
+// The linear layers of a model by their names in a checkpoint: what adapters may change.
+std::set<std::string> linear_modules(const ModelConfig& config);
 
 class Model {
  public:

@@ -19,7 +19,7 @@ NativeLayers::NativeLayers(Args args) : args_(args), done_tokens_(args.first_tok
 SequenceChunk NativeLayers::chunk(int64_t count) const {
   SCD_CHECK(!running() && count > 0 && done_tokens_ + count <= std::ssize(args_.tokens), "the next tokens");
   return {&args_.pages, done_tokens_,
-          args_.tokens.subspan(static_cast<size_t>(done_tokens_), static_cast<size_t>(count))};
+          args_.tokens.subspan(static_cast<size_t>(done_tokens_), static_cast<size_t>(count)), args_.adapter};
 }
 
 void NativeLayers::begin(int64_t count) {

@@ -25,6 +25,7 @@ class NativeLayers {
     int32_t first_layer = 0;
     int32_t layers = 1;
     bool keep_anchor = false;
+    const Adapter* adapter = nullptr;  // as in SequenceChunk
   };
   explicit NativeLayers(Args args);
 

@@ -25,7 +25,7 @@ void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place
   if (place.skipped >= decoded.tokens) return;
   const int64_t first = place.first_position + place.skipped;
   if (decoded.kind == DecodedKind::kAttentionInput) {
-    project_keys_values(model, cache, place.first_layer, {&place.pages, first, {}},
+    project_keys_values(model, cache, place.first_layer, {&place.pages, first, {}, place.adapter},
                         decoded_rows(decoded.hidden_rows(), place.skipped));
     return;
   }

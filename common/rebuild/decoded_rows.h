@@ -12,7 +12,8 @@ struct DecodedPlace {
   const PageTable& pages;
   int32_t first_layer = 0;
   int64_t first_position = 0;
-  int64_t skipped = 0;  // so many first tokens stay as they are in the cache
+  int64_t skipped = 0;               // so many first tokens stay as they are in the cache
+  const Adapter* adapter = nullptr;  // as in SequenceChunk
 };
 
 // Keys and values as they are, or from an attention input with the model's own weights. Not for residual streams.

@@ -19,7 +19,8 @@ PlanRebuild::PlanRebuild(Args args) : args_(args), spans_(args.plan.units.size()
                                                           .first_token = args_.exact_tokens,
                                                           .first_layer = coded.first_layer,
                                                           .layers = coded.layers,
-                                                          .keep_anchor = args_.decoder.needs_anchor(coded.end() - 1)});
+                                                          .keep_anchor = args_.decoder.needs_anchor(coded.end() - 1),
+                                                          .adapter = args_.adapter});
   }
 }
 
@@ -81,7 +82,8 @@ void PlanRebuild::add_anchor(PayloadPlace& place) {
 void PlanRebuild::place_decoded(const PayloadPlace& place) {
   const int64_t skipped = std::min(std::max<int64_t>(args_.exact_tokens - place.first_position, 0), place.tokens);
   if (decoded_.kind != DecodedKind::kResidual) {
-    write_decoded(args_.model, args_.cache, {args_.pages, place.layer, place.first_position, skipped}, decoded_);
+    write_decoded(args_.model, args_.cache, {args_.pages, place.layer, place.first_position, skipped, args_.adapter},
+                  decoded_);
   } else if (skipped < place.tokens) {
     running_ = spans_.at(args_.plan.unit_at(place.layer)).get();
     running_->begin(decoded_rows(decoded_.hidden_rows(), skipped));

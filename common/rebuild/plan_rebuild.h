@@ -23,6 +23,7 @@ class PlanRebuild {
     const LayerPlan& plan;
     const Decoder& decoder;
     const NativeLayers* exact_layers = nullptr;  // runs layers [0, plan.exact_layers); null where there are none
+    const Adapter* adapter = nullptr;            // as in SequenceChunk
   };
   explicit PlanRebuild(Args args);
 

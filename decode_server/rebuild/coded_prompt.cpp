@@ -25,7 +25,8 @@ CodedPrompt::CodedPrompt(Args args)
                                     .first_token = native_tokens_,
                                     .first_layer = 0,
                                     .layers = args_.wish.first_layer,
-                                    .keep_anchor = args_.wish.predicts});
+                                    .keep_anchor = args_.wish.predicts,
+                                    .adapter = args_.adapter});
 }
 
 void CodedPrompt::begin(TransferPlan plan) {
@@ -36,7 +37,8 @@ void CodedPrompt::begin(TransferPlan plan) {
                                        .job = args_.job,
                                        .plan = std::move(plan),
                                        .native_tokens = native_tokens_,
-                                       .exact_layers = exact_ ? &*exact_ : nullptr});
+                                       .exact_layers = exact_ ? &*exact_ : nullptr,
+                                       .adapter = args_.adapter});
   wire_bytes_ = 0;
   wire_messages_ = 0;
   rebuild_time_ = {};
@@ -195,7 +197,8 @@ Result<double> CodedPrompt::rebuild_one() {
 SequenceChunk CodedPrompt::tokens(int64_t begin, int64_t end) const {
   return {.pages = &args_.job.pages,
           .first_position = begin,
-          .tokens = args_.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin))};
+          .tokens = args_.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+          .adapter = args_.adapter};
 }
 
 }  // namespace scd

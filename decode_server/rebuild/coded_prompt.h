@@ -32,7 +32,8 @@ class CodedPrompt {
     const Model& model;
     KvCache& cache;
     DecodeJob& job;
-    std::span<const TokenId> tokens;  // of the prompt, and those behind it that are to be computed with its suffix
+    const Adapter* adapter = nullptr;  // of the job's model
+    std::span<const TokenId> tokens;   // of the prompt, and those behind it that are to be computed with its suffix
     TransferWish wish;
     int64_t sinks = 0;                                // first tokens computed here, as far as they are not held
     int64_t chunk_tokens = 0;                         // of native work

@@ -29,7 +29,8 @@ PrefixRebuild::PrefixRebuild(Args args)
               .exact_tokens = args_.native_tokens,
               .plan = args_.plan.layers,
               .decoder = *args_.plan.decoder,
-              .exact_layers = args_.exact_layers}) {}
+              .exact_layers = args_.exact_layers,
+              .adapter = args_.adapter}) {}
 
 bool PrefixRebuild::applicable(const ReceivedMessage& message) const {
   const MessageHeader& header = message.header();

@@ -22,6 +22,7 @@ class PrefixRebuild {
     TransferPlan plan;
     int64_t native_tokens = 0;  // tokens [0, native_tokens) are computed natively: codes for them are not written
     const NativeLayers* exact_layers = nullptr;  // runs layers [0, plan.layers.exact_layers); null: done
+    const Adapter* adapter = nullptr;            // of the job's model
   };
   // Args are references to what must outlive this.
   explicit PrefixRebuild(Args args);

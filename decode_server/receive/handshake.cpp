@@ -33,6 +33,10 @@ std::string difference(const std::string& what, const std::string& theirs, const
 // Raw codes are BF16: they carry a BF16 cache bit by bit, and no other.
 Result<Done> check_exact(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer) {
   if (auto same = check_same_model(consumer, producer); !same) return same;
+  if (consumer.adapter_unmerged) {
+    return Failure{ErrorCode::kFailedPrecondition,
+                   "an exact transfer needs equal arithmetic; adapter: producer in the weights, consumer beside them"};
+  }
   if (producer.precision() != "bf16" || consumer.precision != "bf16") {
     return Failure{
         ErrorCode::kFailedPrecondition,

@@ -6,25 +6,13 @@
 #include <string>
 
 #include "common/base/error.h"
-#include "common/codec/artifact.h"
 #include "common/codec/codec.h"
-#include "common/codec/codec_model.h"
-#include "common/model/fingerprint.h"
-#include "common/model/model_config.h"
 #include "decode_server/completion.h"
+#include "decode_server/consumer_identity.h"
 #include "decode_server/page_origin.h"
 #include "scd/v1/prefill.pb.h"
 
 namespace scd {
-
-// The consumer's side of every handshake.
-struct ConsumerIdentity {
-  ModelFingerprint fingerprint;
-  CodecModel model;
-  std::string precision;                    // of the KV cache: "bf16" or "fp32"
-  std::optional<ArtifactDecoder> artifact;  // with a calibrated codec
-  kernels::Device device = kernels::Device::kCpu;
-};
 
 // FAILED_PRECONDITION names both, unless producer and consumer are one model: the producer's bits are then the
 // consumer's.

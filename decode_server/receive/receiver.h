@@ -19,13 +19,13 @@
 
 #include "common/threads/bounded_queue.h"
 #include "common/transport/transport.h"
-#include "decode_server/codec_policy.h"
 #include "decode_server/config.h"
 #include "decode_server/metrics.h"
 #include "decode_server/prefill_forecast.h"
 #include "decode_server/receive/endpoint_pool.h"
 #include "decode_server/receive/handshake.h"
 #include "decode_server/receive/prefill_stream.h"
+#include "decode_server/served_model.h"
 #include "decode_server/stages.h"
 
 namespace scd {
@@ -43,10 +43,8 @@ class Receiver : public TransferStage {
  public:
   struct Args {
     const DecodeConfig& config;
-    const ConsumerIdentity& consumer;
     Transport& transport;
     ComputeStage& compute;
-    CodecPolicy& codecs;
     PrefillForecast& forecast;
     DecodeMetrics& metrics;
   };
@@ -118,6 +116,8 @@ class Receiver : public TransferStage {
 
     TransferKey key(const Try& which) const { return {job->id, which.generation}; }
     bool leads(const Try& which) const { return &which == &lead; }
+    ServedModel& model() const { return *job->model; }
+    const ConsumerIdentity& consumer() const { return job->model->identity; }
   };
   struct Found {
     Transfer* transfer = nullptr;
@@ -203,7 +203,6 @@ class Receiver : public TransferStage {
 
   const Args args_;
   EndpointPool endpoints_;
-  std::map<std::string, std::shared_ptr<const Decoder>> decoders_;  // their maps are large; by what they depend on
   BoundedQueue<Event> inbox_;
   std::map<uint64_t, Transfer> transfers_;
   std::deque<TransferKey> waiting_;  // tries without staging slots, in order of arrival

@@ -111,14 +111,14 @@ void Receiver::shake_hands(Transfer& transfer, Try& which) {
   which.info = endpoints_.info(*which.peer);
   if (which.info == nullptr) return ask_info(*which.peer, transfer.key(which));
   choose_codec(transfer, which);
-  if (!which.decision.codec) return fail(transfer, which, check_same_model(args_.consumer, *which.info).failure());
+  if (!which.decision.codec) return fail(transfer, which, check_same_model(transfer.consumer(), *which.info).failure());
   auto decoder = decoder_for(transfer, which);
   if (!decoder) return fail(transfer, which, decoder.failure());
   which.decoder = std::move(decoder).value();
   if (!stays_here(transfer)) lease_slots(transfer, which);
 }
 
-// One for all transfers of a codec from a model.
+// One for all transfers of a codec from a producer to a model.
 Result<std::shared_ptr<const Decoder>> Receiver::decoder_for(const Transfer& transfer, const Try& which) {
   constexpr size_t kMostDecoders = 16;
   const v1::GetProducerInfoResponse& producer = *which.info;
@@ -128,27 +128,29 @@ Result<std::shared_ptr<const Decoder>> Receiver::decoder_for(const Transfer& tra
     key += " " + std::to_string(number);
   }
   key += " " + producer.fingerprint().SerializeAsString();
-  const auto found = decoders_.find(key);
-  if (found != decoders_.end()) return found->second;
-  auto made = make_transfer_decoder(args_.consumer, which.codec().id, exact, producer);
+  auto& decoders = transfer.model().decoders;
+  const auto found = decoders.find(key);
+  if (found != decoders.end()) return found->second;
+  auto made = make_transfer_decoder(transfer.consumer(), which.codec().id, exact, producer);
   if (!made) return made;
-  if (decoders_.size() >= kMostDecoders) decoders_.clear();
-  decoders_.emplace(std::move(key), made.value());
+  if (decoders.size() >= kMostDecoders) decoders.clear();
+  decoders.emplace(std::move(key), made.value());
   return made;
 }
 
 void Receiver::choose_codec(const Transfer& transfer, Try& which) {
   const CompletionRequest& request = transfer.job->request;
   const v1::GetProducerInfoResponse& producer = *which.info;
-  which.decision = args_.codecs.choose({.mode = request.mode,
-                                        .codec = request.codec,
-                                        .level_open = request.level_open,
-                                        .form_open = request.form_open,
-                                        .same_model = check_same_model(args_.consumer, producer).ok(),
-                                        .artifact_fits = artifact_fits(args_.consumer, producer),
-                                        .tokens = transfer.wish.handover_tokens - transfer.wish.held_tokens,
-                                        .declared_bytes_per_second = producer.bandwidth_gbps() * kBytesOfGigabit,
-                                        .endpoint = which.peer->address});
+  which.decision =
+      transfer.model().codecs.choose({.mode = request.mode,
+                                      .codec = request.codec,
+                                      .level_open = request.level_open,
+                                      .form_open = request.form_open,
+                                      .same_model = check_same_model(transfer.consumer(), producer).ok(),
+                                      .artifact_fits = artifact_fits(transfer.consumer(), producer),
+                                      .tokens = transfer.wish.handover_tokens - transfer.wish.held_tokens,
+                                      .declared_bytes_per_second = producer.bandwidth_gbps() * kBytesOfGigabit,
+                                      .endpoint = which.peer->address});
   if (!which.decision.changed) return;
   log_info("codec_chosen", {{"endpoint", which.peer->address},
                             {"codec", to_string(which.codec().id)},
@@ -271,7 +273,7 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer, const Try& 
 void Receiver::accepted(Transfer& transfer, Try& which, const EventArrived& arrived) {
   const v1::PrefillAccepted& accepted = arrived.event.accepted();
   if (which.clock) return fail(transfer, which, {ErrorCode::kDataLoss, "it accepted the request twice"});
-  const auto sound = check_accepted(accepted, transfer.wish, *which.decoder, args_.consumer.model.layers);
+  const auto sound = check_accepted(accepted, transfer.wish, *which.decoder, transfer.consumer().model.layers);
   if (!sound) return fail(transfer, which, sound.failure());
   auto layers = which.decoder->plan(transfer.wish.first_layer);
   if (!layers) return fail(transfer, which, layers.failure());
@@ -289,7 +291,7 @@ void Receiver::accepted(Transfer& transfer, Try& which, const EventArrived& arri
                     .chunk_tokens = accepted.chunk_tokens(),
                     .cached_tokens = std::min(accepted.cached_tokens(), accepted.handover_tokens()),
                     .layers = std::move(layers).value(),
-                    .origin = origin_of(args_.consumer, which.codec(), *which.info),
+                    .origin = origin_of(transfer.consumer(), which.codec(), *which.info),
                     .forecast = transfer.tried.size() == 1 ? transfer.forecast : std::nullopt};
   which.fresh_tokens = plan.handover_tokens - plan.cached_tokens;
   log_debug("transfer_accepted", {{"request", transfer.job->id},

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "decode_server/request/validation.h"
+#include "decode_server/served_model.h"
+
 namespace scd {
 
 Admission::Admission(const Args& args)
@@ -27,7 +30,7 @@ Result<Done> Admission::submit(std::shared_ptr<DecodeJob> job, v1::CompleteReque
     if (stopping_)
       return Failure{ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"};
     // A burst meets an idle server before the thread could admit any of it: free places count as well as the queue's.
-    const auto& limits = args_.validation.config.limits;
+    const LimitOptions& limits = args_.limits;
     if (running_ + waiting_count_ >= int64_t{limits.max_running} + limits.max_waiting) {
       ++refused_;
       return Failure{ErrorCode::kResourceExhausted,
@@ -106,7 +109,7 @@ void Admission::run() {
 
 void Admission::enqueue(Arrival arrival) {
   CompletionRequest& checked = arrival.job->request;
-  if (auto added = add_prompt(args_.validation, arrival.request, checked); !added) {
+  if (auto added = add_prompt(arrival.job->model->validation, arrival.request, checked); !added) {
     {
       std::scoped_lock lock(mutex_);
       --waiting_count_;
@@ -142,7 +145,7 @@ bool Admission::admit_first() {
   {
     // Held, so that pages are either given before others are held back or not at all.
     std::scoped_lock lock(mutex_);
-    if (running_ >= args_.validation.config.limits.max_running) return false;
+    if (running_ >= args_.limits.max_running) return false;
     if (held_back_ && job.request.priority <= *held_back_) return false;
     if (!give_pages(job)) return false;
     ++running_;
@@ -164,7 +167,8 @@ bool Admission::give_pages(DecodeJob& job) {
     // At least one token is computed: the first logits are its.
     found = args_.prefixes.find({.salt = request.cache_salt,
                                  .tokens = std::span(request.prompt).first(static_cast<size_t>(tokens - 1)),
-                                 .origin = args_.codecs.coarsest(request, tokens)},
+                                 .origin = job.model->codecs.coarsest(request, tokens),
+                                 .space = job.model->prefixes.id()},
                                 pages);
   }
   if (!pages.reserve(tokens)) return false;

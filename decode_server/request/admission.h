@@ -13,21 +13,20 @@
 #include <thread>
 
 #include "common/kv/page_pool.h"
-#include "decode_server/codec_policy.h"
+#include "decode_server/config.h"
 #include "decode_server/job.h"
 #include "decode_server/prefix_cache.h"
-#include "decode_server/request/validation.h"
 #include "decode_server/stages.h"
+#include "scd/v1/completion.pb.h"
 
 namespace scd {
 
 class Admission : public AdmissionStage {
  public:
   struct Args {
-    const ValidationContext& validation;
+    const LimitOptions& limits;
     PagePool& pages;
     PrefixCache& prefixes;
-    const CodecPolicy& codecs;
     ComputeStage& compute;
   };
   explicit Admission(const Args& args);
@@ -36,8 +35,8 @@ class Admission : public AdmissionStage {
   // Waiting jobs end with UNAVAILABLE soon, nothing is admitted any more. Any thread.
   void stop();
 
-  // job.request is checked but for its prompt, which is still in `request`. RESOURCE_EXHAUSTED when max_running
-  // and max_waiting requests are here already. Never blocks.
+  // job.model is set and job.request checked but for its prompt, which is still in `request`. RESOURCE_EXHAUSTED when
+  // max_running and max_waiting requests are here already. Never blocks.
   Result<Done> submit(std::shared_ptr<DecodeJob> job, v1::CompleteRequest request);
   void release() override;
   void hold_back(std::optional<int32_t> priority) override;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "decode_server/request/measured_sink.h"
+#include "decode_server/request/model_card.h"
 #include "decode_server/request/replies.h"
 #include "decode_server/request/to_proto.h"
 
@@ -37,18 +38,16 @@ auto CompletionService::serve(grpc::CallbackServerContext* context, const grpc::
   const auto now = ServingClock::now();
   const uint64_t id = next_id_.fetch_add(1, std::memory_order_relaxed);
   Result<v1::CompleteRequest> request = parse(bytes);
-  Result<CompletionRequest> checked =
-      request ? check_request(args_.validation, request.value()) : Result<CompletionRequest>(request.failure());
+  Result<Checked> checked = request ? check(request.value()) : Result<Checked>(request.failure());
+  const std::string model = checked ? checked.value().model->name() : "";
   auto handle = std::make_shared<std::weak_ptr<DecodeJob>>();
-  auto reply = make_reply(ReplyContext{.request_id = id,
-                                       .model = args_.validation.model_name,
-                                       .echo = checked ? echo_of(request.value()) : "",
-                                       .on_cancel = [this, handle] {
-                                         if (const auto job = handle->lock()) job->cancel();
-                                         args_.admission.wake();
-                                         args_.compute.wake();
-                                       }});
-  auto job = std::make_shared<DecodeJob>(id, now, std::make_shared<MeasuredSink>(reply, args_.metrics, now));
+  auto reply = make_reply(ReplyContext{
+      .request_id = id, .model = model, .echo = checked ? echo_of(request.value()) : "", .on_cancel = [this, handle] {
+        if (const auto job = handle->lock()) job->cancel();
+        args_.admission.wake();
+        args_.compute.wake();
+      }});
+  auto job = std::make_shared<DecodeJob>(id, now, std::make_shared<MeasuredSink>(reply, args_.metrics, now, model));
   *handle = job;
   const auto submitted = checked ? submit(context, std::move(request).value(), std::move(checked).value(), job)
                                  : Result<Done>(checked.failure());
@@ -56,23 +55,32 @@ auto CompletionService::serve(grpc::CallbackServerContext* context, const grpc::
   return reply.get();
 }
 
+Result<CompletionService::Checked> CompletionService::check(const v1::CompleteRequest& request) const {
+  auto model = args_.models.find(request.model());
+  if (!model) return model.failure();
+  auto checked = check_request(model.value()->validation, request);
+  if (!checked) return checked.failure();
+  return Checked{std::move(model).value(), std::move(checked).value()};
+}
+
 Result<Done> CompletionService::submit(grpc::CallbackServerContext* context, v1::CompleteRequest request,
-                                       CompletionRequest checked, const std::shared_ptr<DecodeJob>& job) {
+                                       Checked checked, const std::shared_ptr<DecodeJob>& job) {
   if (draining_.load(std::memory_order_acquire)) {
     return Failure{ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"};
   }
-  job->request = std::move(checked);
+  job->model = std::move(checked.model);
+  job->request = std::move(checked.request);
   job->deadline = deadline_of(context, job->received_at);
   return args_.admission.submit(job, std::move(request));
 }
 
 ServingClock::time_point CompletionService::deadline_of(grpc::CallbackServerContext* context,
                                                         ServingClock::time_point now) const {
-  const auto longest = now + args_.validation.config.limits.request_timeout;
+  const auto longest = now + args_.config.limits.request_timeout;
   const auto wanted = context->deadline();
   if (wanted == std::chrono::system_clock::time_point::max()) return longest;
   const auto left = wanted - std::chrono::system_clock::now();
-  if (left > args_.validation.config.limits.request_timeout) return longest;
+  if (left > args_.config.limits.request_timeout) return longest;
   return now + std::chrono::duration_cast<ServingClock::duration>(left);
 }
 
@@ -80,7 +88,7 @@ std::string CompletionService::echo_of(const v1::CompleteRequest& request) const
   if (!request.echo()) return {};
   if (request.has_text()) return request.text();
   const auto& ids = request.token_ids().ids();
-  return args_.validation.tokenizer.decode({ids.data(), static_cast<size_t>(ids.size())}, /*skip_special=*/true);
+  return args_.tokenizer.decode({ids.data(), static_cast<size_t>(ids.size())}, /*skip_special=*/true);
 }
 
 grpc::ServerUnaryReactor* CompletionService::Complete(grpc::CallbackServerContext* context,
@@ -97,23 +105,17 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* CompletionService::CompleteStream(gr
 grpc::ServerUnaryReactor* CompletionService::ListModels(grpc::CallbackServerContext* context,
                                                         const v1::ListModelsRequest*,
                                                         v1::ListModelsResponse* response) {
-  v1::ModelCard& card = *response->add_models();
-  card.set_name(args_.validation.model_name);
-  card.set_context_length(static_cast<uint32_t>(args_.validation.model.max_positions));
-  card.set_vocabulary_size(static_cast<uint32_t>(args_.validation.model.vocab));
-  card.mutable_fingerprint()->set_weights(args_.facts.fingerprint.weights);
-  card.mutable_fingerprint()->set_tokenizer(args_.facts.fingerprint.tokenizer);
-  card.mutable_fingerprint()->set_rope(args_.facts.fingerprint.rope);
+  for (const auto& model : args_.models.list()) *response->add_models() = card_of(*model);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }
 
-CodecDecision CompletionService::default_codec() const {
-  const CodecOptions& options = args_.validation.config.codec;
+CodecDecision CompletionService::default_codec(const ServedModel& model) const {
+  const CodecOptions& options = args_.config.codec;
   const auto id = configured_codec(options);
-  if (!id) return options.mode == CodecMode::kAuto ? args_.facts.codec() : CodecDecision{};
-  const RankCaps rank{options.rank.key, options.rank.value, options.rank.hidden, args_.validation.level};
+  if (!id) return options.mode == CodecMode::kAuto ? model.codecs.present() : CodecDecision{};
+  const RankCaps rank{options.rank.key, options.rank.value, options.rank.hidden, model.validation.level};
   return {.codec = CodecChoice{*id, rank}};
 }
 
@@ -121,10 +123,11 @@ grpc::ServerUnaryReactor* CompletionService::GetServerInfo(grpc::CallbackServerC
                                                            const v1::GetServerInfoRequest*,
                                                            v1::GetServerInfoResponse* response) {
   const ServerCounters counters = args_.facts.counters();
-  const CodecDecision codec = default_codec();
+  const auto model = args_.models.find("");  // it may have been unloaded
+  const CodecDecision codec = model ? default_codec(*model.value()) : CodecDecision{};
   response->set_version(SCD_VERSION);
-  response->set_model(args_.validation.model_name);
-  response->set_device("cpu");
+  response->set_model(args_.models.default_name());
+  response->set_device(args_.facts.device);
   response->set_precision(args_.facts.precision);
   *response->mutable_codec() = to_proto(codec.codec);
   response->set_codec_reason(codec.reason);

@@ -10,10 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "common/model/fingerprint.h"
-#include "decode_server/codec_policy.h"
 #include "decode_server/counters.h"
 #include "decode_server/metrics.h"
+#include "decode_server/model_registry.h"
 #include "decode_server/request/admission.h"
 #include "decode_server/request/validation.h"
 #include "decode_server/stages.h"
@@ -22,12 +21,11 @@
 namespace scd {
 
 struct ServerFacts {
-  ModelFingerprint fingerprint;
+  std::string device;     // as configured
   std::string precision;  // "bf16", "fp32"
   int32_t kv_pages = 0;
   std::function<ServerCounters()> counters;
   std::function<std::vector<EndpointFacts>()> endpoints;
-  std::function<CodecDecision()> codec;  // where the configuration leaves it to the server
 };
 
 // Complete and CompleteStream are raw, so that a message gRPC would refuse with INTERNAL (a string that is not UTF-8)
@@ -39,7 +37,9 @@ using RawCompletionService = v1::CompletionService::WithRawCallbackMethod_Comple
 class CompletionService final : public RawCompletionService {
  public:
   struct Args {
-    const ValidationContext& validation;
+    const DecodeConfig& config;
+    const Tokenizer& tokenizer;
+    const ModelRegistry& models;
     Admission& admission;
     ComputeStage& compute;
     DecodeMetrics& metrics;
@@ -60,13 +60,18 @@ class CompletionService final : public RawCompletionService {
                                           v1::GetServerInfoResponse* response) override;
 
  private:
+  struct Checked {
+    std::shared_ptr<ServedModel> model;  // shared as ServedModel says
+    CompletionRequest request;
+  };
   template <class MakeReply>
   auto serve(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request, MakeReply make_reply);
-  Result<Done> submit(grpc::CallbackServerContext* context, v1::CompleteRequest request, CompletionRequest checked,
+  Result<Done> submit(grpc::CallbackServerContext* context, v1::CompleteRequest request, Checked checked,
                       const std::shared_ptr<DecodeJob>& job);
+  Result<Checked> check(const v1::CompleteRequest& request) const;
   ServingClock::time_point deadline_of(grpc::CallbackServerContext* context, ServingClock::time_point now) const;
   std::string echo_of(const v1::CompleteRequest& request) const;
-  CodecDecision default_codec() const;  // of requests without an override
+  CodecDecision default_codec(const ServedModel& model) const;  // of requests without an override
 
   const Args args_;
   std::atomic<uint64_t> next_id_;

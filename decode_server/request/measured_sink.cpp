@@ -24,7 +24,7 @@ void MeasuredSink::on_delta(CompletionDelta delta) {
 
 // Counted before the client hears of it, so that who has an answer finds it counted.
 void MeasuredSink::on_end(CompletionEnd end) {
-  metrics_.requests.of({end.reason == FinishReason::kStop ? "stop" : "length"})->add();
+  metrics_.requests.of({end.reason == FinishReason::kStop ? "stop" : "length", model_})->add();
   metrics_.e2e_request_latency_seconds.observe(seconds(ServingClock::now() - received_at_));
   metrics_.prompt_tokens.add(static_cast<double>(end.prompt_tokens));
   metrics_.count_transfer(end.account);
@@ -32,7 +32,7 @@ void MeasuredSink::on_end(CompletionEnd end) {
 }
 
 void MeasuredSink::on_failure(const Failure& failure) {
-  metrics_.requests.of({std::string(to_string(failure.code))})->add();
+  metrics_.requests.of({std::string(to_string(failure.code)), model_})->add();
   inner_->on_failure(failure);
 }
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "decode_server/completion.h"
 #include "decode_server/metrics.h"
@@ -11,8 +12,10 @@ namespace scd {
 
 class MeasuredSink final : public CompletionSink {
  public:
-  MeasuredSink(std::shared_ptr<CompletionSink> inner, DecodeMetrics& metrics, ServingClock::time_point received_at)
-      : inner_(std::move(inner)), metrics_(metrics), received_at_(received_at) {}
+  // model: empty where the request named none that is served.
+  MeasuredSink(std::shared_ptr<CompletionSink> inner, DecodeMetrics& metrics, ServingClock::time_point received_at,
+               std::string model)
+      : inner_(std::move(inner)), metrics_(metrics), received_at_(received_at), model_(std::move(model)) {}
 
   void on_prompt(const PromptInfo& info) override { inner_->on_prompt(info); }
   void on_delta(CompletionDelta delta) override;
@@ -23,6 +26,7 @@ class MeasuredSink final : public CompletionSink {
   const std::shared_ptr<CompletionSink> inner_;  // shared with gRPC's call
   DecodeMetrics& metrics_;
   const ServingClock::time_point received_at_;
+  const std::string model_;
   std::optional<ServingClock::time_point> last_token_at_;
 };
 

@@ -230,10 +230,6 @@ std::optional<CodecId> configured_codec(const CodecOptions& options) {
 }
 
 Result<CompletionRequest> check_request(const ValidationContext& context, const v1::CompleteRequest& request) {
-  if (!request.model().empty() && request.model() != context.model_name) {
-    return Failure{ErrorCode::kNotFound,
-                   "model: '" + request.model() + "' is not served here; this server has '" + context.model_name + "'"};
-  }
   if (request.n() > 1) {
     return Failure{ErrorCode::kUnimplemented, "n: " + std::to_string(request.n()) + " completions; expected 1"};
   }

@@ -5,35 +5,19 @@
 
 #include "common/base/error.h"
 #include "common/codec/codec.h"
-#include "common/model/model_config.h"
-#include "common/tokenizer/tokenizer.h"
 #include "decode_server/completion.h"
-#include "decode_server/config.h"
+#include "decode_server/validation_context.h"
 #include "scd/v1/completion.pb.h"
 
 namespace scd {
-
-// What requests are checked against; all outlive the checks.
-struct ValidationContext {
-  const DecodeConfig& config;
-  const ModelConfig& model;
-  const Tokenizer& tokenizer;
-  std::string model_name;
-  int32_t kv_pages = 0;                     // of the cache
-  std::optional<CodecId> artifact_codec{};  // of codec.artifact; nothing without one
-  int32_t levels = 1;                       // of it
-  int32_t level = 0;                        // where a request names none
-  std::optional<int32_t> exact_layers{};    // that its calibration has the consumer compute
-  bool predicts = false;                    // from the residual stream of those layers
-};
 
 // What is asked of prefill servers when a request says nothing; nothing where the configuration is `oracle` or
 // `auto`.
 std::optional<CodecId> configured_codec(const CodecOptions& options);
 
-// Fills everything but the prompt. INVALID_ARGUMENT says field, value and what would be right; NOT_FOUND for another
-// model; UNIMPLEMENTED for n > 1; FAILED_PRECONDITION for a codec this server is not set up for. Cheap: no tokenising,
-// and a text that is too long for the context however it is tokenised ends here.
+// Fills everything but the prompt. INVALID_ARGUMENT says field, value and what would be right; UNIMPLEMENTED for n > 1;
+// FAILED_PRECONDITION for a codec this server is not set up for. Cheap: no tokenising, and a text that is too long for
+// the context however it is tokenised ends here.
 Result<CompletionRequest> check_request(const ValidationContext& context, const v1::CompleteRequest& request);
 
 // Tokenises, checks the prompt's length against the context, and cuts max_tokens to what is left of it.

@@ -11,10 +11,28 @@ import unittest
 import daemons
 
 COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model", "plot"]
-BENCHES = ["codec", "engine", "kernels", "pair", "pareto", "scale", "serve", "transfer"]
+BENCHES = ["adapters", "codec", "engine", "kernels", "pair", "pareto", "scale", "serve", "transfer"]
 REPORT_KEYS = {"machine", "commit", "command", "rows"}
 ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_answer", "kl_question", "kl_answer", "kl_p99",
             "perplexity", "bytes_per_token", "ratio_to_bf16"]  # fmt: skip
+
+
+def write_adapter(model, folder):
+    """A LoRA adapter of rank 4 on the first layer's keys."""
+    config = json.loads((model / "config.json").read_text())
+    hidden = config["hidden_size"]
+    head_dim = config.get("head_dim") or hidden // config["num_attention_heads"]
+    shapes = {"A": [4, hidden], "B": [config["num_key_value_heads"] * head_dim, 4]}
+    header, data = {}, b""
+    for side, shape in shapes.items():
+        values = array.array("f", [0.01] * (shape[0] * shape[1])).tobytes()
+        name = f"base_model.model.model.layers.0.self_attn.k_proj.lora_{side}.weight"
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+        data += values
+    text = json.dumps(header).encode()
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
 
 
 def listed_commands(*arguments):
@@ -285,6 +303,16 @@ class CliTest(unittest.TestCase):
         rows = self.report("bench", "engine", "--model", self.model, "--prefill", "64", "--batch", "1", "--context", "32",
                            "--steps", "4", "--repetitions", "1")  # fmt: skip
         self.assertTrue(any(key.endswith("_share") for row in rows for key in row))
+
+    def test_bench_adapters_compares_with_the_merged_model(self):
+        adapter = self.folder / "adapter"
+        write_adapter(self.model, adapter)
+        rows = self.report("bench", "adapters", "--model", self.model, "--adapter", adapter, "--adapters", "1,3", "--batch",
+                           "2,4", "--context", "32", "--steps", "2", "--repetitions", "2")  # fmt: skip
+        self.assertEqual([(row["batch"], row["adapters"]) for row in rows], [(2, 1), (2, 3), (4, 1), (4, 3)])
+        for row in rows:
+            self.assertEqual(row["adapter_bytes"], row["adapters"] * rows[0]["adapter_bytes"])
+            self.assertTrue(row["step_ms"] > 0 and row["merged_step_ms"] > 0 and row["throughput_cost_share"] < 1)
 
     def test_bench_kernels_measures_every_op(self):
         rows = self.report("bench", "kernels", "--shape", "tiny", "--tokens", "32", "--context", "32", "--batch", "1,2",

@@ -104,7 +104,7 @@ class PairTest(unittest.TestCase):
         with daemons.Pair(self.model, prefill=listen, decode=listen) as pair:
             answer = pair.complete(PROMPT, "--max-tokens", "8", "--ignore-eos")
             decode, prefill = (daemons.scrape(daemon) for daemon in (pair.decode, pair.prefill))
-            self.assertEqual(decode['scd_requests_total{outcome="length"}'], 1)
+            self.assertEqual(decode['scd_requests_total{outcome="length",model="tiny"}'], 1)
             self.assertEqual(decode["scd_inter_token_latency_seconds_count"], 7)
             way = f'endpoint="{pair.prefill.address}",codec="raw",level="0"'
             self.assertEqual(decode[f"scd_transfer_bytes_total{{{way}}}"], answer["transfer"]["wire_bytes"])

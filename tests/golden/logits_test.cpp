@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
+#include "common/model/adapter.h"
 #include "common/model/decode_step.h"
 #include "tests/golden/golden_case.h"
 #include "tests/support/gpu.h"
@@ -167,6 +169,66 @@ TEST_P(Golden, RaggedBatchEqualsOneByOne) {
   logits = forward_last_logits(model, cache, step);
   check(1);
 }
+
+// Beside the base's weights an adapter gives what it gives in them, in a batch with sequences that have none.
+class GoldenAdapter : public Golden {
+ protected:
+  // Logits of every id of three sequences in one pass: with the adapter, without one, with it again.
+  std::vector<float> mixed_logits(const Model& base, const Adapter& adapter) const {
+    const std::span<const TokenId> ids(golden_->input_ids);
+    KvCache cache(base.config().kv_shape(base.precision()), 64, base.device());
+    std::vector<PageTable> tables;
+    std::vector<SequenceChunk> batch;
+    for (int i = 0; i < 3; ++i) {
+      tables.push_back(cache.pool().make_table());
+      std::move(tables.back().reserve(std::ssize(ids))).value_or_throw();
+    }
+    for (size_t i = 0; i < 3; ++i) batch.push_back({&tables[i], 0, ids, i == 1 ? nullptr : &adapter});
+    ForwardPass pass(base, cache, batch);
+    while (pass.next_layer() < base.config().layers) pass.run_layer();
+    std::vector<int64_t> rows(static_cast<size_t>(pass.rows()));
+    std::iota(rows.begin(), rows.end(), 0);
+    const kernels::ConstMatrix logits = pass.logits(rows);
+    return {logits.row<float>(0), logits.row<float>(logits.rows)};
+  }
+  void check(kernels::DType precision, kernels::Device device) {
+    const std::filesystem::path directory = golden_->load.adapter.value();
+    golden_->load.adapter.reset();
+    const Model base = load(precision, device);
+    const auto logits = mixed_logits(base, Adapter(base, directory));
+    const size_t count = golden_->logits.size();
+    const std::vector<float> first(logits.begin(), logits.begin() + static_cast<std::ptrdiff_t>(count));
+    const std::vector<float> without(logits.begin() + static_cast<std::ptrdiff_t>(count),
+                                     logits.begin() + static_cast<std::ptrdiff_t>(2 * count));
+    const std::vector<float> last(logits.begin() + static_cast<std::ptrdiff_t>(2 * count), logits.end());
+    for (const auto* adapted : {&first, &last}) {
+      expect_agreement(*adapted);
+      if (precision == kernels::DType::kF32) {
+        EXPECT_LE(largest_difference(*adapted), kTolerance);
+      }
+    }
+    const auto base_logits = Sequence(base, room()).run(golden_->input_ids);
+    for (size_t i = 0; i < count; ++i) ASSERT_NEAR(without[i], base_logits[i], 1e-3);
+    EXPECT_GT(largest_difference(without), 100 * kTolerance) << "the adapter changes nothing that could be seen";
+  }
+};
+
+TEST_P(GoldenAdapter, BesideTheWeightsFp32LogitsMatchAtEveryPosition) {
+  check(kernels::DType::kF32, kernels::Device::kCpu);
+}
+
+TEST_P(GoldenAdapter, BesideTheWeightsBf16AgreesWhereTheMarginDecides) {
+  check(kernels::DType::kBF16, kernels::Device::kCpu);
+}
+
+TEST_P(GoldenAdapter, CudaBesideTheWeightsLogitsMatch) {
+  SCD_SKIP_WITHOUT_GPU();
+  check(kernels::DType::kF32, kernels::Device::kCuda);
+  check(kernels::DType::kBF16, kernels::Device::kCuda);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, GoldenAdapter, ::testing::Values("llama_lora", "qwen2_lora_patterns"),
+                         [](const auto& param) { return std::string(param.param); });
 
 INSTANTIATE_TEST_SUITE_P(Families, Golden,
                          ::testing::Values("llama", "llama3_rope_scaling", "llama_sharded_f16", "mistral",

@@ -114,8 +114,8 @@ TEST_F(MetricsTest, answers_count_their_latencies_tokens_and_outcomes) {
   const auto request = greedy_request(200);
   for (int i = 0; i < 3; ++i) complete(request);
   EXPECT_EQ(stream(request).status.error_code(), grpc::StatusCode::OK);
-  EXPECT_EQ(decode("scd_requests_total", {"length"}), 4);
-  EXPECT_EQ(decode("scd_requests_total", {"stop"}), 0);
+  EXPECT_EQ(decode("scd_requests_total", {"length", "base"}), 4);
+  EXPECT_EQ(decode("scd_requests_total", {"stop", "base"}), 0);
   EXPECT_EQ(decode("scd_time_to_first_token_seconds"), 4);
   EXPECT_EQ(decode("scd_inter_token_latency_seconds"), 4 * 11) << "12 tokens each";
   EXPECT_EQ(decode("scd_e2e_request_latency_seconds"), 4);
@@ -184,14 +184,16 @@ TEST_F(MetricsTest, a_request_that_fails_counts_by_its_status_and_in_no_latency)
   wrong.set_top_p(2);
   v1::CompleteResponse response;
   complete(wrong, response);
-  EXPECT_EQ(decode("scd_requests_total", {"INVALID_ARGUMENT"}), 1);
+  EXPECT_EQ(decode("scd_requests_total", {"INVALID_ARGUMENT", ""}), 1);
   EXPECT_EQ(decode("scd_time_to_first_token_seconds"), 0);
 
   auto endless = greedy_request(50);
   endless.set_max_tokens(1500);
   EXPECT_EQ(complete(endless, response, milliseconds(60)).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_TRUE(eventually([&] {
-    return decode("scd_requests_total", {"DEADLINE_EXCEEDED"}) + decode("scd_requests_total", {"CANCELLED"}) == 1;
+    return decode("scd_requests_total", {"DEADLINE_EXCEEDED", "base"}) +
+               decode("scd_requests_total", {"CANCELLED", "base"}) ==
+           1;
   })) << "the server's clock or the client's hang-up, whichever is first";
   EXPECT_EQ(decode("scd_e2e_request_latency_seconds"), 0);
   expect_idle();
@@ -221,7 +223,7 @@ TEST_F(MetricsTest, gauges_show_what_is_held_and_return_to_zero) {
     EXPECT_EQ(decode(gauge), 0) << gauge;
   }
   EXPECT_TRUE(eventually([&] { return prefill("scd_prefill_sends_pending") == 0; }));
-  EXPECT_EQ(decode("scd_requests_total", {"CANCELLED"}), 1);
+  EXPECT_EQ(decode("scd_requests_total", {"CANCELLED", "base"}), 1);
   EXPECT_EQ(prefill("scd_prefill_requests_total", {"CANCELLED"}), 1);
 }
 
@@ -230,7 +232,7 @@ TEST_F(MetricsTest, failures_and_fallbacks_count_by_reason) {
   complete(greedy_request(150));
   EXPECT_EQ(decode("scd_transfer_failures_total", {"127.0.0.1:1", "UNAVAILABLE"}), 1);
   EXPECT_EQ(decode("scd_fallbacks_total", {"local_prefill", "UNAVAILABLE"}), 1);
-  EXPECT_EQ(decode("scd_requests_total", {"length"}), 1);
+  EXPECT_EQ(decode("scd_requests_total", {"length", "base"}), 1);
   EXPECT_EQ(decode("scd_prefill_endpoint_up", {"127.0.0.1:1", ""}), 0);
   EXPECT_EQ(decode("scd_handover_tokens_total"), 0);
 

@@ -11,7 +11,7 @@
 namespace scd::testing {
 
 // Codes are the state itself, quantised ever more coarsely.
-inline void write_rd_artifact(const std::filesystem::path& model, const std::filesystem::path& consumer,
+inline void write_rd_artifact(const std::filesystem::path& model, const ModelIdentity& consumer,
                               const std::filesystem::path& directory, const LayerPlan& plan) {
   ArtifactEncoder encoder;
   encoder.codec = CodecId::kRd;
@@ -23,12 +23,17 @@ inline void write_rd_artifact(const std::filesystem::path& model, const std::fil
   ArtifactDecoder decoder;
   decoder.codec = CodecId::kRd;
   decoder.producer = encoder.producer;
-  decoder.consumer = model_identity(consumer);
+  decoder.consumer = consumer;
   decoder.producer_model = decoder.model = encoder.model;
   decoder.rd = std::move(sample.decoder);
   decoder.levels = {{192, 2, 0.0005, 0.001}, {96, 4, 0.005, 0.01}, {48, 8, 0.05, 0.1}};
   decoder.prediction = decoder.levels.front();
   write_artifact(directory, encoder, decoder);
+}
+
+inline void write_rd_artifact(const std::filesystem::path& model, const std::filesystem::path& consumer,
+                              const std::filesystem::path& directory, const LayerPlan& plan) {
+  write_rd_artifact(model, model_identity(consumer), directory, plan);
 }
 
 class RdPairTest : public PairTest {

@@ -137,7 +137,7 @@ void add_complete_command(CLI::App& app) {
   command->add_option("--ids", options->ids, "The prompt as token ids, comma-separated, used as they are")
       ->delimiter(',')
       ->allow_extra_args(false);
-  command->add_option("--model", options->model, "Model by name (see GetServerInfo); default: the server's");
+  command->add_option("--model", options->model, "Model by name, as ListModels gives it; default: the first");
   command->add_option("--codec", options->codec,
                       "How the prompt's state is had: auto (the server's configuration), raw, lossless, int8, int4, "
                       "scd, rd (rd@2: level 2), kvtc, droidspeak, lora_delta, oracle (the decode server computes it "

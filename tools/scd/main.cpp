@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "common/base/error.h"
+#include "tools/scd/bench_adapters.h"
 #include "tools/scd/bench_codec.h"
 #include "tools/scd/bench_engine.h"
 #include "tools/scd/bench_kernels.h"
@@ -37,6 +38,7 @@ int main(int argc, char** argv) {
   scd::add_make_model_command(app);
   CLI::App* bench = app.add_subcommand("bench", "Measure a part against its limit");
   bench->require_subcommand(1);
+  scd::add_bench_adapters_command(*bench);
   scd::add_bench_codec_command(*bench);
   scd::add_bench_engine_command(*bench);
   scd::add_bench_kernels_command(*bench);

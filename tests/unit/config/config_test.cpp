@@ -23,6 +23,11 @@ struct Limits {
   std::chrono::milliseconds patience{250};
 };
 
+struct Peer {
+  std::string name;
+  int32_t weight = 1;
+};
+
 struct Settings {
   Policy policy = Policy::kLru;
   double share = 0.5;
@@ -32,11 +37,17 @@ struct Settings {
   std::filesystem::path file;
   size_t bytes = 10;
   Limits limits;
+  std::vector<Peer> others;
 };
 
 void describe(ConfigVisitor& at, Limits& limits) {
   at.number("most", limits.most, {1, 64}, "How many.");
   at.milliseconds("patience_ms", limits.patience, {1, 1000}, "How long.");
+}
+
+void describe(ConfigVisitor& at, Peer& peer) {
+  at.text("name", peer.name, "Its name.");
+  at.number("weight", peer.weight, {1, 9}, "How much.");
 }
 
 void describe(ConfigVisitor& at, Settings& settings) {
@@ -48,6 +59,7 @@ void describe(ConfigVisitor& at, Settings& settings) {
   at.path("file", settings.file, "A file.");
   at.number("bytes", settings.bytes, {1, 1 << 30}, "Bytes.");
   at.section("limits", settings.limits, "Limits of a request.");
+  at.sections("others", settings.others, "Others.");
 }
 
 class ConfigTest : public ::testing::Test {
@@ -131,7 +143,9 @@ TEST_F(ConfigTest, TheDumpExplainsEveryKeyAndItsRange) {
             "  # How many. [a whole number from 1 to 64]\n"
             "  most: 4\n"
             "  # How long. [a whole number from 1 to 1000]\n"
-            "  patience_ms: 250\n");
+            "  patience_ms: 250\n"
+            "# Others.\n"
+            "others: []\n");
 }
 
 TEST_F(ConfigTest, AnUnknownKeyIsRefusedWithItsLineAndTheNearestKey) {
@@ -152,6 +166,29 @@ TEST_F(ConfigTest, AValueOutOfRangeOrOfAnotherKindSaysWhatWouldBeRight) {
   EXPECT_THAT(refusal("name:\n"), HasSubstr("nothing is not text"));
   EXPECT_THAT(refusal("limits: 3\n"), HasSubstr("'3' stands where nested keys belong"));
   EXPECT_THAT(refusal("[a, b]\n"), HasSubstr("a configuration is a mapping"));
+}
+
+TEST_F(ConfigTest, AListOfMappingsIsReadDumpedAndChecked) {
+  const Settings settings = load("others:\n  - name: a\n  - {name: b, weight: 3}\n");
+  ASSERT_EQ(settings.others.size(), 2u);
+  EXPECT_EQ(settings.others[0].weight, 1);
+  EXPECT_EQ(settings.others[1].name, "b");
+  EXPECT_EQ(settings.others[1].weight, 3);
+  const std::string text = dump_config(settings);
+  EXPECT_THAT(text, HasSubstr("others:\n    # Its name.\n  - name: \"a\"\n"
+                              "    # How much. [a whole number from 1 to 9]\n    weight: 1\n"
+                              "  - name: \"b\"\n    weight: 3\n"));
+  EXPECT_EQ(dump_config(load(text)), text);
+  EXPECT_EQ(load(text, {"others=[{name: c}]"}).others.size(), 1u);
+  EXPECT_TRUE(load(text, {"others=[]"}).others.empty());
+  EXPECT_EQ(refusal("others:\n  - name: a\n  - nme: b\n"),
+            at_line(3) + ": unknown key 'nme' in 'others[1]'; did you mean 'name'?");
+  EXPECT_EQ(refusal("others:\n  - weight: 10\n"),
+            at_line(2) + ": others[0].weight: '10' is not a whole number from 1 to 9");
+  EXPECT_THAT(refusal("others: [a, b]\n"), HasSubstr("a list stands where a list of mappings belongs"));
+  EXPECT_THAT(refusal("others: {name: a}\n"), HasSubstr("a mapping stands where a list of mappings belongs"));
+  EXPECT_THAT(refusal("others: [{name: a}, b]\n"), HasSubstr("plain values only, or mappings only"));
+  EXPECT_THAT(refusal("peers: [{name: a}]\n"), HasSubstr("is not a list of texts"));
 }
 
 TEST_F(ConfigTest, BrokenYamlNamesItsLine) {

@@ -3,11 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
 #include <future>
 
 #include "common/threads/bounded_queue.h"
-#include "common/tokenizer/byte_tokenizer.h"
+#include "tests/unit/decode_server/served_models.h"
 
 namespace scd {
 namespace {
@@ -50,10 +49,9 @@ class AdmissionTest : public ::testing::Test {
   }
 
   static Tokenizer load() {
-    const auto file = std::filesystem::path(::testing::TempDir()) /
-                      (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".json");
-    std::ofstream(file) << make_byte_tokenizer_json(300);
-    return Tokenizer::from_file(file);
+    return testing::byte_tokenizer(
+        std::filesystem::path(::testing::TempDir()) /
+        (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".json"));
   }
 
   struct Submitted {
@@ -69,6 +67,7 @@ class AdmissionTest : public ::testing::Test {
     auto sink = std::make_shared<FailureSink>();
     auto job = std::make_shared<DecodeJob>(next_id_++, ServingClock::now(), sink);
     job->deadline = ServingClock::now() + deadline;
+    job->model = served_;
     job->request.priority = priority;
     job->request.stop.max_tokens = 8;
     v1::CompleteRequest request;
@@ -81,16 +80,15 @@ class AdmissionTest : public ::testing::Test {
   DecodeConfig config_;
   ModelConfig model_;
   Tokenizer tokenizer_;
-  ValidationContext validation_{config_, model_, tokenizer_, "tiny", 8};
   PagePool pages_;
   PrefixCache prefixes_{pages_, 8};
-  CodecPolicy codecs_{config_.codec, nullptr, {}};
+  std::shared_ptr<ServedModel> served_ = testing::served_model({config_, model_, tokenizer_, "tiny", 8}, prefixes_);
   FakeCompute compute_;
   uint64_t next_id_ = 1;
 };
 
 TEST_F(AdmissionTest, higher_priority_first_then_order_of_arrival) {
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   const auto running = submit(admission);
   auto first = compute_.next();
   ASSERT_NE(first, nullptr);
@@ -108,7 +106,7 @@ TEST_F(AdmissionTest, higher_priority_first_then_order_of_arrival) {
 }
 
 TEST_F(AdmissionTest, a_full_queue_refuses) {
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   const auto running = submit(admission);
   const auto job = compute_.next();
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(submit(admission).outcome.ok());
@@ -121,7 +119,7 @@ TEST_F(AdmissionTest, a_full_queue_refuses) {
 
 // The thread may not have looked yet when a burst is over: what it takes must not depend on that.
 TEST_F(AdmissionTest, a_burst_on_an_idle_server_fills_the_free_places_and_the_queue) {
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   int taken = 0;
   for (int i = 0; i < 12; ++i) taken += submit(admission).outcome.ok() ? 1 : 0;
   EXPECT_EQ(taken, 4);
@@ -130,7 +128,7 @@ TEST_F(AdmissionTest, a_burst_on_an_idle_server_fills_the_free_places_and_the_qu
 
 TEST_F(AdmissionTest, waits_for_pages_and_holds_those_of_the_prompt) {
   config_.limits.max_running = 4;
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   const auto big = submit(admission, 0, seconds(60), 100);  // 108 tokens: 7 of 8 pages
   auto running = compute_.next();
   EXPECT_EQ(pages_.pages_in_use(), 7);
@@ -143,7 +141,7 @@ TEST_F(AdmissionTest, waits_for_pages_and_holds_those_of_the_prompt) {
 
 TEST_F(AdmissionTest, nobody_overtakes_one_who_gave_its_pages_up_but_who_is_more_important) {
   config_.limits.max_running = 4;
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   const auto first = submit(admission);
   const auto running = compute_.next();
   admission.hold_back(1);
@@ -161,7 +159,7 @@ TEST_F(AdmissionTest, nobody_overtakes_one_who_gave_its_pages_up_but_who_is_more
 
 TEST_F(AdmissionTest, leaves_those_that_run_a_page_each) {
   config_.limits.max_running = 4;
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   const auto one = submit(admission, 0, seconds(60), 40), two = submit(admission, 0, seconds(60), 40);
   auto first = compute_.next(), second = compute_.next();
   ASSERT_NE(second, nullptr);  // 3 + 3 of 8 pages
@@ -178,9 +176,9 @@ TEST_F(AdmissionTest, takes_up_what_is_kept_of_the_prompt) {
     PageTable table = pages_.make_table();
     ASSERT_TRUE(table.reserve(48).ok());
     const PrefixCache::Run run{0, {}};
-    prefixes_.insert({"", kept, std::span(&run, 1)}, table);
+    prefixes_.insert({"", kept, std::span(&run, 1), served_->prefixes.id()}, table);
   }
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   const auto submitted = submit(admission, 0, seconds(60), 48);
   const auto job = compute_.next();
   ASSERT_NE(job, nullptr);
@@ -192,7 +190,7 @@ TEST_F(AdmissionTest, takes_up_what_is_kept_of_the_prompt) {
 }
 
 TEST_F(AdmissionTest, a_waiting_request_ends_at_its_deadline_or_when_cancelled) {
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   const auto running = submit(admission);
   const auto job = compute_.next();
   auto late = submit(admission, 0, milliseconds(30));
@@ -207,7 +205,7 @@ TEST_F(AdmissionTest, a_waiting_request_ends_at_its_deadline_or_when_cancelled) 
 }
 
 TEST_F(AdmissionTest, stopping_ends_what_waits) {
-  Admission admission({validation_, pages_, prefixes_, codecs_, compute_});
+  Admission admission({config_.limits, pages_, prefixes_, compute_});
   const auto running = submit(admission);
   const auto job = compute_.next();
   auto waiting = submit(admission);

@@ -52,6 +52,29 @@ void expect_refused(const DecodeConfig& config, const std::string& names) {
   }
 }
 
+TEST(DecodeConfig, models_have_names_of_their_own_and_a_base_without_adapter) {
+  DecodeConfig config;
+  config.model.directory = "/some/where";
+  config.models = {{.name = "a"}, {.name = "b", .directory = {}, .adapter = "x", .artifact = "y"}};
+  EXPECT_NO_THROW(check_config(config));
+  config.codec.mode = CodecMode::kRd;
+  expect_refused(config, "codec.artifact");
+  config.models[0].artifact = "y";
+  EXPECT_NO_THROW(check_config(config));
+  config.models[1].name = "a";
+  expect_refused(config, "models[1].name: 'a'");
+  config.models[1].name = "";
+  expect_refused(config, "models[1].name");
+  config.models[1].name = "b";
+  config.model.adapter = "x";
+  expect_refused(config, "model.adapter");
+  config.models.clear();
+  config.codec.artifact = "y";
+  EXPECT_NO_THROW(check_config(config));
+  config.model_admin = true;
+  expect_refused(config, "model.adapter");
+}
+
 TEST(DecodeConfig, refuses_keys_that_do_not_go_together) {
   DecodeConfig config;
   expect_refused(config, "model.directory");

@@ -9,6 +9,7 @@
 
 #include "common/threads/bounded_queue.h"
 #include "tests/unit/decode_server/producer.h"
+#include "tests/unit/decode_server/served_models.h"
 
 namespace scd {
 namespace {
@@ -88,8 +89,7 @@ class ReceiverTest : public ::testing::Test {
     return std::make_unique<Producer>(std::move(info), network_, std::move(script));
   }
   void start_receiver() {
-    receiver_ = std::make_unique<Receiver>(
-        Receiver::Args{config_, consumer_, *transport_, compute_, codecs_, forecast_, metrics_});
+    receiver_ = std::make_unique<Receiver>(Receiver::Args{config_, *transport_, compute_, forecast_, metrics_});
   }
   // And a receiver that knows it alone.
   void serve(Producer::Script script) {
@@ -100,6 +100,7 @@ class ReceiverTest : public ::testing::Test {
   uint64_t start(TransferMode mode = TransferMode::kCodec) {
     auto job = std::make_shared<DecodeJob>(++last_id_, ServingClock::now(), std::make_shared<NoSink>());
     job->request.prompt.assign(48, 3);
+    job->model = testing::served_model({config_, model_, tokenizer_, "tiny", 8}, prefixes_, consumer_);
     job->request.mode = mode;
     receiver_->start(std::move(job), {.handover_tokens = 32, .skip_tokens = 0, .first_layer = 0});
     return last_id_;
@@ -117,10 +118,13 @@ class ReceiverTest : public ::testing::Test {
 
   DecodeConfig config_;
   ConsumerIdentity consumer_;
+  ModelConfig model_;
+  Tokenizer tokenizer_ = testing::byte_tokenizer(std::filesystem::path(::testing::TempDir()) / "receiver.json");
+  PagePool pages_{8, kPageTokens};
+  PrefixCache prefixes_{pages_, 8};
   LoopbackNetwork network_;
   std::unique_ptr<Transport> transport_ = make_loopback_transport(testing::loopback_options(), network_);
   FakeCompute compute_;
-  CodecPolicy codecs_{CodecOptions{}, nullptr, {}};
   PrefillForecast forecast_;
   MetricsRegistry registry_;
   DecodeMetrics metrics_{registry_};

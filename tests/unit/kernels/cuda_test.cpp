@@ -15,6 +15,7 @@
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
 #include "tests/support/gpu.h"
+#include "tests/unit/kernels/low_rank_factors.h"
 #include "tests/unit/kernels/on_cuda.h"
 #include "tests/unit/kernels/random_matrix.h"
 
@@ -88,6 +89,25 @@ TEST_F(Cuda, RopeMatchesTheCpuAtAnyPosition) {
       rope(there.view(), head_dim, positions, table, direction);
       there.bring_back();
       expect_near(x_cuda, x, 1e-6);
+    }
+  }
+}
+
+TEST_F(Cuda, LowRankTermsMatchTheCpu) {
+  const std::vector<PartShape> shapes{{0, 48, 5}, {60, 200, 16}};
+  const std::vector<int32_t> first{0, 3, 4}, second{2, 9};
+  for (const DType precision : kDTypes) {
+    for (const DType dtype : kDTypes) {
+      Factors one = random_factors(shapes, 131, 260, 1), other = random_factors(shapes, 131, 260, 50);
+      const PackedLowRank here[] = {one.packed(precision), other.packed(precision)};
+      const PackedLowRank there[] = {one.packed(precision, Device::kCuda), other.packed(precision, Device::kCuda)};
+      OwnedMatrix x = random_matrix(10, 131, dtype, 2, 3), y = random_matrix(10, 260, dtype, 3, 5), y_cuda = y;
+      const OnCuda x_there(x), y_there(y_cuda);
+      add_low_rank(x.view(), y.view(), std::vector<LowRankGroup>{{&here[0], first}, {&here[1], second}});
+      add_low_rank(x_there.view(), y_there.view(), std::vector<LowRankGroup>{{&there[0], first}, {&there[1], second}});
+      y_there.bring_back();
+      // x A^T may be rounded to a neighbour.
+      expect_near(y_cuda, y, precision == DType::kF32 && dtype == DType::kF32 ? 1e-4 : 0.15);
     }
   }
 }

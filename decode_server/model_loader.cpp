@@ -1,0 +1,111 @@
+#include "decode_server/model_loader.h"
+
+#include <optional>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/log/log.h"
+#include "common/rebuild/model_shape.h"
+#include "kernels/device.h"
+
+namespace scd {
+namespace {
+
+std::optional<std::filesystem::path> given(const std::filesystem::path& path) {
+  return path.empty() ? std::nullopt : std::optional(path);
+}
+
+// What one of the model's fields leads to; its errors name the field.
+template <class Read>
+auto read_field(const std::string& field, Read read) {
+  try {
+    return read();
+  } catch (const Error& error) {
+    throw Error(error.code(), field + ": " + error.what());
+  }
+}
+
+void check_base(const std::filesystem::path& directory, const std::filesystem::path& base) {
+  const ModelFingerprint theirs = fingerprint_model(directory, std::nullopt);
+  const ModelFingerprint ours = fingerprint_model(base, std::nullopt);
+  if (theirs == ours) return;
+  throw Error(ErrorCode::kFailedPrecondition, directory.string() + " holds another base (weights " + theirs.weights +
+                                                  ", tokenizer " + theirs.tokenizer + ") than model.directory " +
+                                                  base.string() + " (weights " + ours.weights + ", tokenizer " +
+                                                  ours.tokenizer + "); a server has one base, leave it empty");
+}
+
+CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& identity) {
+  const LayerPlan* plan = identity.artifact ? identity.artifact->calibrated_plan() : nullptr;
+  const int32_t computed_here = plan != nullptr ? plan->exact_layers : config.codec.exact_layer0 ? 1 : 0;
+  const ArtifactDecoder* artifact = config.device == "cpu" && identity.artifact ? &*identity.artifact : nullptr;
+  return measure_coders(identity.model, identity.model.layers - computed_here, artifact);
+}
+
+}  // namespace
+
+std::string name_of(const ModelOptions& options) {
+  if (!options.name.empty()) return options.name;
+  const auto directory = options.directory.has_filename() ? options.directory : options.directory.parent_path();
+  return directory.filename().string();
+}
+
+std::vector<std::shared_ptr<ServedModel>> ModelLoader::load_configured() const {
+  const DecodeConfig& config = args_.config;
+  std::vector<std::shared_ptr<ServedModel>> models;
+  for (const ServedModelOptions& options : config.models) models.push_back(load(options));
+  if (config.models.empty()) {
+    models.push_back(make({.name = name_of(config.model), .adapter = config.model.adapter}, false));
+  }
+  return models;
+}
+
+std::shared_ptr<ServedModel> ModelLoader::load(const ServedModelOptions& options) const {
+  try {
+    if (!options.directory.empty()) {
+      read_field("directory", [&] { check_base(options.directory, args_.config.model.directory); });
+    }
+    auto model = make(options, !options.adapter.empty());
+    log_info("model_loaded",
+             {{"model", options.name},
+              {"adapter", options.adapter.string()},
+              {"adapter_kib", static_cast<int64_t>(model->adapter == nullptr ? 0 : model->adapter->bytes() >> 10)},
+              {"weights", model->identity.fingerprint.weights}});
+    return model;
+  } catch (const Error& error) {
+    throw Error(error.code(), "model '" + options.name + "': " + error.what());
+  }
+}
+
+std::shared_ptr<ServedModel> ModelLoader::make(const ServedModelOptions& options, bool adapter_unmerged) const {
+  const DecodeConfig& config = args_.config;
+  const Model& model = args_.model;
+  ConsumerIdentity identity;
+  identity.fingerprint =
+      read_field("adapter", [&] { return fingerprint_model(config.model.directory, given(options.adapter)); });
+  identity.model = codec_model_of(model.config());
+  identity.precision = model.precision() == kernels::DType::kF32 ? "fp32" : "bf16";
+  identity.device = model.device();
+  identity.adapter_unmerged = adapter_unmerged;
+  CodecOptions codec = config.codec;
+  if (!options.artifact.empty()) codec.artifact = options.artifact;
+  if (!codec.artifact.empty()) {
+    identity.artifact =
+        read_field("artifact", [&] { return load_decoder(codec.artifact, identity.fingerprint.weights); });
+  }
+  std::unique_ptr<const Adapter> adapter;
+  if (adapter_unmerged) {
+    adapter = read_field("adapter", [&] { return std::make_unique<const Adapter>(model, options.adapter); });
+    kernels::synchronize(model.device());  // other threads' queues read it
+  }
+  CoderCosts costs = coder_costs(config, identity);
+  return std::make_shared<ServedModel>(
+      ServedModel::Args{.identity = std::move(identity),
+                        .adapter = std::move(adapter),
+                        .codec = std::move(codec),
+                        .costs = std::move(costs),
+                        .validation = {config, model.config(), args_.tokenizer, options.name, args_.kv_pages},
+                        .prefixes = args_.prefixes});
+}
+
+}  // namespace scd
