@@ -71,9 +71,12 @@ RedisNode* RedisCluster::node_at(const std::string& host, int port) {
   return nodes_.emplace(std::pair(host, port), std::make_unique<RedisNode>(std::move(options))).first->second.get();
 }
 
+// A slot that nobody was known to have: some server may know by now, and says MOVED.
 RedisCluster::Place RedisCluster::place_of(std::string_view key) {
   std::scoped_lock lock(mutex_);
-  return {.node = slots_[redis_slot(key)]};
+  RedisNode* node = slots_[redis_slot(key)];
+  if (node == nullptr) stale_.store(true, std::memory_order_release);
+  return {.node = node != nullptr || nodes_.empty() ? node : nodes_.begin()->second.get()};
 }
 
 std::vector<RedisNode*> RedisCluster::known_nodes() {

@@ -34,8 +34,10 @@ class RedisClusterServers {
     }
     for (size_t i = 1; i < kServers; ++i) command(0, {"CLUSTER", "MEET", "127.0.0.1", std::to_string(ports_[i])});
     for (size_t i = 0; i < kServers; ++i) {
-      wait_until([&] { return command(i, {"CLUSTER", "INFO"}).find("cluster_state:ok") != std::string::npos; });
-      wait_until([&] { return command(i, {"CLUSTER", "INFO"}).find("cluster_known_nodes:3") != std::string::npos; });
+      // A server takes writes only some time after it knows of the others.
+      for (const char* wanted : {"cluster_slots_ok:16384", "cluster_state:ok"}) {
+        wait_until([&] { return command(i, {"CLUSTER", "INFO"}).find(wanted) != std::string::npos; });
+      }
     }
   }
   ~RedisClusterServers() {

@@ -52,9 +52,10 @@ TransferCost transfer(CodecChoice codec, double rate, milliseconds encode = {}, 
 
 class BitsKept : public ::testing::Test {
  protected:
-  CodecId choose(double declared = 0) {
+  CodecId choose(double declared = 0, const std::string& endpoint = {}) {
     CodecQuestion question = exact_of_one_model();
     question.declared_bytes_per_second = declared;
+    question.endpoint = endpoint;
     return policy_.choose(question).codec->id;
   }
   CodecPolicy policy_{CodecOptions{}, nullptr, costs()};
@@ -68,6 +69,18 @@ TEST_F(BitsKept, UnmeasuredTheyAreSentAsTheyAre) {
 TEST_F(BitsKept, ADeclarationThatIsNoneSaysNothing) {
   EXPECT_EQ(choose(-1), CodecId::kRaw);
   EXPECT_EQ(choose(std::numeric_limits<double>::quiet_NaN()), CodecId::kRaw);
+}
+
+TEST_F(BitsKept, EachPrefillServersLinkIsItsOwnAndANewOneIsTakenToBeLikeTheOthers) {
+  TransferCost slow = transfer(kRawChoice, 0.5e6), fast = transfer(kRawChoice, 100e6);
+  slow.endpoint = "slow";
+  fast.endpoint = "fast";
+  policy_.observe(slow);
+  EXPECT_EQ(choose(0, "new"), CodecId::kLossless);
+  policy_.observe(fast);
+  EXPECT_EQ(choose(0, "slow"), CodecId::kLossless);
+  EXPECT_EQ(choose(0, "fast"), CodecId::kRaw);
+  EXPECT_EQ(choose(0, "slow"), CodecId::kLossless) << "what one was chosen for another is no habit";
 }
 
 TEST_F(BitsKept, ADeclaredLinkSlowerThanTheCoderTakesLosslessAtOnce) { EXPECT_EQ(choose(0.5e6), CodecId::kLossless); }

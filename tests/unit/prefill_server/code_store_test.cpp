@@ -10,6 +10,7 @@
 #include "prefill_server/encode/code_cache.h"
 #include "prefill_server/store/redis_store.h"
 #include "prefill_server/store/stored_chunk_format.h"
+#include "tests/support/redis_cluster_servers.h"
 #include "tests/support/redis_server.h"
 
 namespace scd {
@@ -134,6 +135,24 @@ TEST_F(RedisStoreTest, AnotherServersCodesAreFoundAndOthersTenantsAreNot) {
   EXPECT_EQ(there.find(names, 0).end, 112);  // without asking again
   EXPECT_EQ(reads.counters().hits, 4u);
   EXPECT_EQ(there.find_or_fetch(names_of(112, "tenant"), 0, {plan()}).end, 0);
+}
+
+TEST_F(RedisStoreTest, ACodeIsFoundWhereverInAClusterItIs) {
+  const testing::RedisClusterServers servers;
+  RedisOptions all = options({servers.url(0), servers.url(1)}), one = options({servers.url(2)});
+  all.cluster = one.cluster = true;
+  all.timeout = one.timeout = milliseconds(2000);
+  RedisStore writes(all), reads(one);
+  const PrefixNames names = names_of(320);
+  std::vector<Sha256Digest> wanted;
+  for (int64_t at = 0; at < 320; at += kChunk) {
+    wanted.push_back(names.of(at + kChunk));
+    writes.keep(wanted.back(), chunk_of(at, kChunk, 1));
+  }
+  writes.flush();
+  EXPECT_EQ(writes.counters().written, 10u);
+  EXPECT_EQ(reads.fetch(wanted).size(), 10u);
+  EXPECT_EQ(reads.counters().failures, 0u);
 }
 
 TEST_F(RedisStoreTest, ChunksOfAnotherPlanAreNotUsed) {

@@ -47,6 +47,14 @@ TEST(PrefillConfig, KeysThatDoNotGoTogetherAreNamed) {
   config.codec.chunk_tokens = 128;
   config.limits.max_requests = 1000;
   EXPECT_THAT(refusal(config), HasSubstr("limits.max_requests x limits.max_credit_messages is 64000"));
+  config.limits.max_requests = 64;
+  config.code_cache.redis.cluster = true;
+  for (const char* server : {"unix:/run/redis.sock", "redis://cache:6379/1"}) {
+    config.code_cache.redis.servers = {server};
+    EXPECT_THAT(refusal(config), HasSubstr(std::string("code_cache.redis.servers: '") + server)) << server;
+  }
+  config.code_cache.redis.servers = {"redis://cache:6379"};
+  EXPECT_EQ(refusal(config), "accepted");
 }
 
 TEST(PrefillConfig, BytesInFlightAreSetAndBounded) {

@@ -429,6 +429,18 @@ TEST_F(PrefillServerTest, TellsWhoItIs) {
   EXPECT_EQ(info.chunk_tokens(), 32U);
 }
 
+TEST_F(PrefillServerTest, TellsHowManyTokensOthersHaveItCompute) {
+  serve();
+  Consumer::Call running(*consumer_, consumer_->start(prompt(480), 480));
+  const auto first = running.event();
+  ASSERT_TRUE(first && first->has_accepted());
+  EXPECT_EQ(first->accepted().queued_tokens(), 0u);
+  EXPECT_EQ(consumer_->receive(consumer_->start(prompt(160), 160)).accepted().queued_tokens(), 480u);
+  running.cancel();
+  EXPECT_TRUE(becomes_idle(5s));
+  EXPECT_EQ(consumer_->receive(consumer_->start(prompt(160), 160)).accepted().queued_tokens(), 0u);
+}
+
 TEST_F(PrefillServerTest, DrainingLetsRunningRequestsFinishAndRefusesNewOnes) {
   serve();
   v1::StartPrefill start = consumer_->start(prompt(160), 160);
