@@ -27,7 +27,7 @@ void BatchStep::leave(Sequence& sequence) {
   for (Member& member : members_) {
     if (member.sequence != &sequence) continue;
     member.sequence = nullptr;
-    left_behind_.push_back(std::move(sequence.job().pages));
+    left_behind_.push_back({sequence.job().model, std::move(sequence.job().pages)});
   }
 }
 

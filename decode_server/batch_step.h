@@ -11,6 +11,7 @@
 namespace scd {
 
 class Sequence;
+struct ServedModel;
 
 class BatchStep {
  public:
@@ -23,7 +24,7 @@ class BatchStep {
 
   const std::vector<Member>& members() const { return members_; }
   bool contains(const Sequence& sequence) const;
-  // The sequence ends: what the pass still writes to stays taken until the step is over.
+  // The sequence ends: what the pass still writes to stays taken, and its model loaded, until the step is over.
   void leave(Sequence& sequence);
 
   bool done() const;
@@ -36,7 +37,11 @@ class BatchStep {
   const Model& model_;
   std::vector<Member> members_;
   std::vector<int64_t> sampled_rows_;
-  std::vector<PageTable> left_behind_;
+  struct LeftBehind {
+    std::shared_ptr<const ServedModel> model;  // shared as ServedModel says: the pass reads its adapter
+    PageTable pages;
+  };
+  std::vector<LeftBehind> left_behind_;
   std::unique_ptr<ForwardPass> pass_;
   int32_t layers_run_ = 0;
 };

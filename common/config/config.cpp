@@ -122,16 +122,14 @@ class Dumper : public ConfigVisitor {
     if (!later_element_) {
       comment(std::string(field.help) + (field.is_text || field.is_list ? "" : " [" + field.expected + "]"));
     }
-    std::string before = indent();
-    if (std::exchange(opens_element_, false)) before.replace(before.size() - 2, 2, "- ");
-    text_ += before + std::string(field.key) + ": " + value(field) + "\n";
+    text_ += key_indent() + std::string(field.key) + ": " + value(field) + "\n";
     fresh_ = false;
   }
 
   void begin(std::string_view key, std::string_view help) override {
     if (!fresh_) text_ += "\n";
     comment(std::string(help));
-    text_ += indent() + std::string(key) + ":\n";
+    text_ += key_indent() + std::string(key) + ":\n";
     ++depth_;
     fresh_ = true;
   }
@@ -143,7 +141,7 @@ class Dumper : public ConfigVisitor {
 
   std::optional<size_t> begin_list(std::string_view key, std::string_view help, size_t count) override {
     comment(std::string(help));
-    text_ += indent() + std::string(key) + (count == 0 ? ": []\n" : ":\n");
+    text_ += key_indent() + std::string(key) + (count == 0 ? ": []\n" : ":\n");
     ++depth_;
     return std::nullopt;
   }
@@ -164,6 +162,13 @@ class Dumper : public ConfigVisitor {
   static constexpr size_t kWidth = 118;
 
   std::string indent() const { return std::string(2 * depth_, ' '); }
+
+  // Before a key: the first of an element stands behind the dash.
+  std::string key_indent() {
+    std::string before = indent();
+    if (std::exchange(opens_element_, false)) before.replace(before.size() - 2, 2, "- ");
+    return before;
+  }
 
   void comment(const std::string& help) {
     std::stringstream words(help);

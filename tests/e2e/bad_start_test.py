@@ -36,6 +36,16 @@ class BadStartTest(unittest.TestCase):
                                        f"{key}=no.such.host.invalid", "--check-config")  # fmt: skip
                 self.assertIn(f"{key}: address no.such.host.invalid", message)
 
+    def test_models_that_cannot_be_served_are_named(self):
+        config = pathlib.Path(self.folder.name) / "models.yaml"
+        for models, said in (
+            ("- {name: a, adapter: /nonexistent/adapter}", "models[0].adapter: /nonexistent/adapter"),
+            ("- {name: a}\n  - {name: a}", "models[1].name: 'a'"),
+            ("- {name: a, adaptor: /tmp}", "models.yaml:3: unknown key 'adaptor' in 'models[0]'; did you mean 'adapter'?"),
+        ):
+            config.write_text(f"model: {{directory: {self.model}}}\nmodels:\n  {models}\n", encoding="utf-8")
+            self.assertIn(said, self.refused("decode_server", "--config", config, "--check-config"))
+
     def test_a_missing_checkpoint_is_named(self):
         message = self.refused("prefill_server", "--set", "model.directory=/nonexistent/model")
         self.assertIn("/nonexistent/model", message)

@@ -17,24 +17,6 @@ ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_an
             "perplexity", "bytes_per_token", "ratio_to_bf16"]  # fmt: skip
 
 
-def write_adapter(model, folder):
-    """A LoRA adapter of rank 4 on the first layer's keys."""
-    config = json.loads((model / "config.json").read_text())
-    hidden = config["hidden_size"]
-    head_dim = config.get("head_dim") or hidden // config["num_attention_heads"]
-    shapes = {"A": [4, hidden], "B": [config["num_key_value_heads"] * head_dim, 4]}
-    header, data = {}, b""
-    for side, shape in shapes.items():
-        values = array.array("f", [0.01] * (shape[0] * shape[1])).tobytes()
-        name = f"base_model.model.model.layers.0.self_attn.k_proj.lora_{side}.weight"
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
-        data += values
-    text = json.dumps(header).encode()
-    folder.mkdir()
-    (folder / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
-
-
 def listed_commands(*arguments):
     """The commands that a --help lists, without their descriptions."""
     lines = daemons.run("scd", *arguments, "--help").stdout.split("Subcommands:")[1].splitlines()
@@ -306,7 +288,7 @@ class CliTest(unittest.TestCase):
 
     def test_bench_adapters_compares_with_the_merged_model(self):
         adapter = self.folder / "adapter"
-        write_adapter(self.model, adapter)
+        daemons.write_adapter(self.model, adapter)
         rows = self.report("bench", "adapters", "--model", self.model, "--adapter", adapter, "--adapters", "1,3", "--batch",
                            "2,4", "--context", "32", "--steps", "2", "--repetitions", "2")  # fmt: skip
         self.assertEqual([(row["batch"], row["adapters"]) for row in rows], [(2, 1), (2, 3), (4, 1), (4, 3)])

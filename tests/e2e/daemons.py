@@ -1,5 +1,7 @@
 """Starts the real binaries for the end-to-end tests: port 0, files in a temporary folder, SIGTERM at the end."""
 
+import array
+import itertools
 import json
 import os
 import pathlib
@@ -217,3 +219,22 @@ def demo_model():
 def test_data(relative):
     root = pathlib.Path(os.environ.get("SCD_TEST_DATA", SOURCE / "../shared/data"))
     return root / relative if (root / relative).exists() else None
+
+
+def write_adapter(model, folder):
+    """A LoRA adapter of rank 4 on the first layer's keys and values."""
+    config = json.loads((model / "config.json").read_text())
+    hidden = config["hidden_size"]
+    head_dim = config.get("head_dim") or hidden // config["num_attention_heads"]
+    shapes = {"A": [4, hidden], "B": [config["num_key_value_heads"] * head_dim, 4]}
+    header, data = {}, b""
+    for module, side in itertools.product(("k_proj", "v_proj"), shapes):
+        shape = shapes[side]
+        values = array.array("f", [0.1 * (i * i % 7 - 2) for i in range(shape[0] * shape[1])]).tobytes()
+        name = f"base_model.model.model.layers.0.self_attn.{module}.lora_{side}.weight"
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+        data += values
+    text = json.dumps(header).encode()
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')

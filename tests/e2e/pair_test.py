@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import tempfile
 import threading
@@ -40,6 +41,22 @@ class PairTest(unittest.TestCase):
             self.assertEqual(kept["token_ids"], raw["token_ids"])
             self.assertEqual(pair.decode.stop(), 0)
             self.assertEqual(pair.prefill.stop(), 0)
+
+    def test_adapters_are_models_that_requests_name(self):
+        with tempfile.TemporaryDirectory(prefix="scd-e2e-adapter-") as folder:
+            adapter = pathlib.Path(folder) / "adapter"
+            daemons.write_adapter(self.model, adapter)
+            models = {"models": f"[{{name: plain}}, {{name: tuned, adapter: {adapter}}}]", "codec.mode": "auto"}
+            with daemons.Pair(self.model, decode=models) as pair:
+                options = ("--max-tokens", "4", "--ignore-eos", "--logprobs", "5")
+                plain, tuned = (pair.complete(PROMPT, *options, "--model", name) for name in ("plain", "tuned"))
+                self.assertIn(plain["transfer"]["codec"], ("raw", "lossless"), "the base is the producer's model")
+                self.assertEqual(tuned["transfer"]["codec"], "oracle", "no artifact holds a decoder for the adapter")
+                self.assertNotEqual(plain["logprobs"], tuned["logprobs"])
+                self.assertEqual(pair.complete(PROMPT, *options)["token_ids"], plain["token_ids"], "the first is the default")
+                unknown = pair.complete(PROMPT, "--model", "other", check=False)
+                self.assertIn("this server has 'plain', 'tuned'", unknown.stderr)
+                self.assertEqual(pair.decode.stop(), 0)
 
     def test_raw_over_tcp_gives_the_oracles_tokens_and_the_second_request_uses_stored_codes(self):
         self.assert_hands_over("tcp")

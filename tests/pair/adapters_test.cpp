@@ -288,6 +288,29 @@ TEST_F(AdaptersTest, models_come_and_go_while_the_server_runs) {
   expect_idle();
 }
 
+// The step that its prompt is part of still reads the adapter.
+TEST_F(AdaptersTest, a_request_may_be_cancelled_when_its_model_is_gone) {
+  start_models([](DecodeConfig& config) { config.codec.mode = CodecMode::kOracle; });
+  for (int round = 0; round < 8; ++round) {
+    ASSERT_TRUE(load("gone", "two").ok());
+    auto served = request_to("one", 1000), given_up = request_to("gone", 1000);
+    served.set_max_tokens(100);
+    given_up.set_max_tokens(900);
+    auto other = std::async(std::launch::async, [&] { return complete(served); });
+    grpc::ClientContext context;
+    auto cancelled = std::async(std::launch::async, [&] {
+      v1::CompleteResponse response;
+      return stub->Complete(&context, given_up, &response).error_code();
+    });
+    EXPECT_TRUE(eventually([this] { return decode_server->counters().sequences == 2; }));
+    EXPECT_TRUE(unload("gone").ok());
+    context.TryCancel();
+    EXPECT_EQ(cancelled.get(), grpc::StatusCode::CANCELLED);
+    EXPECT_EQ(other.get().token_ids_size(), 100);
+  }
+  expect_idle();
+}
+
 TEST_F(AdaptersTest, nobody_changes_models_where_the_configuration_does_not_say_so) {
   start_models([](DecodeConfig& config) { config.model_admin = false; });
   EXPECT_EQ(load("three", "one").error_code(), grpc::StatusCode::UNIMPLEMENTED);
