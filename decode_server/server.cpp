@@ -1,5 +1,6 @@
 #include "decode_server/server.h"
 
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -61,6 +62,7 @@ struct DecodeServer::Parts {
   ServerFacts facts() const;
   DecodeReadings readings() const;
   ServerCounters counters() const;
+  void wait_idle(ServingClock::time_point deadline) const;
 
   const DecodeConfig config;
   const Model model;
@@ -146,6 +148,12 @@ DecodeReadings DecodeServer::Parts::readings() const {
           .endpoints = [this] { return receiver.endpoints(); }};
 }
 
+void DecodeServer::Parts::wait_idle(ServingClock::time_point deadline) const {
+  constexpr std::chrono::milliseconds kLook{10};
+  const auto busy = [this] { return admission.waiting() + admission.running() > 0; };
+  while (busy() && ServingClock::now() < deadline) std::this_thread::sleep_for(kLook);
+}
+
 ServerCounters DecodeServer::Parts::counters() const {
   const ComputeCounters computed = compute.counters();
   const ReceiverCounters received = receiver.counters();
@@ -202,7 +210,10 @@ size_t DecodeServer::drain(std::chrono::milliseconds timeout) {
   const uint64_t failed_before = parts_->counters().failed;
   parts_->service.drain();
   parts_->rpc.set_serving(false);
-  parts_->rpc.shutdown(ServingClock::now() + timeout);
+  const auto deadline = ServingClock::now() + timeout;
+  parts_->wait_idle(deadline);
+  parts_->rpc.linger();
+  parts_->rpc.shutdown(deadline);
   return parts_->counters().failed - failed_before;
 }
 

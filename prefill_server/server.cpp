@@ -200,6 +200,7 @@ size_t PrefillServer::drain(std::chrono::milliseconds timeout) {
   constexpr std::chrono::seconds kLastWords{2};  // for the status of calls that are done
   parts_->rpc.set_serving(false);
   const size_t ended = parts_->pipeline.drain(std::chrono::steady_clock::now() + timeout);
+  parts_->rpc.linger();
   parts_->rpc.shutdown(std::chrono::steady_clock::now() + kLastWords);
   return ended;
 }

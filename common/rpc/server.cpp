@@ -6,6 +6,7 @@
 #include <grpcpp/server_builder.h>
 
 #include <mutex>
+#include <thread>
 
 #include "common/base/error.h"
 #include "common/base/host_port.h"
@@ -81,6 +82,11 @@ void RpcServer::set_serving(bool serving) {
   SCD_CHECK(health != nullptr, "the health service is on");
   for (const std::string& name : service_names_) health->SetServingStatus(name, serving);
   health->SetServingStatus("", serving);
+}
+
+void RpcServer::linger() const {
+  constexpr std::chrono::milliseconds kRoundTrips{200};
+  std::this_thread::sleep_for(kRoundTrips);
 }
 
 void RpcServer::shutdown(std::chrono::steady_clock::time_point deadline) {

@@ -34,6 +34,9 @@ class RpcServer {
 
   // What health answers for the empty service name and for each service.
   void set_serving(bool serving);
+  // After the last call ended and before shutdown(): what was written last reaches its clients. A connection that is
+  // closed while the client's acknowledgements lie unread is reset by the kernel, and what is under way is lost.
+  void linger() const;
   // NOT_SERVING, no new calls; calls that run get until the deadline, then they are cancelled. Idempotent.
   void shutdown(std::chrono::steady_clock::time_point deadline);
 

@@ -357,7 +357,8 @@ TEST_F(PairTest, draining_finishes_what_runs_and_refuses_what_comes) {
   std::thread drain([&] { ended = decode_server->drain(std::chrono::seconds(20)); });
   int tokens = 0;
   while (reader->Read(&message)) tokens += message.delta().token_ids_size();
-  EXPECT_TRUE(reader->Finish().ok());
+  const grpc::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_code() << " " << status.error_message();
   EXPECT_EQ(tokens, 300);
   drain.join();
   EXPECT_EQ(ended, 0u);
