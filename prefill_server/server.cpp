@@ -104,8 +104,19 @@ int32_t pages_of(const KvCacheOptions& options, const Model& model) {
                      options.gpu_memory_fraction, model.weight_bytes());
 }
 
-std::unique_ptr<CodeStore> make_store(const RedisOptions& options) {
-  return options.servers.empty() ? nullptr : std::make_unique<RedisStore>(options);
+// A code may take more than the BF16 numbers it stands for, but not twice as much.
+size_t most_chunk_bytes(const Producer& producer) {
+  constexpr size_t kHeads = size_t{1} << 20;
+  const auto numbers = static_cast<size_t>(producer.layers) *
+                       std::max(2 * static_cast<size_t>(producer.kv_heads) * static_cast<size_t>(producer.head_dim),
+                                static_cast<size_t>(producer.hidden));
+  return 2 * 2 * numbers * static_cast<size_t>(producer.chunk_tokens) + kHeads;
+}
+
+std::unique_ptr<CodeStore> make_store(RedisOptions options, const Producer& producer) {
+  if (options.servers.empty()) return nullptr;
+  options.most_chunk_bytes = most_chunk_bytes(producer);
+  return std::make_unique<RedisStore>(options);
 }
 
 }  // namespace
@@ -119,7 +130,7 @@ struct PrefillServer::Parts {
         metrics(registry),
         transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
         producer(make_producer(config, model, *transport)),
-        code_store(make_store(config.code_cache.redis)),
+        code_store(make_store(config.code_cache.redis, producer)),
         pipeline({config, producer, model, kv_cache, *transport, metrics, code_store.get()}),
         service({producer, pipeline, config.limits.request_timeout}),
         rpc(config.grpc, {{v1::PrefillService::service_full_name(), &service}}) {

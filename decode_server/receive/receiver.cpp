@@ -39,6 +39,10 @@ void Receiver::reject(TransferKey key, Failure failure) { inbox_.push(Failed{key
 void Receiver::end(uint64_t request_id) { inbox_.push(End{request_id}); }
 
 void Receiver::chunk_done(TransferKey key, uint32_t sequence) {
+  if (const auto activity = activity_of(key)) {
+    activity->touch();
+    activity->done.fetch_add(1, std::memory_order_relaxed);
+  }
   const auto stream = stream_of(key);
   if (stream == nullptr) return;
   v1::PrefillCommand command;
@@ -60,6 +64,12 @@ std::shared_ptr<PrefillStream> Receiver::stream_of(TransferKey key) const {
   std::scoped_lock lock(streams_mutex_);
   const auto found = streams_.find(key);
   return found == streams_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<Receiver::Activity> Receiver::activity_of(TransferKey key) const {
+  std::scoped_lock lock(streams_mutex_);
+  const auto found = activities_.find(key);
+  return found == activities_.end() ? nullptr : found->second;
 }
 
 void Receiver::run() {
@@ -163,9 +173,11 @@ Receiver::Found Receiver::find(TransferKey key) {
 ServingClock::time_point Receiver::next_deadline() const {
   // Slots that the compute thread still reads when their lease is closed come free without an event.
   auto deadline = waiting_.empty() ? watch_at_ : std::min(watch_at_, ServingClock::now() + kLookForSlots);
+  // One that owes nothing may do so from now on: no earlier than this can its silence have lasted too long.
   const auto consider = [&](const Try& which) {
     if (which.activity == nullptr) return;
-    deadline = std::min(deadline, which.activity->at() + args_.config.prefill.silence_timeout);
+    const auto since = which.activity->owes() ? which.activity->at() : ServingClock::now();
+    deadline = std::min(deadline, since + args_.config.prefill.silence_timeout);
   };
   for (const auto& [id, transfer] : transfers_) {
     consider(transfer.lead);
@@ -179,7 +191,8 @@ void Receiver::give_up_on_silent_ones() {
   const auto limit = ServingClock::now() - args_.config.prefill.silence_timeout;
   std::vector<TransferKey> silent;
   const auto consider = [&](const Transfer& transfer, const Try& which) {
-    if (which.activity != nullptr && which.activity->at() <= limit) silent.push_back(transfer.key(which));
+    const bool owes = which.activity != nullptr && which.activity->owes();
+    if (owes && which.activity->at() <= limit) silent.push_back(transfer.key(which));
   };
   for (const auto& [id, transfer] : transfers_) {
     consider(transfer, transfer.lead);

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -61,9 +62,20 @@ class Receiver : public TransferStage {
   std::vector<EndpointFacts> endpoints() const { return endpoints_.reports(); }
 
  private:
-  // The last sign of life of a prefill server; written by the transport's, gRPC's and the compute thread.
+  // The last sign of life of a prefill server, and whether it owes one: not while all its messages are here, nor while
+  // this server has not given back the slots it may fill. Written by the transport's, gRPC's and the compute thread.
   struct Activity {
-    std::atomic<ServingClock::rep> last{0};  // relaxed: only its age matters
+    std::atomic<ServingClock::rep> last{0};                                // relaxed, as all here: they order nothing
+    std::atomic<uint64_t> messages{std::numeric_limits<uint64_t>::max()};  // that will come, once it has accepted
+    std::atomic<uint64_t> arrived{0};
+    std::atomic<uint64_t> done{0};  // of these; their slots are free
+    const uint64_t credit;
+
+    explicit Activity(uint64_t slots) : credit(slots) { touch(); }
+    bool owes() const {
+      const uint64_t here = arrived.load(std::memory_order_relaxed), freed = done.load(std::memory_order_relaxed);
+      return here < messages.load(std::memory_order_relaxed) && here < freed + credit;
+    }
     void touch() { last.store(ServingClock::now().time_since_epoch().count(), std::memory_order_relaxed); }
     ServingClock::time_point at() const {
       return ServingClock::time_point(ServingClock::duration(last.load(std::memory_order_relaxed)));
@@ -200,6 +212,7 @@ class Receiver : public TransferStage {
   void drop_hedge(Transfer& transfer);
   bool promote_hedge(Transfer& transfer);
   std::shared_ptr<PrefillStream> stream_of(TransferKey key) const;
+  std::shared_ptr<Activity> activity_of(TransferKey key) const;
 
   const Args args_;
   EndpointPool endpoints_;
@@ -212,6 +225,7 @@ class Receiver : public TransferStage {
   bool stopping_ = false;
   mutable std::mutex streams_mutex_;
   std::map<TransferKey, std::shared_ptr<PrefillStream>> streams_;  // shared with gRPC's callbacks; until StreamEnded
+  std::map<TransferKey, std::shared_ptr<Activity>> activities_;    // of tries with a lease; under streams_mutex_
   std::atomic<int32_t> transfer_count_{0};                         // counters: relaxed, they order nothing
   std::atomic<uint64_t> started_{0};
   std::atomic<uint64_t> failed_{0};

@@ -60,6 +60,13 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
   return Done{};
 }
 
+// One for each chunk and each unit of layers.
+int64_t messages_of(const TransferPlan& plan) {
+  if (plan.first_token == plan.handover_tokens) return 0;
+  const int64_t chunks = (plan.handover_tokens - 1) / plan.chunk_tokens - plan.first_token / plan.chunk_tokens + 1;
+  return chunks * std::ssize(plan.layers.units);
+}
+
 std::string reason_of(const FirstTokenForecast& forecast) {
   char text[128];
   std::snprintf(text, sizeof text,
@@ -190,8 +197,7 @@ bool Receiver::stays_here(Transfer& transfer) {
 void Receiver::lease_slots(Transfer& transfer, Try& which) {
   const TransferKey key = transfer.key(which);
   which.token = random_token();
-  auto activity = std::make_shared<Activity>();
-  activity->touch();
+  auto activity = std::make_shared<Activity>(static_cast<uint64_t>(args_.config.prefill.credit_messages));
   auto lease = args_.transport.open_lease({.key = key,
                                            .token = which.token,
                                            .slots = static_cast<size_t>(args_.config.prefill.credit_messages),
@@ -199,6 +205,7 @@ void Receiver::lease_slots(Transfer& transfer, Try& which) {
                                            .on_message =
                                                [this, key, activity, race = transfer.race](ReceivedMessage message) {
                                                  activity->touch();
+                                                 activity->arrived.fetch_add(1, std::memory_order_relaxed);
                                                  if (race != nullptr && !enters(*race, key.generation)) return;
                                                  args_.compute.message_arrived(key, std::move(message));
                                                },
@@ -222,6 +229,10 @@ void Receiver::lease_slots(Transfer& transfer, Try& which) {
   if (!lease) return fail(transfer, which, lease.failure());
   which.lease = std::move(lease).value();
   which.activity = std::move(activity);
+  {
+    std::scoped_lock lock(streams_mutex_);
+    activities_.emplace(key, which.activity);
+  }
   open_stream(transfer, which);
 }
 
@@ -294,6 +305,7 @@ void Receiver::accepted(Transfer& transfer, Try& which, const EventArrived& arri
                     .origin = origin_of(transfer.consumer(), which.codec(), *which.info),
                     .forecast = transfer.tried.size() == 1 ? transfer.forecast : std::nullopt};
   which.fresh_tokens = plan.handover_tokens - plan.cached_tokens;
+  which.activity->messages.store(static_cast<uint64_t>(messages_of(plan)), std::memory_order_relaxed);
   log_debug("transfer_accepted", {{"request", transfer.job->id},
                                   {"endpoint", plan.endpoint},
                                   {"handover_tokens", plan.handover_tokens},
@@ -371,6 +383,10 @@ void Receiver::fail(Transfer& transfer, Try& which, const Failure& failure) {
 
 void Receiver::close(const Transfer& transfer, Try& which) {
   which.lease.close();
+  if (which.activity != nullptr) {
+    std::scoped_lock lock(streams_mutex_);
+    activities_.erase(transfer.key(which));
+  }
   which.activity.reset();
   which.waits_for_slots_since.reset();
   if (!which.finished) {

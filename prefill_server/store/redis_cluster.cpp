@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
+#include <set>
 
 #include "common/log/log.h"
 
@@ -61,29 +63,36 @@ RedisCluster::RedisCluster(std::vector<RedisAddress> seeds, RedisNodeOptions nod
 }
 
 // Null where there are too many.
-RedisNode* RedisCluster::node_at(const std::string& host, int port) {
+RedisCluster::Node RedisCluster::node_at(const std::string& host, int port) {
   std::scoped_lock lock(mutex_);
   const auto found = nodes_.find({host, port});
-  if (found != nodes_.end()) return found->second.get();
+  if (found != nodes_.end()) return found->second;
   if (nodes_.size() >= kMostNodes) return nullptr;
   RedisNodeOptions options = options_;
   options.address = {.text = "redis://" + host + ":" + std::to_string(port), .host = host, .socket = {}, .port = port};
-  return nodes_.emplace(std::pair(host, port), std::make_unique<RedisNode>(std::move(options))).first->second.get();
+  return nodes_.emplace(std::pair(host, port), std::make_shared<RedisNode>(std::move(options))).first->second;
 }
 
-// A slot that nobody was known to have: some server may know by now, and says MOVED.
+// A slot that nobody was known to have: some server may know by now, and says MOVED. They take turns, for one may be
+// down.
 RedisCluster::Place RedisCluster::place_of(std::string_view key) {
   std::scoped_lock lock(mutex_);
-  RedisNode* node = slots_[redis_slot(key)];
-  if (node == nullptr) stale_.store(true, std::memory_order_release);
-  return {.node = node != nullptr || nodes_.empty() ? node : nodes_.begin()->second.get()};
+  const Node& node = slots_[redis_slot(key)];
+  if (node != nullptr) return {.node = node};
+  stale_.store(true, std::memory_order_release);
+  if (nodes_.empty()) return {};
+  return {.node = std::next(nodes_.begin(), static_cast<int64_t>(next_unknown_++ % nodes_.size()))->second};
 }
 
-std::vector<RedisNode*> RedisCluster::known_nodes() {
-  for (const auto& [host, port] : seeds_) (void)node_at(host, port);
-  std::vector<RedisNode*> nodes;
+// The seeds first.
+std::vector<RedisCluster::Node> RedisCluster::known_nodes() {
+  std::vector<Node> nodes;
+  for (const auto& [host, port] : seeds_) nodes.push_back(node_at(host, port));
+  std::erase(nodes, nullptr);
   std::scoped_lock lock(mutex_);
-  for (const auto& [address, node] : nodes_) nodes.push_back(node.get());
+  for (const auto& [address, node] : nodes_) {
+    if (std::ranges::find(seeds_, address) == seeds_.end()) nodes.push_back(node);
+  }
   return nodes;
 }
 
@@ -96,23 +105,40 @@ void RedisCluster::learn_slots(RedisNode::Clock::time_point deadline) {
     if (lately || !stale_.exchange(false, std::memory_order_acq_rel)) return;
     learnt_at_ = RedisNode::Clock::now();
   }
-  for (RedisNode* node : known_nodes()) {
-    if (const auto ranges = node->cluster_slots(deadline)) return take_slots(*ranges, *node);
+  for (const Node& node : known_nodes()) {
+    const auto ranges = node->cluster_slots(deadline);
+    if (ranges && take_slots(*ranges, *node)) return;
     if (RedisNode::Clock::now() >= deadline) break;
   }
   stale_.store(true, std::memory_order_release);
 }
 
-void RedisCluster::take_slots(const std::vector<RedisSlots>& ranges, const RedisNode& from) {
-  std::array<RedisNode*, kRedisSlots> slots{};
+// False where the server knows of nothing, or of less than is known here: it has just started, or was removed.
+bool RedisCluster::take_slots(const std::vector<RedisSlots>& ranges, const RedisNode& from) {
+  std::array<Node, kRedisSlots> slots{};
   for (const RedisSlots& range : ranges) {
-    RedisNode* node = node_at(range.host.empty() ? from.address().host : range.host, range.port);
+    const Node node = node_at(range.host.empty() ? from.address().host : range.host, range.port);
     std::fill(slots.begin() + range.first, slots.begin() + range.last + 1, node);
   }
-  const auto covered = std::ranges::count_if(slots, [](const RedisNode* node) { return node != nullptr; });
-  log_info("code_store_slots", {{"from", from.address().text}, {"covered", static_cast<int64_t>(covered)}});
+  const auto covered = kRedisSlots - std::ranges::count(slots, nullptr);
   std::scoped_lock lock(mutex_);
-  slots_ = slots;
+  const bool takes = covered > 0 && covered >= kRedisSlots - std::ranges::count(slots_, nullptr);
+  if (takes) slots_ = std::move(slots);
+  forget_others();
+  log_info("code_store_slots",
+           {{"from", from.address().text}, {"covered", static_cast<int64_t>(covered)}, {"taken", takes}});
+  return takes;
+}
+
+// Servers come and go, and each has connections.
+void RedisCluster::forget_others() {
+  const std::set<Node> used(slots_.begin(), slots_.end());
+  std::erase_if(nodes_, [&](const auto& entry) {
+    const auto& [address, node] = entry;
+    const bool kept = used.contains(node) || std::ranges::find(seeds_, address) != seeds_.end();
+    if (!kept) failures_of_others_ += node->failures();
+    return !kept;
+  });
 }
 
 std::optional<RedisCluster::Place> RedisCluster::redirected(const RedisAnswer& answer, const RedisNode& from) {
@@ -120,7 +146,7 @@ std::optional<RedisCluster::Place> RedisCluster::redirected(const RedisAnswer& a
   if (answer.kind != Kind::kError) return std::nullopt;
   const auto redirect = parse_redirect(answer.error);
   if (!redirect) return std::nullopt;
-  RedisNode* node = node_at(redirect->host.empty() ? from.address().host : redirect->host, redirect->port);
+  const Node node = node_at(redirect->host.empty() ? from.address().host : redirect->host, redirect->port);
   if (!redirect->ask && node != nullptr) {
     stale_.store(true, std::memory_order_release);
     std::scoped_lock lock(mutex_);
@@ -170,7 +196,7 @@ bool RedisCluster::set(const std::string& key, std::span<const std::byte> value,
 
 uint64_t RedisCluster::failures() const {
   std::scoped_lock lock(mutex_);
-  uint64_t failures = 0;
+  uint64_t failures = failures_of_others_;
   for (const auto& [address, node] : nodes_) failures += node->failures();
   return failures;
 }

@@ -39,27 +39,32 @@ class RedisCluster final : public RedisServers {
   uint64_t failures() const override;
 
  private:
+  // Shared: calls under way use one that is no longer the cluster's.
+  using Node = std::shared_ptr<RedisNode>;
   // Where a key is asked for.
   struct Place {
-    RedisNode* node = nullptr;  // null: not known
+    Node node;  // null: not known
     bool asking = false;
     auto operator<=>(const Place&) const = default;
   };
 
-  RedisNode* node_at(const std::string& host, int port);
+  Node node_at(const std::string& host, int port);
   Place place_of(std::string_view key);
   // Where an answer sends its asker; nothing: it is an answer.
   std::optional<Place> redirected(const RedisAnswer& answer, const RedisNode& from);
   void learn_slots(RedisNode::Clock::time_point deadline);
-  std::vector<RedisNode*> known_nodes();
-  void take_slots(const std::vector<RedisSlots>& ranges, const RedisNode& from);
+  std::vector<Node> known_nodes();
+  bool take_slots(const std::vector<RedisSlots>& ranges, const RedisNode& from);
+  void forget_others();  // under mutex_
 
   const RedisNodeOptions options_;
   std::vector<std::pair<std::string, int>> seeds_;
-  std::atomic<bool> stale_{true};                                            // acq_rel: who takes it learns the slots
-  mutable std::mutex mutex_;                                                 // guards all below
-  std::map<std::pair<std::string, int>, std::unique_ptr<RedisNode>> nodes_;  // live as long as this
-  std::array<RedisNode*, kRedisSlots> slots_{};
+  std::atomic<bool> stale_{true};                      // acq_rel: who takes it learns the slots
+  mutable std::mutex mutex_;                           // guards all below
+  std::map<std::pair<std::string, int>, Node> nodes_;  // the seeds, and those that have slots
+  std::array<Node, kRedisSlots> slots_{};
+  size_t next_unknown_ = 0;          // of nodes_: asked for a slot that nobody is known to have
+  uint64_t failures_of_others_ = 0;  // of nodes that were forgotten
   RedisNode::Clock::time_point learnt_at_{};
 };
 

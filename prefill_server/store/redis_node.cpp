@@ -1,10 +1,14 @@
 #include "prefill_server/store/redis_node.h"
 
 #include <hiredis/hiredis.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <utility>
 
 #include "common/base/error.h"
@@ -21,7 +25,12 @@ bool parse_number(std::string_view text, int largest, int& number) {
   return error == std::errc{} && end == text.data() + text.size() && number >= 0 && number <= largest;
 }
 
-constexpr size_t kMostReplyBytes = size_t{1} << 30;
+constexpr size_t kMostReplyBytes = size_t{1} << 30;  // of commands that are sent together
+constexpr size_t kMostSlotRanges = 16384;
+constexpr RedisReplyLimits kTextLimits{.value_bytes = 1 << 12, .all_bytes = 1 << 16};
+// Of each range and of each of its servers some numbers and texts.
+constexpr RedisReplyLimits kSlotsLimits{
+    .value_bytes = 1 << 12, .all_bytes = size_t{16} << 20, .elements = 32 * kMostSlotRanges};
 
 void set_error(redisContext& context, std::string_view what) {
   context.err = REDIS_ERR_OTHER;
@@ -34,6 +43,27 @@ timeval timeval_until(RedisNode::Clock::time_point deadline) {
   const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - RedisNode::Clock::now()).count();
   const int64_t microseconds = std::max<int64_t>(left, 1000);
   return {.tv_sec = microseconds / 1'000'000, .tv_usec = microseconds % 1'000'000};
+}
+
+// What has arrived goes to hiredis where it may.
+bool read_some(redisContext& context, RedisReplyGuard& guard) {
+  std::array<char, 1 << 14> bytes;
+  ssize_t count = -1;
+  do {
+    count = ::recv(context.fd, bytes.data(), bytes.size(), 0);
+  } while (count < 0 && errno == EINTR);
+  if (count <= 0) {
+    set_error(context, count == 0 ? "the server closed the connection" : std::strerror(errno));
+    return false;
+  }
+  const auto some = std::span(bytes).first(static_cast<size_t>(count));
+  if (const auto sound = guard.take(some); !sound) {
+    set_error(context, sound.failure().message);
+    return false;
+  }
+  if (redisReaderFeed(context.reader, some.data(), some.size()) == REDIS_OK) return true;
+  set_error(context, context.reader->errstr);
+  return false;
 }
 
 std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
@@ -115,7 +145,10 @@ std::vector<RedisAnswer> RedisNode::get(std::span<const std::string> keys, bool 
     commands.push_back({bytes_of("GET"), bytes_of(key)});
   }
   std::vector<RedisAnswer> answers(keys.size());
-  const std::vector<Reply> replies = ask(commands, deadline);
+  const RedisReplyLimits limits{
+      .value_bytes = options_.most_value_bytes,
+      .all_bytes = std::min(kMostReplyBytes, keys.size() * (options_.most_value_bytes + kTextLimits.value_bytes))};
+  const std::vector<Reply> replies = ask(commands, limits, deadline);
   if (replies.empty()) return answers;
   const size_t each = asking ? 2 : 1;
   for (size_t i = 0; i < keys.size(); ++i) answers[i] = answer_of(*replies[each * i + each - 1]);
@@ -128,14 +161,15 @@ RedisAnswer RedisNode::set(const std::string& key, std::span<const std::byte> va
   std::vector<Command> commands;
   if (asking) commands.push_back({bytes_of("ASKING")});
   commands.push_back({bytes_of("SET"), bytes_of(key), value, bytes_of("EX"), bytes_of(seconds)});
-  const std::vector<Reply> replies = ask(commands, Clock::now() + options_.timeout);
+  const std::vector<Reply> replies = ask(commands, kTextLimits, Clock::now() + options_.timeout);
   return replies.empty() ? RedisAnswer{} : answer_of(*replies.back());
 }
 
 std::optional<std::vector<RedisSlots>> RedisNode::cluster_slots(Clock::time_point deadline) {
   const Command command{bytes_of("CLUSTER"), bytes_of("SLOTS")};
-  const std::vector<Reply> replies = ask({&command, 1}, deadline);
-  if (replies.empty() || replies.front()->type != REDIS_REPLY_ARRAY) return std::nullopt;
+  const std::vector<Reply> replies = ask({&command, 1}, kSlotsLimits, deadline);
+  const bool sound = !replies.empty() && replies.front()->type == REDIS_REPLY_ARRAY;
+  if (!sound || replies.front()->elements > kMostSlotRanges) return std::nullopt;
   std::vector<RedisSlots> ranges;
   for (size_t i = 0; i < replies.front()->elements; ++i) {
     auto range = slots_of(*replies.front()->element[i]);
@@ -147,11 +181,12 @@ std::optional<std::vector<RedisSlots>> RedisNode::cluster_slots(Clock::time_poin
 
 // As many as commands, or none: no answer in time, or the server is left alone. An error is an answer: a server that is
 // full still reads.
-std::vector<RedisNode::Reply> RedisNode::ask(std::span<const Command> commands, Clock::time_point deadline) {
+std::vector<RedisNode::Reply> RedisNode::ask(std::span<const Command> commands, const RedisReplyLimits& limits,
+                                             Clock::time_point deadline) {
   if (left_alone()) return {};
   // A connection that lay idle may have been closed by the other side: then a new one is tried at once.
   if (Connection idle = take_idle()) {
-    std::vector<Reply> replies = exchange(*idle, commands, deadline);
+    std::vector<Reply> replies = exchange(*idle, commands, limits, deadline);
     if (!replies.empty()) {
       succeeded(std::move(idle));
       return replies;
@@ -162,7 +197,7 @@ std::vector<RedisNode::Reply> RedisNode::ask(std::span<const Command> commands, 
     failed(fresh == nullptr ? "no memory" : fresh->errstr);
     return {};
   }
-  std::vector<Reply> replies = exchange(*fresh, commands, deadline);
+  std::vector<Reply> replies = exchange(*fresh, commands, limits, deadline);
   if (replies.empty()) {
     failed(fresh->errstr);
     return {};
@@ -178,7 +213,7 @@ RedisNode::Connection RedisNode::connect(Clock::time_point deadline) const {
                                        : redisConnectWithTimeout(address.host.c_str(), address.port, limit));
   if (made == nullptr || made->err != 0) return made;
   const auto say = [&](const Command& words) {
-    const std::vector<Reply> replies = exchange(*made, {&words, 1}, deadline);
+    const std::vector<Reply> replies = exchange(*made, {&words, 1}, kTextLimits, deadline);
     if (replies.empty()) return false;
     const redisReply& reply = *replies.front();
     if (reply.type == REDIS_REPLY_ERROR) set_error(*made, {reply.str, reply.len});
@@ -193,7 +228,7 @@ RedisNode::Connection RedisNode::connect(Clock::time_point deadline) const {
 // hiredis' own limits are of each read: here they are of all answers together. None: late, too long, or the connection
 // broke.
 std::vector<RedisNode::Reply> RedisNode::exchange(redisContext& context, std::span<const Command> commands,
-                                                  Clock::time_point deadline) {
+                                                  const RedisReplyLimits& limits, Clock::time_point deadline) {
   for (const Command& command : commands) {
     std::vector<const char*> starts;
     std::vector<size_t> lengths;
@@ -213,6 +248,7 @@ std::vector<RedisNode::Reply> RedisNode::exchange(redisContext& context, std::sp
   for (int written = 0; written == 0;) {
     if (!in_time() || redisBufferWrite(&context, &written) != REDIS_OK) return {};
   }
+  RedisReplyGuard guard(limits);
   std::vector<Reply> replies;
   while (replies.size() < commands.size()) {
     void* reply = nullptr;
@@ -221,11 +257,7 @@ std::vector<RedisNode::Reply> RedisNode::exchange(redisContext& context, std::sp
       replies.emplace_back(static_cast<redisReply*>(reply));
       continue;
     }
-    if (context.reader->len > kMostReplyBytes) {
-      set_error(context, "an answer that is too long");
-      return {};
-    }
-    if (!in_time() || redisBufferRead(&context) != REDIS_OK) return {};
+    if (!in_time() || !read_some(context, guard)) return {};
   }
   return replies;
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/base/byte_buffer.h"
+#include "prefill_server/store/redis_reply_guard.h"
 
 struct redisContext;
 struct redisReply;
@@ -35,6 +36,7 @@ struct RedisNodeOptions {
   std::string password;  // empty: none
   std::chrono::milliseconds timeout{50};
   std::chrono::milliseconds retry_after{5000};
+  size_t most_value_bytes = size_t{256} << 20;  // a longer answer is a failure
 };
 
 struct RedisAnswer {
@@ -80,11 +82,11 @@ class RedisNode {
   using Reply = std::unique_ptr<redisReply, Closer>;
   using Command = std::vector<std::span<const std::byte>>;
 
-  std::vector<Reply> ask(std::span<const Command> commands, Clock::time_point deadline);
+  std::vector<Reply> ask(std::span<const Command> commands, const RedisReplyLimits& limits, Clock::time_point deadline);
   Connection connect(Clock::time_point deadline) const;
   Connection take_idle();
   static std::vector<Reply> exchange(redisContext& context, std::span<const Command> commands,
-                                     Clock::time_point deadline);
+                                     const RedisReplyLimits& limits, Clock::time_point deadline);
   static RedisAnswer answer_of(const redisReply& reply);
   bool left_alone();
   void succeeded(Connection connection);

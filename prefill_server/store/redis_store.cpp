@@ -38,7 +38,8 @@ std::unique_ptr<RedisServers> make_servers(const RedisOptions& options) {
   const RedisNodeOptions common{.address = {},
                                 .password = read_password(options.password_file),
                                 .timeout = options.timeout,
-                                .retry_after = options.retry_after};
+                                .retry_after = options.retry_after,
+                                .most_value_bytes = options.most_chunk_bytes};
   std::vector<RedisAddress> addresses;
   for (const std::string& server : options.servers) {
     addresses.push_back(parse_redis_address("code_cache.redis.servers", server));

@@ -24,6 +24,7 @@ struct RedisOptions {
   std::chrono::milliseconds expire_after{86'400'000};
   std::chrono::milliseconds timeout{50};
   std::chrono::milliseconds retry_after{5000};
+  size_t most_chunk_bytes = size_t{256} << 20;  // not configured: what the model's chunks can be
 };
 
 class RedisStore final : public CodeStore {

@@ -1,14 +1,22 @@
 #include "prefill_server/store/redis_cluster.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+
+#include "tests/support/fake_redis.h"
 #include "tests/support/redis_cluster_servers.h"
 
 namespace scd {
 namespace {
 
 using std::chrono::milliseconds;
+using testing::FakeRedis;
 using testing::RedisClusterServers;
+using ::testing::StartsWith;
+using Words = std::vector<std::string>;
 
 TEST(RedisSlot, is_what_the_specification_says) {
   EXPECT_EQ(redis_slot("123456789"), 0x31C3 % kRedisSlots);
@@ -111,7 +119,8 @@ TEST_F(RedisClusterTest, a_slot_that_has_moved_is_followed) {
   }
   ASSERT_TRUE(set(*cluster, key)) << "the old server says MOVED";
   expect_all(*cluster, {key});
-  EXPECT_EQ(servers_->command(to, {"DBSIZE"}).empty(), false);
+  EXPECT_EQ(servers_->command(to, {"EXISTS", key}), "1");
+  EXPECT_THAT(servers_->command(from, {"EXISTS", key}), StartsWith("MOVED"));
   for (const size_t server : {from, to, 3 - from - to}) {  // as it was
     servers_->command(to, {"DEL", key});
     servers_->command(server, {"CLUSTER", "SETSLOT", slot, "NODE", servers_->id(from)});
@@ -129,6 +138,68 @@ TEST_F(RedisClusterTest, a_slot_that_is_moving_is_asked_for_at_both) {
   expect_all(*cluster, {key});
   EXPECT_EQ(servers_->command(from, {"EXISTS", key}).substr(0, 3), "ASK");
   for (const size_t server : {from, to}) servers_->command(server, {"CLUSTER", "SETSLOT", slot, "STABLE"});
+}
+
+// Of servers that say what a test wants them to.
+class FakeClusterTest : public ::testing::Test {
+ protected:
+  static std::string slots(int first, int last, int port) {
+    return "*3\r\n:" + std::to_string(first) + "\r\n:" + std::to_string(last) +
+           "\r\n*2\r\n$9\r\n127.0.0.1\r\n:" + std::to_string(port) + "\r\n";
+  }
+  static std::unique_ptr<RedisCluster> cluster(const std::vector<const FakeRedis*>& seeds) {
+    std::vector<RedisAddress> addresses;
+    for (const FakeRedis* seed : seeds) addresses.push_back(parse_redis_address("k", seed->url()));
+    return std::make_unique<RedisCluster>(
+        addresses, RedisNodeOptions{.address = {}, .password = {}, .timeout = milliseconds(2000)});
+  }
+  static bool found(RedisCluster& cluster, const std::string& key) {
+    return cluster.get(std::vector{key}, RedisNode::Clock::now() + milliseconds(2000)).at(0).has_value();
+  }
+  static size_t asked_for_slots(const FakeRedis& server) {
+    return static_cast<size_t>(std::ranges::count(server.commands(), Words{"CLUSTER", "SLOTS"}));
+  }
+  static constexpr const char* kValue = "$1\r\nv\r\n";
+};
+
+TEST_F(FakeClusterTest, a_server_that_knows_of_no_slots_is_not_believed) {
+  const FakeRedis owner([](const Words& words) { return words[0] == "GET" ? kValue : "*0\r\n"; });
+  const FakeRedis fresh([](const Words& words) { return words[0] == "GET" ? "-CLUSTERDOWN\r\n" : "*0\r\n"; });
+  const FakeRedis knows([&](const Words& words) {
+    return words[0] == "GET" ? "-ERR not mine\r\n" : "*1\r\n" + slots(0, 16383, owner.port());
+  });
+  const auto cluster = FakeClusterTest::cluster({&fresh, &knows});
+  EXPECT_TRUE(found(*cluster, "k"));
+  EXPECT_EQ(asked_for_slots(fresh), 1u) << "seeds are asked in their order";
+  EXPECT_EQ(asked_for_slots(knows), 1u);
+}
+
+TEST_F(FakeClusterTest, an_answer_with_fewer_slots_than_are_known_changes_nothing) {
+  std::atomic<bool> forgot = false;
+  std::atomic<bool> fails = false;
+  const FakeRedis owner([&](const Words& words) -> std::string {
+    if (words[0] != "GET") return "*0\r\n";
+    return fails ? "" : kValue;
+  });
+  const FakeRedis seed([&](const Words& words) {
+    if (words[0] == "GET") return std::string("-ERR not mine\r\n");
+    return "*1\r\n" + slots(0, forgot ? 100 : 16383, owner.port());
+  });
+  const auto cluster = FakeClusterTest::cluster({&seed});
+  ASSERT_TRUE(found(*cluster, "foo"));  // its slot is 12182
+  forgot = fails = true;
+  EXPECT_FALSE(found(*cluster, "foo")) << "so that the slots are learnt anew";
+  fails = false;
+  std::this_thread::sleep_for(milliseconds(1100));  // not more than once a second
+  EXPECT_TRUE(found(*cluster, "foo"));
+  EXPECT_EQ(asked_for_slots(seed), 2u);
+}
+
+TEST_F(FakeClusterTest, where_nobody_knows_the_slots_servers_take_turns) {
+  const FakeRedis first([](const Words&) { return "-ERR no\r\n"; });
+  const FakeRedis second([](const Words& words) { return words[0] == "GET" ? kValue : "-ERR no\r\n"; });
+  const auto cluster = FakeClusterTest::cluster({&first, &second});
+  EXPECT_NE(found(*cluster, "k"), found(*cluster, "k"));
 }
 
 TEST_F(RedisClusterTest, without_any_server_nothing_is_found_in_bounded_time) {
