@@ -208,6 +208,7 @@ int DecodeServer::port() const { return parts_->rpc.port(); }
 
 size_t DecodeServer::drain(std::chrono::milliseconds timeout) {
   const uint64_t failed_before = parts_->counters().failed;
+  if (parts_->model_admin != nullptr) parts_->model_admin->close();
   parts_->service.drain();
   parts_->rpc.set_serving(false);
   const auto deadline = ServingClock::now() + timeout;
@@ -218,6 +219,7 @@ size_t DecodeServer::drain(std::chrono::milliseconds timeout) {
 }
 
 void DecodeServer::hurry() {
+  if (parts_->model_admin != nullptr) parts_->model_admin->close();
   parts_->service.drain();
   parts_->admission.stop();
   parts_->compute.request_stop();

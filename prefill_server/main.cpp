@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
+#include <exception>
 
 #include "common/config/config.h"
 #include "common/log/log.h"
@@ -58,7 +59,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   try {
     return scd::run(arguments);
-  } catch (const scd::Error& error) {
+  } catch (const std::exception& error) {
     std::fprintf(stderr, "prefill_server: %s\n", error.what());
     return 1;
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "common/base/file_status.h"
 #include "common/codec/artifact_format.h"
 #include "common/codec/tensor_file.h"
 
@@ -143,7 +144,7 @@ ArtifactEncoder load_encoder(const fs::path& directory) {
 
 ArtifactDecoder load_decoder(const fs::path& directory, const std::string& consumer_weights) {
   const fs::path part = directory / "decoders" / consumer_weights;
-  if (consumer_weights.size() != 64 || !fs::is_directory(part)) {
+  if (consumer_weights.size() != 64 || !is_folder(part)) {
     std::string known;
     for (const std::string& name : list_decoders(directory)) known += (known.empty() ? "" : ", ") + abbreviated(name);
     throw Error(ErrorCode::kNotFound, directory.string() + ": no decoder for the consumer " +
@@ -156,9 +157,10 @@ ArtifactDecoder load_decoder(const fs::path& directory, const std::string& consu
 std::vector<std::string> list_decoders(const fs::path& directory) {
   std::vector<std::string> names;
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(directory / "decoders", ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.size() == 64 && entry.is_directory()) names.push_back(name);
+  for (fs::directory_iterator entry(directory / "decoders", ignored); entry != fs::directory_iterator();
+       entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
+    if (name.size() == 64 && entry->is_directory(ignored)) names.push_back(name);
   }
   std::sort(names.begin(), names.end());
   return names;

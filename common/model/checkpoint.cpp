@@ -5,6 +5,7 @@
 #include <set>
 
 #include "common/base/error.h"
+#include "common/base/file_status.h"
 #include "common/model/json_file.h"
 #include "kernels/elementwise.h"
 
@@ -34,16 +35,16 @@ std::map<std::string, std::string> read_index(const std::filesystem::path& path)
 }  // namespace
 
 Checkpoint::Checkpoint(const std::filesystem::path& directory) : directory_(directory) {
-  if (!std::filesystem::is_directory(directory)) {
+  if (!is_folder(directory)) {
     throw Error(ErrorCode::kNotFound, directory.string() + ": no such folder; expected a Hugging Face checkpoint");
   }
-  if (std::filesystem::exists(directory / kSingle)) {
+  if (path_exists(directory / kSingle)) {
     files_.emplace_back(directory / kSingle);
     add_file(0);
     return;
   }
   const auto index_path = directory / kIndex;
-  if (!std::filesystem::exists(index_path)) {
+  if (!path_exists(index_path)) {
     throw Error(ErrorCode::kNotFound,
                 directory.string() + ": neither " + std::string(kSingle) + " nor " + std::string(kIndex) + " is there");
   }

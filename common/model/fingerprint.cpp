@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/file_status.h"
 #include "common/base/sha256.h"
 #include "common/model/checkpoint.h"
 #include "common/model/json_file.h"
@@ -28,8 +29,8 @@ std::string hex_of(std::string_view text) { return to_hex(sha256(text)); }
 Json file_list(const Checkpoint& checkpoint) {
   Json files = Json::array();
   for (const SafetensorsFile& file : checkpoint.files()) {
-    const auto modified = std::filesystem::last_write_time(file.path()).time_since_epoch();
-    files.push_back({file.path().filename().string(), std::filesystem::file_size(file.path()),
+    const auto modified = write_time_of(file.path()).time_since_epoch();
+    files.push_back({file.path().filename().string(), bytes_of_file(file.path()),
                      std::chrono::duration_cast<std::chrono::nanoseconds>(modified).count()});
   }
   return files;
@@ -39,7 +40,7 @@ Json file_list(const Checkpoint& checkpoint) {
 bool settled(const Checkpoint& checkpoint) {
   const auto now = std::filesystem::file_time_type::clock::now();
   for (const SafetensorsFile& file : checkpoint.files()) {
-    if (now - std::filesystem::last_write_time(file.path()) < std::chrono::seconds(2)) return false;
+    if (now - write_time_of(file.path()) < std::chrono::seconds(2)) return false;
   }
   return true;
 }
@@ -65,7 +66,10 @@ std::vector<std::filesystem::path> cache_places(const Checkpoint& checkpoint) {
   } else {
     return places;
   }
-  const auto name = hex_of(std::filesystem::absolute(checkpoint.directory()).string()).substr(0, 32) + ".json";
+  std::error_code failed;
+  const auto absolute = std::filesystem::absolute(checkpoint.directory(), failed);
+  if (failed) return places;
+  const auto name = hex_of(absolute.string()).substr(0, 32) + ".json";
   places.push_back(folder / "fingerprints" / name);
   return places;
 }
@@ -145,7 +149,7 @@ ModelFingerprint fingerprint_model(const std::filesystem::path& directory,
   text += settings_text(config);
   ModelFingerprint fingerprint{.weights = hex_of(text), .tokenizer = {}, .rope = config.rope_settings};
   const auto tokenizer = directory / "tokenizer.json";
-  if (std::filesystem::exists(tokenizer)) fingerprint.tokenizer = to_hex(sha256(MappedFile(tokenizer).bytes()));
+  if (path_exists(tokenizer)) fingerprint.tokenizer = to_hex(sha256(MappedFile(tokenizer).bytes()));
   return fingerprint;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/file_status.h"
 #include "common/model/json_file.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
@@ -105,7 +106,7 @@ bool is_target(const JsonFile& file, const std::string& module) {
 }
 
 std::filesystem::path weights_file(const std::filesystem::path& directory) {
-  if (!std::filesystem::is_directory(directory)) {
+  if (!is_folder(directory)) {
     throw Error(ErrorCode::kNotFound, directory.string() + ": no such folder; expected a PEFT adapter");
   }
   return directory / "adapter_model.safetensors";

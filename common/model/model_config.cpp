@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "common/base/error.h"
+#include "common/base/file_status.h"
 #include "common/model/json_file.h"
 #include "common/model/rope_settings.h"
 
@@ -190,7 +191,7 @@ ModelConfig ModelConfig::from_directory(const std::filesystem::path& directory) 
   config.rope = std::move(rope.table);
   config.rope_settings = std::move(rope.canonical);
   const auto generation = directory / "generation_config.json";
-  if (std::filesystem::exists(generation)) config.end_of_sequence = read_end_ids(JsonFile(generation), config.vocab);
+  if (path_exists(generation)) config.end_of_sequence = read_end_ids(JsonFile(generation), config.vocab);
   if (config.end_of_sequence.empty()) config.end_of_sequence = read_end_ids(file, config.vocab);
   return config;
 }

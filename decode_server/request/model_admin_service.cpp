@@ -20,6 +20,11 @@ void finish(grpc::ServerUnaryReactor* reactor, const Result<Done>& outcome) {
   reactor->Finish(outcome ? grpc::Status::OK : to_status(outcome.failure()));
 }
 
+Failure not_loaded(const std::string& name, Failure failure) {
+  log_warning("model_not_loaded", {{"model", name}, {"reason", failure.message}});
+  return failure;
+}
+
 }  // namespace
 
 ModelAdminService::ModelAdminService(const Args& args)
@@ -29,7 +34,7 @@ ModelAdminService::ModelAdminService(const Args& args)
       }) {}
 
 void ModelAdminService::stop() {
-  inbox_.close();
+  close();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -41,9 +46,11 @@ grpc::ServerUnaryReactor* ModelAdminService::LoadModel(grpc::CallbackServerConte
                                                        const v1::LoadModelRequest* request,
                                                        v1::LoadModelResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  // Request and response live until the reactor is finished.
-  const bool taken = inbox_.try_push([this, reactor, request, response](bool stopping) {
-    finish(reactor, stopping ? Result<Done>(shutting_down()) : load(*request, *response));
+  // Context, request and response live until the reactor is finished.
+  const bool taken = inbox_.try_push([this, context, reactor, request, response](bool stopping) {
+    if (stopping) return finish(reactor, shutting_down());
+    if (context->IsCancelled()) return finish(reactor, Failure{ErrorCode::kCancelled, "the client cancelled the call"});
+    finish(reactor, load(*request, *response));
   });
   if (!taken) {
     finish(reactor, inbox_.closed()
@@ -66,10 +73,12 @@ Result<Done> ModelAdminService::load(const v1::LoadModelRequest& request, v1::Lo
     *response.mutable_model() = card_of(*model);
     return args_.models.add(std::move(model), request.load_inplace());
   } catch (const Error& error) {
-    log_warning("model_not_loaded", {{"model", request.name()}, {"reason", error.what()}});
-    return error.failure();
+    return not_loaded(request.name(), error.failure());
   } catch (const std::bad_alloc& error) {
-    return Failure{ErrorCode::kResourceExhausted, std::string("memory of the decode server: ") + error.what()};
+    return not_loaded(request.name(),
+                      {ErrorCode::kResourceExhausted, std::string("memory of the decode server: ") + error.what()});
+  } catch (const std::exception& error) {  // whatever it is, the other models are to be served on
+    return not_loaded(request.name(), {ErrorCode::kInternal, error.what()});
   }
 }
 

@@ -24,7 +24,9 @@ class ModelAdminService final
   explicit ModelAdminService(const Args& args);
   ~ModelAdminService() override { stop(); }
 
-  // Calls that wait end with UNAVAILABLE; waits for the one that is loading.
+  // Calls that wait, or come later, end with UNAVAILABLE. Any thread.
+  void close() { inbox_.close(); }
+  // Closes, and waits for the call that is loading.
   void stop();
 
   // RESOURCE_EXHAUSTED where many calls wait already.

@@ -2,8 +2,11 @@
 // and store once for all of them, and nobody is served another one's state.
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
+#include <sys/stat.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <future>
 #include <random>
 #include <thread>
@@ -269,6 +272,9 @@ TEST_F(AdaptersTest, models_come_and_go_while_the_server_runs) {
   const grpc::Status missing = load("three", "three");
   EXPECT_EQ(missing.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_THAT(missing.error_message(), HasSubstr("model 'three': adapter: "));
+  const grpc::Status too_long = load("three", std::string(300, 'x'));
+  EXPECT_EQ(too_long.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(too_long.error_message(), HasSubstr("xxx: File name too long"));
   EXPECT_EQ(load("", "one").error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   const grpc::Status no_artifact = load("two", "two", true, root() / "nowhere");
   EXPECT_EQ(no_artifact.error_code(), grpc::StatusCode::NOT_FOUND);
@@ -286,6 +292,62 @@ TEST_F(AdaptersTest, models_come_and_go_while_the_server_runs) {
   EXPECT_TRUE(eventually([&] { return decode_server->counters().pages_kept <= kept_before; }));
   EXPECT_EQ(models().models_size(), 2);
   expect_idle();
+}
+
+// A named pipe holds whoever reads it.
+class WaitingLoadsTest : public AdaptersTest {
+ protected:
+  struct Load {
+    v1::LoadModelRequest request;
+    v1::LoadModelResponse response;
+    grpc::ClientContext context;
+    std::promise<grpc::StatusCode> ended;
+  };
+
+  WaitingLoadsTest() {
+    std::filesystem::copy(adapter("one"), adapter("held"), std::filesystem::copy_options::recursive);
+    std::filesystem::remove(pipe());
+    EXPECT_EQ(::mkfifo(pipe().c_str(), 0600), 0);
+    start_models();
+  }
+  std::filesystem::path pipe() { return adapter("held") / "adapter_config.json"; }
+  // Begins a call; the server has it when this returns, for calls that were begun later have come back.
+  void begin(Load& load, const std::string& of) {
+    load.request.set_name(of + "_loaded");
+    load.request.set_adapter(adapter(of).string());
+    admin->async()->LoadModel(&load.context, &load.request, &load.response,
+                              [&load](const grpc::Status& status) { load.ended.set_value(status.error_code()); });
+    pass_time();
+  }
+  void pass_time() {
+    for (int i = 0; i < 50; ++i) EXPECT_EQ(unload("nobody").error_code(), grpc::StatusCode::NOT_FOUND);
+  }
+  void let_go() { std::ofstream(pipe()) << "{"; }
+};
+
+TEST_F(WaitingLoadsTest, one_whose_call_is_cancelled_is_not_made) {
+  Load held, cancelled;
+  begin(held, "held");
+  begin(cancelled, "one");
+  cancelled.context.TryCancel();
+  EXPECT_EQ(cancelled.ended.get_future().get(), grpc::StatusCode::CANCELLED);
+  pass_time();
+  let_go();
+  EXPECT_EQ(held.ended.get_future().get(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_TRUE(load("last", "two").ok());
+  EXPECT_EQ(models().models_size(), 4);
+}
+
+TEST_F(WaitingLoadsTest, a_drain_ends_them) {
+  Load held, waiting;
+  begin(held, "held");
+  begin(waiting, "one");
+  auto drained = std::async(std::launch::async, [this] { decode_server->drain(std::chrono::seconds(20)); });
+  EXPECT_TRUE(eventually([this] { return refusal(request_to("base")).error_code() == grpc::StatusCode::UNAVAILABLE; }));
+  let_go();
+  EXPECT_EQ(held.ended.get_future().get(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(waiting.ended.get_future().get(), grpc::StatusCode::UNAVAILABLE);
+  drained.get();
 }
 
 // The step that its prompt is part of still reads the adapter.

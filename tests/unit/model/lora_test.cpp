@@ -74,6 +74,12 @@ constexpr float kQueryProduct = 0.0036f - 0.05f * 0.01f * (64 % 13 - 6);
 constexpr float kDownProduct = 0.0036f;
 constexpr float kRounding = 1e-7f;
 
+TEST_F(Lora, APathThatTheFileSystemRefusesIsNamed) {
+  const std::string name(300, 'x');
+  const std::string error = error_of([&] { LoraAdapter(folder_.path() / name); });
+  EXPECT_THAT(error, AllOf(HasSubstr(name), HasSubstr("File name too long")));
+}
+
 TEST_F(Lora, ScaleIsAlphaOverRank) {
   EXPECT_NEAR(first_of(kQuery, 64, 64), 8.0f / 2 * kQueryProduct, kRounding);
   EXPECT_NEAR(first_of(kDown, 64, 160), 8.0f / 1 * kDownProduct, kRounding);

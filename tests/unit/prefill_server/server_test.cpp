@@ -6,16 +6,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <condition_variable>
 #include <filesystem>
 #include <future>
-#include <mutex>
 #include <thread>
 
 #include "common/codec/registry.h"
 #include "common/model/forward.h"
 #include "common/model/make_model.h"
 #include "tests/unit/prefill_server/consumer.h"
+#include "tests/unit/prefill_server/slow_transport.h"
 
 namespace scd {
 namespace {
@@ -23,15 +22,12 @@ namespace {
 using testing::Consumer;
 using ::testing::HasSubstr;
 using testing::Received;
+using testing::SendWatch;
+using testing::SlowTransport;
 using namespace std::chrono_literals;
 
-const std::filesystem::path& tiny_model() {
-  static const std::filesystem::path directory = [] {
-    auto path = std::filesystem::temp_directory_path() / ("scd_prefill_test_" + std::to_string(getpid()));
-    make_model({.shape = "tiny", .dtype = "float32", .family = "llama"}, path);
-    return path;
-  }();
-  return directory;
+std::filesystem::path tiny_model() {
+  return std::filesystem::temp_directory_path() / ("scd_prefill_test_" + std::to_string(getpid()));
 }
 
 std::vector<int32_t> prompt(int32_t tokens, int32_t salt = 0) {
@@ -40,57 +36,30 @@ std::vector<int32_t> prompt(int32_t tokens, int32_t salt = 0) {
   return ids;
 }
 
-// What a SlowTransport does, for the test that outlives it.
-struct SendWatch {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool sending = false;
-  bool ending = false;
-  bool ended_while_sending = false;
-
-  bool wait_for_send() {
-    std::unique_lock lock(mutex);
-    return changed.wait_for(lock, 20s, [this] { return sending; });
+// How far raw codes of whole chunks are apart: what a step holds decides in which order sums are made, so that their
+// last bits may differ.
+float distance(const Received& a, const Received& b) {
+  if (a.payloads.size() != b.payloads.size()) return INFINITY;
+  const CodecModel shape{4, 2, 16, 64, ModelConfig::from_directory(tiny_model()).rope};
+  const auto decoder = make_decoder(CodecId::kRaw, shape, shape, nullptr);
+  float furthest = 0;
+  for (const auto& [place, payload] : a.payloads) {
+    const auto other = b.payloads.find(place);
+    if (other == b.payloads.end()) return INFINITY;
+    DecodedLayer ours, theirs;
+    const PayloadPlace at{place.first, place.second, 32};
+    if (!decoder->decode(at, payload, ours).ok() || !decoder->decode(at, other->second, theirs).ok()) return INFINITY;
+    for (size_t i = 0; i < ours.keys.size(); ++i) {
+      furthest = std::max({furthest, std::abs(ours.keys[i] - theirs.keys[i]) / (1 + std::abs(ours.keys[i])),
+                           std::abs(ours.values[i] - theirs.values[i]) / (1 + std::abs(ours.values[i]))});
+    }
   }
-};
-
-// Each send takes a third of a second, or until the transport is told to end.
-class SlowTransport final : public Transport {
- public:
-  SlowTransport(std::unique_ptr<Transport> carrier, SendWatch& watch) : carrier_(std::move(carrier)), watch_(watch) {}
-  ~SlowTransport() override {
-    std::unique_lock lock(watch_.mutex);
-    watch_.ended_while_sending = watch_.sending;
-    watch_.ending = true;
-    watch_.changed.notify_all();
-    watch_.changed.wait(lock, [this] { return !watch_.sending; });
-  }
-
-  Result<Done> send(SendJob job) override {
-    std::unique_lock lock(watch_.mutex);
-    watch_.sending = true;
-    watch_.changed.notify_all();
-    watch_.changed.wait_for(lock, 333ms, [this] { return watch_.ending; });
-    const auto sent = carrier_->send(std::move(job));
-    watch_.sending = false;
-    watch_.changed.notify_all();
-    return sent;
-  }
-  std::string address() const override { return carrier_->address(); }
-  std::string description() const override { return "slow"; }
-  void abandon(LeaseKey key) override { carrier_->abandon(key); }
-  Result<Lease> open_lease(LeaseRequest request) override { return carrier_->open_lease(std::move(request)); }
-  size_t slot_bytes() const override { return carrier_->slot_bytes(); }
-  std::vector<PeerReport> peers() const override { return carrier_->peers(); }
-  TransportCounters counters() const override { return carrier_->counters(); }
-
- private:
-  std::unique_ptr<Transport> carrier_;
-  SendWatch& watch_;
-};
+  return furthest;
+}
 
 class PrefillServerTest : public ::testing::Test {
  protected:
+  static void SetUpTestSuite() { make_model({.shape = "tiny", .dtype = "float32", .family = "llama"}, tiny_model()); }
   static void TearDownTestSuite() { std::filesystem::remove_all(tiny_model()); }
 
   // The configuration can be changed before.
@@ -227,31 +196,41 @@ TEST_F(PrefillServerTest, ManyPromptsAtOnceAreAllServedThoughTheyDoNotFitTogethe
 TEST_F(PrefillServerTest, PromptsComputedTogetherGiveTheCodesTheyGiveAlone) {
   config_.kv_cache.pages = 256;
   config_.code_cache.memory_mib = 0;
-  serve();
+  SendWatch watch(60s, false);
+  serve(std::make_unique<SlowTransport>(make_loopback_transport(testing::loopback_options(), network_), watch));
   std::vector<Received> alone;
-  for (int32_t i = 0; i < 4; ++i) alone.push_back(consumer_->receive(consumer_->start(prompt(32, i), 32)));
+  for (int32_t i = 0; i < 3; ++i) alone.push_back(consumer_->receive(consumer_->start(prompt(32, i), 32)));
   Received long_alone = consumer_->receive(consumer_->start(prompt(1600, 9), 1600));
   const StepCounters before = server_->counters().steps;
   EXPECT_EQ(before.prompts, before.steps);
 
-  // The long one takes many steps; the short ones do not fill theirs, so the rest of each goes to it.
+  // The long one takes many steps; the short ones, which come while its first is held, do not fill theirs, so that the
+  // rest of each goes to it.
+  watch.hold(true);
   const v1::StartPrefill long_start = consumer_->start(prompt(1600, 9), 1600);
   auto long_call = std::async(std::launch::async, [&] { return consumer_->receive(long_start); });
-  while (server_->counters().steps.steps == before.steps) std::this_thread::yield();
-  for (int32_t i = 0; i < 4; ++i) {
-    Consumer other(server_->address(), network_);
-    v1::StartPrefill start = other.start(prompt(32, i), 32);
-    start.set_request_id(static_cast<uint64_t>(100 + i));
-    start.set_transfer_token(std::string(16, static_cast<char>(100 + i)));
-    const Received together = other.receive(start);
-    ASSERT_TRUE(together.status.ok()) << together.status.error_message();
-    EXPECT_EQ(together.payloads, alone[static_cast<size_t>(i)].payloads);
+  ASSERT_TRUE(watch.wait_for_send());
+  std::vector<std::future<Received>> short_calls;
+  for (int32_t i = 0; i < 3; ++i) {
+    short_calls.push_back(std::async(std::launch::async, [this, i] {
+      Consumer other(server_->address(), network_);
+      return other.receive(other.start(prompt(32, i), 32));
+    }));
   }
-  EXPECT_EQ(long_call.get().payloads, long_alone.payloads);
+  while (server_->counters().computing < 4) std::this_thread::yield();
+  watch.hold(false);
+  for (size_t i = 0; i < 3; ++i) {
+    const Received together = short_calls[i].get();
+    ASSERT_TRUE(together.status.ok()) << together.status.error_message();
+    EXPECT_LT(distance(together, alone[i]), 0.01F);
+    EXPECT_GT(distance(together, alone[(i + 1) % 3]), 0.1F);
+  }
+  EXPECT_LT(distance(long_call.get(), long_alone), 0.01F);
   const StepCounters after = server_->counters().steps;
   EXPECT_GT(after.prompts - before.prompts, after.steps - before.steps);
-  EXPECT_EQ(after.tokens - before.tokens, 1600U + 4 * 32);
+  EXPECT_EQ(after.tokens - before.tokens, 1600U + 3 * 32);
   EXPECT_TRUE(becomes_idle(5s));
+  server_.reset();  // before the watch
 }
 
 TEST_F(PrefillServerTest, AShortPromptDoesNotWaitForLongOnes) {
