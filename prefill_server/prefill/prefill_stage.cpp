@@ -91,8 +91,8 @@ void PrefillStage::run(const std::stop_token& stop) {
     return;
   }
   while (!stop.stop_requested()) {
+    active_.remove_if([](const Work& work) { return work.job->ended(); });  // first: their places and pages are free
     begin_waiting();
-    active_.remove_if([](const Work& work) { return work.job->ended(); });
     computing_.store(active_.size(), std::memory_order_relaxed);
     const std::vector<Part> step = next_step();
     if (step.empty()) {
