@@ -399,6 +399,9 @@ TEST_F(AdaptersTest, versions_of_an_artifact_never_mix) {
   const v1::TransferAccount candidate = complete(request_to("candidate")).finish().transfer();
   EXPECT_EQ(candidate.prefix_cached_tokens(), 0u);
   EXPECT_EQ(candidate.cached_tokens(), candidate.handover_tokens());
+  const grpc::Status none = load("codeless", "one");
+  EXPECT_EQ(none.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(none.error_message(), HasSubstr("model 'codeless': artifact: codec.mode is rd"));
   // Other codes: refused as long as the prefill server has not got them.
   ASSERT_TRUE(load("one", "one", /*in_place=*/true, second).ok());
   const grpc::Status refused = refusal(request_to("one"));
