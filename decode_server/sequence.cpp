@@ -46,6 +46,10 @@ Sequence::Sequence(const SequenceContext& context, std::shared_ptr<DecodeJob> jo
       tokens_(job_->request.prompt),
       kept_codes_(context.kept_codes),
       generation_(job_->request, context.tokenizer, context.model.config().end_of_sequence) {
+  if (job_->request.mode == TransferMode::kExact && job_->model->identity.adapter_unmerged) {
+    stays_here_ = true;
+    account_.codec_reason = "adapter: beside the weights it rounds otherwise than in any prefill server's";
+  }
   begin_prompt();
 }
 

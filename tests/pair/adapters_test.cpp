@@ -162,6 +162,7 @@ TEST_F(AdaptersTest, exact_never_takes_the_bits_of_a_merged_producer) {
   EXPECT_EQ(account.codec(), v1::CODEC_ORACLE);
   EXPECT_EQ(account.wire_bytes(), 0u);
   EXPECT_THAT(account.codec_reason(), HasSubstr("adapter"));
+  EXPECT_EQ(decode_server->counters().transfers_started, 0u) << "there is nobody to ask";
   const auto raw = complete(request_to("one"));
   EXPECT_EQ(raw.finish().transfer().codec(), v1::CODEC_RAW);
   EXPECT_GT(raw.finish().transfer().wire_bytes(), 0u);
