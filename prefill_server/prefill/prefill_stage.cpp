@@ -231,8 +231,11 @@ void PrefillStage::run_layer(std::span<const Part> parts, ForwardPass& pass, int
   }
   kernels::synchronize(args_.model.device());  // the span of a layer is its computing, not its queueing
   const auto computed = PrefillClock::now();
+  const int64_t rows = parts.back().first_row + parts.back().tokens.count;
   for (const Part& part : parts) {
-    if (layer < part.layers) part.work->job->spans.add({PrefillPart::kPrefill, started, computed});
+    if (layer >= part.layers) continue;
+    part.work->job->spans.add({PrefillPart::kPrefill, started, computed});  // all of it is waited for
+    part.work->job->spans.add_computed((computed - started) * part.tokens.count / rows);
   }
 }
 
