@@ -119,7 +119,9 @@ class ComputeThread : public ComputeStage {
   void decode_step(const std::vector<BatchStep::Member>& members);
   void run_layer();
   void drop_largest(const std::vector<BatchStep::Member>& members, const std::bad_alloc& error);
-  void deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits);
+  // begin: of computing the logits
+  void deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits,
+               ServingClock::time_point begin);
   void end_step();
   void grow_pages();
   Sequence& last_with_pages();

@@ -138,7 +138,7 @@ void ComputeThread::decode_step(const std::vector<BatchStep::Member>& members) {
   const auto begin = ServingClock::now();
   std::vector<SequenceChunk> chunks;
   for (const BatchStep::Member& member : members) chunks.push_back(member.sequence->chunk(1));
-  deliver(members, step_.run(chunks));
+  deliver(members, step_.run(chunks), begin);
   end_step();
   charge_waiters(nullptr, begin, ServingClock::now());
 }
@@ -162,7 +162,7 @@ void ComputeThread::run_layer() {
   const std::unique_ptr<BatchStep> step = std::move(batch_);
   args_.forecast.computed_here(prompt_tokens(step->members()), batch_time_);
   try {
-    deliver(step->members(), step->anyone_samples() ? step->logits() : kernels::ConstMatrix{});
+    deliver(step->members(), step->anyone_samples() ? step->logits() : kernels::ConstMatrix{}, end);
   } catch (const std::bad_alloc& error) {
     return drop_largest(step->members(), error);
   }
@@ -183,7 +183,8 @@ void ComputeThread::drop_largest(const std::vector<BatchStep::Member>& members, 
   fail(std::ranges::find(sequences_, largest, &std::unique_ptr<Sequence>::get), out_of_memory(error));
 }
 
-void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits) {
+void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits,
+                            ServingClock::time_point begin) {
   std::vector<Sequence*> samplers;  // by row of the logits; null: it has ended
   for (const BatchStep::Member& member : members) {
     if (member.samples) samplers.push_back(member.sequence);
@@ -201,12 +202,12 @@ void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const
     row.data = logits.row<float>(static_cast<int64_t>(i));
     row.rows = 1;
     if (on_host) {
-      samplers[i]->accept_logits({row.row<float>(0), static_cast<size_t>(row.columns)});
+      samplers[i]->accept_logits({row.row<float>(0), static_cast<size_t>(row.columns)}, begin);
     } else if (sampled[i] >= 0) {
-      samplers[i]->accept_token(sampled[i]);
+      samplers[i]->accept_token(sampled[i], begin);
     } else {
       kernels::copy(row, kernels::matrix(logits_row_.data(), 1, row.columns));
-      samplers[i]->accept_logits(logits_row_);
+      samplers[i]->accept_logits(logits_row_, begin);
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/codec/registry.h"
+#include "decode_server/model_registry.h"
 
 namespace scd {
 namespace {
@@ -15,6 +16,11 @@ constexpr std::pair<TransferPart, const char*> kParts[] = {
     {TransferPart::kQueue, "queue"},         {TransferPart::kPrefill, "prefill"}, {TransferPart::kEncode, "encode"},
     {TransferPart::kWire, "wire"},           {TransferPart::kRebuild, "rebuild"}, {TransferPart::kSuffix, "suffix"},
     {TransferPart::kFirstStep, "first_step"}};
+
+// Room for every outcome of as many models as can be served at once, and of no model: a series only gives way, and so
+// begins anew, where models that were unloaded have left theirs behind.
+constexpr size_t kOutcomes = 18;  // stop, length and the codes of gRPC
+constexpr size_t kMostRequestSeries = kOutcomes * (ModelRegistry::kMostModels + 1);
 
 double seconds(std::chrono::nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -97,7 +103,8 @@ void read_endpoints(MetricsRegistry& registry, const std::function<std::vector<E
 }  // namespace
 
 DecodeMetrics::DecodeMetrics(MetricsRegistry& registry)
-    : requests(registry.counters({"scd_requests_total", "Requests that ended, by how.", {"outcome", "model"}})),
+    : requests(registry.counters({"scd_requests_total", "Requests that ended, by how.", {"outcome", "model"}},
+                                 kMostRequestSeries)),
       time_to_first_token_seconds(
           registry.histogram({"scd_time_to_first_token_seconds", "From a request's arrival to its first token."})),
       inter_token_latency_seconds(

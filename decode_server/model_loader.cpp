@@ -1,9 +1,11 @@
 #include "decode_server/model_loader.h"
 
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/codec/registry.h"
 #include "common/log/log.h"
 #include "common/rebuild/model_shape.h"
 #include "kernels/device.h"
@@ -33,6 +35,13 @@ void check_base(const std::filesystem::path& directory, const std::filesystem::p
                                                   ", tokenizer " + theirs.tokenizer + ") than model.directory " +
                                                   base.string() + " (weights " + ours.weights + ", tokenizer " +
                                                   ours.tokenizer + "); a server has one base, leave it empty");
+}
+
+void check_codec(const CodecOptions& codec) {
+  const auto configured = codec_from_number(static_cast<int>(codec.mode));
+  if (!codec.artifact.empty() || !configured || !needs_artifact(*configured)) return;
+  throw Error(ErrorCode::kFailedPrecondition, "artifact: codec.mode is " + std::string(to_string(*configured)) +
+                                                  ", which needs one; name a directory made by scd calibrate");
 }
 
 CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& identity) {
@@ -89,6 +98,7 @@ std::shared_ptr<ServedModel> ModelLoader::make(const ServedModelOptions& options
   identity.adapter_unmerged = adapter_unmerged;
   CodecOptions codec = config.codec;
   if (!options.artifact.empty()) codec.artifact = options.artifact;
+  check_codec(codec);
   if (!codec.artifact.empty()) {
     identity.artifact =
         read_field("artifact", [&] { return load_decoder(codec.artifact, identity.fingerprint.weights); });

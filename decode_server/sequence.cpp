@@ -46,6 +46,10 @@ Sequence::Sequence(const SequenceContext& context, std::shared_ptr<DecodeJob> jo
       tokens_(job_->request.prompt),
       kept_codes_(context.kept_codes),
       generation_(job_->request, context.tokenizer, context.model.config().end_of_sequence) {
+  if (job_->request.mode == TransferMode::kExact && job_->model->identity.adapter_unmerged) {
+    stays_here_ = true;
+    account_.codec_reason = "adapter: beside the weights it rounds otherwise than in any prefill server's";
+  }
   begin_prompt();
 }
 
@@ -226,7 +230,8 @@ double Sequence::run_piece(bool by_layers) {
   const CodedStep step = coded_->next(by_layers);
   if (step == CodedStep::kFirstToken) {
     computed_ = tokens();
-    accept_logits(coded_->logits());
+    const auto begin = ServingClock::now();
+    accept_logits(coded_->logits(), begin);
     return 0;
   }
   if (step == CodedStep::kPrefixComplete) {
@@ -279,15 +284,11 @@ void Sequence::worked(ServingClock::time_point begin, ServingClock::time_point e
   if (prompt_pending()) job_->timeline.add(chunk_part_, begin, end);
 }
 
-void Sequence::accept_logits(std::span<const float> logits) {
-  const auto begin = ServingClock::now();
+void Sequence::accept_logits(std::span<const float> logits, ServingClock::time_point begin) {
   step(generation_.accept(logits), begin);
 }
 
-void Sequence::accept_token(TokenId id) {
-  const auto begin = ServingClock::now();
-  step(generation_.accept_token(id), begin);
-}
+void Sequence::accept_token(TokenId id, ServingClock::time_point begin) { step(generation_.accept_token(id), begin); }
 
 void Sequence::step(Generation::Step step, ServingClock::time_point begin) {
   end_coded();

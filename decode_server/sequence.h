@@ -81,10 +81,10 @@ class Sequence {
   // A step they are part of was worked on.
   void worked(ServingClock::time_point begin, ServingClock::time_point end);
   // After all of them: the next token.
-  void accept_logits(std::span<const float> logits);
+  void accept_logits(std::span<const float> logits, ServingClock::time_point begin);
   // Where logits are, the id can be sampled, too.
   std::optional<PlainSampling> plain_sampling() const { return generation_.plain_sampling(); }
-  void accept_token(TokenId id);
+  void accept_token(TokenId id, ServingClock::time_point begin);
 
   // No prompt is left to compute or to wait for: each step gives a token.
   bool decoding() const { return generating_ && !finished_ && !suspended_; }

@@ -43,6 +43,7 @@ Pipeline::Pipeline(Args args)
       .threads = args.config.threads,
       .before = [this](const PrefillStage::Job& job) { return prepare(job); },
       .on_step = [this](std::span<const StepPart> parts) { encode_.begin_step(parts); },
+      .on_step_end = [this] { encode_.end_step(); },
       .on_residual = [this](const PrefillStage::Job& job,
                             const ResidualStream& residual) { encode_.keep_residual(job, residual); },
       .on_layer = [this](const PrefillStage::Job& job, const ComputedLayer& layer) { encode_.encode(job, layer); }});

@@ -15,6 +15,16 @@ void SpanLog::add(PrefillSpan span) {
   if (last != spans_.rend()) last->end = std::max(last->end, span.end);
 }
 
+void SpanLog::add_computed(PrefillClock::duration time) {
+  std::scoped_lock lock(mutex_);
+  computed_ += time;
+}
+
+PrefillClock::duration SpanLog::computed() const {
+  std::scoped_lock lock(mutex_);
+  return computed_;
+}
+
 std::vector<PrefillSpan> SpanLog::sorted() const {
   std::unique_lock lock(mutex_);
   std::vector<PrefillSpan> spans = spans_;

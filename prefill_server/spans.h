@@ -21,6 +21,9 @@ class SpanLog {
   static constexpr size_t kMaxSpans = 4096;
 
   void add(PrefillSpan span);
+  // Of a span of kPrefill, which steps of several prompts share: what the job's own tokens took.
+  void add_computed(PrefillClock::duration time);
+  PrefillClock::duration computed() const;
   std::vector<PrefillSpan> sorted() const;  // by start
   // Sum of a part's spans, overlaps counted twice.
   PrefillClock::duration total(PrefillPart part) const;
@@ -28,6 +31,7 @@ class SpanLog {
  private:
   mutable std::mutex mutex_;
   std::vector<PrefillSpan> spans_;
+  PrefillClock::duration computed_{};
 };
 
 }  // namespace scd

@@ -62,14 +62,14 @@ class Family {
   // Peers come and go: beyond so many series the one used longest ago gives way to a new one.
   static constexpr size_t kMaxSeries = 256;
 
-  explicit Family(Make make) : make_(std::move(make)) {}
+  explicit Family(Make make, size_t most_series = kMaxSeries) : make_(std::move(make)), most_series_(most_series) {}
 
   // Shared: a series may give way while somebody still counts in it.
   std::shared_ptr<Metric> of(const LabelValues& values) {
     std::scoped_lock lock(mutex_);
     auto found = series_.find(values);
     if (found == series_.end()) {
-      if (series_.size() >= kMaxSeries) series_.erase(oldest());
+      if (series_.size() >= most_series_) series_.erase(oldest());
       found = series_.emplace(values, Entry{std::shared_ptr<Metric>(make_()), 0}).first;
     }
     found->second.used = ++uses_;
@@ -97,6 +97,7 @@ class Family {
   }
 
   const Make make_;
+  const size_t most_series_;
   mutable std::mutex mutex_;
   std::map<LabelValues, Entry> series_;
   uint64_t uses_ = 0;

@@ -15,8 +15,8 @@ void MetricsRegistry::add(MetricKind kind, MetricName name, ReadAll read) {
   entries_.push_back({kind, std::move(name), std::move(read)});
 }
 
-CounterFamily& MetricsRegistry::counters(MetricName name) {
-  counters_.push_back(std::make_unique<CounterFamily>([] { return std::make_unique<Counter>(); }));
+CounterFamily& MetricsRegistry::counters(MetricName name, size_t most_series) {
+  counters_.push_back(std::make_unique<CounterFamily>([] { return std::make_unique<Counter>(); }, most_series));
   CounterFamily& family = *counters_.back();
   add(MetricKind::kCounter, std::move(name), [&family] {
     std::vector<MetricSample> samples;

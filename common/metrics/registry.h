@@ -41,7 +41,7 @@ class MetricsRegistry {
   using ReadAll = std::function<std::vector<MetricSample>()>;
 
   Counter& counter(MetricName name);
-  CounterFamily& counters(MetricName name);
+  CounterFamily& counters(MetricName name, size_t most_series = CounterFamily::kMaxSeries);
   Histogram& histogram(MetricName name, std::span<const double> bounds = kSecondsBounds);
   HistogramFamily& histograms(MetricName name, std::span<const double> bounds = kSecondsBounds);
   // What is counted or held elsewhere, read when somebody looks; `read` is called from any thread.

@@ -334,7 +334,10 @@ void Receiver::finished(Transfer& transfer, Try& which, const v1::PrefillFinishe
     }
   }
   std::ranges::sort(spans, {}, &TransferSpan::begin);
-  args_.forecast.computed_there(lead.peer->address, lead.fresh_tokens, busy_time(spans, TransferPart::kPrefill));
+  const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(busy_time(spans, TransferPart::kPrefill));
+  const auto waited_us = static_cast<uint64_t>(waited.count());
+  const uint64_t own_us = report.computed_us() == 0 ? waited_us : std::min(report.computed_us(), waited_us);
+  args_.forecast.computed_there(lead.peer->address, lead.fresh_tokens, std::chrono::microseconds(own_us));
   lead.finished = true;
   endpoints_.succeeded(*lead.peer, report.lanes());
   args_.compute.transfer_finished(transfer.key(lead));

@@ -11,6 +11,7 @@ namespace scd {
 namespace {
 
 constexpr size_t kMostPending = 4;  // units being coded on a GPU
+constexpr size_t kMostSpare = 16;   // buffers of residuals
 
 // The job's chunks that lie in a step and are to be made.
 std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& step) {
@@ -25,15 +26,26 @@ std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& step
 
 }  // namespace
 
-EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {}
+EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {
+  spare_.reserve(kMostSpare);  // so that the end of a step that found no memory needs none
+}
 
 void EncodeStage::begin_step(std::span<const StepPart> parts) {
-  hand_on_finished(0);
-  parts_.clear();
+  SCD_CHECK(parts_.empty(), "the step before was ended");
   for (const StepPart& part : parts) {
     part.job->encoding = chunks_in(*part.job, part.tokens);
     parts_.push_back({.job = part.job, .tokens = part.tokens, .computed = {}, .residuals = {}});
   }
+}
+
+void EncodeStage::end_step() {
+  hand_on_finished(0);
+  for (Part& part : parts_) {
+    for (auto& [layer, residual] : part.residuals) {
+      if (spare_.size() < kMostSpare) spare_.push_back(std::move(residual.memory));
+    }
+  }
+  parts_.clear();
 }
 
 EncodeStage::Part& EncodeStage::part_of(const Job& job) {
@@ -46,6 +58,10 @@ void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) 
   hand_on_finished(kMostPending);
   Part& part = part_of(job);
   Residual& kept = part.residuals[residual.layer];
+  if (!spare_.empty()) {
+    kept.memory = std::move(spare_.back());
+    spare_.pop_back();
+  }
   kept.rows =
       kept.memory.matrix(residual.rows.rows, residual.rows.columns, kernels::DType::kF32, job->encoder.device());
   kernels::copy(residual.rows, kept.rows);

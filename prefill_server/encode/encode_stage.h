@@ -30,6 +30,8 @@ class EncodeStage {
   // For the one thread that computes. A step computes tokens of one or more prompts; the layers of each come in order.
   // Nothing is made for layers and chunks that are not to be sent or came from the cache.
   void begin_step(std::span<const StepPart> parts);
+  // Nothing of the step is held any more, but for memory that the next ones use again.
+  void end_step();
   void keep_residual(const Job& job, const ResidualStream& residual);
   void encode(const Job& job, const ComputedLayer& state);
 
@@ -63,6 +65,7 @@ class EncodeStage {
   CodeCache& cache_;
   const OnCode on_code_;
   std::vector<Part> parts_;
+  std::vector<kernels::GrowBuffer> spare_;  // of residuals
   kernels::GrowBuffer keys_memory_, values_memory_;
   kernels::Matrix keys_, values_;  // of the unit being encoded, where the encoder works
   // Encoders on a GPU code units while the next layers run: they are handed on in order, each when a later layer finds

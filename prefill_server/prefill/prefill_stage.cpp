@@ -91,28 +91,37 @@ void PrefillStage::run(const std::stop_token& stop) {
     return;
   }
   while (!stop.stop_requested()) {
+    active_.remove_if([](const Work& work) { return work.job->ended(); });  // first: their places and pages are free
     begin_waiting();
-    active_.remove_if([](const Work& work) { return work.job->ended(); });
     computing_.store(active_.size(), std::memory_order_relaxed);
-    const std::vector<Part> step = next_step();
-    if (step.empty()) {
+    const Step step = next_step();
+    if (step.parts.empty()) {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [this] { return woken_; });
       woken_ = false;
       continue;
     }
-    try {
-      run_step(step);
-    } catch (const std::bad_alloc& error) {
-      for (const Part& part : step) {
-        part.work->job->fail(
-            {ErrorCode::kResourceExhausted, std::string("memory of the prefill server: ") + error.what()});
-      }
-      continue;
-    }
-    count_step(step);
+    run_or_fail(step);
     active_.remove_if([](const Work& work) { return work.done_tokens >= work.job->plan.handover_tokens; });
   }
+}
+
+void PrefillStage::run_or_fail(const Step& step) {
+  const auto started = PrefillClock::now();
+  try {
+    run_step(step.parts);
+    args_.on_step_end();
+  } catch (const std::bad_alloc& error) {
+    for (const Part& part : step.parts) {
+      part.work->job->fail(
+          {ErrorCode::kResourceExhausted, std::string("memory of the prefill server: ") + error.what()});
+    }
+    args_.on_step_end();
+    return;
+  }
+  const auto ended = PrefillClock::now();
+  for (const Work* work : step.left_out) work->job->spans.add({PrefillPart::kQueue, started, ended});
+  count_step(step.parts);
 }
 
 // The first pass pays for memory, primitives and threads, so that the first request does not.
@@ -167,7 +176,7 @@ void PrefillStage::begin_waiting() {
   }
 }
 
-std::vector<PrefillStage::Part> PrefillStage::next_step() {
+PrefillStage::Step PrefillStage::next_step() {
   std::vector<Work*> runnable;
   std::vector<PromptInLine> line;
   for (Work& work : active_) {
@@ -176,12 +185,15 @@ std::vector<PrefillStage::Part> PrefillStage::next_step() {
     line.push_back(in_line(work));
   }
   const std::vector<int64_t> shares = share_out(line, args_.step_tokens, args_.chunk_tokens);
-  std::vector<Part> step;
+  Step step;
   int64_t rows = 0;
   for (size_t i = 0; i < runnable.size(); ++i) {
-    if (shares[i] == 0) continue;
     Work& work = *runnable[i];
-    step.push_back({&work, {work.done_tokens, shares[i]}, rows, layers_to_run(*work.job)});
+    if (shares[i] == 0) {
+      step.left_out.push_back(&work);
+      continue;
+    }
+    step.parts.push_back({&work, {work.done_tokens, shares[i]}, rows, layers_to_run(*work.job)});
     rows += shares[i];
   }
   return step;
@@ -231,8 +243,11 @@ void PrefillStage::run_layer(std::span<const Part> parts, ForwardPass& pass, int
   }
   kernels::synchronize(args_.model.device());  // the span of a layer is its computing, not its queueing
   const auto computed = PrefillClock::now();
+  const int64_t rows = parts.back().first_row + parts.back().tokens.count;
   for (const Part& part : parts) {
-    if (layer < part.layers) part.work->job->spans.add({PrefillPart::kPrefill, started, computed});
+    if (layer >= part.layers) continue;
+    part.work->job->spans.add({PrefillPart::kPrefill, started, computed});  // all of it is waited for
+    part.work->job->spans.add_computed((computed - started) * part.tokens.count / rows);
   }
 }
 

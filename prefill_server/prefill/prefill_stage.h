@@ -46,7 +46,8 @@ class PrefillStage {
     int32_t threads = 0;  // of OpenMP; 0: its default
     // On the compute thread. before: whether anything is left to compute.
     std::function<bool(const Job&)> before;
-    std::function<void(std::span<const StepPart>)> on_step;              // begins
+    std::function<void(std::span<const StepPart>)> on_step;  // begins
+    std::function<void()> on_step_end;
     std::function<void(const Job&, const ResidualStream&)> on_residual;  // of layers whose residual the encoder needs
     std::function<void(const Job&, const ComputedLayer&)> on_layer;
   };
@@ -88,10 +89,16 @@ class PrefillStage {
     int32_t layers = 0;
   };
 
+  struct Step {
+    std::vector<Part> parts;
+    std::vector<Work*> left_out;  // could be computed as well
+  };
+
   static bool shows_input(const Part& part, int32_t layer);
   static kernels::ConstMatrix rows_of(kernels::ConstMatrix all, const Part& part);
   PromptInLine in_line(const Work& work) const;
-  std::vector<Part> next_step();
+  Step next_step();
+  void run_or_fail(const Step& step);
   void run_step(std::span<const Part> parts);
   void run_layer(std::span<const Part> parts, ForwardPass& pass, int32_t layer, int32_t layers);
   void show_residual(const Part& part, const ForwardPass& pass, int32_t layer);

@@ -59,6 +59,7 @@ void EventWriter::finished(const SpanLog& spans, uint64_t payload_bytes, size_t 
   v1::PrefillEvent event;
   v1::PrefillFinished& finished = *event.mutable_finished();
   finished.set_prefill_us(static_cast<uint64_t>(microseconds(spans.total(PrefillPart::kPrefill))));
+  finished.set_computed_us(static_cast<uint64_t>(microseconds(spans.computed())));
   finished.set_encode_us(static_cast<uint64_t>(microseconds(spans.total(PrefillPart::kEncode))));
   finished.set_queue_us(static_cast<uint64_t>(microseconds(spans.total(PrefillPart::kQueue))));
   finished.set_payload_bytes(payload_bytes);

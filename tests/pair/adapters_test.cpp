@@ -162,6 +162,7 @@ TEST_F(AdaptersTest, exact_never_takes_the_bits_of_a_merged_producer) {
   EXPECT_EQ(account.codec(), v1::CODEC_ORACLE);
   EXPECT_EQ(account.wire_bytes(), 0u);
   EXPECT_THAT(account.codec_reason(), HasSubstr("adapter"));
+  EXPECT_EQ(decode_server->counters().transfers_started, 0u) << "there is nobody to ask";
   const auto raw = complete(request_to("one"));
   EXPECT_EQ(raw.finish().transfer().codec(), v1::CODEC_RAW);
   EXPECT_GT(raw.finish().transfer().wire_bytes(), 0u);
@@ -399,6 +400,9 @@ TEST_F(AdaptersTest, versions_of_an_artifact_never_mix) {
   const v1::TransferAccount candidate = complete(request_to("candidate")).finish().transfer();
   EXPECT_EQ(candidate.prefix_cached_tokens(), 0u);
   EXPECT_EQ(candidate.cached_tokens(), candidate.handover_tokens());
+  const grpc::Status none = load("codeless", "one");
+  EXPECT_EQ(none.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(none.error_message(), HasSubstr("model 'codeless': artifact: codec.mode is rd"));
   // Other codes: refused as long as the prefill server has not got them.
   ASSERT_TRUE(load("one", "one", /*in_place=*/true, second).ok());
   const grpc::Status refused = refusal(request_to("one"));

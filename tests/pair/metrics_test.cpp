@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "common/metrics/registry.h"
+#include "decode_server/metrics.h"
+#include "decode_server/model_registry.h"
 #include "pair.h"
 
 namespace scd::testing {
@@ -197,6 +199,19 @@ TEST_F(MetricsTest, a_request_that_fails_counts_by_its_status_and_in_no_latency)
   })) << "the server's clock or the client's hang-up, whichever is first";
   EXPECT_EQ(decode("scd_e2e_request_latency_seconds"), 0);
   expect_idle();
+}
+
+TEST(DecodeMetricsTest, no_request_of_a_model_that_is_served_is_forgotten) {
+  MetricsRegistry registry;
+  const DecodeMetrics metrics(registry);
+  std::vector<std::string> models{""};
+  for (size_t i = 0; i < ModelRegistry::kMostModels; ++i) models.push_back("model " + std::to_string(i));
+  for (const std::string& model : models) {
+    metrics.requests.of({"stop", model})->add();
+    metrics.requests.of({"length", model})->add();
+  }
+  EXPECT_EQ(metrics.requests.of({"stop", models[1]})->value(), 1);
+  EXPECT_EQ(metrics.requests.series().size(), 2 * models.size());
 }
 
 TEST_F(MetricsTest, gauges_show_what_is_held_and_return_to_zero) {

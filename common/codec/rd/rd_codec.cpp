@@ -289,6 +289,8 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
   } else if (precision == kernels::DType::kBF16) {
     for (const RdUnitDecoder& unit : units_) products_.push_back(rounded_product(unit));
   }
+  if (on_device_ == nullptr && products_.empty()) return;
+  for (RdUnitDecoder& unit : units_) unit.map = unit.anchor_map = {};  // what multiplies has its own form of them
 }
 
 kernels::Device RdDecoder::device() const {

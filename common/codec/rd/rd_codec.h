@@ -84,7 +84,7 @@ class RdDecoder final : public Decoder {
 
   CodecModel consumer_;
   LayerPlan plan_;
-  std::vector<RdUnitDecoder> units_;
+  std::vector<RdUnitDecoder> units_;  // without their linear maps where on_device_ or products_ have them
   RdQuantiser quantiser_;
   Sha256Digest encoder_id_;
   std::unique_ptr<const RdDecoderOnDevice> on_device_;  // null on the CPU

@@ -97,12 +97,12 @@ class ReceiverTest : public ::testing::Test {
     config_.prefill.endpoints = {producer_->address()};
     start_receiver();
   }
-  uint64_t start(TransferMode mode = TransferMode::kCodec) {
+  uint64_t start(TransferMode mode = TransferMode::kCodec, int64_t handover_tokens = 32) {
     auto job = std::make_shared<DecodeJob>(++last_id_, ServingClock::now(), std::make_shared<NoSink>());
-    job->request.prompt.assign(48, 3);
+    job->request.prompt.assign(static_cast<size_t>(handover_tokens) + 16, 3);
     job->model = testing::served_model({config_, model_, tokenizer_, "tiny", 8}, prefixes_, consumer_);
     job->request.mode = mode;
-    receiver_->start(std::move(job), {.handover_tokens = 32, .skip_tokens = 0, .first_layer = 0});
+    receiver_->start(std::move(job), {.handover_tokens = handover_tokens, .skip_tokens = 0, .first_layer = 0});
     return last_id_;
   }
   // What a request ends with when the prefill server accepts it and then says `event`.
@@ -255,6 +255,36 @@ TEST_F(ReceiverTest, a_prompt_whose_hand_over_would_take_longer_is_computed_here
   id = start(TransferMode::kAuto);
   EXPECT_TRUE(next(compute_.accepted).has_value()) << "here it would have to wait";
   receiver_->end(id);
+}
+
+// 64 tokens wait 640 ms for steps of several prompts; of these, the prompt's own share is what was computed.
+TEST_F(ReceiverTest, how_fast_a_prefill_server_is_follows_from_a_prompts_share_of_its_steps) {
+  forecast_.computed_here(1000, seconds(1));
+  const std::vector<std::pair<uint64_t, double>> cases{{64'000, 1.0}, {0, 10.0}, {UINT64_MAX, 10.0}};
+  for (const auto& [computed_us, seconds_of_a_thousand] : cases) {
+    serve([this, told = computed_us](const v1::StartPrefill& start, Producer::Stream& stream) {
+      stream.Write(producer_->acceptance(start));
+      v1::PrefillEvent event;
+      event.mutable_finished()->set_computed_us(told);
+      v1::Span& span = *event.mutable_finished()->add_spans();
+      span.set_part(v1::PART_PREFILL);
+      span.set_end_us(640'000);
+      stream.Write(event);
+      return grpc::Status::OK;
+    });
+    const uint64_t id = start(TransferMode::kCodec, 64);
+    ASSERT_TRUE(next(compute_.accepted).has_value());
+    ASSERT_TRUE(next(compute_.finished).has_value());
+    const auto forecast = forecast_.predict({.endpoint = producer_->address(),
+                                             .fresh_tokens = 1000,
+                                             .handover_tokens = 1000,
+                                             .local_tokens = 1000,
+                                             .transfer_seconds_per_token = 0.0},
+                                            ServingClock::now());
+    ASSERT_TRUE(forecast.has_value());
+    EXPECT_NEAR(forecast->handover_seconds, seconds_of_a_thousand, 0.01) << computed_us;
+    receiver_->end(id);
+  }
 }
 
 TEST_F(ReceiverTest, switched_off_no_prompt_stays_here) {
