@@ -60,6 +60,15 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
   return Done{};
 }
 
+Failure said_of(const EndpointPool::Peer& peer, const Failure& failure) {
+  return {failure.code, "prefill server " + peer.address + ": " + failure.message};
+}
+
+bool says_of_its_health(ErrorCode code) {
+  return code == ErrorCode::kUnavailable || code == ErrorCode::kDataLoss || code == ErrorCode::kDeadlineExceeded ||
+         code == ErrorCode::kInternal || code == ErrorCode::kUnknown;
+}
+
 // One for each chunk and each unit of layers.
 int64_t messages_of(const TransferPlan& plan) {
   if (plan.first_token == plan.handover_tokens) return 0;
@@ -90,12 +99,42 @@ void Receiver::ask_info(const EndpointPool::Peer& peer, TransferKey key) {
 
 std::optional<EndpointPool::Peer> Receiver::acquire(Transfer& transfer) {
   if (transfer.tried.size() >= kMostTries) return std::nullopt;
-  auto peer =
-      endpoints_.acquire({.tokens = transfer.wish.handover_tokens, .blocks = transfer.blocks, .tried = transfer.tried});
+  std::set<PeerId> others = unsuited(transfer);
+  others.insert(transfer.tried.begin(), transfer.tried.end());
+  auto peer = endpoints_.acquire(
+      {.tokens = transfer.wish.handover_tokens, .blocks = transfer.blocks, .tried = std::move(others)});
   if (!peer) return std::nullopt;
   transfer.tried.insert(peer->id());
   args_.metrics.peer_choices.of({peer->address, to_string(peer->choice.reason)})->add();
   return peer;
+}
+
+// While an artifact is rolled out, some prefill servers have its encoder and others have not yet.
+std::set<PeerId> Receiver::unsuited(Transfer& transfer) {
+  std::set<PeerId> unsuited = transfer.passed_over;
+  for (const EndpointPool::Known& known : endpoints_.known()) {
+    const auto suited =
+        check_suited(transfer.consumer(), transfer.job->request, transfer.wish.handover_tokens, *known.info);
+    if (suited) continue;
+    unsuited.insert(known.peer.id());
+    transfer.unsuited = said_of(known.peer, suited.failure());
+    if (endpoints_.info_is_old(known.peer)) ask_info(known.peer, {});
+  }
+  return unsuited;
+}
+
+// As if it had never been asked.
+void Receiver::pass_over(Transfer& transfer, Try& which, const Failure& why) {
+  const PeerId peer = which.peer->id();
+  transfer.unsuited = said_of(*which.peer, why);
+  transfer.tried.erase(peer);
+  transfer.passed_over.insert(peer);
+  started_.fetch_sub(1, std::memory_order_relaxed);
+  if (!transfer.leads(which)) return drop_hedge(transfer);
+  if (promote_hedge(transfer)) return;
+  close(transfer);
+  if (auto next = acquire(transfer)) return begin(transfer, std::move(*next));
+  fail(transfer, transfer.lead, *transfer.unsuited);
 }
 
 void Receiver::begin(Transfer& transfer, EndpointPool::Peer peer) {
@@ -117,10 +156,13 @@ void Receiver::ask(Transfer& transfer, Try& which) {
 void Receiver::shake_hands(Transfer& transfer, Try& which) {
   which.info = endpoints_.info(*which.peer);
   if (which.info == nullptr) return ask_info(*which.peer, transfer.key(which));
+  const auto suited =
+      check_suited(transfer.consumer(), transfer.job->request, transfer.wish.handover_tokens, *which.info);
+  if (!suited) return pass_over(transfer, which, suited.failure());
   choose_codec(transfer, which);
   if (!which.decision.codec) return fail(transfer, which, check_same_model(transfer.consumer(), *which.info).failure());
   auto decoder = decoder_for(transfer, which);
-  if (!decoder) return fail(transfer, which, decoder.failure());
+  if (!decoder) return fail(transfer, which, decoder.failure(), Side::kOurs);
   which.decoder = std::move(decoder).value();
   if (!stays_here(transfer)) lease_slots(transfer, which);
 }
@@ -226,7 +268,7 @@ void Receiver::lease_slots(Transfer& transfer, Try& which) {
     transfer.job->timeline.add(TransferPart::kQueue, *which.waits_for_slots_since, ServingClock::now());
     which.waits_for_slots_since.reset();
   }
-  if (!lease) return fail(transfer, which, lease.failure());
+  if (!lease) return fail(transfer, which, lease.failure(), Side::kOurs);
   which.lease = std::move(lease).value();
   which.activity = std::move(activity);
   {
@@ -287,7 +329,7 @@ void Receiver::accepted(Transfer& transfer, Try& which, const EventArrived& arri
   const auto sound = check_accepted(accepted, transfer.wish, *which.decoder, transfer.consumer().model.layers);
   if (!sound) return fail(transfer, which, sound.failure());
   auto layers = which.decoder->plan(transfer.wish.first_layer);
-  if (!layers) return fail(transfer, which, layers.failure());
+  if (!layers) return fail(transfer, which, layers.failure(), Side::kOurs);
   which.clock.emplace(arrived.started_at, arrived.received_at);
   endpoints_.accepted(*which.peer, transfer.blocks, accepted.queued_tokens());
   TransferPlan plan{.endpoint = which.peer->address,
@@ -340,10 +382,11 @@ void Receiver::finished(Transfer& transfer, Try& which, const v1::PrefillFinishe
   args_.compute.transfer_finished(transfer.key(lead));
 }
 
-// Not when the request ended, or wants what two different models cannot give.
-bool Receiver::is_its_fault(const Transfer& transfer, const Failure& failure) {
-  if (transfer.job->cancelled() || ServingClock::now() >= transfer.job->deadline) return false;
-  return !transfer.job->request.needs_one_model() || failure.code != ErrorCode::kFailedPrecondition;
+// One that refuses a request, being full or another than this server took it for, is none the worse for it.
+void Receiver::blame(const Transfer& transfer, const Try& which, const Failure& failure) {
+  if (transfer.job->cancelled() || ServingClock::now() >= transfer.job->deadline) return;
+  if (!says_of_its_health(failure.code)) return endpoints_.forget_info(*which.peer);
+  if (endpoints_.failed(*which.peer, failure)) args_.metrics.peer_ejections.of({which.peer->address})->add();
 }
 
 void Receiver::count_failure(const Transfer& transfer, const Try& which, const Failure& named) {
@@ -356,29 +399,24 @@ void Receiver::count_failure(const Transfer& transfer, const Try& which, const F
                                   {"reason", named.message}});
 }
 
-void Receiver::fail(Transfer& transfer, Try& which, const Failure& failure) {
-  Failure named = failure;
-  if (which.peer) {
-    named.message = "prefill server " + which.peer->address + ": " + failure.message;
-    if (is_its_fault(transfer, failure) && endpoints_.failed(*which.peer, failure)) {
-      args_.metrics.peer_ejections.of({which.peer->address})->add();
-    }
-  }
-  count_failure(transfer, which, named);
+void Receiver::fail(Transfer& transfer, Try& which, const Failure& failure, Side side) {
+  Failure reason = which.peer ? said_of(*which.peer, failure) : failure;
+  if (which.peer && side == Side::kTheirs) blame(transfer, which, failure);
+  count_failure(transfer, which, reason);
   if (!transfer.leads(which)) return drop_hedge(transfer);
   if (promote_hedge(transfer)) return;
   close(transfer);
-  if (args_.config.fallback.other_endpoint && named.code != ErrorCode::kInvalidArgument) {
+  if (args_.config.fallback.other_endpoint && reason.code != ErrorCode::kInvalidArgument) {
     if (auto peer = acquire(transfer)) {
       other_endpoints_.fetch_add(1, std::memory_order_relaxed);
-      args_.metrics.count_fallback("other_endpoint", named);
+      args_.metrics.count_fallback("other_endpoint", reason);
       return begin(transfer, std::move(*peer));
     }
   }
   // Nobody was asked yet where there is nobody to ask.
   const TransferKey key{transfer.job->id, std::max(which.generation, transfer.wish.tries_before)};
   transfers_.erase(key.request_id);
-  args_.compute.transfer_failed(key, std::move(named));
+  args_.compute.transfer_failed(key, std::move(reason));
 }
 
 void Receiver::close(const Transfer& transfer, Try& which) {

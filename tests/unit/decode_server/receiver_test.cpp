@@ -75,7 +75,8 @@ class ReceiverTest : public ::testing::Test {
   }
 
   // A prefill server with the consumer's own model.
-  std::unique_ptr<Producer> make_producer(Producer::Script script) {
+  std::unique_ptr<Producer> make_producer(Producer::Script script,
+                                          const std::function<void(v1::GetProducerInfoResponse&)>& change = {}) {
     v1::GetProducerInfoResponse info;
     info.mutable_fingerprint()->set_weights(consumer_.fingerprint.weights);
     info.mutable_fingerprint()->set_tokenizer(consumer_.fingerprint.tokenizer);
@@ -86,6 +87,7 @@ class ReceiverTest : public ::testing::Test {
     info.set_hidden_size(8);
     info.set_chunk_tokens(16);
     info.set_bandwidth_gbps(1);
+    if (change) change(info);
     return std::make_unique<Producer>(std::move(info), network_, std::move(script));
   }
   void start_receiver() {
@@ -139,6 +141,23 @@ TEST_F(ReceiverTest, a_second_acceptance_is_data_loss) {
   EXPECT_EQ(failure.code, ErrorCode::kDataLoss);
   EXPECT_THAT(failure.message, HasSubstr("accepted the request twice"));
   EXPECT_THAT(failure.message, HasSubstr(producer_->address()));
+}
+
+TEST_F(ReceiverTest, what_a_prefill_server_refuses_is_no_sign_of_its_health) {
+  struct Case {
+    grpc::StatusCode code;
+    bool healthy;
+  };
+  for (const Case& each : {Case{grpc::StatusCode::RESOURCE_EXHAUSTED, true},
+                           {grpc::StatusCode::INVALID_ARGUMENT, true},
+                           {grpc::StatusCode::FAILED_PRECONDITION, true},
+                           {grpc::StatusCode::UNAVAILABLE, false},
+                           {grpc::StatusCode::INTERNAL, false},
+                           {grpc::StatusCode::UNKNOWN, false}}) {
+    failure_after([&](const auto&) { return failure_event(static_cast<uint32_t>(each.code), "no"); });
+    EXPECT_EQ(receiver_->endpoints().at(0).healthy, each.healthy) << each.code;
+    receiver_.reset();
+  }
 }
 
 TEST_F(ReceiverTest, a_failure_with_the_code_of_success_is_a_failure) {
@@ -268,6 +287,73 @@ TEST_F(ReceiverTest, switched_off_no_prompt_stays_here) {
   const uint64_t id = start(TransferMode::kAuto);
   EXPECT_TRUE(next(compute_.accepted).has_value());
   receiver_->end(id);
+}
+
+TEST_F(ReceiverTest, a_prompt_longer_than_a_prefill_servers_context_goes_elsewhere_without_asking_it) {
+  std::atomic<int> asked = 0;
+  const auto script = [&](const v1::StartPrefill& start, Producer::Stream& stream) {
+    ++asked;
+    stream.Write(producer_->acceptance(start));
+    return until_cancelled(stream);
+  };
+  producer_ = make_producer(script, [](auto& info) { info.set_context_length(32); });
+  config_.prefill.endpoints.clear();
+  for (int i = 0; i < 9; ++i) {
+    producers_.push_back(make_producer(script, [](auto& info) { info.set_context_length(31); }));
+    config_.prefill.endpoints.push_back(producers_.back()->address());
+  }
+  config_.prefill.endpoints.push_back(producer_->address());
+  start_receiver();
+  for (int i = 0; i < 3; ++i) {
+    const uint64_t id = start();
+    ASSERT_TRUE(next(compute_.accepted).has_value());
+    receiver_->end(id);
+  }
+  EXPECT_EQ(asked, 3);
+  EXPECT_EQ(receiver_->counters().failed, 0u);
+  EXPECT_EQ(receiver_->counters().started, 3u);
+  receiver_.reset();
+  producers_.clear();
+}
+
+TEST_F(ReceiverTest, a_prompt_longer_than_every_context_is_nobodys) {
+  producer_ = make_producer([](const auto&, auto&) { return grpc::Status::OK; },
+                            [](auto& info) { info.set_context_length(31); });
+  config_.prefill.endpoints = {producer_->address()};
+  start_receiver();
+  for (int i = 0; i < 2; ++i) {
+    start();
+    const auto failure = next(compute_.failed);
+    ASSERT_TRUE(failure.has_value());
+    EXPECT_EQ(failure->code, ErrorCode::kUnavailable) << "so that it is computed here";
+    EXPECT_THAT(failure->message, HasSubstr("32 tokens exceed its context of 31"));
+    EXPECT_THAT(failure->message, HasSubstr(producer_->address()));
+  }
+  EXPECT_TRUE(receiver_->endpoints().at(0).healthy);
+}
+
+TEST(Handshake, a_prefill_server_with_another_encoder_does_not_suit) {
+  ConsumerIdentity consumer;
+  consumer.artifact.emplace();
+  consumer.artifact->codec = CodecId::kRd;
+  consumer.artifact->encoder_id.fill(7);
+  CompletionRequest request;
+  request.mode = TransferMode::kAuto;
+  request.codec.id = CodecId::kRd;
+  v1::GetProducerInfoResponse producer;
+  EXPECT_TRUE(check_suited(consumer, request, 32, producer).ok()) << "it does not say";
+  v1::OfferedCodec& offered = *producer.add_codecs();
+  offered.set_codec(v1::CODEC_RD);
+  offered.set_encoder_id(std::string(32, 7));
+  EXPECT_TRUE(check_suited(consumer, request, 32, producer).ok());
+  offered.set_encoder_id(std::string(32, 8));
+  EXPECT_EQ(check_suited(consumer, request, 32, producer).failure().code, ErrorCode::kFailedPrecondition);
+  request.mode = TransferMode::kExact;
+  EXPECT_TRUE(check_suited(consumer, request, 32, producer).ok());
+  request = {};
+  request.mode = TransferMode::kCodec;
+  request.codec.id = CodecId::kRaw;
+  EXPECT_TRUE(check_suited(consumer, request, 32, producer).ok());
 }
 
 // Two prefill servers; whichever is asked first is the slow one.
