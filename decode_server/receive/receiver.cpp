@@ -127,7 +127,10 @@ void Receiver::handle(Event event) {
         if (arrived.info) endpoints_.set_info(arrived.peer, arrived.info.value());
         const Found found = find(arrived.key);
         if (!found) return;
-        if (!arrived.info) return fail(*found.transfer, *found.which, arrived.info.failure());
+        if (!arrived.info) {
+          started_.fetch_add(1, std::memory_order_relaxed);
+          return fail(*found.transfer, *found.which, arrived.info.failure());
+        }
         shake_hands(*found.transfer, *found.which);
       },
       [&](EventArrived& arrived) {

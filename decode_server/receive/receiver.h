@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <variant>
@@ -103,7 +104,7 @@ class Receiver : public TransferStage {
     TransferToken token{};
     Lease lease;
     std::optional<ServingClock::time_point> waits_for_slots_since;
-    std::optional<ServingClock::time_point> asked_at;  // the stream was opened
+    std::optional<ServingClock::time_point> asked_at;  // for what it is, or the codes; not while slots are waited for
     std::optional<RemoteClock> clock;
     int64_t fresh_tokens = 0;            // that the prefill server said it would compute
     std::optional<TransferPlan> untold;  // accepted, but another try may still deliver
@@ -201,6 +202,7 @@ class Receiver : public TransferStage {
   void open_stream(Transfer& transfer, Try& which);
   v1::PrefillCommand start_command(const Transfer& transfer, const Try& which) const;
   void accepted(Transfer& transfer, Try& which, const EventArrived& arrived);
+  void take_spans(const Transfer& transfer, const Try& which, std::span<const TransferSpan> spans);
   void finished(Transfer& transfer, Try& which, const v1::PrefillFinished& report);
   // Who failed: of our own failures a prefill server's health does not suffer.
   enum class Side : uint8_t { kTheirs, kOurs };

@@ -15,6 +15,10 @@ namespace scd {
 namespace {
 
 constexpr double kBytesOfGigabit = 1e9 / 8;
+// Of what a prefill server says.
+constexpr int kMostSpans = 1 << 14;
+constexpr size_t kLongestLanes = 256;  // bytes
+constexpr size_t kLongestReason = 1024;
 
 TransferToken random_token() {
   TransferToken token;
@@ -29,6 +33,36 @@ TransferPart part_of(v1::Part part) {
     case v1::PART_WIRE: return TransferPart::kWire;
     default: return TransferPart::kQueue;
   }
+}
+
+// By their beginning. All must lie between the request and now.
+Result<std::vector<TransferSpan>> spans_of(const v1::PrefillFinished& report, const RemoteClock& clock,
+                                           ServingClock::duration since_asked) {
+  if (report.spans_size() > kMostSpans) {
+    return Failure{ErrorCode::kDataLoss,
+                   std::to_string(report.spans_size()) + " spans; at most " + std::to_string(kMostSpans)};
+  }
+  const auto latest = static_cast<uint64_t>(std::chrono::ceil<std::chrono::microseconds>(since_asked).count());
+  std::vector<TransferSpan> spans;
+  for (const v1::Span& span : report.spans()) {
+    if (span.start_us() > span.end_us() || span.end_us() > latest) {
+      return Failure{ErrorCode::kDataLoss, "a span from " + std::to_string(span.start_us()) + " to " +
+                                               std::to_string(span.end_us()) + " us of a request that was asked " +
+                                               std::to_string(latest) + " us ago"};
+    }
+    spans.push_back({part_of(span.part()), clock.place(std::chrono::microseconds(span.start_us())),
+                     clock.place(std::chrono::microseconds(span.end_us()))});
+  }
+  std::ranges::sort(spans, {}, &TransferSpan::begin);
+  return spans;
+}
+
+// Not in the middle of a character.
+std::string shortened(const std::string& text, size_t most) {
+  if (text.size() <= most) return text;
+  size_t end = most;
+  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
 }
 
 // What the prefill server announced must be possible at all before anything is laid out by it.
@@ -61,7 +95,7 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
 }
 
 Failure said_of(const EndpointPool::Peer& peer, const Failure& failure) {
-  return {failure.code, "prefill server " + peer.address + ": " + failure.message};
+  return {failure.code, "prefill server " + peer.address + ": " + shortened(failure.message, kLongestReason)};
 }
 
 bool says_of_its_health(ErrorCode code) {
@@ -129,7 +163,6 @@ void Receiver::pass_over(Transfer& transfer, Try& which, const Failure& why) {
   transfer.unsuited = said_of(*which.peer, why);
   transfer.tried.erase(peer);
   transfer.passed_over.insert(peer);
-  started_.fetch_sub(1, std::memory_order_relaxed);
   if (!transfer.leads(which)) return drop_hedge(transfer);
   if (promote_hedge(transfer)) return;
   close(transfer);
@@ -148,7 +181,7 @@ void Receiver::begin(Transfer& transfer, EndpointPool::Peer peer) {
 }
 
 void Receiver::ask(Transfer& transfer, Try& which) {
-  started_.fetch_add(1, std::memory_order_relaxed);
+  which.asked_at = ServingClock::now();
   if (endpoints_.info(*which.peer) != nullptr) return shake_hands(transfer, which);
   ask_info(*which.peer, transfer.key(which));
 }
@@ -159,6 +192,7 @@ void Receiver::shake_hands(Transfer& transfer, Try& which) {
   const auto suited =
       check_suited(transfer.consumer(), transfer.job->request, transfer.wish.handover_tokens, *which.info);
   if (!suited) return pass_over(transfer, which, suited.failure());
+  started_.fetch_add(1, std::memory_order_relaxed);
   choose_codec(transfer, which);
   if (!which.decision.codec) return fail(transfer, which, check_same_model(transfer.consumer(), *which.info).failure());
   auto decoder = decoder_for(transfer, which);
@@ -237,6 +271,8 @@ bool Receiver::stays_here(Transfer& transfer) {
 }
 
 void Receiver::lease_slots(Transfer& transfer, Try& which) {
+  // The hedge is ahead of a lead that took so long to say what it is, and slots go to ever later tries.
+  if (transfer.leads(which) && transfer.hedge && transfer.hedge->activity != nullptr && promote_hedge(transfer)) return;
   const TransferKey key = transfer.key(which);
   which.token = random_token();
   auto activity = std::make_shared<Activity>(static_cast<uint64_t>(args_.config.prefill.credit_messages));
@@ -265,7 +301,8 @@ void Receiver::lease_slots(Transfer& transfer, Try& which) {
     return;
   }
   if (which.waits_for_slots_since) {
-    transfer.job->timeline.add(TransferPart::kQueue, *which.waits_for_slots_since, ServingClock::now());
+    which.asked_at = ServingClock::now();
+    transfer.job->timeline.add(TransferPart::kQueue, *which.waits_for_slots_since, *which.asked_at);
     which.waits_for_slots_since.reset();
   }
   if (!lease) return fail(transfer, which, lease.failure(), Side::kOurs);
@@ -281,8 +318,7 @@ void Receiver::lease_slots(Transfer& transfer, Try& which) {
 void Receiver::open_stream(Transfer& transfer, Try& which) {
   const TransferKey key = transfer.key(which);
   PrefillStream::Callbacks callbacks;
-  which.asked_at = ServingClock::now();
-  callbacks.on_event = [this, key, activity = which.activity, asked_at = *which.asked_at](
+  callbacks.on_event = [this, key, activity = which.activity, asked_at = ServingClock::now()](
                            const v1::PrefillEvent& event, ServingClock::time_point received_at) {
     activity->touch();
     if (!event.has_chunk_sent()) inbox_.push(EventArrived{key, event, asked_at, received_at});
@@ -359,26 +395,31 @@ void Receiver::accepted(Transfer& transfer, Try& which, const EventArrived& arri
   args_.compute.transfer_accepted(transfer.key(which), std::move(plan));
 }
 
+void Receiver::take_spans(const Transfer& transfer, const Try& which, std::span<const TransferSpan> spans) {
+  for (const TransferSpan& span : spans) {
+    if (span.part == TransferPart::kWire) {
+      transfer.job->timeline.sent(which.generation, span.begin, span.end);
+    } else {
+      transfer.job->timeline.add(span.part, span.begin, span.end);
+    }
+  }
+  args_.forecast.computed_there(which.peer->address, which.fresh_tokens, busy_time(spans, TransferPart::kPrefill));
+}
+
 void Receiver::finished(Transfer& transfer, Try& which, const v1::PrefillFinished& report) {
   if (which.finished) return;
   if (!which.clock) return fail(transfer, which, {ErrorCode::kDataLoss, "it finished what it had not accepted"});
   if (!transfer.leads(which) && !promote_hedge(transfer)) return;  // it was the other that sent
   Try& lead = transfer.lead;
-  std::vector<TransferSpan> spans;
-  for (const v1::Span& span : report.spans()) {
-    spans.push_back({part_of(span.part()), lead.clock->place(std::chrono::microseconds(span.start_us())),
-                     lead.clock->place(std::chrono::microseconds(span.end_us()))});
-    const TransferSpan& placed = spans.back();
-    if (placed.part == TransferPart::kWire) {
-      transfer.job->timeline.sent(lead.generation, placed.begin, placed.end);
-    } else {
-      transfer.job->timeline.add(placed.part, placed.begin, placed.end);
-    }
+  const auto spans = spans_of(report, *lead.clock, ServingClock::now() - *lead.asked_at);
+  if (spans) {
+    take_spans(transfer, lead, spans.value());
+  } else {  // its codes are good all the same
+    log_warning("spans_refused",
+                {{"request", transfer.job->id}, {"endpoint", lead.peer->address}, {"reason", spans.failure().message}});
   }
-  std::ranges::sort(spans, {}, &TransferSpan::begin);
-  args_.forecast.computed_there(lead.peer->address, lead.fresh_tokens, busy_time(spans, TransferPart::kPrefill));
   lead.finished = true;
-  endpoints_.succeeded(*lead.peer, report.lanes());
+  endpoints_.succeeded(*lead.peer, shortened(report.lanes(), kLongestLanes));
   args_.compute.transfer_finished(transfer.key(lead));
 }
 

@@ -3,138 +3,21 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <array>
 #include <atomic>
-#include <thread>
+#include <utility>
 
-#include "common/threads/bounded_queue.h"
-#include "tests/unit/decode_server/producer.h"
-#include "tests/unit/decode_server/served_models.h"
+#include "tests/unit/decode_server/receiver_fixture.h"
 
 namespace scd {
 namespace {
 
 using std::chrono::seconds;
+using testing::failure_event;
 using ::testing::HasSubstr;
+using testing::next;
 using testing::Producer;
-
-constexpr seconds kPatience{10};
-
-// Remembers what the receiver says.
-class FakeCompute final : public ComputeStage {
- public:
-  void admit(std::shared_ptr<DecodeJob>) override {}
-  void wake() override {}
-  void transfer_accepted(TransferKey key, TransferPlan) override { accepted.push(key); }
-  void message_arrived(TransferKey, ReceivedMessage message) override { messages.push(std::move(message)); }
-  void transfer_restarted(TransferKey) override {}
-  void transfer_declined(TransferKey, LocalChoice choice) override { declined.push(std::move(choice)); }
-  void transfer_finished(TransferKey key) override { finished.push(key); }
-  void transfer_failed(TransferKey, Failure failure) override { failed.push(std::move(failure)); }
-
-  BoundedQueue<TransferKey> accepted{16}, finished{16};
-  BoundedQueue<ReceivedMessage> messages{16};
-  BoundedQueue<Failure> failed{16};
-  BoundedQueue<LocalChoice> declined{16};
-};
-
-class NoSink final : public CompletionSink {
- public:
-  void on_prompt(const PromptInfo&) override {}
-  void on_delta(CompletionDelta) override {}
-  void on_end(CompletionEnd) override {}
-  void on_failure(const Failure&) override {}
-};
-
-template <class T>
-std::optional<T> next(BoundedQueue<T>& queue, std::chrono::milliseconds patience = kPatience) {
-  return queue.pop_until(ServingClock::now() + patience);
-}
-
-// Waits until the decode server ends the call.
-grpc::Status until_cancelled(Producer::Stream& stream) {
-  v1::PrefillCommand command;
-  while (stream.Read(&command)) {
-  }
-  return grpc::Status::CANCELLED;
-}
-
-v1::PrefillEvent failure_event(uint32_t code, const std::string& message) {
-  v1::PrefillEvent event;
-  event.mutable_failed()->set_code(code);
-  event.mutable_failed()->set_message(message);
-  return event;
-}
-
-class ReceiverTest : public ::testing::Test {
- protected:
-  ReceiverTest() {
-    consumer_.fingerprint = {.weights = "aaaa", .tokenizer = "bbbb", .rope = "{}"};
-    consumer_.model = {.layers = 2, .kv_heads = 1, .head_dim = 4, .hidden = 8, .rope = {{1.0F, 0.1F}}};
-    config_.prefill.credit_messages = 4;  // all the slots there are
-  }
-
-  // A prefill server with the consumer's own model.
-  std::unique_ptr<Producer> make_producer(Producer::Script script,
-                                          const std::function<void(v1::GetProducerInfoResponse&)>& change = {}) {
-    v1::GetProducerInfoResponse info;
-    info.mutable_fingerprint()->set_weights(consumer_.fingerprint.weights);
-    info.mutable_fingerprint()->set_tokenizer(consumer_.fingerprint.tokenizer);
-    info.mutable_fingerprint()->set_rope(consumer_.fingerprint.rope);
-    info.set_layers(2);
-    info.set_kv_heads(1);
-    info.set_head_dim(4);
-    info.set_hidden_size(8);
-    info.set_chunk_tokens(16);
-    info.set_bandwidth_gbps(1);
-    if (change) change(info);
-    return std::make_unique<Producer>(std::move(info), network_, std::move(script));
-  }
-  void start_receiver() {
-    receiver_ = std::make_unique<Receiver>(Receiver::Args{config_, *transport_, compute_, forecast_, metrics_});
-  }
-  // And a receiver that knows it alone.
-  void serve(Producer::Script script) {
-    producer_ = make_producer(std::move(script));
-    config_.prefill.endpoints = {producer_->address()};
-    start_receiver();
-  }
-  uint64_t start(TransferMode mode = TransferMode::kCodec) {
-    auto job = std::make_shared<DecodeJob>(++last_id_, ServingClock::now(), std::make_shared<NoSink>());
-    job->request.prompt.assign(48, 3);
-    job->model = testing::served_model({config_, model_, tokenizer_, "tiny", 8}, prefixes_, consumer_);
-    job->request.mode = mode;
-    receiver_->start(std::move(job), {.handover_tokens = 32, .skip_tokens = 0, .first_layer = 0});
-    return last_id_;
-  }
-  // What a request ends with when the prefill server accepts it and then says `event`.
-  Failure failure_after(std::function<v1::PrefillEvent(const v1::StartPrefill&)> event) {
-    serve([this, event = std::move(event)](const v1::StartPrefill& start, Producer::Stream& stream) {
-      stream.Write(producer_->acceptance(start));
-      stream.Write(event(start));
-      return until_cancelled(stream);
-    });
-    start();
-    return next(compute_.failed).value_or(Failure{ErrorCode::kUnknown, "nothing failed"});
-  }
-
-  DecodeConfig config_;
-  ConsumerIdentity consumer_;
-  ModelConfig model_;
-  Tokenizer tokenizer_ = testing::byte_tokenizer(std::filesystem::path(::testing::TempDir()) / "receiver.json");
-  PagePool pages_{8, kPageTokens};
-  PrefixCache prefixes_{pages_, 8};
-  LoopbackNetwork network_;
-  std::unique_ptr<Transport> transport_ = make_loopback_transport(testing::loopback_options(), network_);
-  FakeCompute compute_;
-  PrefillForecast forecast_;
-  MetricsRegistry registry_;
-  DecodeMetrics metrics_{registry_};
-  std::unique_ptr<Producer> producer_;
-  std::vector<std::unique_ptr<Producer>> producers_;
-  std::unique_ptr<Receiver> receiver_;  // ends before those it calls
-  uint64_t last_id_ = 0;
-};
+using testing::ReceiverTest;
+using testing::until_cancelled;
 
 TEST_F(ReceiverTest, a_second_acceptance_is_data_loss) {
   const Failure failure = failure_after([this](const auto& start) { return producer_->acceptance(start); });
@@ -356,145 +239,33 @@ TEST(Handshake, a_prefill_server_with_another_encoder_does_not_suit) {
   EXPECT_TRUE(check_suited(consumer, request, 32, producer).ok());
 }
 
-// Two prefill servers; whichever is asked first is the slow one.
-class HedgeTest : public ReceiverTest {
- protected:
-  // What one does after it accepted; false: it fails.
-  using Act = std::function<bool(Producer&, const v1::StartPrefill&)>;
-
-  HedgeTest() {
-    config_.prefill.credit_messages = 2;  // of four slots
-    config_.prefill.hedge_after = std::chrono::milliseconds(50);
-  }
-  ~HedgeTest() override {
+TEST_F(ReceiverTest, an_account_that_cannot_be_true_is_not_taken_and_the_codes_are) {
+  const std::vector<std::pair<uint64_t, uint64_t>> lies{{0, uint64_t{1} << 63}, {5, 1}, {0, 3'600'000'000}};
+  for (const auto& [begin, end] : lies) {
+    serve([&](const v1::StartPrefill& start, Producer::Stream& stream) {
+      stream.Write(producer_->acceptance(start));
+      v1::PrefillEvent event;
+      v1::Span& span = *event.mutable_finished()->add_spans();
+      span.set_part(v1::PART_PREFILL);
+      span.set_start_us(begin);
+      span.set_end_us(end);
+      event.mutable_finished()->set_lanes(std::string(255, 'x') + "\u00e4" + std::string(1000, 'x'));
+      stream.Write(event);
+      return until_cancelled(stream);
+    });
+    const auto job = this->job();
+    receiver_->start(job, {.handover_tokens = 32});
+    EXPECT_TRUE(next(compute_.finished).has_value());
+    EXPECT_TRUE(job->timeline.spans().empty());
+    EXPECT_EQ(receiver_->endpoints().at(0).lanes, std::string(255, 'x'));
     receiver_.reset();
-    producers_.clear();
   }
-  static bool nothing(Producer&, const v1::StartPrefill&) { return true; }
-  static bool send(Producer& producer, const v1::StartPrefill& start) {
-    producer.send_message(start, 0);
-    return true;
-  }
-  void serve_two(Act first, Act second) {
-    acts_ = {std::move(first), std::move(second)};
-    config_.prefill.endpoints.clear();
-    for (size_t i = 0; i < 2; ++i) {
-      producers_.push_back(make_producer([this, i](const v1::StartPrefill& start, Producer::Stream& stream) {
-        const size_t turn = asked_.fetch_add(1);
-        stream.Write(producers_[i]->acceptance(start));
-        const bool well = turn >= 2 || acts_[turn](*producers_[i], start);
-        const grpc::Status status =
-            well ? until_cancelled(stream) : grpc::Status(grpc::StatusCode::UNAVAILABLE, "down");
-        ended_.push(start.generation());
-        return status;
-      }));
-      config_.prefill.endpoints.push_back(producers_[i]->address());
-    }
-    start_receiver();
-  }
-  bool leases_become(size_t count) {
-    const auto deadline = ServingClock::now() + kPatience;
-    while (transport_->counters().staging.live_leases != count) {
-      if (ServingClock::now() > deadline) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return true;
-  }
-  double hedges(const std::string& outcome) { return metrics_.hedges.of({outcome})->value(); }
-
-  std::array<Act, 2> acts_;
-  std::atomic<size_t> asked_{0};
-  BoundedQueue<uint32_t> ended_{16};  // generations
-};
-
-TEST_F(HedgeTest, the_second_takes_over_where_it_sends_first_and_the_first_ends) {
-  serve_two(nothing, send);
-  const uint64_t id = start();
-  EXPECT_EQ(next(compute_.accepted)->generation, 1u);
-  auto message = next(compute_.messages);
-  ASSERT_TRUE(message.has_value());
-  EXPECT_EQ(message->header().generation, 2u);
-  EXPECT_EQ(next(compute_.accepted)->generation, 2u);
-  EXPECT_EQ(next(ended_), 1u) << "the loser is cancelled";
-  EXPECT_EQ(hedges("won"), 1);
-  EXPECT_TRUE(leases_become(1));
-  message.reset();
-  receiver_->end(id);
-  EXPECT_EQ(next(ended_), 2u);
-  EXPECT_TRUE(leases_become(0));
-  EXPECT_EQ(receiver_->counters().hedges, 1u);
 }
 
-TEST_F(HedgeTest, the_first_stays_where_it_sends_first_and_the_second_ends) {
-  BoundedQueue<uint32_t> hedged(1);
-  serve_two(
-      [&](Producer& producer, const v1::StartPrefill& start) {
-        (void)next(hedged);
-        return send(producer, start);
-      },
-      [&](Producer&, const v1::StartPrefill& start) { return hedged.push(start.generation()); });
-  const uint64_t id = start();
-  const auto message = next(compute_.messages);
-  ASSERT_TRUE(message.has_value());
-  EXPECT_EQ(message->header().generation, 1u);
-  EXPECT_EQ(next(ended_), 2u);
-  EXPECT_EQ(hedges("lost"), 1);
-  EXPECT_TRUE(leases_become(1));
-  receiver_->end(id);
-  EXPECT_TRUE(leases_become(0));
-  EXPECT_EQ(next(compute_.accepted)->generation, 1u);
-  EXPECT_FALSE(next(compute_.accepted, std::chrono::milliseconds(50)).has_value()) << "the loser was never told of";
-}
-
-TEST_F(HedgeTest, where_the_first_fails_the_second_takes_over_at_once) {
-  BoundedQueue<uint32_t> hedged(1);
-  BoundedQueue<bool> told(1);
-  serve_two(
-      [&](Producer&, const v1::StartPrefill&) {
-        (void)next(hedged);
-        return false;
-      },
-      [&](Producer& producer, const v1::StartPrefill& start) {
-        hedged.push(start.generation());
-        (void)next(told);
-        return send(producer, start);
-      });
-  const uint64_t id = start();
-  EXPECT_EQ(next(compute_.accepted)->generation, 1u);
-  EXPECT_EQ(next(compute_.accepted)->generation, 2u);
-  told.push(true);
-  const auto message = next(compute_.messages);
-  ASSERT_TRUE(message.has_value());
-  EXPECT_EQ(message->header().generation, 2u);
-  EXPECT_EQ(receiver_->counters().other_endpoints, 0u) << "no third try";
-  receiver_->end(id);
-  EXPECT_TRUE(leases_become(0));
-}
-
-TEST_F(HedgeTest, where_the_second_fails_the_first_goes_on) {
-  serve_two(
-      [&](Producer& producer, const v1::StartPrefill& start) {
-        (void)next(ended_);
-        return send(producer, start);
-      },
-      [](Producer&, const v1::StartPrefill&) { return false; });
-  const uint64_t id = start();
-  const auto message = next(compute_.messages);
-  ASSERT_TRUE(message.has_value());
-  EXPECT_EQ(message->header().generation, 1u);
-  EXPECT_FALSE(next(compute_.failed, std::chrono::milliseconds(50)).has_value());
-  receiver_->end(id);
-  EXPECT_TRUE(leases_become(0));
-}
-
-TEST_F(HedgeTest, switched_off_nobody_else_is_asked) {
-  config_.prefill.hedge_after = {};
-  serve_two(nothing, nothing);
-  const uint64_t id = start();
-  EXPECT_TRUE(next(compute_.accepted).has_value());
-  EXPECT_FALSE(next(compute_.accepted, std::chrono::milliseconds(200)).has_value());
-  EXPECT_EQ(asked_, 1u);
-  receiver_->end(id);
+TEST_F(ReceiverTest, what_a_prefill_server_says_of_its_failure_is_cut) {
+  const Failure failure = failure_after([](const auto&) { return failure_event(14, std::string(100'000, 'x')); });
+  EXPECT_EQ(failure.code, ErrorCode::kUnavailable);
+  EXPECT_LT(failure.message.size(), 1200u);
 }
 
 }  // namespace
