@@ -182,7 +182,9 @@ TEST_F(ReceiverTest, a_prompt_longer_than_a_prefill_servers_context_goes_elsewhe
   producer_ = make_producer(script, [](auto& info) { info.set_context_length(32); });
   config_.prefill.endpoints.clear();
   for (int i = 0; i < 9; ++i) {
-    producers_.push_back(make_producer(script, [](auto& info) { info.set_context_length(31); }));
+    producers_.push_back(
+        make_producer([](const auto&, auto&) { return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "too long"); },
+                      [](auto& info) { info.set_context_length(31); }));
     config_.prefill.endpoints.push_back(producers_.back()->address());
   }
   config_.prefill.endpoints.push_back(producer_->address());
