@@ -148,6 +148,23 @@ bool every_model_has_an_artifact(const DecodeConfig& config) {
          std::ranges::none_of(config.models, [](const auto& model) { return model.artifact.empty(); });
 }
 
+void check_hedging(const DecodeConfig& config) {
+  const PrefillOptions& prefill = config.prefill;
+  if (prefill.hedge_after.count() == 0) return;
+  if (prefill.hedge_after >= prefill.silence_timeout) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "prefill.hedge_after_ms is " + std::to_string(prefill.hedge_after.count()) +
+                    " but prefill.silence_timeout_ms, after which the first one is given up, only " +
+                    std::to_string(prefill.silence_timeout.count()));
+  }
+  if (2 * static_cast<size_t>(prefill.credit_messages) > config.transport.slots) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "prefill.credit_messages is " + std::to_string(prefill.credit_messages) +
+                    "; with prefill.hedge_after_ms transport.slots must be at least twice as many, and is " +
+                    std::to_string(config.transport.slots));
+  }
+}
+
 }  // namespace
 
 void check_model_files(const DecodeConfig& config) {
@@ -174,6 +191,7 @@ void check_config(const DecodeConfig& config) {
                                                  std::to_string(config.prefill.credit_messages) +
                                                  " but transport.slots only " + std::to_string(config.transport.slots));
   }
+  check_hedging(config);
   if (config.prefill.endpoints.empty() && config.codec.mode != CodecMode::kOracle && !config.fallback.local_prefill) {
     throw Error(ErrorCode::kInvalidArgument,
                 "prefill.endpoints is empty, codec.mode is not oracle and fallback.local_prefill is off: no prompt "

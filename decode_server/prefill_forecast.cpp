@@ -12,8 +12,11 @@ constexpr std::chrono::seconds kHolds{60};
 
 double seconds_of(std::chrono::nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
 
+// What came of a sum may be so much less or more than it: one that was far off is not worth many that were not.
+constexpr double kLeastScale = 0.1, kMostScale = 10;
+
 double scaled(double seconds, const MeasuredRate& scale) {
-  return scale.measured() ? seconds * std::clamp(scale.per_second(), 0.1, 10.0) : seconds;
+  return scale.measured() ? seconds * scale.per_second() : seconds;
 }
 
 }  // namespace
@@ -36,7 +39,9 @@ void PrefillForecast::computed_there(const std::string& endpoint, int64_t tokens
 void PrefillForecast::observe(const FirstTokenForecast& forecast, double seconds, ServingClock::time_point now) {
   std::scoped_lock lock(mutex_);
   if (!forecast.local) measured_at_ = now;
-  (forecast.local ? local_scale_ : handover_scale_).observe(seconds, forecast.unscaled_seconds);
+  const double said = forecast.unscaled_seconds;
+  (forecast.local ? local_scale_ : handover_scale_)
+      .observe(std::clamp(seconds, kLeastScale * said, kMostScale * said), said);
 }
 
 double PrefillForecast::prefill_seconds_there(const ForecastQuestion& question) const {

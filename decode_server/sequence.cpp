@@ -171,6 +171,7 @@ void Sequence::begin_rebuild(TransferPlan plan) {
 void Sequence::message_arrived(TransferKey key, ReceivedMessage message) {
   if (coded_ == nullptr || key.generation < generation_number_) return;
   enter(key);
+  if (!first_token_given()) codes_generation_ = key.generation;
   coded_->push(std::move(message));
 }
 
@@ -394,7 +395,7 @@ TransferCost Sequence::transfer_cost() const {
           .tokens = coded_tokens_,
           .fresh_tokens = std::min(coded_tokens_, account_.handover_tokens - account_.cached_tokens),
           .wire_bytes = account_.wire_bytes,
-          .wire = busy_time(account_.timeline, TransferPart::kWire),
+          .wire = busy_time(job_->timeline.wire_of(codes_generation_), TransferPart::kWire),
           .encode = busy_time(account_.timeline, TransferPart::kEncode),
           .rebuild = rebuild_time_};
 }

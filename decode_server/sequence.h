@@ -137,9 +137,10 @@ class Sequence {
   bool suspended_ = false;
   uint32_t suspensions_ = 0;
   uint32_t generation_number_ = 0;
-  bool transferring_ = false;  // the prefill server has not said that it is finished
-  bool asked_ = false;         // a prefill server, for what coded_ waits for
-  bool stays_here_ = false;    // no prefill server is asked (again)
+  uint32_t codes_generation_ = 0;  // whose messages gave the first token
+  bool transferring_ = false;      // the prefill server has not said that it is finished
+  bool asked_ = false;             // a prefill server, for what coded_ waits for
+  bool stays_here_ = false;        // no prefill server is asked (again)
   bool prompt_told_ = false;
   TransferPart chunk_part_ = TransferPart::kPrefill;  // what computing the prompt's next tokens counts as
   std::vector<PrefixCache::Run> origins_;             // of what was computed or rebuilt for this request

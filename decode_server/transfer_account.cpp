@@ -84,21 +84,35 @@ void Timeline::arrived(uint32_t generation, ServingClock::time_point begin, Serv
   messages_[generation].arrived.push_back({TransferPart::kWire, begin, end});
 }
 
+std::vector<TransferSpan> Timeline::Messages::spans() const {
+  std::vector<TransferSpan> from = sent, spans = arrived;
+  std::ranges::sort(from, {}, &TransferSpan::begin);
+  std::ranges::sort(spans, {}, &TransferSpan::end);
+  // Not where one side's account is missing, or too long to be kept whole.
+  if (from.size() != spans.size()) {
+    spans.insert(spans.end(), from.begin(), from.end());
+    return spans;
+  }
+  for (size_t i = 0; i < spans.size(); ++i) spans[i].begin = std::min(spans[i].begin, from[i].begin);
+  return spans;
+}
+
 std::vector<TransferSpan> Timeline::spans() const {
   std::scoped_lock lock(mutex_);
   std::vector<TransferSpan> spans = spans_;
-  for (auto [generation, messages] : messages_) {
-    std::ranges::sort(messages.sent, {}, &TransferSpan::begin);
-    std::ranges::sort(messages.arrived, {}, &TransferSpan::end);
-    // Not where one side's account is missing, or too long to be kept whole.
-    const bool matched = messages.sent.size() == messages.arrived.size();
-    for (size_t i = 0; i < messages.arrived.size(); ++i) {
-      TransferSpan span = messages.arrived[i];
-      if (matched) span.begin = std::min(span.begin, messages.sent[i].begin);
-      spans.push_back(span);
-    }
-    if (!matched) spans.insert(spans.end(), messages.sent.begin(), messages.sent.end());
+  for (const auto& [generation, messages] : messages_) {
+    const std::vector<TransferSpan> wire = messages.spans();
+    spans.insert(spans.end(), wire.begin(), wire.end());
   }
+  return spans;
+}
+
+std::vector<TransferSpan> Timeline::wire_of(uint32_t generation) const {
+  std::scoped_lock lock(mutex_);
+  const auto found = messages_.find(generation);
+  if (found == messages_.end()) return {};
+  std::vector<TransferSpan> spans = found->second.spans();
+  std::ranges::sort(spans, {}, &TransferSpan::begin);
   return spans;
 }
 

@@ -65,10 +65,13 @@ class Timeline {
   // A message is on the wire from its turn until it has arrived: a send ends when the kernel has taken the bytes, and
   // may have much of them still to send. Messages arrive in the order they were sent in.
   std::vector<TransferSpan> spans() const;
+  // Of the messages of one try; by their beginning.
+  std::vector<TransferSpan> wire_of(uint32_t generation) const;
 
  private:
   struct Messages {
     std::vector<TransferSpan> sent, arrived;
+    std::vector<TransferSpan> spans() const;
   };
 
   mutable std::mutex mutex_;

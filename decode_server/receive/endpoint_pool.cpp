@@ -10,6 +10,7 @@ namespace scd {
 namespace {
 
 constexpr size_t kMostPeers = 1024;
+constexpr std::chrono::seconds kInfoHolds{5};
 constexpr uint64_t kMostQueuedTokens = uint64_t{1} << 40;  // what a peer says is not believed beyond this
 
 std::vector<std::string> names_of(const std::vector<std::string>& endpoints) {
@@ -182,6 +183,11 @@ bool EndpointPool::failed(const Peer& peer, const Failure& failure) {
   return ejected;
 }
 
+void EndpointPool::forget_info(const Peer& peer) {
+  std::scoped_lock lock(mutex_);
+  if (const auto at = endpoints_.find(peer.id()); at != endpoints_.end()) at->second.info.reset();
+}
+
 void EndpointPool::accepted(const Peer& peer, std::span<const uint64_t> blocks, uint64_t queued_tokens) {
   std::scoped_lock lock(mutex_);
   chooser_.remember(peer.id(), blocks);
@@ -204,7 +210,28 @@ void EndpointPool::set_info(const Peer& peer, const v1::GetProducerInfoResponse&
   auto copy = std::make_shared<const v1::GetProducerInfoResponse>(info);
   std::scoped_lock lock(mutex_);
   const auto at = endpoints_.find(peer.id());
-  if (at != endpoints_.end()) at->second.info = std::move(copy);
+  if (at == endpoints_.end()) return;
+  at->second.info = std::move(copy);
+  at->second.info_at = ServingClock::now();
+}
+
+std::vector<EndpointPool::Known> EndpointPool::known() const {
+  std::scoped_lock lock(mutex_);
+  std::vector<Known> known;
+  for (const auto& [peer, endpoint] : endpoints_) {
+    if (endpoint.info == nullptr) continue;
+    known.push_back({.peer = {{.peer = peer}, endpoint.address, endpoint.stub}, .info = endpoint.info});
+  }
+  return known;
+}
+
+bool EndpointPool::info_is_old(const Peer& peer) {
+  const auto now = ServingClock::now();
+  std::scoped_lock lock(mutex_);
+  const auto at = endpoints_.find(peer.id());
+  if (at == endpoints_.end() || now - at->second.info_at < kInfoHolds) return false;
+  at->second.info_at = now;
+  return true;
 }
 
 std::vector<EndpointFacts> EndpointPool::reports() const {

@@ -53,6 +53,8 @@ class EndpointPool {
   void succeeded(const Peer& peer, const std::string& lanes);
   // Also forgets what it said of itself: it may come back as another one. True when it is left alone for a while now.
   bool failed(const Peer& peer, const Failure& failure);
+  // It is not what it said it was.
+  void forget_info(const Peer& peer);
   // It took a request on: it will have codes of these blocks, and has so many tokens to compute before.
   void accepted(const Peer& peer, std::span<const uint64_t> blocks, uint64_t queued_tokens);
   // Why there is none to ask, where there is none.
@@ -61,6 +63,14 @@ class EndpointPool {
   // Shared: transfers read it while the pool may replace it.
   std::shared_ptr<const v1::GetProducerInfoResponse> info(const Peer& peer) const;
   void set_info(const Peer& peer, const v1::GetProducerInfoResponse& info);
+  // Those that have said something of themselves.
+  struct Known {
+    Peer peer;
+    std::shared_ptr<const v1::GetProducerInfoResponse> info;  // as info()
+  };
+  std::vector<Known> known() const;
+  // True when it has not been asked for some seconds: it may have become another one. Then it counts as asked.
+  bool info_is_old(const Peer& peer);
 
   std::vector<EndpointFacts> reports() const;
 
@@ -74,6 +84,7 @@ class EndpointPool {
     std::optional<Failure> illness;  // of the last health check
     Time check_at{};
     std::shared_ptr<const v1::GetProducerInfoResponse> info;
+    Time info_at{};
   };
   using Wanted = std::map<std::string, std::string>;  // address and the name that has it
 

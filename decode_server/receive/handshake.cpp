@@ -1,6 +1,8 @@
 #include "decode_server/receive/handshake.h"
 
+#include <algorithm>
 #include <new>
+#include <string_view>
 
 #include "common/codec/registry.h"
 #include "common/model/rope_settings.h"
@@ -28,6 +30,14 @@ CodecModel codec_model_of(const v1::GetProducerInfoResponse& producer) {
 
 std::string difference(const std::string& what, const std::string& theirs, const std::string& ours) {
   return what + ": producer " + theirs + ", consumer " + ours;
+}
+
+// Also where it does not say.
+bool makes_codes_of(const ArtifactDecoder& artifact, const v1::GetProducerInfoResponse& producer) {
+  const std::string_view wanted(reinterpret_cast<const char*>(artifact.encoder_id.data()), artifact.encoder_id.size());
+  return std::ranges::all_of(producer.codecs(), [&](const v1::OfferedCodec& offered) {
+    return offered.codec() != static_cast<v1::Codec>(artifact.codec) || offered.encoder_id() == wanted;
+  });
 }
 
 // Raw codes are BF16: they carry a BF16 cache bit by bit, and no other.
@@ -72,8 +82,23 @@ Result<Done> check_same_model(const ConsumerIdentity& consumer, const v1::GetPro
                                                      difference("RoPE", theirs.rope, own.rope)};
 }
 
+Result<Done> check_suited(const ConsumerIdentity& consumer, const CompletionRequest& request, int64_t handover_tokens,
+                          const v1::GetProducerInfoResponse& producer) {
+  const uint32_t context = producer.context_length();  // 0: not known
+  if (context > 0 && handover_tokens > int64_t{context}) {
+    return Failure{ErrorCode::kUnavailable,
+                   std::to_string(handover_tokens) + " tokens exceed its context of " + std::to_string(context)};
+  }
+  const bool coded = request.mode != TransferMode::kExact && needs_artifact(request.codec.id);
+  if (coded && consumer.artifact && request.codec.id == consumer.artifact->codec &&
+      !makes_codes_of(*consumer.artifact, producer)) {
+    return Failure{ErrorCode::kFailedPrecondition, "its encoder is not the one this server's decoder was made for"};
+  }
+  return Done{};
+}
+
 bool artifact_fits(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer) {
-  return consumer.artifact &&
+  return consumer.artifact && makes_codes_of(*consumer.artifact, producer) &&
          check_compatible(*consumer.artifact, identity_of(producer.fingerprint()), identity_of(consumer.fingerprint))
              .ok();
 }

@@ -18,7 +18,12 @@ namespace scd {
 // consumer's.
 Result<Done> check_same_model(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer);
 
-// The artifact was made for this producer.
+// What the producer said of itself leaves no hope that it serves these tokens of the request: UNAVAILABLE where they
+// are more than it can take, FAILED_PRECONDITION where its encoder is another than the artifact's.
+Result<Done> check_suited(const ConsumerIdentity& consumer, const CompletionRequest& request, int64_t handover_tokens,
+                          const v1::GetProducerInfoResponse& producer);
+
+// The artifact was made for this producer, and its codes are the ones the producer makes.
 bool artifact_fits(const ConsumerIdentity& consumer, const v1::GetProducerInfoResponse& producer);
 
 // What the codec's codes from this producer become; nothing where that says too little, as other producers' codes would

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/sha256.h"
 #include "common/log/log.h"
 #include "common/rpc/status.h"
 
@@ -22,6 +23,13 @@ constexpr size_t kEventsPerJob = 16;
 constexpr std::chrono::milliseconds kLookForSlots{5};
 
 }  // namespace
+
+// Codes of another encoder are none of this one's.
+std::string Receiver::salt_of(const Transfer& transfer) {
+  std::string salt = transfer.job->request.cache_salt;
+  if (transfer.consumer().artifact) salt += to_hex(transfer.consumer().artifact->encoder_id);
+  return salt;
+}
 
 Receiver::Receiver(const Args& args)
     : args_(args),
@@ -110,16 +118,19 @@ void Receiver::handle(Event event) {
         transfer.generation = start.wish.tries_before;
         const auto handed =
             std::span(transfer.job->request.prompt).first(static_cast<size_t>(transfer.wish.handover_tokens));
-        transfer.blocks = prefix_blocks(handed, transfer.job->request.cache_salt);
+        transfer.blocks = prefix_blocks(handed, salt_of(transfer));
         if (auto peer = acquire(transfer)) return begin(transfer, std::move(*peer));
-        fail(transfer, transfer.lead, endpoints_.nobody());
+        fail(transfer, transfer.lead, transfer.unsuited.value_or(endpoints_.nobody()));
       },
       [&](InfoArrived& arrived) {
         info_calls_.erase(arrived.call);
         if (arrived.info) endpoints_.set_info(arrived.peer, arrived.info.value());
         const Found found = find(arrived.key);
         if (!found) return;
-        if (!arrived.info) return fail(*found.transfer, *found.which, arrived.info.failure());
+        if (!arrived.info) {
+          started_.fetch_add(1, std::memory_order_relaxed);
+          return fail(*found.transfer, *found.which, arrived.info.failure());
+        }
         shake_hands(*found.transfer, *found.which);
       },
       [&](EventArrived& arrived) {

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <variant>
@@ -103,7 +104,7 @@ class Receiver : public TransferStage {
     TransferToken token{};
     Lease lease;
     std::optional<ServingClock::time_point> waits_for_slots_since;
-    std::optional<ServingClock::time_point> asked_at;  // the stream was opened
+    std::optional<ServingClock::time_point> asked_at;  // for what it is, or the codes; not while slots are waited for
     std::optional<RemoteClock> clock;
     int64_t fresh_tokens = 0;            // that the prefill server said it would compute
     std::optional<TransferPlan> untold;  // accepted, but another try may still deliver
@@ -119,7 +120,9 @@ class Receiver : public TransferStage {
     TransferWish wish;
     std::vector<uint64_t> blocks;  // prefix_blocks() of what is handed over
     std::set<PeerId> tried;
-    uint32_t generation = 0;  // the last one
+    std::set<PeerId> passed_over;       // what they said of themselves was enough
+    std::optional<Failure> unsuited{};  // and this is what
+    uint32_t generation = 0;            // the last one
     Try lead;
     std::optional<Try> hedge;
     bool hedged = false;         // no further one beside this lead
@@ -179,6 +182,7 @@ class Receiver : public TransferStage {
   void handle(Event event);
   void stop();
   bool idle() const;
+  static std::string salt_of(const Transfer& transfer);
   Found find(TransferKey key);
   ServingClock::time_point next_deadline() const;
   void give_up_on_silent_ones();
@@ -186,7 +190,9 @@ class Receiver : public TransferStage {
   // receiver_try.cpp
   void ask_info(const EndpointPool::Peer& peer, TransferKey key);
   std::optional<EndpointPool::Peer> acquire(Transfer& transfer);
+  std::set<PeerId> unsuited(Transfer& transfer);
   void begin(Transfer& transfer, EndpointPool::Peer peer);
+  void pass_over(Transfer& transfer, Try& which, const Failure& why);
   void ask(Transfer& transfer, Try& which);
   void shake_hands(Transfer& transfer, Try& which);
   void choose_codec(const Transfer& transfer, Try& which);
@@ -196,9 +202,13 @@ class Receiver : public TransferStage {
   void open_stream(Transfer& transfer, Try& which);
   v1::PrefillCommand start_command(const Transfer& transfer, const Try& which) const;
   void accepted(Transfer& transfer, Try& which, const EventArrived& arrived);
+  void take_spans(const Transfer& transfer, const Try& which, std::span<const TransferSpan> spans);
+  void learn_rate(const Try& which, std::span<const TransferSpan> spans, uint64_t computed_us);
   void finished(Transfer& transfer, Try& which, const v1::PrefillFinished& report);
-  static bool is_its_fault(const Transfer& transfer, const Failure& failure);
-  void fail(Transfer& transfer, Try& which, const Failure& failure);
+  // Who failed: of our own failures a prefill server's health does not suffer.
+  enum class Side : uint8_t { kTheirs, kOurs };
+  void fail(Transfer& transfer, Try& which, const Failure& failure, Side side = Side::kTheirs);
+  void blame(const Transfer& transfer, const Try& which, const Failure& failure);
   void count_failure(const Transfer& transfer, const Try& which, const Failure& named);
   void close(const Transfer& transfer, Try& which);
   void close(Transfer& transfer);

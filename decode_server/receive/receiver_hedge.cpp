@@ -10,7 +10,8 @@ namespace scd {
 
 std::optional<ServingClock::time_point> Receiver::hedge_at(const Transfer& transfer) const {
   const Try& lead = transfer.lead;
-  const bool may = transfer.race != nullptr && !transfer.hedged && lead.asked_at && !lead.finished;
+  const bool asked = lead.asked_at && !lead.waits_for_slots_since && !lead.finished;
+  const bool may = transfer.race != nullptr && !transfer.hedged && asked;
   if (!may || transfer.race->decided() != 0) return std::nullopt;
   return *lead.asked_at + args_.config.prefill.hedge_after;
 }

@@ -15,6 +15,10 @@ namespace scd {
 namespace {
 
 constexpr double kBytesOfGigabit = 1e9 / 8;
+// Of what a prefill server says.
+constexpr int kMostSpans = 1 << 14;
+constexpr size_t kLongestLanes = 256;  // bytes
+constexpr size_t kLongestReason = 1024;
 
 TransferToken random_token() {
   TransferToken token;
@@ -29,6 +33,29 @@ TransferPart part_of(v1::Part part) {
     case v1::PART_WIRE: return TransferPart::kWire;
     default: return TransferPart::kQueue;
   }
+}
+
+// By their beginning, those that lie between the request and now; of more than there can be, none.
+std::vector<TransferSpan> spans_of(const v1::PrefillFinished& report, const RemoteClock& clock,
+                                   ServingClock::duration since_asked) {
+  if (report.spans_size() > kMostSpans) return {};
+  const auto latest = static_cast<uint64_t>(std::chrono::ceil<std::chrono::microseconds>(since_asked).count());
+  std::vector<TransferSpan> spans;
+  for (const v1::Span& span : report.spans()) {
+    if (span.start_us() > span.end_us() || span.end_us() > latest) continue;
+    spans.push_back({part_of(span.part()), clock.place(std::chrono::microseconds(span.start_us())),
+                     clock.place(std::chrono::microseconds(span.end_us()))});
+  }
+  std::ranges::sort(spans, {}, &TransferSpan::begin);
+  return spans;
+}
+
+// Not in the middle of a character.
+std::string shortened(const std::string& text, size_t most) {
+  if (text.size() <= most) return text;
+  size_t end = most;
+  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
 }
 
 // What the prefill server announced must be possible at all before anything is laid out by it.
@@ -58,6 +85,15 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
     return Failure{ErrorCode::kFailedPrecondition, "its encoder is not the one this server's decoder was made for"};
   }
   return Done{};
+}
+
+Failure said_of(const EndpointPool::Peer& peer, const Failure& failure) {
+  return {failure.code, "prefill server " + peer.address + ": " + shortened(failure.message, kLongestReason)};
+}
+
+bool says_of_its_health(ErrorCode code) {
+  return code == ErrorCode::kUnavailable || code == ErrorCode::kDataLoss || code == ErrorCode::kDeadlineExceeded ||
+         code == ErrorCode::kInternal || code == ErrorCode::kUnknown;
 }
 
 // One for each chunk and each unit of layers.
@@ -90,12 +126,41 @@ void Receiver::ask_info(const EndpointPool::Peer& peer, TransferKey key) {
 
 std::optional<EndpointPool::Peer> Receiver::acquire(Transfer& transfer) {
   if (transfer.tried.size() >= kMostTries) return std::nullopt;
-  auto peer =
-      endpoints_.acquire({.tokens = transfer.wish.handover_tokens, .blocks = transfer.blocks, .tried = transfer.tried});
+  std::set<PeerId> others = unsuited(transfer);
+  others.insert(transfer.tried.begin(), transfer.tried.end());
+  auto peer = endpoints_.acquire(
+      {.tokens = transfer.wish.handover_tokens, .blocks = transfer.blocks, .tried = std::move(others)});
   if (!peer) return std::nullopt;
   transfer.tried.insert(peer->id());
   args_.metrics.peer_choices.of({peer->address, to_string(peer->choice.reason)})->add();
   return peer;
+}
+
+// While an artifact is rolled out, some prefill servers have its encoder and others have not yet.
+std::set<PeerId> Receiver::unsuited(Transfer& transfer) {
+  std::set<PeerId> unsuited = transfer.passed_over;
+  for (const EndpointPool::Known& known : endpoints_.known()) {
+    const auto suited =
+        check_suited(transfer.consumer(), transfer.job->request, transfer.wish.handover_tokens, *known.info);
+    if (suited) continue;
+    unsuited.insert(known.peer.id());
+    transfer.unsuited = said_of(known.peer, suited.failure());
+    if (endpoints_.info_is_old(known.peer)) ask_info(known.peer, {});
+  }
+  return unsuited;
+}
+
+// As if it had never been asked.
+void Receiver::pass_over(Transfer& transfer, Try& which, const Failure& why) {
+  const PeerId peer = which.peer->id();
+  transfer.unsuited = said_of(*which.peer, why);
+  transfer.tried.erase(peer);
+  transfer.passed_over.insert(peer);
+  if (!transfer.leads(which)) return drop_hedge(transfer);
+  if (promote_hedge(transfer)) return;
+  close(transfer);
+  if (auto next = acquire(transfer)) return begin(transfer, std::move(*next));
+  fail(transfer, transfer.lead, *transfer.unsuited);
 }
 
 void Receiver::begin(Transfer& transfer, EndpointPool::Peer peer) {
@@ -109,7 +174,7 @@ void Receiver::begin(Transfer& transfer, EndpointPool::Peer peer) {
 }
 
 void Receiver::ask(Transfer& transfer, Try& which) {
-  started_.fetch_add(1, std::memory_order_relaxed);
+  which.asked_at = ServingClock::now();
   if (endpoints_.info(*which.peer) != nullptr) return shake_hands(transfer, which);
   ask_info(*which.peer, transfer.key(which));
 }
@@ -117,10 +182,14 @@ void Receiver::ask(Transfer& transfer, Try& which) {
 void Receiver::shake_hands(Transfer& transfer, Try& which) {
   which.info = endpoints_.info(*which.peer);
   if (which.info == nullptr) return ask_info(*which.peer, transfer.key(which));
+  const auto suited =
+      check_suited(transfer.consumer(), transfer.job->request, transfer.wish.handover_tokens, *which.info);
+  if (!suited) return pass_over(transfer, which, suited.failure());
+  started_.fetch_add(1, std::memory_order_relaxed);
   choose_codec(transfer, which);
   if (!which.decision.codec) return fail(transfer, which, check_same_model(transfer.consumer(), *which.info).failure());
   auto decoder = decoder_for(transfer, which);
-  if (!decoder) return fail(transfer, which, decoder.failure());
+  if (!decoder) return fail(transfer, which, decoder.failure(), Side::kOurs);
   which.decoder = std::move(decoder).value();
   if (!stays_here(transfer)) lease_slots(transfer, which);
 }
@@ -195,6 +264,8 @@ bool Receiver::stays_here(Transfer& transfer) {
 }
 
 void Receiver::lease_slots(Transfer& transfer, Try& which) {
+  // The hedge is ahead of a lead that took so long to say what it is, and slots go to ever later tries.
+  if (transfer.leads(which) && transfer.hedge && transfer.hedge->activity != nullptr && promote_hedge(transfer)) return;
   const TransferKey key = transfer.key(which);
   which.token = random_token();
   auto activity = std::make_shared<Activity>(static_cast<uint64_t>(args_.config.prefill.credit_messages));
@@ -223,10 +294,11 @@ void Receiver::lease_slots(Transfer& transfer, Try& which) {
     return;
   }
   if (which.waits_for_slots_since) {
-    transfer.job->timeline.add(TransferPart::kQueue, *which.waits_for_slots_since, ServingClock::now());
+    which.asked_at = ServingClock::now();
+    transfer.job->timeline.add(TransferPart::kQueue, *which.waits_for_slots_since, *which.asked_at);
     which.waits_for_slots_since.reset();
   }
-  if (!lease) return fail(transfer, which, lease.failure());
+  if (!lease) return fail(transfer, which, lease.failure(), Side::kOurs);
   which.lease = std::move(lease).value();
   which.activity = std::move(activity);
   {
@@ -239,8 +311,7 @@ void Receiver::lease_slots(Transfer& transfer, Try& which) {
 void Receiver::open_stream(Transfer& transfer, Try& which) {
   const TransferKey key = transfer.key(which);
   PrefillStream::Callbacks callbacks;
-  which.asked_at = ServingClock::now();
-  callbacks.on_event = [this, key, activity = which.activity, asked_at = *which.asked_at](
+  callbacks.on_event = [this, key, activity = which.activity, asked_at = ServingClock::now()](
                            const v1::PrefillEvent& event, ServingClock::time_point received_at) {
     activity->touch();
     if (!event.has_chunk_sent()) inbox_.push(EventArrived{key, event, asked_at, received_at});
@@ -287,7 +358,7 @@ void Receiver::accepted(Transfer& transfer, Try& which, const EventArrived& arri
   const auto sound = check_accepted(accepted, transfer.wish, *which.decoder, transfer.consumer().model.layers);
   if (!sound) return fail(transfer, which, sound.failure());
   auto layers = which.decoder->plan(transfer.wish.first_layer);
-  if (!layers) return fail(transfer, which, layers.failure());
+  if (!layers) return fail(transfer, which, layers.failure(), Side::kOurs);
   which.clock.emplace(arrived.started_at, arrived.received_at);
   endpoints_.accepted(*which.peer, transfer.blocks, accepted.queued_tokens());
   TransferPlan plan{.endpoint = which.peer->address,
@@ -317,36 +388,48 @@ void Receiver::accepted(Transfer& transfer, Try& which, const EventArrived& arri
   args_.compute.transfer_accepted(transfer.key(which), std::move(plan));
 }
 
+void Receiver::take_spans(const Transfer& transfer, const Try& which, std::span<const TransferSpan> spans) {
+  for (const TransferSpan& span : spans) {
+    if (span.part == TransferPart::kWire) {
+      transfer.job->timeline.sent(which.generation, span.begin, span.end);
+    } else {
+      transfer.job->timeline.add(span.part, span.begin, span.end);
+    }
+  }
+}
+
+// How fast it computes, by the prompt's share of its steps; one that does not tell it is taken at its spans.
+void Receiver::learn_rate(const Try& which, std::span<const TransferSpan> spans, uint64_t computed_us) {
+  const auto waited = busy_time(spans, TransferPart::kPrefill);
+  const auto waited_us = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(waited).count());
+  const uint64_t own_us = computed_us == 0 ? waited_us : std::min(computed_us, waited_us);
+  args_.forecast.computed_there(which.peer->address, which.fresh_tokens, std::chrono::microseconds(own_us));
+}
+
 void Receiver::finished(Transfer& transfer, Try& which, const v1::PrefillFinished& report) {
   if (which.finished) return;
   if (!which.clock) return fail(transfer, which, {ErrorCode::kDataLoss, "it finished what it had not accepted"});
   if (!transfer.leads(which) && !promote_hedge(transfer)) return;  // it was the other that sent
   Try& lead = transfer.lead;
-  std::vector<TransferSpan> spans;
-  for (const v1::Span& span : report.spans()) {
-    spans.push_back({part_of(span.part()), lead.clock->place(std::chrono::microseconds(span.start_us())),
-                     lead.clock->place(std::chrono::microseconds(span.end_us()))});
-    const TransferSpan& placed = spans.back();
-    if (placed.part == TransferPart::kWire) {
-      transfer.job->timeline.sent(lead.generation, placed.begin, placed.end);
-    } else {
-      transfer.job->timeline.add(placed.part, placed.begin, placed.end);
-    }
-  }
+  auto spans = spans_of(report, *lead.clock, ServingClock::now() - *lead.asked_at);
+  take_spans(transfer, lead, spans);
   std::ranges::sort(spans, {}, &TransferSpan::begin);
-  const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(busy_time(spans, TransferPart::kPrefill));
-  const auto waited_us = static_cast<uint64_t>(waited.count());
-  const uint64_t own_us = report.computed_us() == 0 ? waited_us : std::min(report.computed_us(), waited_us);
-  args_.forecast.computed_there(lead.peer->address, lead.fresh_tokens, std::chrono::microseconds(own_us));
+  learn_rate(lead, spans, report.computed_us());
+  if (std::ssize(spans) < report.spans_size()) {  // its codes are good all the same
+    log_debug("spans_refused", {{"request", transfer.job->id},
+                                {"endpoint", lead.peer->address},
+                                {"count", report.spans_size() - std::ssize(spans)}});
+  }
   lead.finished = true;
-  endpoints_.succeeded(*lead.peer, report.lanes());
+  endpoints_.succeeded(*lead.peer, shortened(report.lanes(), kLongestLanes));
   args_.compute.transfer_finished(transfer.key(lead));
 }
 
-// Not when the request ended, or wants what two different models cannot give.
-bool Receiver::is_its_fault(const Transfer& transfer, const Failure& failure) {
-  if (transfer.job->cancelled() || ServingClock::now() >= transfer.job->deadline) return false;
-  return !transfer.job->request.needs_one_model() || failure.code != ErrorCode::kFailedPrecondition;
+// One that refuses a request, being full or another than this server took it for, is none the worse for it.
+void Receiver::blame(const Transfer& transfer, const Try& which, const Failure& failure) {
+  if (transfer.job->cancelled() || ServingClock::now() >= transfer.job->deadline) return;
+  if (!says_of_its_health(failure.code)) return endpoints_.forget_info(*which.peer);
+  if (endpoints_.failed(*which.peer, failure)) args_.metrics.peer_ejections.of({which.peer->address})->add();
 }
 
 void Receiver::count_failure(const Transfer& transfer, const Try& which, const Failure& named) {
@@ -359,29 +442,24 @@ void Receiver::count_failure(const Transfer& transfer, const Try& which, const F
                                   {"reason", named.message}});
 }
 
-void Receiver::fail(Transfer& transfer, Try& which, const Failure& failure) {
-  Failure named = failure;
-  if (which.peer) {
-    named.message = "prefill server " + which.peer->address + ": " + failure.message;
-    if (is_its_fault(transfer, failure) && endpoints_.failed(*which.peer, failure)) {
-      args_.metrics.peer_ejections.of({which.peer->address})->add();
-    }
-  }
-  count_failure(transfer, which, named);
+void Receiver::fail(Transfer& transfer, Try& which, const Failure& failure, Side side) {
+  Failure reason = which.peer ? said_of(*which.peer, failure) : failure;
+  if (which.peer && side == Side::kTheirs) blame(transfer, which, failure);
+  count_failure(transfer, which, reason);
   if (!transfer.leads(which)) return drop_hedge(transfer);
   if (promote_hedge(transfer)) return;
   close(transfer);
-  if (args_.config.fallback.other_endpoint && named.code != ErrorCode::kInvalidArgument) {
+  if (args_.config.fallback.other_endpoint && reason.code != ErrorCode::kInvalidArgument) {
     if (auto peer = acquire(transfer)) {
       other_endpoints_.fetch_add(1, std::memory_order_relaxed);
-      args_.metrics.count_fallback("other_endpoint", named);
+      args_.metrics.count_fallback("other_endpoint", reason);
       return begin(transfer, std::move(*peer));
     }
   }
   // Nobody was asked yet where there is nobody to ask.
   const TransferKey key{transfer.job->id, std::max(which.generation, transfer.wish.tries_before)};
   transfers_.erase(key.request_id);
-  args_.compute.transfer_failed(key, std::move(named));
+  args_.compute.transfer_failed(key, std::move(reason));
 }
 
 void Receiver::close(const Transfer& transfer, Try& which) {

@@ -87,6 +87,14 @@ TEST_F(PrefillForecastTest, sums_are_scaled_by_what_came_of_earlier_ones) {
   EXPECT_FALSE(local.local) << "2.1 / 2";
 }
 
+TEST_F(PrefillForecastTest, one_sum_that_was_far_off_is_forgotten_by_a_few_that_were_not) {
+  FirstTokenForecast forecast{.unscaled_seconds = 1};
+  const auto now = ServingClock::now();
+  forecast_.observe(forecast, 1e6, now);
+  for (int i = 0; i < 20; ++i) forecast_.observe(forecast, 1, now);
+  EXPECT_LT(predict(prompt("fast", 1000)).handover_seconds, 2 * 0.6);
+}
+
 TEST_F(PrefillForecastTest, nothing_is_predicted_before_everything_was_measured) {
   auto question = prompt("fast", 1000);
   question.transfer_seconds_per_token.reset();

@@ -4,6 +4,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -62,9 +63,17 @@ class Producer final : private v1::PrefillService::Service {
     (void)transport_->send(std::move(job));
   }
 
+  // GetProducerInfo is not answered until it goes on.
+  void hang() { hangs_ = true; }
+  void go_on() {
+    hangs_ = false;
+    hangs_.notify_all();
+  }
+
  private:
   grpc::Status GetProducerInfo(grpc::ServerContext*, const v1::GetProducerInfoRequest*,
                                v1::GetProducerInfoResponse* response) override {
+    hangs_.wait(true);
     *response = info_;
     return grpc::Status::OK;
   }
@@ -76,6 +85,7 @@ class Producer final : private v1::PrefillService::Service {
 
   const v1::GetProducerInfoResponse info_;
   const Script script_;
+  std::atomic<bool> hangs_ = false;
   std::unique_ptr<Transport> transport_;
   RpcServer rpc_;
 };

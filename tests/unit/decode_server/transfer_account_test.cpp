@@ -99,6 +99,20 @@ TEST(Timeline, messages_of_a_try_that_was_given_up_stand_for_themselves) {
   EXPECT_EQ(busy_time(spans, TransferPart::kWire), milliseconds(11));
 }
 
+TEST(Timeline, a_trys_messages_are_told_from_those_of_others) {
+  Timeline timeline;
+  timeline.arrived(1, kZero, kZero + milliseconds(5));
+  timeline.sent(2, kZero + milliseconds(50), kZero + milliseconds(51));
+  timeline.sent(2, kZero + milliseconds(40), kZero + milliseconds(41));
+  timeline.arrived(2, kZero + milliseconds(54), kZero + milliseconds(60));
+  timeline.arrived(2, kZero + milliseconds(44), kZero + milliseconds(50));
+  const auto wire = timeline.wire_of(2);
+  ASSERT_EQ(wire.size(), 2u);
+  EXPECT_EQ(wire[0].begin, kZero + milliseconds(40));
+  EXPECT_EQ(busy_time(wire, TransferPart::kWire), milliseconds(20));
+  EXPECT_TRUE(timeline.wire_of(3).empty());
+}
+
 TEST(RemoteClock, places_the_receipt_of_start_in_the_middle_of_the_round_trip) {
   const RemoteClock clock(kZero + milliseconds(100), kZero + milliseconds(106));
   EXPECT_EQ(clock.place(milliseconds(0)), kZero + milliseconds(103));
