@@ -39,10 +39,10 @@ TransferPart part_of(v1::Part part) {
 std::vector<TransferSpan> spans_of(const v1::PrefillFinished& report, const RemoteClock& clock,
                                    ServingClock::duration since_asked) {
   if (report.spans_size() > kMostSpans) return {};
-  const auto latest = static_cast<uint64_t>(std::chrono::ceil<std::chrono::microseconds>(since_asked).count());
+  const int64_t latest = std::chrono::ceil<std::chrono::microseconds>(since_asked).count();
   std::vector<TransferSpan> spans;
   for (const v1::Span& span : report.spans()) {
-    if (span.start_us() > span.end_us() || span.end_us() > latest) continue;
+    if (span.start_us() < 0 || span.start_us() > span.end_us() || span.end_us() > latest) continue;
     spans.push_back({part_of(span.part()), clock.place(std::chrono::microseconds(span.start_us())),
                      clock.place(std::chrono::microseconds(span.end_us()))});
   }
