@@ -135,6 +135,7 @@ class LoadTest : public PairTest {
     start_prefill([](PrefillConfig& config) { config.code_cache.memory_mib = 4; });  // it has to forget
     for (const std::filesystem::path& model : {base_model(), tuned_model()}) {
       start_decode([&](DecodeConfig& config) {
+        config.prefill.remembered_blocks = 512;  // full after the first rounds
         config.model.directory = model;
         config.kv_cache.pages = 64;  // some have to wait, some are suspended
         config.prefix_cache.enabled = true;
