@@ -70,8 +70,8 @@ struct TokenLogprob {
 
 struct SampledToken {
   TokenId id = 0;
-  float logprob = 0.0f;                                  // with logprobs only
-  std::vector<kernels::TokenProbability> most_probable;  // with logprobs only
+  float logprob = 0.0f;                                    // with logprobs only
+  std::vector<kernels::TokenProbability> most_probable{};  // with logprobs only
 };
 
 struct PositionLogprobs {

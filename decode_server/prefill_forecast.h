@@ -36,7 +36,7 @@ struct FirstTokenForecast {
   double handover_seconds = 0;
   double local_seconds = 0;
   double unscaled_seconds = 0;  // of the way taken
-  ServingClock::time_point made_at;
+  ServingClock::time_point made_at{};
 
   double seconds() const { return local ? local_seconds : handover_seconds; }
   double other_seconds() const { return local ? handover_seconds : local_seconds; }

@@ -14,10 +14,10 @@ namespace scd {
 // What all blocks of a prompt's chain depend on.
 struct CodeScope {
   std::string cache_salt;
-  std::string producer;  // weights fingerprint
-  std::string computed;  // device and precision: the same weights give other bits on another
+  std::string producer;    // weights fingerprint
+  std::string computed{};  // device and precision: the same weights give other bits on another
   Sha256Digest encoder_id{};
-  CodecChoice codec;
+  CodecChoice codec{};
   int32_t first_layer = 0;
   int64_t skip_tokens = 0;
 };

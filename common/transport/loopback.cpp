@@ -48,7 +48,7 @@ class LoopbackTransport final : public Transport {
   std::string address() const override { return address_; }
   std::string description() const override { return "loopback inside this process"; }
   Result<Done> send(SendJob job) override { return sender_.submit(std::move(job)); }
-  void abandon(LeaseKey key) override { sender_.abandon(key); }
+  void abandon(const std::string& peer, LeaseKey key) override { sender_.abandon(peer, key); }
   Result<Lease> open_lease(LeaseRequest request) override { return pool_.open_lease(std::move(request)); }
   size_t slot_bytes() const override { return pool_.slot_bytes(); }
   std::vector<PeerReport> peers() const override { return sender_.peers(); }

@@ -26,11 +26,11 @@ Result<Done> SendInbox::submit(SendJob job) {
   return Done{};
 }
 
-void SendInbox::abandon(LeaseKey key) {
+void SendInbox::abandon(const std::string& peer, LeaseKey key) {
   {
     std::scoped_lock lock(mutex_);
     if (closed_) return;
-    commands_.push_back(key);
+    commands_.push_back(Abandonment{peer, key});
   }
   wake_();
 }

@@ -20,14 +20,18 @@ class SendInbox {
     SendJob job;
     SendReport::Clock::time_point queued_at;
   };
+  struct Abandonment {
+    std::string peer;
+    LeaseKey key;
+  };
   // In the order of the calls: an abandon ends the sends before it and not those after it.
-  using Command = std::variant<Submission, LeaseKey>;
+  using Command = std::variant<Submission, Abandonment>;
 
   // capacity: sends accepted and not yet ended. wake: called after each command, from any thread.
   SendInbox(size_t capacity, std::function<void()> wake) : capacity_(capacity), wake_(std::move(wake)) {}
 
   Result<Done> submit(SendJob job);
-  void abandon(LeaseKey key);
+  void abandon(const std::string& peer, LeaseKey key);
   void close();  // refuses from now on
 
   std::vector<Command> take();

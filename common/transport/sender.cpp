@@ -42,7 +42,7 @@ void Sender::poll(Clock::time_point now) {
     if (auto* submission = std::get_if<SendInbox::Submission>(&command)) {
       enqueue(std::move(*submission));
     } else {
-      abandon_now(std::get<LeaseKey>(command));
+      abandon_now(std::get<SendInbox::Abandonment>(command));
     }
   }
   if (now >= earliest_deadline_) expire(now);
@@ -82,16 +82,18 @@ void Sender::forget_idle_peers() {
   }
 }
 
-void Sender::abandon_now(LeaseKey key) {
+void Sender::abandon_now(const SendInbox::Abandonment& what) {
   const Failure failure{ErrorCode::kCancelled, "the transfer was abandoned"};
-  const auto match = [&](const OutgoingMessage& message) { return message.key() == key; };
+  const auto match = [&](const OutgoingMessage& message) {
+    return message.job.peer == what.peer && message.key() == what.key;
+  };
   const size_t crossing = crossing_.size();
   end_matching(crossing_, false, failure, match);
   if (crossing_.size() < crossing) shaper_.stop(Clock::now());
-  for (auto& [address, peer] : peers_) {
-    end_matching(peer.waiting, false, failure, match);
-    end_matching(peer.on_wire, true, failure, match);
-  }
+  const auto peer = peers_.find(what.peer);
+  if (peer == peers_.end()) return;
+  end_matching(peer->second.waiting, false, failure, match);
+  end_matching(peer->second.on_wire, true, failure, match);
 }
 
 void Sender::expire(Clock::time_point now) {

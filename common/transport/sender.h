@@ -43,7 +43,7 @@ class Sender {
 
   // Any thread.
   Result<Done> submit(SendJob job) { return inbox_.submit(std::move(job)); }
-  void abandon(LeaseKey key) { inbox_.abandon(key); }
+  void abandon(const std::string& peer, LeaseKey key) { inbox_.abandon(peer, key); }
   std::vector<PeerReport> peers() const;
   void add_counters(TransportCounters& counters) const;
 
@@ -79,7 +79,7 @@ class Sender {
 
   void enqueue(SendInbox::Submission submission);
   void forget_idle_peers();
-  void abandon_now(LeaseKey key);
+  void abandon_now(const SendInbox::Abandonment& what);
   void expire(Clock::time_point now);
   // Ends messages of `queue` that match, with `failure`; those on the wire stay until the network lets go of them.
   template <class Match>

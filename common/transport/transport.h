@@ -78,8 +78,9 @@ class Transport {
   // Never blocks. RESOURCE_EXHAUSTED when the queue is full, INVALID_ARGUMENT for a payload over 4 GiB, CANCELLED when
   // the transport is ending; otherwise job.on_sent tells the end.
   virtual Result<Done> send(SendJob job) = 0;
-  // Ends all sends of a request generation with CANCELLED, soon: those on the wire finish unseen.
-  virtual void abandon(LeaseKey key) = 0;
+  // Ends all sends of a peer's request generation with CANCELLED, soon: those on the wire finish unseen. Peers number
+  // their requests each for itself.
+  virtual void abandon(const std::string& peer, LeaseKey key) = 0;
 
   // Errors as StagingPool::open_lease.
   virtual Result<Lease> open_lease(LeaseRequest request) = 0;

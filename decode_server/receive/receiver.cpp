@@ -108,20 +108,21 @@ void Receiver::stop() {
   for (auto& [key, stream] : streams_) stream->cancel();
 }
 
+void Receiver::open(Start start) {
+  if (stopping_) return;
+  Transfer& transfer = transfers_[start.job->id];
+  transfer.job = std::move(start.job);
+  transfer.wish = start.wish;
+  transfer.generation = start.wish.tries_before;
+  const auto handed = std::span(transfer.job->request.prompt).first(static_cast<size_t>(transfer.wish.handover_tokens));
+  transfer.blocks = prefix_blocks(handed, salt_of(transfer));
+  if (auto peer = acquire(transfer)) return begin(transfer, std::move(*peer));
+  fail(transfer, transfer.lead, transfer.unsuited.value_or(endpoints_.nobody()));
+}
+
 void Receiver::handle(Event event) {
   const auto visitor = Overloaded{
-      [&](Start& start) {
-        if (stopping_) return;
-        Transfer& transfer = transfers_[start.job->id];
-        transfer.job = std::move(start.job);
-        transfer.wish = start.wish;
-        transfer.generation = start.wish.tries_before;
-        const auto handed =
-            std::span(transfer.job->request.prompt).first(static_cast<size_t>(transfer.wish.handover_tokens));
-        transfer.blocks = prefix_blocks(handed, salt_of(transfer));
-        if (auto peer = acquire(transfer)) return begin(transfer, std::move(*peer));
-        fail(transfer, transfer.lead, transfer.unsuited.value_or(endpoints_.nobody()));
-      },
+      [&](Start& start) { open(std::move(start)); },
       [&](InfoArrived& arrived) {
         info_calls_.erase(arrived.call);
         if (arrived.info) endpoints_.set_info(arrived.peer, arrived.info.value());

@@ -179,6 +179,7 @@ class Receiver : public TransferStage {
   };
 
   void run();
+  void open(Start start);
   void handle(Event event);
   void stop();
   bool idle() const;

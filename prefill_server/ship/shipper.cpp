@@ -82,7 +82,7 @@ void Shipper::abandon(PrefillJob& job) {
     std::scoped_lock lock(job.outbox.mutex);
     dropped.swap(job.outbox.waiting);
   }
-  args_.transport.abandon(job.key());
+  args_.transport.abandon(job.request.peer, job.key());
 }
 
 void Shipper::send_what_may_leave(const Job& job) {

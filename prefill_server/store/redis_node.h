@@ -24,8 +24,8 @@ namespace scd {
 // `key`.
 struct RedisAddress {
   std::string text;
-  std::string host;    // empty: a socket
-  std::string socket;  // path
+  std::string host{};    // empty: a socket
+  std::string socket{};  // path
   int port = 6379;
   int database = 0;
 };

@@ -11,14 +11,13 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
-#include <random>
 #include <set>
 #include <thread>
 
+#include "calibrated_pair.h"
 #include "rd_pair.h"
 #include "scd/v1/model_admin.grpc.pb.h"
 #include "tests/unit/model/adapter_files.h"
-#include "tools/scd/rd_calibration.h"
 
 namespace scd::testing {
 namespace {
@@ -181,33 +180,11 @@ TEST_F(AdaptersTest, exact_never_takes_the_bits_of_a_merged_producer) {
   expect_idle();
 }
 
-// Fits one encoder for the base with each adapter, as `scd calibrate` does.
 class SharedCodesOfAdaptersTest : public AdaptersTest {
  protected:
   void calibrate() {
-    std::mt19937 random(17);
-    CalibrationText text;
-    for (auto* windows : {&text.fit, &text.validation.windows, &text.held_out.windows}) {
-      windows->assign(windows == &text.fit ? 24 : 2, TokenWindow(160));
-      for (TokenWindow& window : *windows) {
-        for (TokenId& id : window) id = static_cast<TokenId>(3 + random() % 317);
-      }
-    }
-    text.file_sha256 = {std::string(64, '7')};
-    const Model producer = Model::load({.directory = base_model(), .adapter = {}, .progress = {}});
-    std::vector<std::unique_ptr<Model>> consumers;
-    std::vector<CalibrationInput> inputs;
-    for (const std::string name : {"one", "two"}) {
-      consumers.push_back(
-          std::make_unique<Model>(Model::load({.directory = base_model(), .adapter = adapter(name), .progress = {}})));
-      inputs.push_back({producer, *consumers.back(), model_identity(base_model()), identity(name), text});
-    }
-    RdCalibrationOptions options;
-    options.plans = {make_plan({.exact_layers = 1, .group = 1, .native = {{2, 2}}}, producer.config().layers)};
-    options.ratios = {6, 24};
-    options.experiment.suffix = 24;
-    RdCalibrationResult result = calibrate_rd(inputs, options);
-    write_artifact(artifact(), result.encoder, result.decoders);
+    calibrate_pair(base_model(), {{base_model(), adapter("one")}, {base_model(), adapter("two")}},
+                   {.exact_layers = 1, .group = 1, .native = {{2, 2}}}, artifact());
   }
 };
 

@@ -2,14 +2,12 @@
 #include <gmock/gmock.h>
 
 #include <fstream>
-#include <random>
 
-#include "artifact_models.h"
+#include "calibrated_pair.h"
 #include "common/model/make_model.h"
 #include "common/tokenizer/byte_tokenizer.h"
 #include "pair.h"
 #include "tests/support/derived_model.h"
-#include "tools/scd/rd_calibration.h"
 
 namespace scd::testing {
 namespace {
@@ -19,33 +17,6 @@ using ::testing::HasSubstr;
 class ConsumersTest : public PairTest {
  protected:
   std::filesystem::path artifact() { return root() / "calibrated"; }
-
-  // Calibrates on random ids, of which greedy_request() is made as well.
-  void calibrate(const std::filesystem::path& producer, const std::vector<std::filesystem::path>& consumers,
-                 const RdPlanOptions& plan) {
-    std::mt19937 random(17);
-    CalibrationText text;
-    for (auto* windows : {&text.fit, &text.validation.windows, &text.held_out.windows}) {
-      windows->assign(windows == &text.fit ? 24 : 2, TokenWindow(160));
-      for (TokenWindow& window : *windows) {
-        for (TokenId& id : window) id = static_cast<TokenId>(3 + random() % 317);
-      }
-    }
-    text.file_sha256 = {std::string(64, '7')};
-    const Model a = Model::load({.directory = producer, .adapter = {}, .progress = {}});
-    std::vector<std::unique_ptr<Model>> models;
-    std::vector<CalibrationInput> inputs;
-    for (const auto& consumer : consumers) {
-      models.push_back(std::make_unique<Model>(Model::load({.directory = consumer, .adapter = {}, .progress = {}})));
-      inputs.push_back({a, *models.back(), model_identity(producer), model_identity(consumer), text});
-    }
-    RdCalibrationOptions options;
-    options.plans = {make_plan(plan, models.front()->config().layers)};
-    options.ratios = {6, 24};
-    options.experiment.suffix = 24;
-    RdCalibrationResult result = calibrate_rd(inputs, options);
-    write_artifact(artifact(), result.encoder, result.decoders);
-  }
 
   void start_consumer(const std::filesystem::path& model) {
     start_decode([&](DecodeConfig& config) {
@@ -66,7 +37,7 @@ class ConsumersTest : public PairTest {
 
 TEST_F(ConsumersTest, a_second_consumer_is_served_from_the_code_stored_for_the_first) {
   const auto other = make("other", "tiny", 1, 0.1);
-  calibrate(base_model(), {tuned_model(), other}, {.exact_layers = 1, .group = 2, .native = {}});
+  calibrate_pair(base_model(), {{tuned_model()}, {other}}, {.exact_layers = 1, .group = 2, .native = {}}, artifact());
   start_prefill([this](PrefillConfig& config) { config.codec.artifact = artifact(); });
   uint64_t first_bytes = 0;
   for (const auto& consumer : {tuned_model(), other}) {
@@ -100,7 +71,7 @@ TEST_F(ConsumersTest, a_consumer_of_another_depth_and_width_is_served) {
        {std::tuple(source, derived, of_deep), std::tuple(derived, source, of_shallow)}) {
     for (const RdPlanOptions& plan : plans) {
       std::filesystem::remove_all(artifact());
-      calibrate(producer, {consumer}, plan);
+      calibrate_pair(producer, {{consumer}}, plan, artifact());
       start_prefill([&, from = producer](PrefillConfig& config) {
         config.model.directory = from;
         config.codec.artifact = artifact();

@@ -7,6 +7,7 @@
 // the way), so a race between two of our threads is missed where both go through gRPC in between; those that do not,
 // and orders in which they do not, are seen.
 #include <dlfcn.h>
+#include <grpc/grpc.h>
 #include <sanitizer/tsan_interface.h>
 
 #include <cstddef>
@@ -26,10 +27,27 @@ void release() { __tsan_release(&token); }
 }  // namespace
 
 // An operation begins: whoever completes it comes after what was done before.
-extern "C" int grpc_call_start_batch(void* call, const void* operations, size_t count, void* tag, void* reserved) {
-  static const auto next = real<int (*)(void*, const void*, size_t, void*, void*)>("grpc_call_start_batch");
+extern "C" grpc_call_error grpc_call_start_batch(grpc_call* call, const grpc_op* operations, size_t count, void* tag,
+                                                 void* reserved) {
+  static const auto next = real<decltype(&grpc_call_start_batch)>("grpc_call_start_batch");
   release();
   return next(call, operations, count, tag, reserved);
+}
+
+// An operation has ended: from here its callback is run, or who waited for it goes on.
+extern "C" grpc_event grpc_completion_queue_next(grpc_completion_queue* queue, gpr_timespec deadline, void* reserved) {
+  static const auto next = real<decltype(&grpc_completion_queue_next)>("grpc_completion_queue_next");
+  const grpc_event event = next(queue, deadline, reserved);
+  acquire();
+  return event;
+}
+
+extern "C" grpc_event grpc_completion_queue_pluck(grpc_completion_queue* queue, void* tag, gpr_timespec deadline,
+                                                  void* reserved) {
+  static const auto next = real<decltype(&grpc_completion_queue_pluck)>("grpc_completion_queue_pluck");
+  const grpc_event event = next(queue, tag, deadline, reserved);
+  acquire();
+  return event;
 }
 
 namespace absl::debian3 {

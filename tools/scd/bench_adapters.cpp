@@ -18,31 +18,24 @@
 #include "kernels/limits.h"
 #include "kernels/linear.h"
 #include "kernels/sampling.h"
+#include "tools/scd/answer_score.h"
+#include "tools/scd/decode_bench_options.h"
 #include "tools/scd/precision.h"
 #include "tools/scd/report.h"
 
 namespace scd {
 namespace {
 
-struct BenchAdaptersOptions {
-  std::string model;
+struct BenchAdaptersOptions : DecodeBenchOptions {
+  BenchAdaptersOptions() {
+    batches = {8, 32};
+    context = 256;
+    steps = 8;
+    repetitions = 15;
+  }
   std::vector<std::string> adapters;
-  std::string device = "cpu";
-  std::string precision = "auto";
-  std::string json;
-  int threads = 0;
   std::vector<size_t> counts{1, 8};
-  std::vector<int64_t> batches{8, 32};
-  int64_t context = 256;
-  int64_t steps = 8;
-  int repetitions = 15;
 };
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
-}
 
 struct StepTime {
   double seconds = 0;
@@ -137,13 +130,13 @@ class AdapterBench {
   static double median_of(const Times& times, double StepTime::*part) {
     std::vector<double> values;
     for (const StepTime& time : times) values.push_back(time.*part);
-    return median(std::move(values));
+    return percentile(std::move(values), 0.5);
   }
   // 1 - the speed that is left; the median over turns, whose two sides are neighbours in time.
   static double cost(const Times& merged, const Times& beside, double StepTime::*part) {
     std::vector<double> ratios;
     for (size_t i = 0; i < merged.size(); ++i) ratios.push_back(merged[i].*part / (beside[i].*part));
-    return 1 - median(std::move(ratios));
+    return 1 - percentile(std::move(ratios), 0.5);
   }
 
   void report(int64_t size, size_t count, const Times& merged, const Times& beside) {
@@ -219,7 +212,7 @@ void add_bench_adapters_command(CLI::App& bench) {
       "adapters",
       "Decode steps of a batch whose sequences have adapters of their own beside the base's weights, against one model "
       "with\nan adapter in its weights; both take turns.");
-  command->add_option("--model", options->model, "Hugging Face checkpoint folder")->required();
+  add_decode_bench_options(*command, *options, "Decode steps of one turn", "Turns of each");
   command->add_option("--adapter", options->adapters, "PEFT LoRA adapter folders, repeated in turn; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)
@@ -230,27 +223,6 @@ void add_bench_adapters_command(CLI::App& bench) {
       ->allow_extra_args(false)
       ->check(CLI::Range(size_t{1}, size_t{1024}))
       ->capture_default_str();
-  command->add_option("--device", options->device, "cpu or cuda:N")->capture_default_str();
-  command->add_option("--precision", options->precision, "fp32, bf16, or auto: bf16 where the device multiplies it")
-      ->capture_default_str();
-  command->add_option("--threads", options->threads, "0: as many as there are cores")
-      ->check(CLI::Range(0, 4096))
-      ->capture_default_str();
-  command->add_option("--batch", options->batches, "Sequences decoded together; comma-separated")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
-      ->capture_default_str();
-  command->add_option("--context", options->context, "Tokens before the first decoded one")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
-      ->capture_default_str();
-  command->add_option("--steps", options->steps, "Decode steps of one turn")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
-      ->capture_default_str();
-  command->add_option("--repetitions", options->repetitions, "Turns of each")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  command->add_option("--json", options->json, "File for machine, commit, command and rows");
   command->callback([options] { run(*options); });
 }
 

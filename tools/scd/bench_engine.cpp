@@ -17,24 +17,22 @@
 #include "kernels/limits.h"
 #include "kernels/linear.h"
 #include "kernels/sampling.h"
+#include "tools/scd/decode_bench_options.h"
 #include "tools/scd/precision.h"
 #include "tools/scd/report.h"
 
 namespace scd {
 namespace {
 
-struct BenchEngineOptions {
-  std::string model;
+struct BenchEngineOptions : DecodeBenchOptions {
+  BenchEngineOptions() {
+    batches = {1, 4, 8};
+    context = 512;
+    steps = 16;
+    repetitions = 3;
+  }
   std::string adapter;
-  std::string device = "cpu";
-  std::string precision = "auto";
-  std::string json;
-  int threads = 0;
   std::vector<int64_t> prefill{512, 1024, 2048};
-  std::vector<int64_t> batches{1, 4, 8};
-  int64_t context = 512;
-  int64_t steps = 16;
-  int repetitions = 3;
 };
 
 double seconds_of(const auto& action) {
@@ -272,34 +270,13 @@ void add_bench_engine_command(CLI::App& bench) {
       "Prefill and decode speed of a checkpoint, each as a share of what this machine can do: the GEMM rate of oneDNN "
       "or\n"
       "cuBLASLt and the memory's bandwidth, measured in the same run. `scd make-model` makes a checkpoint to try.");
-  command->add_option("--model", options->model, "Hugging Face checkpoint folder")->required();
+  add_decode_bench_options(*command, *options, "Decode steps of one measurement", "The best of so many counts");
   command->add_option("--adapter", options->adapter, "PEFT LoRA adapter folder, merged while loading");
-  command->add_option("--device", options->device, "cpu or cuda:N")->capture_default_str();
-  command->add_option("--precision", options->precision, "fp32, bf16, or auto: bf16 where the device multiplies it")
-      ->capture_default_str();
-  command->add_option("--threads", options->threads, "0: as many as there are cores")
-      ->check(CLI::Range(0, 4096))
-      ->capture_default_str();
   command->add_option("--prefill", options->prefill, "Prompt lengths, tokens; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  command->add_option("--batch", options->batches, "Sequences decoded together; comma-separated")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
-      ->capture_default_str();
-  command->add_option("--context", options->context, "Tokens before the first decoded one")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
-      ->capture_default_str();
-  command->add_option("--steps", options->steps, "Decode steps of one measurement")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
-      ->capture_default_str();
-  command->add_option("--repetitions", options->repetitions, "The best of so many counts")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  command->add_option("--json", options->json, "File for machine, commit, command and rows");
   command->callback([options] { run(*options); });
 }
 

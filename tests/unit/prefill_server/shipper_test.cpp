@@ -14,7 +14,7 @@ class HeldTransport : public Transport {
     sent.push_back(std::move(job));
     return Done{};
   }
-  void abandon(LeaseKey key) override { abandoned.push_back(key); }
+  void abandon(const std::string& peer, LeaseKey key) override { abandoned.emplace_back(peer, key); }
   Result<Lease> open_lease(LeaseRequest) override { return Failure{ErrorCode::kUnimplemented, ""}; }
   size_t slot_bytes() const override { return 0; }
   std::vector<PeerReport> peers() const override { return {}; }
@@ -22,7 +22,7 @@ class HeldTransport : public Transport {
 
   void leave(size_t index) { sent[index].on_sent(SendReport{}); }
 
-  std::vector<LeaseKey> abandoned;
+  std::vector<std::pair<std::string, LeaseKey>> abandoned;
   std::vector<SendJob> sent;  // ends first: jobs that end with it abandon
 };
 
@@ -154,7 +154,7 @@ TEST_F(ShipperTest, AFailedSendEndsTheJobOnceAndAbandonsTheRest) {
   ASSERT_EQ(told_->failures.size(), 1U);
   EXPECT_EQ(told_->failures[0].message, "sending codes to the decode server at there:1: gone");
   ASSERT_EQ(transport_.abandoned.size(), 1U);
-  EXPECT_EQ(transport_.abandoned[0], (LeaseKey{5, 2}));
+  EXPECT_EQ(transport_.abandoned[0].second, (LeaseKey{5, 2}));
   shipper_.grant(job, 10);
   EXPECT_EQ(transport_.sent.size(), 2U) << "nothing leaves after the end";
 }

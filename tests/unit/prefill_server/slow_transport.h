@@ -62,7 +62,7 @@ class SlowTransport final : public Transport {
   }
   std::string address() const override { return carrier_->address(); }
   std::string description() const override { return "slow"; }
-  void abandon(LeaseKey key) override { carrier_->abandon(key); }
+  void abandon(const std::string& peer, LeaseKey key) override { carrier_->abandon(peer, key); }
   Result<Lease> open_lease(LeaseRequest request) override { return carrier_->open_lease(std::move(request)); }
   size_t slot_bytes() const override { return carrier_->slot_bytes(); }
   std::vector<PeerReport> peers() const override { return carrier_->peers(); }

@@ -134,15 +134,17 @@ TEST(Sender, ends_what_is_abandoned_and_only_that) {
   auto on_wire = make_send("a", kKey, 0, 10);
   auto waiting = make_send("a", kKey, 1, 10);
   auto other = make_send("a", {8, 1}, 0, 10);
-  for (auto* send : {&on_wire, &waiting, &other}) ASSERT_TRUE(sender.submit(std::move(send->job)).ok());
+  auto elsewhere = make_send("b", kKey, 0, 10);  // another peer's request of the same number
+  for (auto* send : {&on_wire, &waiting, &other, &elsewhere}) ASSERT_TRUE(sender.submit(std::move(send->job)).ok());
   const auto now = Clock::now();
   sender.poll(now);
   OutgoingMessage* message = sender.next(now);
-  sender.abandon(kKey);
+  sender.abandon("a", kKey);
   sender.poll(now);
   EXPECT_EQ(on_wire.ended.get().failure().code, ErrorCode::kCancelled);
   EXPECT_EQ(waiting.ended.get().failure().code, ErrorCode::kCancelled);
   EXPECT_FALSE(ended(other));
+  EXPECT_FALSE(ended(elsewhere));
   EXPECT_FALSE(message->job.payload.bytes.empty());  // the network still reads it
   sender.finish(message, Done{});
   EXPECT_EQ(sender.next(now)->key(), (LeaseKey{8, 1}));

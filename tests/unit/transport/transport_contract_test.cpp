@@ -132,7 +132,7 @@ TEST_P(TransportContract, abandoning_frees_the_sender_at_once_and_delays_nobody)
   ASSERT_TRUE(sender->send(std::move(big.job)).ok());
   ASSERT_TRUE(sender->send(std::move(small.job)).ok());
   const auto before = Clock::now();
-  sender->abandon(kKey);
+  sender->abandon(receiver_->address(), kKey);
   ASSERT_EQ(big.ended.wait_for(kPatience), std::future_status::ready);
   EXPECT_EQ(big.ended.get().failure().code, ErrorCode::kCancelled);
   EXPECT_LT(Clock::now() - before, 100ms);
