@@ -152,6 +152,7 @@ void put_layer(TensorMap& tensors, size_t layer, const RdUnitDecoder& maps) {
   // By value of y, as round_columns_to_int8() leaves them.
   put(tensors, tensor_name(layer, "map"), transposed(maps.map));
   put(tensors, tensor_name(layer, "anchor_map"), transposed(maps.anchor_map));
+  put(tensors, tensor_name(layer, "anchor_basis"), maps.anchor_basis);
   put(tensors, tensor_name(layer, "mean"), maps.mean);
   put_network(tensors, tensor_name(layer, "network"), maps.network);
 }
@@ -164,6 +165,7 @@ void take_layer(TensorMap& tensors, size_t layer, RdUnitEncoder& maps) {
 void take_layer(TensorMap& tensors, size_t layer, RdUnitDecoder& maps) {
   maps.map = transposed(take(tensors, tensor_name(layer, "map")));
   maps.anchor_map = transposed(take(tensors, tensor_name(layer, "anchor_map")));
+  maps.anchor_basis = take(tensors, tensor_name(layer, "anchor_basis"));
   maps.mean = take_row(tensors, tensor_name(layer, "mean"));
   maps.network = take_network(tensors, tensor_name(layer, "network"));
 }

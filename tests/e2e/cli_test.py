@@ -217,6 +217,21 @@ class CliTest(unittest.TestCase):
             self.assertIn(said, refused.stderr)
             self.assertNotIn("loading", refused.stderr)
 
+    def test_shares_of_the_prediction_are_searched(self):
+        text = self.folder / "shares.txt"
+        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
+        pair = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256")
+        out = self.folder / "shares"
+        rows = self.report("calibrate", "--codec", "rd", *pair, "--ratios", "6", "--exact-layers", "2", "--anchor-share", "1,0.9",
+                           "--out", out)  # fmt: skip
+        self.assertEqual([row["anchor_share"] for row in rows if row["task"] == "search"], [1, 0.9])
+        for codec, extra, said in (("kvtc", (), "--anchor-share is of --codec rd"),
+                                   ("rd", ("--add-consumer",), "--add-consumer: one --anchor-share")):  # fmt: skip
+            refused = daemons.run("scd", "calibrate", "--codec", codec, *pair, *extra, "--anchor-share", "1,0.9",
+                                  "--out", out, check=False)  # fmt: skip
+            self.assertIn(said, refused.stderr)
+            self.assertNotIn("loading", refused.stderr)
+
     def test_one_encoder_is_calibrated_for_several_consumers_of_any_shape(self):
         text = self.folder / "several.txt"
         text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")

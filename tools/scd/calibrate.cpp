@@ -251,10 +251,11 @@ std::vector<std::string_view> foreign_options(CodecId codec) {
 
 std::vector<std::string_view> fit_options() {
   std::vector<std::string_view> names{"--text", "--tokens", "--ridge", "--codec"};
-  names.insert(names.end(), kScdOptions.begin(), kScdOptions.end());
-  names.insert(names.end(), kRdEncoderOptions.begin(), kRdEncoderOptions.end());
-  names.insert(names.end(), kRdDecoderOptions.begin(), kRdDecoderOptions.end());
-  names.insert(names.end(), kDroidSpeakOptions.begin(), kDroidSpeakOptions.end());
+  for (const std::span<const std::string_view> codecs :
+       {std::span<const std::string_view>(kScdOptions), std::span<const std::string_view>(kRdEncoderOptions),
+        std::span<const std::string_view>(kRdDecoderOptions), std::span<const std::string_view>(kDroidSpeakOptions)}) {
+    for (const std::string_view name : codecs) names.push_back(name);
+  }
   return names;
 }
 

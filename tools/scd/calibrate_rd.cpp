@@ -16,6 +16,14 @@
 namespace scd {
 namespace {
 
+// "residual before 4, 96 directions"
+std::string predicted_from(const AnchoredUnit& of, const RdUnitDecoder& decoder) {
+  if (of.anchor < 0) return "-";
+  const std::string text = "residual before " + std::to_string(of.anchor);
+  if (decoder.anchor_basis.empty()) return text;
+  return text + ", " + std::to_string(decoder.anchor_basis.columns) + " directions";
+}
+
 void print_units(const RdCalibrationResult& result) {
   const CodecModel& model = result.decoders.front().model;
   const LayerPlan& plan = result.decoders.front().rd.plan;
@@ -25,7 +33,7 @@ void print_units(const RdCalibrationResult& result) {
   for (size_t i = 0; i < result.units.size(); ++i) {
     const RdUnitReport& report = result.units[i];
     std::vector<std::string> row{to_string(LayerPlan{0, {report.of.unit}}),
-                                 report.of.anchor < 0 ? "-" : "residual before " + std::to_string(report.of.anchor),
+                                 predicted_from(report.of, result.decoders.front().rd.units[i]),
                                  format_fixed(report.energy, 2), format_percent(report.unpredictable / report.energy),
                                  std::to_string(result.encoder.rd.quantiser.deviations[i].size())};
     if (result.network_width > 0) {
@@ -131,6 +139,7 @@ nlohmann::ordered_json search_row(const RdCalibrationResult& result, const RdPla
           {"plan", outline(report.plan)},
           {"variant", to_string(report.variant)},
           {"decoder_network", report.network_width},
+          {"anchor_share", report.anchor_share},
           {"native_share", report.native_share},
           {"rebuild_us_per_token", report.rebuild_us},
           {"kl_answer", prediction.kl},
@@ -141,8 +150,8 @@ nlohmann::ordered_json search_row(const RdCalibrationResult& result, const RdPla
 
 void print_search(const RdCalibrationResult& result) {
   if (result.search.empty()) return;
-  TextTable table({"plan", "variant", "network", "native", "us/token", "KL (validation) at level: bytes/token",
-                   "KL gained per ms"});
+  TextTable table({"plan", "variant", "network", "anchor", "native", "us/token",
+                   "KL (validation) at level: bytes/token", "KL gained per ms"});
   for (const RdPlanReport& report : result.search) {
     std::string levels;
     for (const CodecPrediction& level : report.levels) {
@@ -151,8 +160,8 @@ void print_search(const RdCalibrationResult& result) {
     }
     table.add_row({outline(report.plan), std::string(to_string(report.variant)),
                    report.network_width > 0 ? std::to_string(report.network_width) : "none",
-                   format_percent(report.native_share), format_fixed(report.rebuild_us, 0), levels,
-                   format_fixed(1000 * report.score, 2)});
+                   format_percent(report.anchor_share), format_percent(report.native_share),
+                   format_fixed(report.rebuild_us, 0), levels, format_fixed(1000 * report.score, 2)});
   }
   table.print(std::cout);
   std::cout << "\n";
@@ -235,6 +244,10 @@ void add_rd_options(CLI::App& command, RdCommandOptions& options) {
        "Hidden units of a network that adds to what each unit's decoder gives what no regression tells, for no bytes "
        "but the consumer's time; left out where it does not help. 0: none; several: a search")
       ->check(CLI::Range(0, 65536));
+  list("--anchor-share", options.calibration.anchor_shares,
+       "Of what the consumer's own residual stream tells of its other layers, in KL: so much is predicted, of as few "
+       "directions as that takes, which is less work for the decoder; the rest is left to the codes. Several: a search")
+      ->check(CLI::Range(0.0, 1.0));
   command.add_flag("--no-prediction", options.no_prediction,
                    "Predict nothing from the consumer's first layers: all is in the codes");
 }
@@ -251,8 +264,15 @@ void check_rd_options(const RdCommandOptions& options, bool add_consumer) {
   if (options.calibration.codec == CodecId::kKvtc && std::ranges::max(options.calibration.network_widths) > 0) {
     throw Error(ErrorCode::kInvalidArgument, "--decoder-network is of --codec rd: decoders of kvtc are regressions");
   }
+  if (options.calibration.codec == CodecId::kKvtc &&
+      options.calibration.anchor_shares != RdCalibrationOptions{}.anchor_shares) {
+    throw Error(ErrorCode::kInvalidArgument, "--anchor-share is of --codec rd: kvtc predicts nothing");
+  }
   if (add_consumer && options.calibration.network_widths.size() > 1) {
     throw Error(ErrorCode::kInvalidArgument, "--add-consumer: one width of --decoder-network; nothing is searched");
+  }
+  if (add_consumer && options.calibration.anchor_shares.size() > 1) {
+    throw Error(ErrorCode::kInvalidArgument, "--add-consumer: one --anchor-share; nothing is searched");
   }
   for (const std::string& name : options.variants) {
     const RdVariant variant = parse_rd_variant(name);

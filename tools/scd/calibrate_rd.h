@@ -20,7 +20,7 @@ namespace scd {
 inline constexpr std::array<std::string_view, 8> kRdEncoderOptions{
     "--ratios",         "--exact-layers",     "--group",         "--native",
     "--bandwidth-gbps", "--max-native-share", "--no-prediction", "--variants"};
-inline constexpr std::array<std::string_view, 2> kRdDecoderOptions{"--weigh", "--decoder-network"};
+inline constexpr std::array<std::string_view, 3> kRdDecoderOptions{"--weigh", "--decoder-network", "--anchor-share"};
 
 struct RdCommandOptions {
   RdCalibrationOptions calibration;

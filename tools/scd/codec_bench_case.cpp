@@ -52,6 +52,10 @@ CodecModel made_up_model(const SyntheticShape& shape) {
   return model;
 }
 
+int64_t anchor_width(const RdUnitDecoder& unit) {
+  return unit.anchor_basis.empty() ? unit.anchor_map.rows : unit.anchor_basis.rows;
+}
+
 }  // namespace
 
 struct CodecBenchCase::Codec {
@@ -114,15 +118,14 @@ CodecBenchCase CodecBenchCase::make(const Codec& codec, int64_t tokens) {
     CodecBenchUnit unit{.encoder_map = encoder_map,
                         .decoder = decoder_maps,
                         .source = normal_matrix(tokens, encoder_map.columns, random),
-                        .anchor = normal_matrix(tokens, decoder_maps.anchor_map.rows, random),
+                        .anchor = normal_matrix(tokens, anchor_width(decoder_maps), random),
                         .codes = normal_matrix(encoder_map.rows, tokens, random)};
     for (int64_t row = 0; row < unit.codes.rows; ++row) {
       const float deviation = made.quantiser_.deviations[index][static_cast<size_t>(row)];
       for (int64_t i = 0; i < tokens; ++i) unit.codes.at(row, i) *= deviation;
     }
     if (kernels::native_precision() == kernels::DType::kBF16) {
-      unit.product = std::make_shared<const kernels::PackedLinear>(rounded_product(decoder_maps));
-      unit.inputs = normal_matrix(tokens, unit.product->in_features(), random);
+      unit.rounded = std::make_shared<const RdRoundedUnit>(decoder_maps);
     }
     const int64_t width = model.kv_width() * coded.layers;
     states->push_back({normal_matrix(tokens, width, random), normal_matrix(tokens, width, random),

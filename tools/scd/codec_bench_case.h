@@ -11,7 +11,7 @@
 #include "common/base/byte_buffer.h"
 #include "common/codec/dense_matrix.h"
 #include "common/codec/rd/rd_maps.h"
-#include "kernels/linear.h"
+#include "common/codec/rd/rd_state.h"
 
 namespace scd {
 
@@ -30,9 +30,7 @@ struct CodecBenchUnit {
   DenseMatrix source;  // [tokens, inputs]: what the producer holds
   DenseMatrix anchor;  // [tokens, hidden of the consumer]; no columns where nothing is predicted
   DenseMatrix codes;   // [components, tokens]: normal values of the calibrated deviations
-  // Where the machine multiplies BF16: the decoder's product and what goes in, [tokens, hidden + components].
-  std::shared_ptr<const kernels::PackedLinear> product = {};
-  DenseMatrix inputs = {};
+  std::shared_ptr<const RdRoundedUnit> rounded = {};  // where the machine multiplies BF16
 };
 
 class CodecBenchCase {
@@ -44,7 +42,7 @@ class CodecBenchCase {
   const std::vector<CodecBenchUnit>& units() const { return units_; }
   const RdQuantiserSettings& quantiser() const { return quantiser_; }
   // The decoder multiplies in BF16; else in FP32.
-  bool rounds() const { return !units_.empty() && units_.front().product != nullptr; }
+  bool rounds() const { return !units_.empty() && units_.front().rounded != nullptr; }
   // Bytes of the units' keys and values in BF16.
   double raw_bytes() const { return raw_bytes_; }
   // The whole codec, as the servers call it: keys and values of a unit to a payload and back.

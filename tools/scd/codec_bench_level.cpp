@@ -41,10 +41,10 @@ double CodecBenchLevel::encode_flops() const {
 double CodecBenchLevel::decode_flops() const {
   double flops = 0;
   for (size_t unit = 0; unit < planes_.size(); ++unit) {
-    const int64_t outputs = codec_.units()[unit].decoder.map.columns;
     const RdUnitDecoder& decoder = codec_.units()[unit].decoder;
     const int64_t inputs = planes_[unit].components + decoder.anchor_map.rows;
-    flops += kernels::GemmShape{codec_.tokens(), outputs, inputs}.flops();
+    flops += kernels::GemmShape{codec_.tokens(), decoder.map.columns, inputs}.flops();
+    flops += kernels::GemmShape{codec_.tokens(), decoder.anchor_basis.columns, decoder.anchor_basis.rows}.flops();
   }
   return flops;
 }
@@ -63,7 +63,6 @@ void CodecBenchLevel::prepare(size_t index) {
   const float step = codec_.quantiser().steps[static_cast<size_t>(level_)];
   planes.components = quantiser_.components(static_cast<int32_t>(index), level_);
   planes.codes = DenseMatrix(planes.components, codec_.tokens());
-  planes.outputs = DenseMatrix(codec_.tokens(), unit.decoder.map.columns);
   for (int64_t row = 0; row < planes.components; ++row) {
     const float deviation = codec_.quantiser().deviations[index][static_cast<size_t>(row)];
     const RansTable& table = tables_[rd_table_of(deviation / step)];
@@ -92,23 +91,12 @@ void CodecBenchLevel::measure_transform() {
   transform_.decode.add(seconds_of([&] {
     for (size_t index = 0; index < planes_.size(); ++index) {
       const CodecBenchUnit& unit = codec_.units()[index];
-      Planes& planes = planes_[index];
-      if (unit.product != nullptr) {
-        kernels::ConstMatrix inputs = unit.inputs.view();
-        inputs.columns = unit.decoder.anchor_map.rows + planes.components;
-        unit.product->forward(inputs, planes.outputs.view());
-        continue;
+      const kernels::ConstMatrix codes = unit.codes.top(planes_[index].components);
+      if (unit.rounded != nullptr) {
+        (void)unit.rounded->reconstruct(codes, unit.anchor.view());
+      } else {
+        (void)reconstruct(unit.decoder, codes, unit.anchor.view());
       }
-      const bool predicted = !unit.decoder.anchor_map.empty();
-      if (predicted) {
-        kernels::gemm_f32({.a = unit.anchor.view(), .b = unit.decoder.anchor_map.view(), .c = planes.outputs.view()});
-      }
-      if (planes.components == 0) continue;
-      kernels::gemm_f32({.a = unit.codes.top(planes.components),
-                         .b = unit.decoder.map.top(planes.components),
-                         .c = planes.outputs.view(),
-                         .transpose_a = true,
-                         .beta = predicted ? 1.0f : 0.0f});
     }
   }));
 }

@@ -55,7 +55,7 @@ class CodecBenchLevel {
   // Bits that the bodies take, by component of a token.
   double bits_per_component(RdForm form) const;
 
-  const CodecPart& transform() const { return transform_; }       // the GEMMs alone
+  const CodecPart& transform() const { return transform_; }       // the linear maps alone
   const CodecPart& quantiser() const { return quantiser_part_; }  // symbols and their rANS stream
   const CodecPart& rans() const { return rans_; }                 // the streams alone
   const CodecPart& packed() const { return packed_; }             // symbols, packed instead of rANS
@@ -68,8 +68,7 @@ class CodecBenchLevel {
     std::vector<const RansTable*> tables;  // by component
     std::vector<uint8_t> symbols;          // [components, tokens], as the quantiser makes them
     ByteBuffer stream, entropy, packed;
-    DenseMatrix codes;    // [components, tokens]
-    DenseMatrix outputs;  // [tokens, outputs]
+    DenseMatrix codes;  // [components, tokens]
   };
 
   void prepare(size_t index);

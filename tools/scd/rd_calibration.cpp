@@ -52,15 +52,16 @@ ArtifactDecoder finish_decoder(const CalibrationInput& input, const RdCalibratio
 // A further consumer's decoder.
 RdDecoderMaps fit_consumer(const CalibrationInput& input, const RdEncoderMaps& encoder,
                            const RdCalibrationOptions& options, std::vector<CalibrationStage>& stages) {
-  if (!trains_networks(options)) {
+  const RdFitOptions fit{.ratios = {}, .ridge = options.ridge, .anchor_share = options.anchor_shares.front()};
+  if (!trains_networks(options) && fit.anchor_share >= 1) {  // nothing asks what errors cost
     const RdStatistics statistics =
         timed(stages, "both models over the text", [&] { return gather_statistics(input, options); });
-    return timed(stages, "fits", [&] { return fit_rd_decoder(statistics, encoder, options.ridge); });
+    return timed(stages, "fits", [&] { return fit_rd_decoder({input.consumer, statistics, {}}, encoder, fit); });
   }
   const RdEvidence evidence = gather_evidence(input, options, stages);
   const RdConsumer consumer{input.consumer, evidence.statistics, evidence.metrics};
-  RdDecoderMaps maps =
-      timed(stages, "fits", [&] { return fit_rd_decoder(evidence.statistics, encoder, options.ridge); });
+  RdDecoderMaps maps = timed(stages, "fits", [&] { return fit_rd_decoder(consumer, encoder, fit); });
+  if (!trains_networks(options)) return maps;
   Progress progress("training networks");
   const RdNetworkOptions wanted{.width = options.network_widths.front(),
                                 .seed = options.seed,
@@ -95,13 +96,16 @@ LayerPlan make_plan(const RdPlanOptions& options, int32_t layers) {
 }
 
 RdCalibrationResult calibrate_rd(std::span<const CalibrationInput> inputs, const RdCalibrationOptions& options) {
-  SCD_CHECK(!options.plans.empty() && !options.variants.empty() && !options.network_widths.empty() && !inputs.empty(),
-            "a plan, a variant, a width and a consumer");
+  SCD_CHECK(!options.plans.empty() && !options.variants.empty() && !options.network_widths.empty() &&
+                !options.anchor_shares.empty() && !inputs.empty(),
+            "a plan, a variant, a width, a share and a consumer");
   RdCalibrationResult result;
   const std::vector<RdEvidence> evidence = gather_evidence(inputs, options, result.stages);
   RdSearch search(inputs, evidence, options, result.stages);
   for (const LayerPlan& plan : options.plans) {
-    for (const RdVariant variant : options.variants) search.try_plan(plan, variant);
+    for (const RdVariant variant : options.variants) {
+      for (const double share : options.anchor_shares) search.try_plan(plan, variant, share);
+    }
   }
   RdSearch::Best best = search.take_best();
   for (size_t k = 0; k < inputs.size(); ++k) {
@@ -122,7 +126,7 @@ RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const A
                                           RdCalibrationOptions options) {
   options.codec = encoder.codec;
   options.plans = {encoder.rd.plan};
-  SCD_CHECK(options.network_widths.size() == 1, "one width of networks");
+  SCD_CHECK(options.network_widths.size() == 1 && options.anchor_shares.size() == 1, "one decoder to fit");
   const std::string problem = plan_problem(encoder.rd.plan, input.consumer.config().layers);
   if (!problem.empty()) {
     throw Error(ErrorCode::kFailedPrecondition, "the encoder's plan is of consumers of another depth: " + problem);

@@ -36,6 +36,9 @@ struct RdCalibrationOptions {
   std::vector<RdVariant> variants{RdVariant::kFull};  // ways to fit; several are searched with every plan
   // Of the decoder's networks, 0: none. Several are searched with every plan and variant.
   std::vector<int64_t> network_widths{0};
+  // Of what the consumer's anchors tell of its state: what predictions are to tell, of few of their directions. Several
+  // are searched likewise.
+  std::vector<double> anchor_shares{1};
   UnitPairsOptions network_samples;  // that they are trained on; the seed is the calibration's
   bool weigh_on_answers = true;      // errors, else on the last tokens of validation text
   double bandwidth_gbps = 1.0;
@@ -52,6 +55,7 @@ struct RdPlanReport {
   LayerPlan plan;
   RdVariant variant = RdVariant::kFull;
   int64_t network_width = 0;
+  double anchor_share = 1;
   double native_share = 0;
   double rebuild_us = 0;  // of the consumer, a token: decoding and native layers
   std::vector<CodecPrediction> levels;
@@ -67,7 +71,7 @@ struct CalibrationStage {
 struct RdCalibrationResult {
   ArtifactEncoder encoder;
   std::vector<ArtifactDecoder> decoders;  // of each consumer; their levels are measured on held-out text
-  std::vector<RdPlanReport> search;       // empty where there was one plan, variant and width
+  std::vector<RdPlanReport> search;       // empty where there was one plan, variant, width and share
   int64_t network_width = 0;              // of the decoders
   std::vector<RdUnitReport> units;
   std::vector<RateBound> bounds;  // of the levels
@@ -83,7 +87,7 @@ inline RdCalibrationResult calibrate_rd(const CalibrationInput& input, const RdC
 }
 
 // A further consumer of an encoder that stays as it is: only decoders are fitted. Of the options: ridge, seed, networks
-// of one width, what their metric is measured with, and experiment.
+// of one width, one anchor share, what the metric is measured with, and experiment.
 RdCalibrationResult calibrate_rd_consumer(const CalibrationInput& input, const ArtifactEncoder& encoder,
                                           RdCalibrationOptions options);
 

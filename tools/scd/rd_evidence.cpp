@@ -54,7 +54,8 @@ std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const R
 bool trains_networks(const RdCalibrationOptions& options) { return std::ranges::max(options.network_widths) > 0; }
 
 bool searches(const RdCalibrationOptions& options) {
-  return options.plans.size() * options.variants.size() * options.network_widths.size() > 1;
+  return options.plans.size() * options.variants.size() * options.network_widths.size() * options.anchor_shares.size() >
+         1;
 }
 
 RdStatistics gather_statistics(const CalibrationInput& input, const RdCalibrationOptions& options) {

@@ -28,27 +28,106 @@ Eigen::MatrixXd isotropic(const RdConsumer& consumer, const AnchoredUnit& of) {
   return diagonal.asDiagonal();
 }
 
-// The mean over consumers of what errors cost them is what a unit's fit is about.
-RateFit fit_unit(std::span<const RdConsumer> consumers, const AnchoredUnit& of, const RdFitOptions& options) {
+// How many directions each unit's decoder looks at: of all units those that tell most for their work, until they tell
+// `share` of what all would. As many as there are where fewer would be no less work.
+std::vector<int64_t> share_out(std::span<const RegressionMoment> units, std::span<const AnchorDirections> directions,
+                               double share) {
+  struct Direction {
+    double worth;
+    double told;
+    size_t unit;
+  };
+  std::vector<Direction> all;
+  double left = 0;
+  for (size_t unit = 0; unit < units.size(); ++unit) {
+    const auto work = static_cast<double>(units[unit].anchor_dims() + units[unit].target_dims);
+    for (const double told : directions[unit].told) {
+      all.push_back({told / work, told, unit});
+      left += share * told;
+    }
+  }
+  std::ranges::stable_sort(all, std::greater{}, &Direction::worth);
+  std::vector<int64_t> counts(units.size(), 0);
+  for (auto next = all.begin(); next != all.end() && left > 0; ++next) {
+    left -= next->told;
+    ++counts[next->unit];
+  }
+  for (size_t unit = 0; unit < units.size(); ++unit) {
+    const int64_t anchor = units[unit].anchor_dims(), target = units[unit].target_dims;
+    counts[unit] = std::max<int64_t>(counts[unit], std::min<int64_t>(anchor, 1));
+    if (counts[unit] * (anchor + target) >= anchor * target) counts[unit] = anchor;
+  }
+  return counts;
+}
+
+// A unit as a consumer's decoder sees it: with all of its anchor, or some directions of it. What it was made of must
+// outlive it.
+class SeenUnit {
+ public:
+  explicit SeenUnit(const RegressionMoment& whole) : whole_(whole) {}
+  SeenUnit(const RegressionMoment& whole, const Eigen::MatrixXd& directions)
+      : whole_(whole), basis_(directions.rows(), directions.cols()) {
+    Eigen::Map<RowMajor> basis(basis_.values.data(), basis_.rows, basis_.columns);
+    basis = directions.cast<float>();
+    round_to_bf16(basis_.values);
+    sum_ = moment_of_directions(whole, basis.cast<double>());
+  }
+
+  RegressionMoment moment() const {
+    return {basis_.empty() ? whole_.sum : sum_, whole_.source_dims, whole_.target_dims};
+  }
+  const DenseMatrix& basis() const { return basis_; }
+
+ private:
+  using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  RegressionMoment whole_;
+  DenseMatrix basis_;
+  Eigen::MatrixXd sum_;
+};
+
+std::vector<SeenUnit> seen_by(const RdConsumer& consumer, std::span<const AnchoredUnit> units,
+                              const RdFitOptions& options) {
+  std::vector<RegressionMoment> moments;
+  std::vector<AnchorDirections> directions;
+  for (const AnchoredUnit& of : units) {
+    moments.push_back(consumer.statistics.unit(of).moment());
+    const bool chosen = options.anchor_share < 1 && moments.back().anchor_dims() > 0;
+    directions.push_back(chosen ? anchor_directions(moments.back(), unit_metric(consumer, of), options.ridge)
+                                : AnchorDirections{});
+  }
+  const std::vector<int64_t> counts = share_out(moments, directions, options.anchor_share);
+  std::vector<SeenUnit> seen;
+  for (size_t i = 0; i < units.size(); ++i) {
+    if (directions[i].told.size() == 0 || counts[i] == moments[i].anchor_dims()) {
+      seen.emplace_back(moments[i]);
+    } else {
+      seen.emplace_back(moments[i], directions[i].basis.leftCols(counts[i]));
+    }
+  }
+  return seen;
+}
+
+// The mean over consumers of what errors cost them is what a unit's fit is about. seen: of the unit, by consumer.
+RateFit fit_unit(std::span<const RdConsumer> consumers, std::span<const RegressionMoment> seen, const AnchoredUnit& of,
+                 const RdFitOptions& options) {
   const double share = 1.0 / static_cast<double>(consumers.size());
   if (options.variant == RdVariant::kPrincipalComponents) {
     Eigen::MatrixXd metric = share * isotropic(consumers.front(), of);
     for (const RdConsumer& further : consumers.subspan(1)) metric += share * isotropic(further, of);
-    return fit_principal_components(consumers.front().statistics.unit(of).moment(), metric, options.ridge);
+    return fit_principal_components(seen.front(), metric, options.ridge);
   }
   const bool shared_heads = options.variant == RdVariant::kHeadShared && !of.unit.residual;
   std::vector<Eigen::MatrixXd> sums;
   if (shared_heads) {
-    for (const RdConsumer& consumer : consumers) {
-      sums.push_back(
-          with_shared_heads(consumer.statistics.unit(of).moment(), of.unit, codec_model_of(consumer.model.config())));
+    for (size_t k = 0; k < consumers.size(); ++k) {
+      sums.push_back(with_shared_heads(seen[k], of.unit, codec_model_of(consumers[k].model.config())));
     }
   }
   std::vector<Eigen::MatrixXd> metrics;
   for (const RdConsumer& consumer : consumers) metrics.push_back(unit_metric(consumer, of));
   std::vector<RegressionTarget> targets;
   for (size_t k = 0; k < consumers.size(); ++k) {
-    const RegressionMoment moment = consumers[k].statistics.unit(of).moment();
+    const RegressionMoment& moment = seen[k];
     targets.push_back(
         {{shared_heads ? sums[k] : moment.sum, moment.source_dims, moment.target_dims}, metrics[k], share});
   }
@@ -120,6 +199,15 @@ void round_map(DenseMatrix& map, std::span<const float> deviations) {
   }
 }
 
+RdUnitDecoder decoder_of(const SeenUnit& seen, const RdUnitEncoder& encoder, std::span<const float> deviations,
+                         double ridge) {
+  RdUnitDecoder decoder = fit_decoder(seen.moment(), encoder, ridge);
+  round_map(decoder.map, deviations);
+  round_columns_to_int8(decoder.anchor_map);
+  decoder.anchor_basis = seen.basis();
+  return decoder;
+}
+
 // Components that even the finest level does not send are of no use.
 void drop_unsent(RdUnitEncoder& encoder, std::vector<float>& deviations, float finest_step) {
   const auto sent = std::count_if(deviations.begin(), deviations.end(),
@@ -168,9 +256,14 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
   const RdStatistics& statistics = consumers.front().statistics;  // of x they all say the same
   const std::vector<AnchoredUnit> units = anchored_units(plan, statistics.depths());
   const auto [producer_layers, consumer_layers] = statistics.depths();
-  for (const AnchoredUnit& of : units) {
+  std::vector<std::vector<SeenUnit>> seen;  // by consumer and unit
+  for (const RdConsumer& consumer : weighted) seen.push_back(seen_by(consumer, units, options));
+  for (size_t i = 0; i < units.size(); ++i) {
+    const AnchoredUnit& of = units[i];
     if (producer_layers != consumer_layers) fit.encoder.sources.push_back(of.source);
-    RateFit rate = fit_unit(weighted, of, options);
+    std::vector<RegressionMoment> moments;
+    for (const std::vector<SeenUnit>& by_unit : seen) moments.push_back(by_unit[i].moment());
+    RateFit rate = fit_unit(weighted, moments, of, options);
     if (options.variant == RdVariant::kFixedRank) {
       fix_rank(rate, fixed_rank(plan, options) * (of.unit.residual ? 1 : of.unit.layers));
     }
@@ -188,8 +281,12 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
   for (size_t i = 0; i < units.size(); ++i) {
     drop_unsent(fit.encoder.units[i], fit.encoder.quantiser.deviations[i], fit.encoder.quantiser.steps.front());
   }
-  for (const RdConsumer& consumer : consumers) {
-    fit.decoders.push_back(fit_rd_decoder(consumer.statistics, fit.encoder, options.ridge));
+  for (size_t k = 0; k < consumers.size(); ++k) {
+    RdDecoderMaps& maps = fit.decoders.emplace_back(plan, std::vector<RdUnitDecoder>{}, fit.encoder.quantiser);
+    for (size_t i = 0; i < units.size(); ++i) {
+      maps.units.push_back(
+          decoder_of(seen[k][i], fit.encoder.units[i], fit.encoder.quantiser.deviations[i], options.ridge));
+    }
   }
   return fit;
 }
@@ -203,14 +300,12 @@ RdDecoderMaps without_codes(RdDecoderMaps maps) {
   return maps;
 }
 
-RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps& encoder, double ridge) {
+RdDecoderMaps fit_rd_decoder(const RdConsumer& consumer, const RdEncoderMaps& encoder, const RdFitOptions& options) {
   RdDecoderMaps maps{encoder.plan, {}, encoder.quantiser};
-  const std::vector<AnchoredUnit> units = anchored_units(encoder.plan, statistics.depths());
+  const std::vector<AnchoredUnit> units = anchored_units(encoder.plan, consumer.statistics.depths());
+  const std::vector<SeenUnit> seen = seen_by(consumer, units, options);
   for (size_t i = 0; i < units.size(); ++i) {
-    RdUnitDecoder decoder = fit_decoder(statistics.unit(units[i]).moment(), encoder.units[i], ridge);
-    round_map(decoder.map, encoder.quantiser.deviations[i]);
-    round_columns_to_int8(decoder.anchor_map);
-    maps.units.push_back(std::move(decoder));
+    maps.units.push_back(decoder_of(seen[i], encoder.units[i], encoder.quantiser.deviations[i], options.ridge));
   }
   return maps;
 }

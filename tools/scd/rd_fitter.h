@@ -47,6 +47,7 @@ struct RdFitOptions {
   double raw_bytes = 0;        // a token
   double ridge = 1e-4;
   RdVariant variant = RdVariant::kFull;
+  double anchor_share = 1;  // of what the anchors tell of the consumer's state: what predictions are to tell
 };
 
 // One encoder for consumers of one producer, whose errors count alike, and a decoder for each. Statistics are of the
@@ -56,7 +57,7 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
 // What a consumer knows of its state without any code: from its anchors, or the mean.
 RdDecoderMaps without_codes(RdDecoderMaps maps);
 
-// The decoders of a consumer for an encoder that stays as it is: regressions.
-RdDecoderMaps fit_rd_decoder(const RdStatistics& statistics, const RdEncoderMaps& encoder, double ridge);
+// The decoder of a consumer for an encoder that stays as it is: regressions. Of the options: ridge, anchor_share.
+RdDecoderMaps fit_rd_decoder(const RdConsumer& consumer, const RdEncoderMaps& encoder, const RdFitOptions& options);
 
 }  // namespace scd

@@ -87,19 +87,25 @@ RdSearch::RdSearch(std::span<const CalibrationInput> inputs, std::span<const RdE
   }
 }
 
-void RdSearch::try_plan(const LayerPlan& plan, RdVariant variant) {
+void RdSearch::try_plan(const LayerPlan& plan, RdVariant variant, double anchor_share) {
   if (options_.codec == CodecId::kKvtc) variant = RdVariant::kPrincipalComponents;
   Progress progress("fitting " + to_string(plan) + ", " + std::string(to_string(variant)));
   const RdFitOptions wanted{.ratios = options_.ratios,
                             .raw_bytes = mean_raw_bytes(inputs_, plan),
                             .ridge = options_.ridge,
-                            .variant = variant};
+                            .variant = variant,
+                            .anchor_share = anchor_share};
   const RdFit regressions = timed(stages_, "fits", [&] { return fit_rd(consumers_, plan, wanted); });
   progress.finish();
   for (const int64_t width : options_.network_widths) {
     RdFit fit = regressions;
     if (width > 0) add_networks(width, fit);
-    consider(std::move(fit), variant, width);
+    consider(std::move(fit), {.plan = plan,
+                              .variant = variant,
+                              .network_width = width,
+                              .anchor_share = anchor_share,
+                              .native_share = plan.native_share(inputs_.front().consumer.config().layers),
+                              .levels = {}});
   }
 }
 
@@ -121,23 +127,19 @@ void RdSearch::add_networks(int64_t width, RdFit& fit) const {
   }
 }
 
-void RdSearch::consider(RdFit fit, RdVariant variant, int64_t width) {
+void RdSearch::consider(RdFit fit, RdPlanReport report) {
+  const int64_t width = report.network_width;
   if (searches(options_)) {
-    reports_.push_back(timed(stages_, "comparing plans", [&] { return judge_for_all(fit, variant); }));
-    RdPlanReport& report = reports_.back();
-    report.network_width = width;
-    if (report.native_share > options_.max_native_share || report.score <= best_score_) return;
-    best_score_ = report.score;
+    report = timed(stages_, "comparing plans", [&] { return judge_for_all(fit, std::move(report)); });
+    reports_.push_back(std::move(report));
+    const RdPlanReport& judged = reports_.back();
+    if (judged.native_share > options_.max_native_share || judged.score <= best_score_) return;
+    best_score_ = judged.score;
   }
   best_ = {std::move(fit), width};
 }
 
-RdPlanReport RdSearch::judge_for_all(const RdFit& fit, RdVariant variant) {
-  const LayerPlan& plan = fit.encoder.plan;
-  RdPlanReport mean{.plan = plan,
-                    .variant = variant,
-                    .native_share = plan.native_share(inputs_.front().consumer.config().layers),
-                    .levels = {}};
+RdPlanReport RdSearch::judge_for_all(const RdFit& fit, RdPlanReport report) {
   for (size_t k = 0; k < inputs_.size(); ++k) {
     const CalibrationInput& input = inputs_[k];
     const auto checked =
@@ -147,10 +149,10 @@ RdPlanReport RdSearch::judge_for_all(const RdFit& fit, RdVariant variant) {
         codec_model_of(input.producer.config()).same_kv_shape(codec_model_of(input.consumer.config()));
     if (bare_kls_.size() == k) bare_kls_.push_back(checked.back().prediction.kl);
     if (one_shape) bare_kls_[k] = checked.back().prediction.kl;
-    blend(mean, judge(std::span(checked).first(checked.size() - 1), bare_kls_[k], options_),
+    blend(report, judge(std::span(checked).first(checked.size() - 1), bare_kls_[k], options_),
           1.0 / static_cast<double>(inputs_.size()));
   }
-  return mean;
+  return report;
 }
 
 RdSearch::Best RdSearch::take_best() {

@@ -29,7 +29,7 @@ class RdSearch {
            const RdCalibrationOptions& options, std::vector<CalibrationStage>& stages);
 
   // With every width of networks.
-  void try_plan(const LayerPlan& plan, RdVariant variant);
+  void try_plan(const LayerPlan& plan, RdVariant variant, double anchor_share);
 
   struct Best {
     RdFit fit;
@@ -41,8 +41,8 @@ class RdSearch {
 
  private:
   void add_networks(int64_t width, RdFit& fit) const;
-  void consider(RdFit fit, RdVariant variant, int64_t width);
-  RdPlanReport judge_for_all(const RdFit& fit, RdVariant variant);
+  void consider(RdFit fit, RdPlanReport report);
+  RdPlanReport judge_for_all(const RdFit& fit, RdPlanReport report);  // with levels and score
 
   std::span<const CalibrationInput> inputs_;
   std::span<const RdEvidence> evidence_;

@@ -185,6 +185,32 @@ RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& e
           to_floats(mean)};
 }
 
+AnchorDirections anchor_directions(const RegressionMoment& moment, const MatrixXd& metric, double ridge) {
+  const Covariances of(moment);
+  SCD_CHECK(of.h > 0, "an anchor");
+  const Eigen::LLT<MatrixXd> whitening = cholesky(of.hh(), ridge);
+  const MatrixXd weighted = whitening.matrixL().solve(MatrixXd(of.hy())) * square_root(metric);
+  const SymmetricEigen eigen = symmetric_eigen(weighted * weighted.transpose());
+  MatrixXd directions = eigen.vectors.rowwise().reverse();
+  fix_signs(directions);
+  return {whitening.matrixU().solve(directions), eigen.values.reverse().cwiseMax(0.0)};
+}
+
+MatrixXd moment_of_directions(const RegressionMoment& moment, const MatrixXd& basis) {
+  const Eigen::Index states = moment.source_dims + moment.target_dims, h = moment.anchor_dims();
+  SCD_CHECK(basis.rows() == h, "directions of the anchor");
+  const Eigen::Index directions = basis.cols(), dims = states + directions + 1;
+  MatrixXd columns(moment.sum.rows(), dims);  // of [x y g 1], rows still of [x y h 1]
+  columns.leftCols(states) = moment.sum.leftCols(states);
+  columns.middleCols(states, directions) = moment.sum.middleCols(states, h) * basis;
+  columns.rightCols(1) = moment.sum.rightCols(1);
+  MatrixXd both(dims, dims);
+  both.topRows(states) = columns.topRows(states);
+  both.middleRows(states, directions) = basis.transpose() * columns.middleRows(states, h);
+  both.bottomRows(1) = columns.bottomRows(1);
+  return both;
+}
+
 void train_tables(std::span<const ComponentSample> components, RdQuantiserSettings& settings) {
   settings.frequencies = DenseMatrix(kRdTables, kRansSymbols);
   settings.shifts.assign(kRdTables, 0.0f);

@@ -49,6 +49,16 @@ RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge);
 // The consumer's side: regression of y on [c h], c the codes of `encoder`. All that a further consumer needs.
 RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge);
 
+// What a decoder may look at of its anchor: directions of h, uncorrelated and of variance 1, those first that tell most
+// of y in the metric (reduced-rank regression of y on h).
+struct AnchorDirections {
+  Eigen::MatrixXd basis;  // [anchor_dims, anchor_dims]
+  Eigen::VectorXd told;   // by each: of the energy of y
+};
+AnchorDirections anchor_directions(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge);
+// The moment of rows [x y g 1], g = basis^T h.
+Eigen::MatrixXd moment_of_directions(const RegressionMoment& moment, const Eigen::MatrixXd& basis);
+
 // Values of one component over calibration tokens, with its deviation.
 struct ComponentSample {
   std::span<const float> values;

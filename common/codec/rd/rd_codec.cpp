@@ -36,6 +36,14 @@ void require_map(bool fits, const char* side, const CodedUnit& unit) {
                     " on does not fit the model's shape");
 }
 
+// hidden: of the anchor, 0 without one.
+bool fits_anchor(const RdUnitDecoder& unit, int64_t hidden) {
+  const DenseMatrix &basis = unit.anchor_basis, &map = unit.anchor_map;
+  if (hidden == 0) return map.empty() && basis.empty();
+  const bool seen = basis.empty() ? map.rows == hidden : basis.rows == hidden && map.rows == basis.columns;
+  return seen && map.columns == std::ssize(unit.mean);
+}
+
 // Empty: the producer is as deep as the consumer.
 std::vector<UnitSource> checked_sources(const LayerPlan& plan, std::vector<UnitSource> sources,
                                         const CodecModel& producer) {
@@ -277,8 +285,7 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
     const bool anchored = plan_.anchor_of(i) >= 0;
     require_map(maps_of.map.rows <= UINT16_MAX && maps_of.map.rows == std::ssize(quantiser_.settings().deviations[i]) &&
                     maps_of.map.columns == width && std::ssize(maps_of.mean) == width &&
-                    (anchored ? maps_of.anchor_map.rows == consumer_.hidden && maps_of.anchor_map.columns == width
-                              : maps_of.anchor_map.empty()),
+                    fits_anchor(maps_of, anchored ? consumer_.hidden : 0),
                 "decoder", plan_.units[i]);
     require_map(maps_of.network.fits(maps_of.map.rows + (anchored ? consumer_.hidden : 0), width), "network",
                 plan_.units[i]);
@@ -287,10 +294,10 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
   if (device == kernels::Device::kCuda && !networks) {
     on_device_ = std::make_unique<const RdDecoderOnDevice>(consumer_, units_, quantiser_);
   } else if (precision == kernels::DType::kBF16) {
-    for (const RdUnitDecoder& unit : units_) products_.push_back(rounded_product(unit));
+    for (const RdUnitDecoder& unit : units_) rounded_.emplace_back(unit);
   }
-  if (on_device_ == nullptr && products_.empty()) return;
-  for (RdUnitDecoder& unit : units_) unit.map = unit.anchor_map = {};  // what multiplies has its own form of them
+  if (on_device_ == nullptr && rounded_.empty()) return;
+  for (RdUnitDecoder& unit : units_) unit.map = unit.anchor_map = unit.anchor_basis = {};  // kept in another form
 }
 
 kernels::Device RdDecoder::device() const {
@@ -371,32 +378,19 @@ void RdDecoder::decode_codes(const PayloadPlace& place, kernels::ConstMatrix cod
   SCD_CHECK(index < units_.size() && on_device_ == nullptr, "a unit begins at the layer, and it is decoded here");
   require_anchor(place, index);
   const CodedUnit& unit = plan_.units[index];
-  if (!products_.empty()) return split(unit, reconstruct_rounded(index, place, codes), place, out);
+  if (!rounded_.empty()) return split(unit, reconstruct_rounded(index, place, codes), place, out);
   const DenseMatrix anchor = plan_.anchor_of(index) >= 0 ? normalised_rows(place.anchor) : DenseMatrix(place.tokens, 0);
   const DenseMatrix state = reconstruct(units_[index], codes, anchor.view());
   split(unit, state.view(), place, out);
 }
 
-// One product of [anchor, codes] instead of two; components that a level leaves out come last.
 kernels::ConstMatrix RdDecoder::reconstruct_rounded(size_t index, const PayloadPlace& place,
                                                     kernels::ConstMatrix codes) const {
-  thread_local kernels::GrowBuffer inputs_memory, state_memory;  // a payload a call: keep the memory
-  const kernels::PackedLinear& product = products_[index];
+  thread_local kernels::GrowBuffer anchor_memory;
   const bool anchored = plan_.anchor_of(index) >= 0;
-  const int64_t before = anchored ? consumer_.hidden : 0;
-  // An empty product is not one: without anchor and codes the first component is zero.
-  const int64_t columns = std::max<int64_t>(before + codes.rows, 1);
-  const kernels::Matrix inputs = inputs_memory.matrix(place.tokens, columns);
-  kernels::Matrix anchor = inputs;
-  anchor.columns = before;
+  const kernels::Matrix anchor = anchor_memory.matrix(place.tokens, anchored ? consumer_.hidden : 0);
   if (anchored) kernels::divide_by_rms(place.anchor, place.anchor, anchor);
-  for (int64_t row = 0; row < inputs.rows; ++row) {
-    float* to = inputs.row<float>(row) + before;
-    for (int64_t code = 0; code < codes.rows; ++code) to[code] = codes.row<float>(code)[row];
-    std::fill(to + codes.rows, inputs.row<float>(row) + inputs.columns, 0.0f);
-  }
-  const kernels::Matrix state = state_memory.matrix(place.tokens, product.out_features());
-  product.forward(inputs, state);
+  const kernels::Matrix state = rounded_[index].reconstruct(codes, anchor);
   add_network(units_[index].network, {codes, anchor}, state);
   return state;
 }

@@ -12,7 +12,7 @@
 #include "common/codec/rd/rd_maps.h"
 #include "common/codec/rd/rd_on_device.h"
 #include "common/codec/rd/rd_quantiser.h"
-#include "kernels/linear.h"
+#include "common/codec/rd/rd_state.h"
 
 namespace scd {
 
@@ -84,11 +84,11 @@ class RdDecoder final : public Decoder {
 
   CodecModel consumer_;
   LayerPlan plan_;
-  std::vector<RdUnitDecoder> units_;  // without their linear maps where on_device_ or products_ have them
+  std::vector<RdUnitDecoder> units_;  // without their linear maps where on_device_ or rounded_ have them
   RdQuantiser quantiser_;
   Sha256Digest encoder_id_;
   std::unique_ptr<const RdDecoderOnDevice> on_device_;  // null on the CPU
-  std::vector<kernels::PackedLinear> products_;         // by unit, of [anchor, codes]; in BF16 on the CPU, else none
+  std::vector<RdRoundedUnit> rounded_;                  // by unit, where the CPU multiplies in BF16; else none
 };
 
 }  // namespace scd

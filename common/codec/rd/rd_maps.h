@@ -5,9 +5,10 @@
 // rate-distortion optimum (reverse water-filling; T. Cover, J. Thomas, "Elements of Information Theory", section 10.3).
 //
 // Side information: with h the consumer's residual stream before the unit's anchor layer, divided by its root mean
-// square, y' = decoder map^T c + anchor map^T h + mean. Only what h does not tell is in c (the Wyner-Ziv setting with
-// linear maps: the encoder subtracts what its own residual stream h_A predicts, which its map holds as well). What a
-// linear decoder leaves of y a small network of [c h] may add.
+// square, and g = anchor basis^T h the few directions of it that tell most of y (or h itself, without a basis),
+// y' = decoder map^T c + anchor map^T g + mean. Only what g does not tell is in c (the Wyner-Ziv setting with linear
+// maps: the encoder subtracts what its own residual stream h_A predicts, which its map holds as well). What a linear
+// decoder leaves of y a small network of [c h] may add.
 //
 //   keys and values   x = [K~ V h_A] of the producer, y = [K~ V] of the consumer; K~ are keys before RoPE,
 //                     of all layers of the unit side by side, then V of all layers. Each model's own layers, heads
@@ -32,10 +33,11 @@ struct RdUnitEncoder {
 };
 
 struct RdUnitDecoder {
-  DenseMatrix map;            // [components, dims of y]
-  DenseMatrix anchor_map;     // [hidden of B, dims of y]; empty without an anchor
-  std::vector<float> mean;    // [dims of y]
-  SmallNetwork network = {};  // of [c h]; empty where it would be of no use
+  DenseMatrix map;                // [components, dims of y]
+  DenseMatrix anchor_map;         // [directions, dims of y]; empty without an anchor
+  std::vector<float> mean;        // [dims of y]
+  SmallNetwork network = {};      // of [c h]; empty where it would be of no use
+  DenseMatrix anchor_basis = {};  // [hidden of B, directions]; empty: h itself
   bool operator==(const RdUnitDecoder&) const = default;
 };
 

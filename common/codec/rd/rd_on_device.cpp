@@ -76,12 +76,21 @@ kernels::StreamTables tables_of(const RdQuantiser& quantiser) {
 // Where codes begin in what the maps are multiplied by.
 int64_t head_of(int64_t anchor) { return aligned(anchor + kMeanRows); }
 
+// Of h, [hidden of B, dims of y]: here a second product would cost more than it saves.
+DenseMatrix whole_anchor_map(const RdUnitDecoder& unit) {
+  if (unit.anchor_basis.empty()) return unit.anchor_map;
+  DenseMatrix whole(unit.anchor_basis.rows, unit.anchor_map.columns);
+  kernels::gemm_f32({.a = unit.anchor_basis.view(), .b = unit.anchor_map.view(), .c = whole.view()});
+  return whole;
+}
+
 // [anchor map; mean; zeros; map; zeros]
 DenseMatrix stacked(const RdUnitDecoder& unit) {
   const auto width = std::ssize(unit.mean);
-  const int64_t anchor = unit.anchor_map.rows;
+  const DenseMatrix anchor_map = whole_anchor_map(unit);
+  const int64_t anchor = anchor_map.rows;
   DenseMatrix all(head_of(anchor) + aligned(unit.map.rows), width);
-  std::ranges::copy(unit.anchor_map.values, all.values.begin());
+  std::ranges::copy(anchor_map.values, all.values.begin());
   for (int64_t i = 0; i < width; ++i) {
     const float mean = unit.mean[static_cast<size_t>(i)];
     all.at(anchor, i) = kernels::to_float(kernels::to_bfloat16(mean));
@@ -202,7 +211,8 @@ RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vect
                                      const RdQuantiser& quantiser)
     : consumer_(consumer), tables_(quantiser), ones_(ones_and_zeros(kMaxBlockTokens), kBF16, kDevice) {
   for (const RdUnitDecoder& unit : units) {
-    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), unit.anchor_map.rows, std::ssize(unit.mean)});
+    const int64_t anchor = unit.anchor_basis.empty() ? unit.anchor_map.rows : unit.anchor_basis.rows;
+    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), anchor, std::ssize(unit.mean)});
   }
 }
 

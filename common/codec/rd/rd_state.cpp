@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/device.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 
@@ -19,7 +21,12 @@ DenseMatrix reconstruct(const RdUnitDecoder& unit, kernels::ConstMatrix codes, k
   DenseMatrix state(anchor.rows, std::ssize(unit.mean));
   for (int64_t row = 0; row < state.rows; ++row) std::ranges::copy(unit.mean, state.view().row<float>(row));
   if (anchor.columns > 0) {
-    kernels::gemm_f32({.a = anchor, .b = unit.anchor_map.view(), .c = state.view(), .beta = 1.0f});
+    DenseMatrix seen(unit.anchor_basis.empty() ? 0 : anchor.rows, unit.anchor_basis.columns);
+    if (!seen.empty()) kernels::gemm_f32({.a = anchor, .b = unit.anchor_basis.view(), .c = seen.view()});
+    kernels::gemm_f32({.a = seen.empty() ? anchor : std::as_const(seen).view(),
+                       .b = unit.anchor_map.view(),
+                       .c = state.view(),
+                       .beta = 1.0f});
   }
   if (codes.rows > 0) {
     kernels::gemm_f32(
@@ -29,8 +36,11 @@ DenseMatrix reconstruct(const RdUnitDecoder& unit, kernels::ConstMatrix codes, k
   return state;
 }
 
+namespace {
+
+// One product of [directions, codes] instead of two. A unit that sends nothing and is predicted from nothing has a
+// column of zeros.
 kernels::PackedLinear rounded_product(const RdUnitDecoder& unit) {
-  // A unit that sends nothing and is predicted from nothing has a column of zeros.
   DenseMatrix map(std::ssize(unit.mean), std::max<int64_t>(unit.anchor_map.rows + unit.map.rows, 1));
   for (int64_t row = 0; row < map.rows; ++row) {
     float* to = map.view().row<float>(row);
@@ -38,6 +48,36 @@ kernels::PackedLinear rounded_product(const RdUnitDecoder& unit) {
     for (int64_t i = 0; i < unit.map.rows; ++i) to[unit.anchor_map.rows + i] = unit.map.at(i, row);
   }
   return {std::as_const(map).view(), unit.mean, kernels::DType::kBF16};
+}
+
+}  // namespace
+
+RdRoundedUnit::RdRoundedUnit(const RdUnitDecoder& unit)
+    : directions_(unit.anchor_map.rows), product_(rounded_product(unit)) {
+  if (unit.anchor_basis.empty()) return;
+  const DenseMatrix weight = transposed(unit.anchor_basis);
+  basis_.emplace(weight.view(), std::span<const float>{}, kernels::DType::kBF16);
+}
+
+kernels::Matrix RdRoundedUnit::reconstruct(kernels::ConstMatrix codes, kernels::ConstMatrix anchor) const {
+  thread_local kernels::GrowBuffer inputs_memory, state_memory;  // a payload a call: keep the memory
+  // Components that a level leaves out come last. An empty product is not one: the first component is zero then.
+  const kernels::Matrix inputs = inputs_memory.matrix(anchor.rows, std::max<int64_t>(directions_ + codes.rows, 1));
+  kernels::Matrix seen = inputs;
+  seen.columns = directions_;
+  if (basis_) {
+    basis_->forward(anchor, seen);
+  } else if (directions_ > 0) {
+    kernels::copy(anchor, seen);
+  }
+  for (int64_t row = 0; row < inputs.rows; ++row) {
+    float* to = inputs.row<float>(row) + directions_;
+    for (int64_t code = 0; code < codes.rows; ++code) to[code] = codes.row<float>(code)[row];
+    std::fill(to + codes.rows, inputs.row<float>(row) + inputs.columns, 0.0f);
+  }
+  const kernels::Matrix state = state_memory.matrix(inputs.rows, product_.out_features());
+  product_.forward(inputs, state);
+  return state;
 }
 
 DenseMatrix normalised_rows(kernels::ConstMatrix rows) { return rd_residual(rows, rows); }

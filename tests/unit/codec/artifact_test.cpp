@@ -73,6 +73,10 @@ class Artifact : public ::testing::Test {
 
 TEST_F(Artifact, OfRdComesBackAsWritten) {
   testing::RdSample sample = testing::sample_rd(encoder_.model, {1, {{1, 1}, {2, 1, true}}}, {0.1f, 0.3f});
+  DenseMatrix& anchor_map = sample.decoder.units[0].anchor_map;
+  ASSERT_GT(anchor_map.rows, 2);
+  sample.decoder.units[0].anchor_basis = testing::random_matrix(anchor_map.rows, 2, 5);
+  anchor_map = testing::random_matrix(2, anchor_map.columns, 6);
   encoder_.codec = decoder_.codec = CodecId::kRd;
   encoder_.layers.clear();
   decoder_.layers.clear();

@@ -9,7 +9,9 @@
 #include "common/codec/key_rotation.h"
 #include "common/codec/payload.h"
 #include "common/codec/rd/rd_codec.h"
+#include "kernels/linear.h"
 #include "tests/unit/codec/codec_samples.h"
+#include "tests/unit/codec/rd_samples.h"
 
 namespace scd {
 namespace {
@@ -180,6 +182,47 @@ TEST(RateFit, WhatTheAnchorTellsIsNotCoded) {
     }
   }
   EXPECT_NEAR(loss / kTokens, with.unpredictable, 0.002);
+}
+
+// y depends on two directions of h, in one of which nobody is interested.
+TEST(RateFit, FewDirectionsOfTheAnchorAreThoseThatTellMost) {
+  constexpr int64_t kTokens = 20'000, kDims = 4, kAnchor = 6;
+  const DenseMatrix x = random_matrix(kTokens, kDims, 21);
+  DenseMatrix anchor = random_matrix(kTokens, kAnchor, 22), y(kTokens, kDims + kAnchor + 1);  // [y h 1]
+  for (int64_t row = 0; row < kTokens; ++row) {
+    for (int64_t i = 0; i < kAnchor; ++i) y.at(row, kDims + i) = anchor.at(row, i) = 2.0f + 3.0f * anchor.at(row, i);
+    const float much = anchor.at(row, 0) + anchor.at(row, 1), other = anchor.at(row, 2);
+    for (int64_t i = 0; i < kDims; ++i) y.at(row, i) = x.at(row, i) + much + (i == 3 ? 5.0f * other : 0.0f);
+    y.at(row, kDims + kAnchor) = 1.0f;
+  }
+  SecondMoment sums(kDims + y.columns);
+  sums.add_joined(x.view(), std::as_const(y).view());
+  const Eigen::MatrixXd sum = sums.sum();
+  const RegressionMoment whole{sum, kDims, kDims};
+  Eigen::MatrixXd metric = Eigen::MatrixXd::Identity(kDims, kDims);
+  metric(3, 3) = 1e-6;
+  const AnchorDirections directions = anchor_directions(whole, metric, 1e-9);
+  ASSERT_EQ(directions.basis.rows(), kAnchor);
+  ASSERT_EQ(directions.told.size(), kAnchor);
+  EXPECT_NEAR(directions.told[0], 3 * 2 * 9, 1);
+  EXPECT_NEAR(directions.told[1], 1e-6 * 25 * 9, 2e-5);
+  EXPECT_NEAR(directions.told[2], 0, 1e-5);
+  const Eigen::MatrixXd one = directions.basis.leftCols(1), two = directions.basis.leftCols(2);
+  EXPECT_NEAR(std::abs(one(0, 0)), 1 / (3 * std::sqrt(2.0)), 5e-3);  // of variance 1
+  EXPECT_NEAR(one(0, 0), one(1, 0), 5e-3);
+  EXPECT_NEAR(one.bottomRows(4).norm(), 0, 5e-3);
+
+  // What is coded then is x, and of the last value's other part as much as the metric asks for.
+  const auto unpredictable = [&](const Eigen::MatrixXd& basis) {
+    const Eigen::MatrixXd seen = moment_of_directions(whole, basis);
+    EXPECT_TRUE(seen.isApprox(seen.transpose(), 1e-9));
+    return fit_rate({seen, kDims, kDims}, metric, 1e-9).unpredictable;
+  };
+  const double all = fit_rate(whole, metric, 1e-9).unpredictable;
+  EXPECT_NEAR(unpredictable(two), all, 1e-4);
+  EXPECT_NEAR(unpredictable(one), all + 1e-6 * 25 * 9, 1e-4);
+  const Eigen::MatrixXd wrong = Eigen::MatrixXd::Identity(kAnchor, kAnchor).rightCols(2);
+  EXPECT_GT(unpredictable(wrong), all + 1);
 }
 
 // Consumers are columns of one regression: those that each hold a part of y are served as one that holds all of it.
@@ -364,6 +407,52 @@ TEST_F(RdCodec, ANetworkAddsToWhatTheDecoderGives) {
       }
     }
   }
+}
+
+// A decoder that looks at the anchor through a basis gives what one with the product of both maps gives.
+TEST_F(RdCodec, DirectionsOfTheAnchorAreAFactorOfItsMap) {
+  constexpr int64_t kDirections = 3;
+  const LayerPlan plan{1, {{1, 1}, {2, 1}}};
+  testing::RdSample sample = testing::sample_rd(model_, plan, {0.1f});
+  RdDecoderMaps seen = sample.decoder, whole = sample.decoder;
+  const int64_t width = rd_state_width(model_, plan.units[0]);
+  const DenseMatrix basis = random_matrix(model_.hidden, kDirections, 91), map = random_matrix(kDirections, width, 92);
+  seen.units[0].anchor_basis = basis;
+  seen.units[0].anchor_map = map;
+  kernels::gemm_f32({.a = basis.view(), .b = map.view(), .c = whole.units[0].anchor_map.view()});
+  ByteBuffer payload;
+  RdEncoder(model_, sample.encoder, {}).encode(sample_.chunk, {}, payload);
+  const PayloadPlace place{1, 32, 64, sample_.chunk.anchor};
+  for (const kernels::DType precision : {kernels::DType::kF32, kernels::DType::kBF16}) {
+    DecodedLayer expected, out;
+    ASSERT_TRUE(RdDecoder(model_, whole, {}).decode(place, payload, expected).ok());
+    ASSERT_TRUE(RdDecoder(model_, seen, {}, kernels::Device::kCpu, precision).decode(place, payload, out).ok());
+    double error = 0, power = 0;
+    ASSERT_EQ(out.values.size(), expected.values.size());
+    for (size_t i = 0; i < out.values.size(); ++i) {
+      error += std::pow(out.values[i] - expected.values[i], 2) + std::pow(out.keys[i] - expected.keys[i], 2);
+      power += std::pow(expected.values[i], 2) + std::pow(expected.keys[i], 2);
+    }
+    EXPECT_LT(std::sqrt(error / power), precision == kernels::DType::kF32 ? 1e-5 : 1e-2);
+  }
+}
+
+TEST_F(RdCodec, DirectionsThatFitNoAnchorAreRefused) {
+  const testing::RdSample sample = testing::sample_rd(model_, {1, {{1, 1}, {2, 1}}}, {0.1f});
+  const auto refused = [&](DenseMatrix basis) {
+    RdDecoderMaps maps = sample.decoder;
+    maps.units[1].anchor_basis = std::move(basis);
+    try {
+      RdDecoder(model_, maps, {});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  const char* said = "decoder of the unit from layer 2 on does not fit the model's shape";
+  EXPECT_THAT(refused(DenseMatrix(model_.hidden, model_.hidden - 1)), HasSubstr(said));
+  EXPECT_THAT(refused(DenseMatrix(model_.hidden + 1, model_.hidden)), HasSubstr(said));
+  EXPECT_EQ(refused(DenseMatrix(model_.hidden, model_.hidden)), "accepted");
 }
 
 TEST_F(RdCodec, ANetworkOfAnotherShapeIsRefused) {

@@ -99,6 +99,11 @@ TEST_P(RdOnDevice, WhatItRebuildsIsThatOfTheCpuToRounding) {
   RdUnitDecoder maps{random_matrix(kComponents, width(), 5), random_matrix(anchor(), width(), 6),
                      random_matrix(1, width(), 8).values};
   if (anchor() == 0) maps.anchor_map = {};
+  if (unit().residual) {
+    maps.anchor_basis = random_matrix(anchor(), 3, 10);
+    maps.anchor_map.rows = 3;
+    maps.anchor_map.values.resize(static_cast<size_t>(3 * width()));
+  }
   const RdDecoderOnDevice decoder(model_, {maps}, quantiser_);
   DecodedLayer out;
   for (const int64_t components : {kComponents, int64_t{3}, int64_t{0}}) {

@@ -342,6 +342,43 @@ TEST_F(Calibration, ASearchTriesNetworksOnTheDecodersSide) {
   EXPECT_EQ(added.decoders[0].rd, networked.decoders[0].rd) << "the consumer it was fitted with";
 }
 
+// Fewer directions tell less of what is to come, and what they do not tell is left to the codes.
+TEST_F(Calibration, ASearchTriesSharesOfThePrediction) {
+  RdCalibrationOptions wanted;
+  const int32_t layers = pair_->consumer->config().layers;
+  wanted.plans = {make_plan({.exact_layers = 2, .group = layers}, layers)};
+  wanted.ratios = {6};
+  wanted.anchor_shares = {1, 0.6};
+  wanted.experiment = options().experiment;
+  const RdCalibrationResult searched = calibrate_rd(pair_->input(), wanted);
+  ASSERT_EQ(searched.search.size(), 2U);
+  EXPECT_EQ(searched.search[0].anchor_share, 1);
+  EXPECT_EQ(searched.search[1].anchor_share, 0.6);
+  wanted.anchor_shares = {1};
+  const RdCalibrationResult all = calibrate_rd(pair_->input(), wanted);
+  wanted.anchor_shares = {0.6};
+  const RdCalibrationResult few = calibrate_rd(pair_->input(), wanted);
+  const int64_t hidden = pair_->consumer->config().hidden;
+  for (size_t unit = 0; unit < few.units.size(); ++unit) {
+    const RdUnitDecoder& whole = all.decoders[0].rd.units[unit];
+    const RdUnitDecoder& decoder = few.decoders[0].rd.units[unit];
+    EXPECT_TRUE(whole.anchor_basis.empty());
+    EXPECT_EQ(whole.anchor_map.rows, hidden);
+    EXPECT_EQ(decoder.anchor_basis.rows, hidden);
+    EXPECT_EQ(decoder.anchor_map.rows, decoder.anchor_basis.columns);
+    EXPECT_LT(decoder.anchor_map.rows, hidden / 2);
+    const auto coded = [&](const RdCalibrationResult& result) {
+      double energy = result.units[unit].unpredictable;
+      for (const float deviation : result.encoder.rd.quantiser.deviations[unit])
+        energy += double{deviation} * deviation;
+      return energy;
+    };
+    EXPECT_GT(coded(few), coded(all));
+  }
+  const RdCalibrationResult added = calibrate_rd_consumer(pair_->input(), few.encoder, wanted);
+  EXPECT_EQ(added.decoders[0].rd, few.decoders[0].rd) << "the consumer it was fitted with";
+}
+
 TEST(UnitPairs, StayWithinTheirBytesAndKeepRowsTogether) {
   const CodecModel model{.layers = 4, .kv_heads = 1, .head_dim = 2, .hidden = 3, .rope = {}};
   const std::vector<AnchoredUnit> units = anchored_units(LayerPlan{1, {{1, 2}, {3, 1, true}}}, {4, 4});
