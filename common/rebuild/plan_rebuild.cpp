@@ -48,12 +48,19 @@ kernels::ConstMatrix PlanRebuild::anchor_for_decoder(const kernels::ConstMatrix&
 
 bool PlanRebuild::applicable(int32_t first_layer, int64_t first_position, int64_t tokens) const {
   const size_t unit = args_.plan.unit_at(first_layer);
-  if (running() || unit == spans_.size()) return !running();
+  if (unit == spans_.size()) return !running();
   const int64_t end = first_position + tokens;
   if (needs_anchor(unit) && run_before(unit).done_tokens() < end) return false;
+  if (running()) return takes_along(unit, first_position, tokens);
   // A span's tokens attend to those before them.
   return !spans_[unit] || end <= args_.exact_tokens ||
          spans_[unit]->done_tokens() == std::max(first_position, args_.exact_tokens);
+}
+
+// A span that has not begun, and the tokens behind those it has.
+bool PlanRebuild::takes_along(size_t unit, int64_t first_position, int64_t tokens) const {
+  return running_ == spans_[unit].get() && !running_->running() &&
+         first_position == running_->done_tokens() + running_tokens_ && running_tokens_ + tokens <= args_.native_rows;
 }
 
 Result<Done> PlanRebuild::apply(int32_t first_layer, int64_t first_position, int64_t tokens,
@@ -85,15 +92,33 @@ void PlanRebuild::place_decoded(const PayloadPlace& place) {
     write_decoded(args_.model, args_.cache, {args_.pages, place.layer, place.first_position, skipped, args_.adapter},
                   decoded_);
   } else if (skipped < place.tokens) {
-    running_ = spans_.at(args_.plan.unit_at(place.layer)).get();
-    running_->begin(decoded_rows(decoded_.hidden_rows(), skipped));
+    add_to_span(*spans_.at(args_.plan.unit_at(place.layer)), decoded_rows(decoded_.hidden_rows(), skipped));
   }
+}
+
+void PlanRebuild::add_to_span(NativeLayers& span, kernels::ConstMatrix residual) {
+  if (!running()) {
+    joined_ = joined_memory_.matrix(std::max(args_.native_rows, residual.rows), residual.columns, kernels::DType::kF32,
+                                    residual.device);
+    running_ = &span;
+  }
+  kernels::Matrix to = joined_;
+  to.data = joined_.row<float>(running_tokens_);
+  to.rows = residual.rows;
+  kernels::copy(residual, to);
+  running_tokens_ += residual.rows;
 }
 
 void PlanRebuild::run_layer() {
   SCD_CHECK(running(), "a native span is running");
+  if (!running_->running()) {
+    joined_.rows = running_tokens_;
+    running_->begin(joined_);
+  }
   running_->run_layer();
-  if (!running_->running()) running_ = nullptr;
+  if (running_->running()) return;
+  running_ = nullptr;
+  running_tokens_ = 0;
 }
 
 bool PlanRebuild::span_done(size_t unit, int64_t end) const {

@@ -24,10 +24,12 @@ class PlanRebuild {
     const Decoder& decoder;
     const NativeLayers* exact_layers = nullptr;  // runs layers [0, plan.exact_layers); null where there are none
     const Adapter* adapter = nullptr;            // as in SequenceChunk
+    int64_t native_rows = 0;  // chunks that are here already run through a native span together, up to so many tokens
   };
   explicit PlanRebuild(Args args);
 
-  // Whether apply() may be called: what it is predicted from has been computed, and no native span is running.
+  // Whether apply() may be called: what it is predicted from has been computed, and no native span is running, or one
+  // that takes these tokens along.
   bool applicable(int32_t first_layer, int64_t first_position, int64_t tokens) const;
   // DATA_LOSS names what is wrong with the payload; nothing of it is written then. After a residual stream a native
   // span is running(), to be run on with run_layer().
@@ -36,12 +38,15 @@ class PlanRebuild {
   void apply(const CodeBlock& block);
 
   bool running() const { return running_ != nullptr; }
+  int64_t running_tokens() const { return running_tokens_; }
   void run_layer();
 
   // The layer's keys and values are in the cache for all tokens before `end`, as far as native spans are concerned.
   bool span_done(size_t unit, int64_t end) const;
 
  private:
+  bool takes_along(size_t unit, int64_t first_position, int64_t tokens) const;
+  void add_to_span(NativeLayers& span, kernels::ConstMatrix residual);
   const NativeLayers& run_before(size_t unit) const;
   bool needs_anchor(size_t unit) const;
   void add_anchor(PayloadPlace& place);
@@ -51,7 +56,10 @@ class PlanRebuild {
   const Args args_;
   std::vector<std::unique_ptr<NativeLayers>> spans_;  // by unit; null for keys and values
   NativeLayers* running_ = nullptr;
-  DecodedLayer decoded_;  // reused storage
+  int64_t running_tokens_ = 0;
+  kernels::GrowBuffer joined_memory_;
+  kernels::Matrix joined_;  // residual streams of the running span, until it begins
+  DecodedLayer decoded_;    // reused storage
   kernels::GrowBuffer anchor_memory_;
 };
 

@@ -38,7 +38,8 @@ void CodedPrompt::begin(TransferPlan plan) {
                                        .plan = std::move(plan),
                                        .native_tokens = native_tokens_,
                                        .exact_layers = exact_ ? &*exact_ : nullptr,
-                                       .adapter = args_.adapter});
+                                       .adapter = args_.adapter,
+                                       .native_rows = args_.chunk_tokens});
   wire_bytes_ = 0;
   wire_messages_ = 0;
   rebuild_time_ = {};
@@ -110,8 +111,9 @@ double CodedPrompt::run_suffix() {
 }
 
 double CodedPrompt::run_native() {
+  const auto rows = static_cast<double>(rebuild_->running_tokens());
   rebuild_->run_layer();
-  return static_cast<double>(native_rows_) * share_of_layers(1);
+  return rows * share_of_layers(1);
 }
 
 // A layer of a chunk at a time, so that what arrives meanwhile is not kept waiting.
@@ -152,12 +154,12 @@ bool CodedPrompt::rebuild_possible() const {
 }
 
 Result<double> CodedPrompt::rebuild() {
+  // A native span that has not begun takes along what is here behind its tokens.
+  if (!rebuild_->reads_ahead() && next_message() != messages_.end()) return rebuild_one();
   if (rebuild_->running()) return run_native();
-  if (!rebuild_->reads_ahead()) return rebuild_one();
   if (!messages_.empty()) return read_ahead();
   const auto block = next_block();
   rebuild_->apply(*block);
-  native_rows_ = block->place.tokens;
   blocks_.erase(block);
   return 0.0;
 }
@@ -188,7 +190,6 @@ Result<double> CodedPrompt::rebuild_one() {
   ReceivedMessage message(std::move(*at));
   messages_.erase(at);
   if (auto applied = rebuild_->apply(message); !applied) return applied.failure();
-  native_rows_ = message.header().token_count;
   const double cost = count(message);
   args_.on_rebuilt(std::move(message));
   return cost;

@@ -91,8 +91,7 @@ class CodedPrompt {
   std::deque<CodeBlock> blocks_;  // read, of messages whose slots are free again
   std::optional<PrefixRebuild> rebuild_;
   std::unique_ptr<ForwardPass> suffix_;
-  int64_t exact_rows_ = 0;   // of the chunk that exact_ runs
-  int64_t native_rows_ = 0;  // of the chunk that rebuild_ runs
+  int64_t exact_rows_ = 0;  // of the chunk that exact_ runs
   int64_t wire_bytes_ = 0;
   int64_t wire_messages_ = 0;
   ServingClock::duration rebuild_time_{0};

@@ -30,12 +30,13 @@ PrefixRebuild::PrefixRebuild(Args args)
               .plan = args_.plan.layers,
               .decoder = *args_.plan.decoder,
               .exact_layers = args_.exact_layers,
-              .adapter = args_.adapter}) {}
+              .adapter = args_.adapter,
+              .native_rows = args_.native_rows}) {}
 
 bool PrefixRebuild::applicable(const ReceivedMessage& message) const {
   const MessageHeader& header = message.header();
-  return !running() &&
-         (!check_place(header) || units_.applicable(header.first_layer, header.first_token, header.token_count));
+  return check_place(header) ? units_.applicable(header.first_layer, header.first_token, header.token_count)
+                             : !running();
 }
 
 std::vector<bool>::reference PrefixRebuild::arrived(const MessageHeader& header) {
@@ -67,7 +68,7 @@ Result<std::vector<CodeBlock>> PrefixRebuild::read_ahead(std::span<const Receive
 }
 
 bool PrefixRebuild::applicable(const CodeBlock& block) const {
-  return !running() && units_.applicable(block.place.layer, block.place.first_position, block.place.tokens);
+  return units_.applicable(block.place.layer, block.place.first_position, block.place.tokens);
 }
 
 void PrefixRebuild::apply(const CodeBlock& block) {

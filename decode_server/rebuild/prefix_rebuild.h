@@ -23,6 +23,7 @@ class PrefixRebuild {
     int64_t native_tokens = 0;  // tokens [0, native_tokens) are computed natively: codes for them are not written
     const NativeLayers* exact_layers = nullptr;  // runs layers [0, plan.layers.exact_layers); null: done
     const Adapter* adapter = nullptr;            // of the job's model
+    int64_t native_rows = 0;                     // as PlanRebuild::Args
   };
   // Args are references to what must outlive this.
   explicit PrefixRebuild(Args args);
@@ -40,6 +41,7 @@ class PrefixRebuild {
   bool applicable(const CodeBlock& block) const;
   void apply(const CodeBlock& block);
   bool running() const { return units_.running(); }
+  int64_t running_tokens() const { return units_.running_tokens(); }
   void run_layer() { units_.run_layer(); }
   // The layer's keys and values are all in the cache.
   bool layer_ready(int32_t layer) const;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -42,6 +43,29 @@ class FillDecoder final : public Decoder {
   Sha256Digest id_{};
 };
 
+// A payload is one float; the residual stream before the span grows from it along tokens and values.
+class StreamDecoder final : public Decoder {
+ public:
+  StreamDecoder(int32_t layers, int64_t hidden) : layers_(layers), hidden_(hidden) { id_.fill(7); }
+  const Sha256Digest& encoder_id() const override { return id_; }
+  Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override {
+    float value = 0;
+    std::memcpy(&value, payload.data(), sizeof value);
+    out.kind = DecodedKind::kResidual;
+    out.tokens = place.tokens;
+    out.hidden.resize(static_cast<size_t>(place.tokens * hidden_));
+    for (size_t i = 0; i < out.hidden.size(); ++i) out.hidden[i] = std::sin(value + 0.37f * static_cast<float>(i));
+    return Done{};
+  }
+  Result<LayerPlan> plan(int32_t) const override { return LayerPlan{1, {{1, layers_ - 1, true}}}; }
+  size_t max_payload_bytes(int64_t) const override { return sizeof(float); }
+
+ private:
+  const int32_t layers_;
+  const int64_t hidden_;
+  Sha256Digest id_{};
+};
+
 class DropSink final : public CompletionSink {
   void on_prompt(const PromptInfo&) override {}
   void on_delta(CompletionDelta) override {}
@@ -77,14 +101,53 @@ class PrefixRebuildTest : public ::testing::Test {
   }
 
   PrefixRebuild rebuild(int64_t native_tokens = 0, int32_t first_layer = 1) {
-    TransferPlan plan;
-    plan.codec.id = CodecId::kRaw;
-    plan.decoder = std::make_shared<FillDecoder>(cache_.shape().kv_width());
-    plan.encoder_id = plan.decoder->encoder_id();
-    plan.handover_tokens = kHandover;
-    plan.chunk_tokens = kChunk;
+    TransferPlan plan = plan_of(std::make_shared<FillDecoder>(cache_.shape().kv_width()));
     plan.layers = layer_by_layer(model_.config().layers, first_layer);
     return PrefixRebuild({model_, cache_, job_, std::move(plan), native_tokens});
+  }
+
+  // Of a span of all layers but the first.
+  PrefixRebuild rebuild_span(int64_t native_tokens, int64_t native_rows) {
+    const int32_t layers = model_.config().layers;
+    TransferPlan plan = plan_of(std::make_shared<StreamDecoder>(layers, model_.config().hidden));
+    plan.layers = plan.decoder->plan(1).value();
+    return PrefixRebuild({.model = model_,
+                          .cache = cache_,
+                          .job = job_,
+                          .plan = std::move(plan),
+                          .native_tokens = native_tokens,
+                          .native_rows = native_rows});
+  }
+
+  static TransferPlan plan_of(std::shared_ptr<const Decoder> decoder) {
+    TransferPlan plan;
+    plan.codec.id = CodecId::kRaw;
+    plan.encoder_id = decoder->encoder_id();
+    plan.decoder = std::move(decoder);
+    plan.handover_tokens = kHandover;
+    plan.chunk_tokens = kChunk;
+    return plan;
+  }
+
+  // Returns how often.
+  static int run_span(PrefixRebuild& prefix) {
+    int layers = 0;
+    for (; prefix.running(); ++layers) prefix.run_layer();
+    return layers;
+  }
+
+  MessageHeader span_header(int64_t first, int64_t count) {
+    MessageHeader all = header(1, first, count);
+    all.layer_count = static_cast<uint16_t>(model_.config().layers - 1);
+    return all;
+  }
+
+  std::vector<float> keys_of(int32_t layer) {
+    const int64_t width = cache_.shape().kv_width();
+    std::vector<float> keys(static_cast<size_t>(width * kHandover)), values(keys.size());
+    kernels::read_kv(cache_.layer(layer), {job_.pages.page_ids(), 0, kHandover, 0},
+                     kernels::matrix(keys.data(), kHandover, width), kernels::matrix(values.data(), kHandover, width));
+    return keys;
   }
 
   MessageHeader header(int layer, int64_t first, int64_t count) {
@@ -151,6 +214,42 @@ TEST_F(PrefixRebuildTest, what_was_computed_natively_is_not_overwritten) {
   ASSERT_TRUE(prefix.apply(receive(header(1, 0, kChunk), 3.0f)).ok());
   EXPECT_EQ(key_at(1, 4), before);
   EXPECT_EQ(key_at(1, 5), 3.0f);
+}
+
+TEST_F(PrefixRebuildTest, chunks_that_are_here_run_through_a_native_span_together) {
+  constexpr int64_t kSinks = 5;
+  const int span = model_.config().layers - 1;
+  PrefixRebuild apart = rebuild_span(kSinks, /*native_rows=*/0);
+  ASSERT_TRUE(apart.apply(receive(span_header(0, kChunk), 1.0f)).ok());
+  EXPECT_EQ(apart.running_tokens(), kChunk - kSinks);
+  EXPECT_FALSE(apart.applicable(receive(span_header(kChunk, kHandover - kChunk), 2.0f)));
+  EXPECT_EQ(run_span(apart), span);
+  ASSERT_TRUE(apart.apply(*arrived_).ok());
+  EXPECT_EQ(run_span(apart), span);
+  EXPECT_TRUE(apart.complete());
+  const std::vector<float> expected = keys_of(span);
+
+  PrefixRebuild together = rebuild_span(kSinks, kHandover - kSinks);
+  ASSERT_TRUE(together.apply(receive(span_header(0, kChunk), 1.0f)).ok());
+  ASSERT_TRUE(together.applicable(receive(span_header(kChunk, kHandover - kChunk), 2.0f)));
+  ASSERT_TRUE(together.apply(*arrived_).ok());
+  EXPECT_EQ(together.running_tokens(), kHandover - kSinks);
+  EXPECT_EQ(run_span(together), span);
+  EXPECT_TRUE(together.complete());
+  const std::vector<float> keys = keys_of(span);
+  for (size_t i = 0; i < keys.size(); ++i) ASSERT_NEAR(keys[i], expected[i], 1e-4f + 1e-4f * std::abs(expected[i]));
+}
+
+TEST_F(PrefixRebuildTest, a_span_that_has_begun_or_is_full_takes_no_more_along) {
+  PrefixRebuild full = rebuild_span(0, /*native_rows=*/kHandover - 1);
+  ASSERT_TRUE(full.apply(receive(span_header(0, kChunk), 1.0f)).ok());
+  EXPECT_FALSE(full.applicable(receive(span_header(kChunk, kHandover - kChunk), 2.0f)));
+  PrefixRebuild begun = rebuild_span(0, kHandover);
+  ASSERT_TRUE(begun.apply(receive(span_header(0, kChunk), 1.0f)).ok());
+  begun.run_layer();
+  EXPECT_FALSE(begun.applicable(receive(span_header(kChunk, kHandover - kChunk), 2.0f)));
+  run_span(begun);
+  EXPECT_TRUE(begun.applicable(*arrived_));
 }
 
 TEST_F(PrefixRebuildTest, refuses_messages_that_are_not_part_of_the_plan) {
