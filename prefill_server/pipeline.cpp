@@ -153,7 +153,8 @@ void Pipeline::acknowledge(const std::shared_ptr<PrefillJob>& job, uint32_t sequ
 }
 
 void Pipeline::ended(PrefillJob& job, const std::optional<Failure>& failure) {
-  if (failure) shipper_.abandon(job);
+  // A second start of a request that is being served goes, and what it names stays.
+  if (failure && failure->code != ErrorCode::kAlreadyExists) shipper_.abandon(job);
   ledger_.count(failure);
   if (failure) {
     // A consumer that changes its mind is nothing to warn of.

@@ -315,6 +315,31 @@ TEST_F(PrefillServerTest, ALaterGenerationReplacesTheEarlierOne) {
   EXPECT_TRUE(becomes_idle(5s));
 }
 
+TEST_F(PrefillServerTest, ASecondStartOfARequestLeavesTheFirstAlone) {
+  SendWatch watch(60s);
+  serve(std::make_unique<SlowTransport>(make_loopback_transport(testing::loopback_options(), network_), watch));
+  const v1::StartPrefill start = consumer_->start(prompt(160), 160);
+  auto first = std::async(std::launch::async, [&] { return consumer_->receive(start); });
+  ASSERT_TRUE(watch.wait_for_send());
+
+  grpc::ClientContext context;
+  const auto second = consumer_->stub().Prefill(&context);
+  v1::PrefillCommand command;
+  *command.mutable_start() = start;
+  ASSERT_TRUE(second->Write(command));
+  v1::PrefillEvent event;
+  while (second->Read(&event)) {
+  }
+  EXPECT_EQ(second->Finish().error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  watch.hold(false);
+  const Received received = first.get();
+  EXPECT_TRUE(received.status.ok()) << received.status.error_message();
+  EXPECT_EQ(received.payloads.size(), 4U * 5);
+  EXPECT_TRUE(watch.abandoned.empty());
+  EXPECT_TRUE(becomes_idle(5s));
+  server_.reset();  // before the watch
+}
+
 TEST_F(PrefillServerTest, WrongFingerprintsAreRefusedByName) {
   serve();
   v1::StartPrefill start = consumer_->start(prompt(64), 64);

@@ -26,6 +26,7 @@ struct SendWatch {
   bool sending = false;
   bool ending = false;
   bool ended_while_sending = false;
+  std::vector<LeaseKey> abandoned;
 
   bool wait_for_send() {
     std::unique_lock lock(mutex);
@@ -62,7 +63,13 @@ class SlowTransport final : public Transport {
   }
   std::string address() const override { return carrier_->address(); }
   std::string description() const override { return "slow"; }
-  void abandon(const std::string& peer, LeaseKey key) override { carrier_->abandon(peer, key); }
+  void abandon(const std::string& peer, LeaseKey key) override {
+    {
+      std::scoped_lock lock(watch_.mutex);
+      watch_.abandoned.push_back(key);
+    }
+    carrier_->abandon(peer, key);
+  }
   Result<Lease> open_lease(LeaseRequest request) override { return carrier_->open_lease(std::move(request)); }
   size_t slot_bytes() const override { return carrier_->slot_bytes(); }
   std::vector<PeerReport> peers() const override { return carrier_->peers(); }
