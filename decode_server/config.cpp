@@ -76,7 +76,8 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
   at.milliseconds("drain_timeout_ms", limits.drain_timeout, {0, 86400000},
                   "After SIGTERM running requests get so long to finish.");
   at.number("prefill_chunk_tokens", limits.prefill_chunk_tokens, {16, 65536},
-            "Tokens of prompts that are computed together here while no answer is under way.");
+            "Tokens of prompts that are computed together here while no answer is under way, and of a prompt's native "
+            "layers.");
   at.number("kept_codes_mib", limits.kept_codes_mib, {0, 1 << 20},
             "Memory for codes of requests under way: one that gave its pages up need not ask for them again. 0: none.");
   at.number(

@@ -98,8 +98,9 @@ void PlanRebuild::place_decoded(const PayloadPlace& place) {
 
 void PlanRebuild::add_to_span(NativeLayers& span, kernels::ConstMatrix residual) {
   if (!running()) {
-    joined_ = joined_memory_.matrix(std::max(args_.native_rows, residual.rows), residual.columns, kernels::DType::kF32,
-                                    residual.device);
+    const int64_t left = std::ssize(args_.tokens) - span.done_tokens();
+    joined_ = joined_memory_.matrix(std::max(std::min(args_.native_rows, left), residual.rows), residual.columns,
+                                    kernels::DType::kF32, residual.device);
     running_ = &span;
   }
   kernels::Matrix to = joined_;

@@ -31,7 +31,7 @@ PrefixRebuild::PrefixRebuild(Args args)
               .decoder = *args_.plan.decoder,
               .exact_layers = args_.exact_layers,
               .adapter = args_.adapter,
-              .native_rows = args_.native_rows}) {}
+              .native_rows = args_.plan.decoder->reads_ahead() ? 0 : args_.native_rows}) {}  // its blocks are joined
 
 bool PrefixRebuild::applicable(const ReceivedMessage& message) const {
   const MessageHeader& header = message.header();
