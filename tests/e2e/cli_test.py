@@ -226,6 +226,7 @@ class CliTest(unittest.TestCase):
                            "--out", out)  # fmt: skip
         self.assertEqual([row["anchor_share"] for row in rows if row["task"] == "search"], [1, 0.9])
         for codec, extra, said in (("kvtc", (), "--anchor-share is of --codec rd"),
+                                   ("rd", ("--no-prediction",), "--anchor-share: with --no-prediction"),
                                    ("rd", ("--add-consumer",), "--add-consumer: one --anchor-share")):  # fmt: skip
             refused = daemons.run("scd", "calibrate", "--codec", codec, *pair, *extra, "--anchor-share", "1,0.9",
                                   "--out", out, check=False)  # fmt: skip

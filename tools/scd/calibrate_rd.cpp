@@ -264,9 +264,12 @@ void check_rd_options(const RdCommandOptions& options, bool add_consumer) {
   if (options.calibration.codec == CodecId::kKvtc && std::ranges::max(options.calibration.network_widths) > 0) {
     throw Error(ErrorCode::kInvalidArgument, "--decoder-network is of --codec rd: decoders of kvtc are regressions");
   }
-  if (options.calibration.codec == CodecId::kKvtc &&
-      options.calibration.anchor_shares != RdCalibrationOptions{}.anchor_shares) {
+  const bool shares = options.calibration.anchor_shares != RdCalibrationOptions{}.anchor_shares;
+  if (options.calibration.codec == CodecId::kKvtc && shares) {
     throw Error(ErrorCode::kInvalidArgument, "--anchor-share is of --codec rd: kvtc predicts nothing");
+  }
+  if (options.no_prediction && shares) {
+    throw Error(ErrorCode::kInvalidArgument, "--anchor-share: with --no-prediction nothing is predicted");
   }
   if (add_consumer && options.calibration.network_widths.size() > 1) {
     throw Error(ErrorCode::kInvalidArgument, "--add-consumer: one width of --decoder-network; nothing is searched");

@@ -60,33 +60,28 @@ std::vector<int64_t> share_out(std::span<const RegressionMoment> units, std::spa
   return counts;
 }
 
-// A unit as a consumer's decoder sees it: with all of its anchor, or some directions of it. What it was made of must
-// outlive it.
-class SeenUnit {
- public:
-  explicit SeenUnit(const RegressionMoment& whole) : whole_(whole) {}
-  SeenUnit(const RegressionMoment& whole, const Eigen::MatrixXd& directions)
-      : whole_(whole), basis_(directions.rows(), directions.cols()) {
-    Eigen::Map<RowMajor> basis(basis_.values.data(), basis_.rows, basis_.columns);
-    basis = directions.cast<float>();
-    round_to_bf16(basis_.values);
-    sum_ = moment_of_directions(whole, basis.cast<double>());
-  }
+using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-  RegressionMoment moment() const {
-    return {basis_.empty() ? whole_.sum : sum_, whole_.source_dims, whole_.target_dims};
+// A unit's moment as a decoder sees it that looks at the anchor through `basis`, or at all of it. `whole` outlives it.
+class SeenMoment {
+ public:
+  SeenMoment(const RegressionMoment& whole, const DenseMatrix& basis) : whole_(whole) {
+    if (basis.empty()) return;
+    const Eigen::Map<const RowMajor> directions(basis.values.data(), basis.rows, basis.columns);
+    reduced_ = moment_of_directions(whole, directions.cast<double>());
   }
-  const DenseMatrix& basis() const { return basis_; }
+  RegressionMoment moment() const {
+    return {reduced_.size() > 0 ? reduced_ : whole_.sum, whole_.source_dims, whole_.target_dims};
+  }
 
  private:
-  using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   RegressionMoment whole_;
-  DenseMatrix basis_;
-  Eigen::MatrixXd sum_;
+  Eigen::MatrixXd reduced_;
 };
 
-std::vector<SeenUnit> seen_by(const RdConsumer& consumer, std::span<const AnchoredUnit> units,
-                              const RdFitOptions& options) {
+// Through which a consumer's decoder looks at each unit's anchor, in BF16; empty: at all of it.
+std::vector<DenseMatrix> anchor_bases(const RdConsumer& consumer, std::span<const AnchoredUnit> units,
+                                      const RdFitOptions& options) {
   std::vector<RegressionMoment> moments;
   std::vector<AnchorDirections> directions;
   for (const AnchoredUnit& of : units) {
@@ -96,38 +91,38 @@ std::vector<SeenUnit> seen_by(const RdConsumer& consumer, std::span<const Anchor
                                 : AnchorDirections{});
   }
   const std::vector<int64_t> counts = share_out(moments, directions, options.anchor_share);
-  std::vector<SeenUnit> seen;
+  std::vector<DenseMatrix> bases(units.size());
   for (size_t i = 0; i < units.size(); ++i) {
-    if (directions[i].told.size() == 0 || counts[i] == moments[i].anchor_dims()) {
-      seen.emplace_back(moments[i]);
-    } else {
-      seen.emplace_back(moments[i], directions[i].basis.leftCols(counts[i]));
-    }
+    if (directions[i].told.size() == 0 || counts[i] == moments[i].anchor_dims()) continue;
+    bases[i] = DenseMatrix(moments[i].anchor_dims(), counts[i]);
+    Eigen::Map<RowMajor>(bases[i].values.data(), bases[i].rows, bases[i].columns) =
+        directions[i].basis.leftCols(counts[i]).cast<float>();
+    round_to_bf16(bases[i].values);
   }
-  return seen;
+  return bases;
 }
 
 // The mean over consumers of what errors cost them is what a unit's fit is about. seen: of the unit, by consumer.
-RateFit fit_unit(std::span<const RdConsumer> consumers, std::span<const RegressionMoment> seen, const AnchoredUnit& of,
+RateFit fit_unit(std::span<const RdConsumer> consumers, std::span<const SeenMoment> seen, const AnchoredUnit& of,
                  const RdFitOptions& options) {
   const double share = 1.0 / static_cast<double>(consumers.size());
   if (options.variant == RdVariant::kPrincipalComponents) {
     Eigen::MatrixXd metric = share * isotropic(consumers.front(), of);
     for (const RdConsumer& further : consumers.subspan(1)) metric += share * isotropic(further, of);
-    return fit_principal_components(seen.front(), metric, options.ridge);
+    return fit_principal_components(seen.front().moment(), metric, options.ridge);
   }
   const bool shared_heads = options.variant == RdVariant::kHeadShared && !of.unit.residual;
   std::vector<Eigen::MatrixXd> sums;
   if (shared_heads) {
     for (size_t k = 0; k < consumers.size(); ++k) {
-      sums.push_back(with_shared_heads(seen[k], of.unit, codec_model_of(consumers[k].model.config())));
+      sums.push_back(with_shared_heads(seen[k].moment(), of.unit, codec_model_of(consumers[k].model.config())));
     }
   }
   std::vector<Eigen::MatrixXd> metrics;
   for (const RdConsumer& consumer : consumers) metrics.push_back(unit_metric(consumer, of));
   std::vector<RegressionTarget> targets;
   for (size_t k = 0; k < consumers.size(); ++k) {
-    const RegressionMoment& moment = seen[k];
+    const RegressionMoment moment = seen[k].moment();
     targets.push_back(
         {{shared_heads ? sums[k] : moment.sum, moment.source_dims, moment.target_dims}, metrics[k], share});
   }
@@ -199,12 +194,12 @@ void round_map(DenseMatrix& map, std::span<const float> deviations) {
   }
 }
 
-RdUnitDecoder decoder_of(const SeenUnit& seen, const RdUnitEncoder& encoder, std::span<const float> deviations,
-                         double ridge) {
+RdUnitDecoder decoder_of(const SeenMoment& seen, const DenseMatrix& basis, const RdUnitEncoder& encoder,
+                         std::span<const float> deviations, double ridge) {
   RdUnitDecoder decoder = fit_decoder(seen.moment(), encoder, ridge);
   round_map(decoder.map, deviations);
   round_columns_to_int8(decoder.anchor_map);
-  decoder.anchor_basis = seen.basis();
+  decoder.anchor_basis = basis;
   return decoder;
 }
 
@@ -256,14 +251,16 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
   const RdStatistics& statistics = consumers.front().statistics;  // of x they all say the same
   const std::vector<AnchoredUnit> units = anchored_units(plan, statistics.depths());
   const auto [producer_layers, consumer_layers] = statistics.depths();
-  std::vector<std::vector<SeenUnit>> seen;  // by consumer and unit
-  for (const RdConsumer& consumer : weighted) seen.push_back(seen_by(consumer, units, options));
+  std::vector<std::vector<DenseMatrix>> bases;  // by consumer and unit
+  for (const RdConsumer& consumer : weighted) bases.push_back(anchor_bases(consumer, units, options));
   for (size_t i = 0; i < units.size(); ++i) {
     const AnchoredUnit& of = units[i];
     if (producer_layers != consumer_layers) fit.encoder.sources.push_back(of.source);
-    std::vector<RegressionMoment> moments;
-    for (const std::vector<SeenUnit>& by_unit : seen) moments.push_back(by_unit[i].moment());
-    RateFit rate = fit_unit(weighted, moments, of, options);
+    std::vector<SeenMoment> seen;
+    for (size_t k = 0; k < consumers.size(); ++k) {
+      seen.emplace_back(consumers[k].statistics.unit(of).moment(), bases[k][i]);
+    }
+    RateFit rate = fit_unit(weighted, seen, of, options);
     if (options.variant == RdVariant::kFixedRank) {
       fix_rank(rate, fixed_rank(plan, options) * (of.unit.residual ? 1 : of.unit.layers));
     }
@@ -284,8 +281,9 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
   for (size_t k = 0; k < consumers.size(); ++k) {
     RdDecoderMaps& maps = fit.decoders.emplace_back(plan, std::vector<RdUnitDecoder>{}, fit.encoder.quantiser);
     for (size_t i = 0; i < units.size(); ++i) {
-      maps.units.push_back(
-          decoder_of(seen[k][i], fit.encoder.units[i], fit.encoder.quantiser.deviations[i], options.ridge));
+      maps.units.push_back(decoder_of(SeenMoment(consumers[k].statistics.unit(units[i]).moment(), bases[k][i]),
+                                      bases[k][i], fit.encoder.units[i], fit.encoder.quantiser.deviations[i],
+                                      options.ridge));
     }
   }
   return fit;
@@ -303,9 +301,10 @@ RdDecoderMaps without_codes(RdDecoderMaps maps) {
 RdDecoderMaps fit_rd_decoder(const RdConsumer& consumer, const RdEncoderMaps& encoder, const RdFitOptions& options) {
   RdDecoderMaps maps{encoder.plan, {}, encoder.quantiser};
   const std::vector<AnchoredUnit> units = anchored_units(encoder.plan, consumer.statistics.depths());
-  const std::vector<SeenUnit> seen = seen_by(consumer, units, options);
+  const std::vector<DenseMatrix> bases = anchor_bases(consumer, units, options);
   for (size_t i = 0; i < units.size(); ++i) {
-    maps.units.push_back(decoder_of(seen[i], encoder.units[i], encoder.quantiser.deviations[i], options.ridge));
+    maps.units.push_back(decoder_of(SeenMoment(consumer.statistics.unit(units[i]).moment(), bases[i]), bases[i],
+                                    encoder.units[i], encoder.quantiser.deviations[i], options.ridge));
   }
   return maps;
 }

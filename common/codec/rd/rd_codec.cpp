@@ -40,7 +40,8 @@ void require_map(bool fits, const char* side, const CodedUnit& unit) {
 bool fits_anchor(const RdUnitDecoder& unit, int64_t hidden) {
   const DenseMatrix &basis = unit.anchor_basis, &map = unit.anchor_map;
   if (hidden == 0) return map.empty() && basis.empty();
-  const bool seen = basis.empty() ? map.rows == hidden : basis.rows == hidden && map.rows == basis.columns;
+  const bool seen =
+      basis.empty() ? map.rows == hidden : basis.rows == hidden && basis.columns <= hidden && map.rows == basis.columns;
   return seen && map.columns == std::ssize(unit.mean);
 }
 
