@@ -18,7 +18,6 @@
 #include "kernels/limits.h"
 #include "kernels/linear.h"
 #include "kernels/sampling.h"
-#include "tools/scd/answer_score.h"
 #include "tools/scd/decode_bench_options.h"
 #include "tools/scd/precision.h"
 #include "tools/scd/report.h"
@@ -36,6 +35,12 @@ struct BenchAdaptersOptions : DecodeBenchOptions {
   std::vector<std::string> adapters;
   std::vector<size_t> counts{1, 8};
 };
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
+}
 
 struct StepTime {
   double seconds = 0;
@@ -130,13 +135,13 @@ class AdapterBench {
   static double median_of(const Times& times, double StepTime::*part) {
     std::vector<double> values;
     for (const StepTime& time : times) values.push_back(time.*part);
-    return percentile(std::move(values), 0.5);
+    return median(std::move(values));
   }
   // 1 - the speed that is left; the median over turns, whose two sides are neighbours in time.
   static double cost(const Times& merged, const Times& beside, double StepTime::*part) {
     std::vector<double> ratios;
     for (size_t i = 0; i < merged.size(); ++i) ratios.push_back(merged[i].*part / (beside[i].*part));
-    return 1 - percentile(std::move(ratios), 0.5);
+    return 1 - median(std::move(ratios));
   }
 
   void report(int64_t size, size_t count, const Times& merged, const Times& beside) {
