@@ -1,5 +1,6 @@
 # Everything a builder may choose. Presets (CMakePresets.json) are the documented way to set these.
 option(SCD_BUILD_TESTS "Build the tests" ON)
+option(SCD_SERVERS "The servers and what talks to them; OFF (the cuda-core preset): kernels, engine, codecs, the commands of scd that need no server, and their tests" ON)
 option(SCD_WARNINGS_AS_ERRORS "Treat compiler warnings in our code as errors (the dev preset does)" OFF)
 set(SCD_SANITIZER "" CACHE STRING "Sanitizers of the whole build: empty, 'address,undefined' or 'thread'")
 option(SCD_REFERENCE_GEMM "Plain loops instead of oneDNN's single-precision GEMM (the tsan preset)" OFF)

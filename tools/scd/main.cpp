@@ -8,18 +8,13 @@
 #include "tools/scd/bench_codec.h"
 #include "tools/scd/bench_engine.h"
 #include "tools/scd/bench_kernels.h"
-#include "tools/scd/bench_pair.h"
-#include "tools/scd/bench_pareto.h"
-#include "tools/scd/bench_scale.h"
-#include "tools/scd/bench_serve.h"
-#include "tools/scd/bench_transfer.h"
 #include "tools/scd/calibrate.h"
-#include "tools/scd/complete.h"
 #include "tools/scd/eval.h"
 #include "tools/scd/inspect.h"
 #include "tools/scd/logits.h"
 #include "tools/scd/make_model.h"
 #include "tools/scd/plot.h"
+#include "tools/scd/server_commands.h"
 #include "tools/scd/tokenize.h"
 
 int main(int argc, char** argv) {
@@ -28,7 +23,6 @@ int main(int argc, char** argv) {
       "Each command has its own --help."};
   app.require_subcommand(1);
   app.set_version_flag("--version", SCD_VERSION);
-  scd::add_complete_command(app);
   scd::add_calibrate_command(app);
   scd::add_eval_command(app);
   scd::add_plot_command(app);
@@ -42,11 +36,7 @@ int main(int argc, char** argv) {
   scd::add_bench_codec_command(*bench);
   scd::add_bench_engine_command(*bench);
   scd::add_bench_kernels_command(*bench);
-  scd::add_bench_pair_command(*bench);
-  scd::add_bench_pareto_command(*bench);
-  scd::add_bench_serve_command(*bench);
-  scd::add_bench_scale_command(*bench);
-  scd::add_bench_transfer_command(*bench);
+  scd::add_server_commands(app, *bench);
 
   try {
     app.parse(argc, argv);  // runs the chosen command's callback

@@ -116,7 +116,7 @@ TEST(RateFit, WhatTheAnchorTellsIsNotCoded) {
   EXPECT_NEAR(loss / kTokens, with.unpredictable, 0.002);
 }
 
-// y depends on two directions of h, in one of which nobody is interested.
+// y depends on two directions of h, in one of which hardly anybody is interested.
 TEST(RateFit, FewDirectionsOfTheAnchorAreThoseThatTellMost) {
   constexpr int64_t kTokens = 20'000, kDims = 4, kAnchor = 6;
   const DenseMatrix x = random_matrix(kTokens, kDims, 21);
@@ -132,27 +132,27 @@ TEST(RateFit, FewDirectionsOfTheAnchorAreThoseThatTellMost) {
   const Eigen::MatrixXd sum = sums.sum();
   const RegressionMoment whole{sum, kDims, kDims};
   Eigen::MatrixXd metric = Eigen::MatrixXd::Identity(kDims, kDims);
-  metric(3, 3) = 1e-6;
+  metric(3, 3) = 0.01;
   const AnchorDirections directions = anchor_directions(whole, metric, 1e-9);
   ASSERT_EQ(directions.basis.rows(), kAnchor);
   ASSERT_EQ(directions.told.size(), kAnchor);
-  EXPECT_NEAR(directions.told[0], 3 * 2 * 9, 1);
-  EXPECT_NEAR(directions.told[1], 1e-6 * 25 * 9, 2e-5);
-  EXPECT_NEAR(directions.told[2], 0, 1e-5);
+  EXPECT_NEAR(directions.told[0], 3.01 * 2 * 9, 1);
+  EXPECT_NEAR(directions.told[1], 0.01 * 25 * 9, 0.05);
+  EXPECT_NEAR(directions.told[2], 0, 1e-3);  // as samples happen to fall
   const Eigen::MatrixXd one = directions.basis.leftCols(1), two = directions.basis.leftCols(2);
   EXPECT_NEAR(std::abs(one(0, 0)), 1 / (3 * std::sqrt(2.0)), 5e-3);  // of variance 1
   EXPECT_NEAR(one(0, 0), one(1, 0), 5e-3);
   EXPECT_NEAR(one.bottomRows(4).norm(), 0, 5e-3);
 
-  // What is coded then is x, and of the last value's other part as much as the metric asks for.
+  // Nothing but x is left to the codes; what one direction does not tell is in no code, either.
   const auto unpredictable = [&](const Eigen::MatrixXd& basis) {
     const Eigen::MatrixXd seen = moment_of_directions(whole, basis);
     EXPECT_TRUE(seen.isApprox(seen.transpose(), 1e-9));
     return fit_rate({seen, kDims, kDims}, metric, 1e-9).unpredictable;
   };
   const double all = fit_rate(whole, metric, 1e-9).unpredictable;
-  EXPECT_NEAR(unpredictable(two), all, 1e-4);
-  EXPECT_NEAR(unpredictable(one), all + 1e-6 * 25 * 9, 1e-4);
+  EXPECT_NEAR(unpredictable(two), all, 2e-3);
+  EXPECT_NEAR(unpredictable(one), all + 0.01 * 25 * 9, 0.05);
   const Eigen::MatrixXd wrong = Eigen::MatrixXd::Identity(kAnchor, kAnchor).rightCols(2);
   EXPECT_GT(unpredictable(wrong), all + 1);
 }
