@@ -147,12 +147,15 @@ TEST(Sender, ends_what_is_abandoned_and_only_that) {
   EXPECT_FALSE(ended(elsewhere));
   EXPECT_FALSE(message->job.payload.bytes.empty());  // the network still reads it
   sender.finish(message, Done{});
-  EXPECT_EQ(sender.next(now)->key(), (LeaseKey{8, 1}));
+  const OutgoingMessage* next[] = {sender.next(now), sender.next(now)};
+  EXPECT_EQ(next[0]->job.peer, "b");
+  EXPECT_EQ(next[0]->key(), kKey);
+  EXPECT_EQ(next[1]->key(), (LeaseKey{8, 1}));
   TransportCounters counters;
   sender.add_counters(counters);
   EXPECT_EQ(counters.sends_abandoned, 2U);
   EXPECT_EQ(counters.messages_sent, 0U);
-  EXPECT_EQ(counters.sends_pending, 1U);
+  EXPECT_EQ(counters.sends_pending, 2U);
 }
 
 TEST(Sender, ends_overdue_sends) {
