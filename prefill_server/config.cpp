@@ -41,7 +41,9 @@ void describe(ConfigVisitor& at, CodeCacheOptions& cache) {
   at.number("memory_mib", cache.memory_mib, {0, 1 << 20},
             "Memory for codes of prompts seen before, MiB; what was used longest ago goes first. 0: keep none.");
   at.number("max_uncached_tail_tokens", cache.max_uncached_tail_tokens, {0, 4096},
-            "When no more than this is missing behind stored codes, the consumer computes it instead.");
+            "When no more than this is missing behind stored codes, the consumer computes it instead. How much of a "
+            "prompt comes from this model then depends on what is stored; between unlike models an answer may, too. 0: "
+            "never.");
   at.section("redis", cache.redis, "Codes that several prefill servers share.");
 }
 
