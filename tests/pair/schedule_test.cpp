@@ -179,10 +179,15 @@ TEST_F(ScheduleTest, answers_go_on_while_a_long_prompt_is_computed) {
 
 TEST_F(ScheduleTest, a_short_prompt_does_not_wait_for_long_ones) {
   if (std::getenv("SCD_TEST_DEVICE") != nullptr) GTEST_SKIP() << "a GPU is done with its long prompts too soon";
-  start([](DecodeConfig& config) { config.limits.prefill_chunk_tokens = 16; });
+  constexpr int kLongOnes = 20;  // in turn it would come behind them all
+  start([](DecodeConfig& config) {
+    config.limits.prefill_chunk_tokens = 16;
+    config.limits.max_running = kLongOnes + 1;
+    config.kv_cache.pages = kLongOnes * 128 + 16;
+  });
   std::atomic<int> long_ones_done{0};
   std::vector<std::thread> clients;
-  for (uint32_t i = 0; i < 4; ++i) {
+  for (uint32_t i = 0; i < kLongOnes; ++i) {
     auto long_one = greedy_request(1900, i);
     long_one.set_max_tokens(1);
     clients.emplace_back([&, long_one] {
@@ -190,11 +195,9 @@ TEST_F(ScheduleTest, a_short_prompt_does_not_wait_for_long_ones) {
       ++long_ones_done;
     });
   }
-  ASSERT_TRUE(eventually([&] { return decode_server->counters().sequences == 4; }));
-  const int before = long_ones_done;
+  ASSERT_TRUE(eventually([&] { return decode_server->counters().sequences + long_ones_done >= kLongOnes; }));
   complete_alone(greedy_request(20, 9));
-  EXPECT_LE(long_ones_done, before + 1);
-  EXPECT_LT(long_ones_done, 4);
+  EXPECT_LT(long_ones_done, kLongOnes * 3 / 4);  // some may be done before it is asked, on a busy machine
   for (std::thread& client : clients) client.join();
   expect_idle();
 }
