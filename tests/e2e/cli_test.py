@@ -29,7 +29,17 @@ class CliTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(prefix="scd-e2e-cli-")
         cls.addClassCleanup(folder.cleanup)
         cls.folder = pathlib.Path(folder.name)
+        cls.text = cls.folder / "lines.txt"
+        cls.text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
         cls.model = daemons.tiny_model(cls.folder)
+
+    def own_pair(self):
+        return ("--producer", self.model, "--consumer", self.model, "--text", self.text, "--tokens", "2048", "--window", "256")
+
+    def assert_calibrate_refuses(self, said, codec, *arguments):
+        refused = daemons.run("scd", "calibrate", "--codec", codec, *arguments, check=False)
+        self.assertIn(said, refused.stderr)
+        self.assertNotIn("loading", refused.stderr)
 
     def report(self, *arguments):
         file = self.folder / "report.json"
@@ -108,9 +118,7 @@ class CliTest(unittest.TestCase):
         self.assertEqual(one, three)
 
     def test_calibrate_refuses_at_once_what_it_could_not_write_or_would_ignore(self):
-        text = self.folder / "calibration.txt"
-        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
-        common = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256",
+        common = ("--producer", self.model, "--consumer", self.model, "--text", self.text, "--tokens", "2048", "--window", "256",
                   "--patch-layers", "0")  # fmt: skip
         out = self.folder / "artifact"
         for _ in range(2):  # the same calibration into the same folder
@@ -145,12 +153,10 @@ class CliTest(unittest.TestCase):
         self.assertEqual([(parts[0], parts[-1]) for parts in changed], [("decoders", "codec.json")], "maps stay as they are")
 
     def test_rd_is_calibrated_inspected_judged_and_served_at_its_levels(self):
-        text = self.folder / "rd.txt"
-        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
         out = self.folder / "rd"
         rows = self.report("calibrate", "--codec", "rd", "--ratios", "6,12", "--exact-layers", "2", "--native", "none,3-3",
                            "--producer", self.model, "--consumer", self.model,
-                           "--text", text, "--tokens", "2048", "--window", "256", "--out", out)  # fmt: skip
+                           "--text", self.text, "--tokens", "2048", "--window", "256", "--out", out)  # fmt: skip
         searched = [row for row in rows if row["task"] == "search"]
         self.assertEqual(len({row["plan"] for row in searched}), 2)
         self.assertEqual([row["level"] for row in searched], [0, 1, 0, 1])
@@ -159,16 +165,16 @@ class CliTest(unittest.TestCase):
         self.assertLess(rows[0]["gaussian_bits_per_token"], rows[0]["bits_per_token"])
         self.assertGreater(rows[0]["bytes_per_token"], rows[1]["bytes_per_token"])
         self.assertIn("checking levels", rows[0]["stages_s"])
-        kept = daemons.run("scd", "calibrate", "--codec", "rd", "--producer", self.model, "--consumer", self.model, "--text", text,
+        kept = daemons.run("scd", "calibrate", "--codec", "rd", "--producer", self.model, "--consumer", self.model, "--text", self.text,
                            "--out", out, "--add-consumer", "--group", "2", check=False)  # fmt: skip
         self.assertIn("--group is the encoder's, which --add-consumer keeps", kept.stderr)
         for wrong, said in (("--patch-layers=1", "--patch-layers is not an option of --codec rd"), ("--ratios=6,3", "rise")):
             refused = daemons.run("scd", "calibrate", "--codec", "rd", wrong, "--producer", self.model, "--consumer", self.model,
-                                  "--text", text, "--out", self.folder / "never", check=False)  # fmt: skip
+                                  "--text", self.text, "--out", self.folder / "never", check=False)  # fmt: skip
             self.assertIn(said, refused.stderr)
             self.assertNotIn("loading", refused.stderr)
         self.assertRegex(daemons.run("scd", "inspect", out).stdout, r"level 1: KL [0-9.]+, at most [0-9.]+ \(95 %\)")
-        self.check_levels_again(out, text)
+        self.check_levels_again(out, self.text)
         pair = ("--producer", self.model, "--consumer", self.model, "--artifact", out, "--tasks", self.questions())
         judged = self.report("eval", *pair, "--codecs", "raw,rd,rd@1")
         self.assertEqual([row["level"] for row in judged], [0, 0, 1])
@@ -180,10 +186,7 @@ class CliTest(unittest.TestCase):
         self.assertIn("needs --artifacts with one of it", refused.stderr)
 
     def test_variants_of_a_fit_are_searched_and_refused_where_they_mean_nothing(self):
-        text = self.folder / "variants.txt"
-        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
-        pair = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256",
-                "--ratios", "6")  # fmt: skip
+        pair = (*self.own_pair(), "--ratios", "6")
         names = ["full", "no-metric", "no-weights", "head-shared", "fixed-rank", "principal-components"]
         rows = self.report("calibrate", "--codec", "rd", *pair, "--no-prediction", "--variants", ",".join(names),
                            "--out", self.folder / "variants")  # fmt: skip
@@ -195,15 +198,10 @@ class CliTest(unittest.TestCase):
         self.assertEqual(len(set(kl.values())), len(names) - 1)
         for codec, wrong, said in (("rd", "head-shared", "give --no-prediction"), ("rd", "best", "expected of full"),
                                    ("kvtc", "full,no-metric", "--variants is of --codec rd")):  # fmt: skip
-            refused = daemons.run("scd", "calibrate", "--codec", codec, *pair, "--variants", wrong,
-                                  "--out", self.folder / "refused", check=False)  # fmt: skip
-            self.assertIn(said, refused.stderr)
-            self.assertNotIn("loading", refused.stderr)
+            self.assert_calibrate_refuses(said, codec, *pair, "--variants", wrong, "--out", self.folder / "refused")
 
     def test_networks_of_the_decoder_are_searched_and_refused_where_they_mean_nothing(self):
-        text = self.folder / "networks.txt"
-        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
-        pair = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256")
+        pair = self.own_pair()
         out = self.folder / "networks"
         rows = self.report("calibrate", "--codec", "rd", *pair, "--ratios", "6", "--native", "2-2", "--decoder-network", "0,8",
                            "--out", out)  # fmt: skip
@@ -212,15 +210,10 @@ class CliTest(unittest.TestCase):
         self.assertIn("patch 2", searched[0]["plan"])
         for codec, extra, said in (("kvtc", (), "--decoder-network is of --codec rd"),
                                    ("rd", ("--add-consumer",), "--add-consumer: one width")):  # fmt: skip
-            refused = daemons.run("scd", "calibrate", "--codec", codec, *pair, *extra, "--decoder-network", "0,8",
-                                  "--out", out, check=False)  # fmt: skip
-            self.assertIn(said, refused.stderr)
-            self.assertNotIn("loading", refused.stderr)
+            self.assert_calibrate_refuses(said, codec, *pair, *extra, "--decoder-network", "0,8", "--out", out)
 
     def test_shares_of_the_prediction_are_searched(self):
-        text = self.folder / "shares.txt"
-        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
-        pair = ("--producer", self.model, "--consumer", self.model, "--text", text, "--tokens", "2048", "--window", "256")
+        pair = self.own_pair()
         out = self.folder / "shares"
         rows = self.report("calibrate", "--codec", "rd", *pair, "--ratios", "6", "--exact-layers", "2", "--anchor-share", "1,0.9",
                            "--out", out)  # fmt: skip
@@ -228,19 +221,14 @@ class CliTest(unittest.TestCase):
         for codec, extra, said in (("kvtc", (), "--anchor-share is of --codec rd"),
                                    ("rd", ("--no-prediction",), "--anchor-share: with --no-prediction"),
                                    ("rd", ("--add-consumer",), "--add-consumer: one --anchor-share")):  # fmt: skip
-            refused = daemons.run("scd", "calibrate", "--codec", codec, *pair, *extra, "--anchor-share", "1,0.9",
-                                  "--out", out, check=False)  # fmt: skip
-            self.assertIn(said, refused.stderr)
-            self.assertNotIn("loading", refused.stderr)
+            self.assert_calibrate_refuses(said, codec, *pair, *extra, "--anchor-share", "1,0.9", "--out", out)
 
     def test_one_encoder_is_calibrated_for_several_consumers_of_any_shape(self):
-        text = self.folder / "several.txt"
-        text.write_text("".join(f"Line {i} tells of town {i * i}.\n" for i in range(2000)), encoding="utf-8")
         tuned, small = self.folder / "several_tuned", self.folder / "several_small"
         daemons.run("scd", "make-model", "--out", tuned, "--seed", "1", "--perturb", "0.1", "--perturb-seed", "4")
         daemons.run("scd", "make-model", "--out", small, "--shape", "small", "--rope-theta", "500000")
         shutil.copy(self.model / "tokenizer.json", small / "tokenizer.json")
-        common = ("--codec", "rd", "--producer", self.model, "--text", text, "--tokens", "2048", "--window", "256")
+        common = ("--codec", "rd", "--producer", self.model, "--text", self.text, "--tokens", "2048", "--window", "256")
         out = self.folder / "several"
         rows = self.report("calibrate", *common, "--ratios", "6,12", "--consumer", f"{self.model},{tuned}", "--out", out)
         self.assertEqual([row["level"] for row in rows], [0, 1, 0, 1])
@@ -263,7 +251,7 @@ class CliTest(unittest.TestCase):
             (("--consumer", f"{self.model},{tuned}", "--consumer-adapter", "a,b,c"), "one base for all adapters"),
             (("--codec", "scd", "--consumer", f"{self.model},{tuned}"), "add one consumer at a time"),
         ):
-            arguments = common if wrong[0] != "--codec" else ("--producer", self.model, "--text", text)
+            arguments = common if wrong[0] != "--codec" else ("--producer", self.model, "--text", self.text)
             refused = daemons.run("scd", "calibrate", *arguments, *wrong, "--out", self.folder / "never", check=False)
             self.assertEqual(refused.returncode, 1)
             self.assertIn(said, refused.stderr)

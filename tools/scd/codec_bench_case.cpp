@@ -52,10 +52,6 @@ CodecModel made_up_model(const SyntheticShape& shape) {
   return model;
 }
 
-int64_t anchor_width(const RdUnitDecoder& unit) {
-  return unit.anchor_basis.empty() ? unit.anchor_map.rows : unit.anchor_basis.rows;
-}
-
 }  // namespace
 
 struct CodecBenchCase::Codec {
@@ -118,7 +114,7 @@ CodecBenchCase CodecBenchCase::make(const Codec& codec, int64_t tokens) {
     CodecBenchUnit unit{.encoder_map = encoder_map,
                         .decoder = decoder_maps,
                         .source = normal_matrix(tokens, encoder_map.columns, random),
-                        .anchor = normal_matrix(tokens, anchor_width(decoder_maps), random),
+                        .anchor = normal_matrix(tokens, decoder_maps.anchor_dims(), random),
                         .codes = normal_matrix(encoder_map.rows, tokens, random)};
     for (int64_t row = 0; row < unit.codes.rows; ++row) {
       const float deviation = made.quantiser_.deviations[index][static_cast<size_t>(row)];

@@ -38,6 +38,7 @@ struct RdUnitDecoder {
   std::vector<float> mean;        // [dims of y]
   SmallNetwork network = {};      // of [c h]; empty where it would be of no use
   DenseMatrix anchor_basis = {};  // [hidden of B, directions]; empty: h itself
+  int64_t anchor_dims() const { return anchor_basis.empty() ? anchor_map.rows : anchor_basis.rows; }  // of h, 0: none
   bool operator==(const RdUnitDecoder&) const = default;
 };
 

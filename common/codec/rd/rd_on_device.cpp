@@ -211,8 +211,7 @@ RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vect
                                      const RdQuantiser& quantiser)
     : consumer_(consumer), tables_(quantiser), ones_(ones_and_zeros(kMaxBlockTokens), kBF16, kDevice) {
   for (const RdUnitDecoder& unit : units) {
-    const int64_t anchor = unit.anchor_basis.empty() ? unit.anchor_map.rows : unit.anchor_basis.rows;
-    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), anchor, std::ssize(unit.mean)});
+    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), unit.anchor_dims(), std::ssize(unit.mean)});
   }
 }
 
