@@ -7,6 +7,7 @@
 #include "kernels/paged_kv.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
+#include "kernels/training.h"
 
 namespace scd::kernels::cpu {
 
@@ -27,6 +28,15 @@ void add_bias(Matrix m, std::span<const float> bias);
 void fill_normal(Matrix m, uint64_t seed, float deviation);
 
 void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups);
+
+void add_second_moment(ConstMatrix rows, double* sum);
+void column_sums(ConstMatrix m, std::span<double> sums, std::span<double> squares);
+
+void silu_with_slope(ConstMatrix before, Matrix after, Matrix slope);
+void multiply(Matrix m, ConstMatrix by);
+void scaled_difference(ConstMatrix a, ConstMatrix b, float scale, Matrix out);
+void sum_rows(ConstMatrix m, Matrix row);
+void adamw(const AdamWState& state, const AdamWStep& step);
 
 void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);

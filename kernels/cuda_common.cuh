@@ -29,6 +29,8 @@ enum class Slot {
   kValues,
   kArgmax,
   kLowRank,
+  kMoment,
+  kColumnSums,
   kCount
 };
 std::byte* device_scratch(Slot slot, size_t bytes);

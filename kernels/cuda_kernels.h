@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "kernels/attention.h"
+#include "kernels/dense_f64.h"
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
@@ -12,6 +13,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/sampling_limits.h"
+#include "kernels/training.h"
 
 namespace scd::kernels::cuda {
 
@@ -56,6 +58,20 @@ void paged_attention(const AttentionArgs& args);
 void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups);
 
 void gemm_f32(const GemmArgs& args);
+
+void add_second_moment(ConstMatrix rows, double* sum);
+void column_sums(ConstMatrix m, std::span<double> sums, std::span<double> squares);
+
+void multiply_f64(const ProductF64& args);
+bool eigen_f64(ColumnsF64 symmetric, double* values);
+bool factorise_f64(ConstColumnsF64 symmetric, DeviceBuffer& factor);  // positive definite
+void solve_f64(const DeviceBuffer& factor, ColumnsF64 right, CholeskyF64::Parts parts);
+
+void silu_with_slope(ConstMatrix before, Matrix after, Matrix slope);
+void multiply(Matrix m, ConstMatrix by);
+void scaled_difference(ConstMatrix a, ConstMatrix b, float scale, Matrix out);
+void sum_rows(ConstMatrix m, Matrix row);
+void adamw(const AdamWState& state, const AdamWStep& step);
 
 void argmax(ConstMatrix logits, std::span<int32_t> ids);
 // By row; valid until the thread's next call.

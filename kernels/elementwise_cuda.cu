@@ -1,29 +1,14 @@
 // Memory-bound: a thread moves 8 neighbouring elements where rows allow it, else one.
 #include "kernels/cuda_common.cuh"
 #include "kernels/cuda_kernels.h"
+#include "kernels/elementwise_cuda.cuh"
 #include "kernels/normal.h"
 
 namespace scd::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kElementThreads;
 constexpr int kVector = 8;
-
-// One element per thread of a [rows, columns] grid: f(row, column).
-template <class F>
-__global__ void for_each_kernel(int64_t rows, int64_t columns, F f) {
-  const int64_t column = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (column >= columns) return;
-  for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) f(row, column);
-}
-
-template <class F>
-void for_each(int64_t rows, int64_t columns, F f, const char* op) {
-  const dim3 grid(static_cast<unsigned>((columns + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(rows < kMaxGridY ? rows : kMaxGridY));
-  for_each_kernel<<<grid, kThreads, 0, stream()>>>(rows, columns, f);
-  check_launch(op);
-}
 
 // kVector elements at once, 16 or 32 bytes aligned.
 template <class T>

@@ -19,8 +19,7 @@ kernels::ConstMatrix on_host(const kernels::ConstMatrix& matrix, kernels::GrowBu
 }  // namespace
 
 struct ForwardPass::State : ForwardState {
-  mutable kernels::GrowBuffer host_residual, host_input, host_queries,
-      host_logits;  // what accessors copy from the device
+  mutable kernels::GrowBuffer host_residual, host_input, host_logits;  // what accessors copy from the device
 
   // Passes of a thread hand their memory on, so that steady decoding allocates nothing.
   static std::vector<std::unique_ptr<State>>& idle() {
@@ -63,18 +62,21 @@ void ForwardPass::run_keys_values_only() { state_->run_keys_values_only(); }
 void ForwardPass::keep_attention_input(bool keep) { state_->keep_input = keep; }
 
 kernels::ConstMatrix ForwardPass::attention_input() const {
-  SCD_CHECK(state_->input_kept, "keep_attention_input(true) came before the layer");
-  return on_host(state_->kept, state_->host_input);
+  return on_host(attention_input_on_device(), state_->host_input);
 }
 
-kernels::ConstMatrix ForwardPass::queries() const {
+kernels::ConstMatrix ForwardPass::attention_input_on_device() const {
+  SCD_CHECK(state_->input_kept, "keep_attention_input(true) came before the layer");
+  return state_->kept;
+}
+
+kernels::ConstMatrix ForwardPass::queries_on_device() const {
   SCD_CHECK(state_->next_layer > 0, "a layer ran");
-  return on_host(columns_of(state_->last_qkv, 0, QkvWidths(state_->model->config()).query), state_->host_queries);
+  return columns_of(state_->last_qkv, 0, QkvWidths(state_->model->config()).query);
 }
 
 kernels::ConstMatrix ForwardPass::hidden_state() const {
-  SCD_CHECK(!state_->ended, "the pass went on after its last layer's keys");
-  return on_host(state_->residual, state_->host_residual);
+  return on_host(hidden_state_on_device(), state_->host_residual);
 }
 
 kernels::ConstMatrix ForwardPass::hidden_state_on_device() const {

@@ -47,9 +47,11 @@ class ForwardPass {
   // for before the layer runs.
   void keep_attention_input(bool keep);
   kernels::ConstMatrix attention_input() const;
+  kernels::ConstMatrix attention_input_on_device() const;  // the same on the model's device
 
-  // Of the layer that ran last: its queries after RoPE, [rows, query_heads * head_dim] F32. Until the next layer runs.
-  kernels::ConstMatrix queries() const;
+  // Of the layer that ran last: its queries after RoPE, [rows, query_heads * head_dim] F32 on the model's device. Until
+  // the next layer runs.
+  kernels::ConstMatrix queries_on_device() const;
 
   // The residual stream before the next layer, [rows, hidden] F32.
   kernels::ConstMatrix hidden_state() const;

@@ -24,6 +24,7 @@ class Fitter {
         options_(options),
         producer_(codec_model_of(input.producer.config())),
         consumer_(codec_model_of(input.consumer.config())),
+        algebra_(input.consumer.device()),
         fitted_(input.producer, input.consumer, statistics_options(options.reservoir_tokens, options.seed)),
         validation_(input.producer, input.consumer,
                     statistics_options(std::max<int64_t>(options.reservoir_tokens / 8, 64), options.seed + 1000)) {
@@ -48,8 +49,8 @@ class Fitter {
   const LayerStatistics& statistics(int32_t layer) const { return fitted_.layers()[static_cast<size_t>(layer)]; }
 
   void fit_reuse(int32_t layer, const RankCaps& ranks, ScdLayerEncoder& encoder, ScdLayerDecoder& decoder) const {
-    LatentFit keys = fit_shared_latent(fitted(statistics(layer).keys), ranks.key, options_.ridge);
-    LatentFit values = fit_shared_latent(fitted(statistics(layer).values), ranks.value, options_.ridge);
+    LatentFit keys = fit_shared_latent(fitted(statistics(layer).keys), ranks.key, options_.ridge, algebra_);
+    LatentFit values = fit_shared_latent(fitted(statistics(layer).values), ranks.value, options_.ridge, algebra_);
     encoder = {std::move(keys.encoder), std::move(values.encoder), {}};
     decoder = {std::move(keys.decoder), std::move(values.decoder), {}};
   }
@@ -66,7 +67,7 @@ class Fitter {
     const DenseMatrix consumer_inputs = statistics(layer).attention.second();
     SecondMoment joined(producer_.hidden + consumer_.hidden);
     joined.add_joined(producer_inputs.view(), consumer_inputs.view());
-    DenseMatrix encoder = fit_shared_latent({joined.sum(), producer_.hidden}, rank, options_.ridge).encoder;
+    DenseMatrix encoder = fit_shared_latent({joined.sum(), producer_.hidden}, rank, options_.ridge, algebra_).encoder;
     round_to_bf16(encoder.values);
     return encoder;
   }
@@ -81,11 +82,14 @@ class Fitter {
     const DenseMatrix held_out_targets = held_out.second();
     PredictorOptions options = options_.predictor;
     options.ridge = options_.ridge;
+    options.algebra = algebra_;
+    options.network.device = input_.consumer.device();
     options.network.seed = options_.seed + static_cast<uint64_t>(layer);
     options.network.progress = progress;
     return fit_predictor({codes, targets, held_out_codes, held_out_targets}, options);
   }
 
+  const Algebra& algebra() const { return algebra_; }
   CalibrationRecord record() const { return record_of(input_.text, options_); }
 
  private:
@@ -100,6 +104,7 @@ class Fitter {
   const CalibrationOptions& options_;
   CodecModel producer_;
   CodecModel consumer_;
+  Algebra algebra_;
   PairStatistics fitted_;
   PairStatistics validation_;
 };
@@ -331,8 +336,10 @@ CalibrationResult calibrate_consumer(const CalibrationInput& input, const Artifa
       result.layers[i].patched = true;
       result.layers[i].patch_loss = fit.loss;
     } else {
-      decoder.key = fit_decoder(fitter.fitted(fitter.statistics(layer).keys), maps.key, options.ridge);
-      decoder.value = fit_decoder(fitter.fitted(fitter.statistics(layer).values), maps.value, options.ridge);
+      decoder.key =
+          fit_decoder(fitter.fitted(fitter.statistics(layer).keys), maps.key, options.ridge, fitter.algebra());
+      decoder.value =
+          fit_decoder(fitter.fitted(fitter.statistics(layer).values), maps.value, options.ridge, fitter.algebra());
       fitter.measure_reuse(layer, maps, decoder, result.layers[i]);
     }
     progress.update(static_cast<double>(i + 1) / static_cast<double>(encoder.layers.size()));

@@ -12,6 +12,18 @@ kernels::ConstMatrix per_head(const DenseMatrix& rows, int64_t head_dim) {
   return kernels::matrix(rows.values.data(), rows.rows * (rows.columns / head_dim), head_dim);
 }
 
+struct LayerRows {
+  DenseMatrix keys, values, inputs;
+};
+
+LayerRows rows_of(const WindowPass& pass, int32_t layer, const ModelConfig& config) {
+  const int64_t rows = pass.rows(), width = int64_t{config.kv_heads} * config.head_dim;
+  LayerRows of{DenseMatrix(rows, width), DenseMatrix(rows, width), DenseMatrix(rows, config.hidden)};
+  pass.copy_keys_values(layer, of.keys.view(), of.values.view());
+  pass.copy_attention_inputs(of.inputs.view());
+  return of;
+}
+
 }  // namespace
 
 PairStatistics::PairStatistics(const Model& producer, const Model& consumer, const PairStatisticsOptions& options)
@@ -28,24 +40,17 @@ PairStatistics::PairStatistics(const Model& producer, const Model& consumer, con
 
 void PairStatistics::add_layer(int32_t layer, WindowPass& producer, WindowPass& consumer) {
   producer.run_layer();
-  const KeysValues a = producer.keys_values(layer);
-  const DenseMatrix inputs_a = producer.attention_inputs();
   const bool one_model = &producer == &consumer;
-  KeysValues b;
-  DenseMatrix inputs_b;
-  if (!one_model) {
-    consumer.run_layer();
-    b = consumer.keys_values(layer);
-    inputs_b = consumer.attention_inputs();
-  }
-  const KeysValues& own = one_model ? a : b;
-  const DenseMatrix& own_inputs = one_model ? inputs_a : inputs_b;
-  if (inputs_a.rows == 0) return;
+  if (!one_model) consumer.run_layer();
+  if (producer.rows() == 0) return;
+  const LayerRows a = rows_of(producer, layer, producer_.config());
+  const LayerRows b = one_model ? LayerRows{} : rows_of(consumer, layer, consumer_.config());
+  const LayerRows& own = one_model ? a : b;
   LayerStatistics& statistics = layers_[static_cast<size_t>(layer)];
   const int64_t head_dim = producer_.config().head_dim;
   statistics.keys.add_joined(per_head(a.keys, head_dim), per_head(own.keys, head_dim));
   statistics.values.add_joined(per_head(a.values, head_dim), per_head(own.values, head_dim));
-  statistics.attention.add(inputs_a.view(), own_inputs.view());
+  statistics.attention.add(a.inputs.view(), own.inputs.view());
 }
 
 void PairStatistics::add(std::span<const TokenWindow> windows) {

@@ -24,8 +24,7 @@ std::optional<UnitPairs> validation_pairs(const CalibrationInput& input, const R
   Progress progress("running both models over validation text");
   UnitPass(input.producer, input.consumer, units, options.experiment.sinks)
       .run(one_of_each_context(input.text.validation).windows,
-           {.layer = {},
-            .unit = [&](size_t unit, const DenseMatrix& x, const DenseMatrix& yh) { pairs.add(unit, x, yh); }},
+           {.layer = {}, .unit = [&](size_t unit, const UnitRows& rows) { pairs.add(unit, rows); }},
            [&](double share) { progress.update(share); });
   progress.finish();
   return pairs;

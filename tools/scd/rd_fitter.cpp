@@ -13,6 +13,9 @@
 namespace scd {
 namespace {
 
+// Fits run where the models do.
+Algebra algebra_of(const RdConsumer& consumer) { return Algebra(consumer.model.device()); }
+
 // The same weight for all directions of a layer's keys, and of its values: of the producer's layers, each as the
 // consumer's layer at its relative depth in the unit.
 Eigen::MatrixXd isotropic(const RdConsumer& consumer, const AnchoredUnit& of) {
@@ -65,10 +68,10 @@ using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::Row
 // A unit's moment as a decoder sees it that looks at the anchor through `basis`, or at all of it. `whole` outlives it.
 class SeenMoment {
  public:
-  SeenMoment(const RegressionMoment& whole, const DenseMatrix& basis) : whole_(whole) {
+  SeenMoment(const RegressionMoment& whole, const DenseMatrix& basis, const Algebra& algebra) : whole_(whole) {
     if (basis.empty()) return;
     const Eigen::Map<const RowMajor> directions(basis.values.data(), basis.rows, basis.columns);
-    reduced_ = moment_of_directions(whole, directions.cast<double>());
+    reduced_ = moment_of_directions(whole, directions.cast<double>(), algebra);
   }
   RegressionMoment moment() const {
     return {reduced_.size() > 0 ? reduced_ : whole_.sum, whole_.source_dims, whole_.target_dims};
@@ -87,8 +90,9 @@ std::vector<DenseMatrix> anchor_bases(const RdConsumer& consumer, std::span<cons
   for (const AnchoredUnit& of : units) {
     moments.push_back(consumer.statistics.unit(of).moment());
     const bool chosen = options.anchor_share < 1 && moments.back().anchor_dims() > 0;
-    directions.push_back(chosen ? anchor_directions(moments.back(), unit_metric(consumer, of), options.ridge)
-                                : AnchorDirections{});
+    directions.push_back(
+        chosen ? anchor_directions(moments.back(), unit_metric(consumer, of), options.ridge, algebra_of(consumer))
+               : AnchorDirections{});
   }
   const std::vector<int64_t> counts = share_out(moments, directions, options.anchor_share);
   std::vector<DenseMatrix> bases(units.size());
@@ -109,7 +113,7 @@ RateFit fit_unit(std::span<const RdConsumer> consumers, std::span<const SeenMome
   if (options.variant == RdVariant::kPrincipalComponents) {
     Eigen::MatrixXd metric = share * isotropic(consumers.front(), of);
     for (const RdConsumer& further : consumers.subspan(1)) metric += share * isotropic(further, of);
-    return fit_principal_components(seen.front().moment(), metric, options.ridge);
+    return fit_principal_components(seen.front().moment(), metric, options.ridge, algebra_of(consumers.front()));
   }
   const bool shared_heads = options.variant == RdVariant::kHeadShared && !of.unit.residual;
   std::vector<Eigen::MatrixXd> sums;
@@ -126,7 +130,7 @@ RateFit fit_unit(std::span<const RdConsumer> consumers, std::span<const SeenMome
     targets.push_back(
         {{shared_heads ? sums[k] : moment.sum, moment.source_dims, moment.target_dims}, metrics[k], share});
   }
-  return fit_rate(targets, options.ridge);
+  return fit_rate(targets, options.ridge, algebra_of(consumers.front()));
 }
 
 // Components of a layer (or residual stream) at which the finest level has about four bits for each.
@@ -194,9 +198,12 @@ void round_map(DenseMatrix& map, std::span<const float> deviations) {
   }
 }
 
-RdUnitDecoder decoder_of(const SeenMoment& seen, const DenseMatrix& basis, const RdUnitEncoder& encoder,
-                         std::span<const float> deviations, double ridge) {
-  RdUnitDecoder decoder = fit_decoder(seen.moment(), encoder, ridge);
+RdUnitDecoder fit_unit_decoder(const RdConsumer& consumer, const AnchoredUnit& of, const DenseMatrix& basis,
+                               const RdUnitEncoder& encoder, std::span<const float> deviations,
+                               const RdFitOptions& options) {
+  const Algebra algebra = algebra_of(consumer);
+  const SeenMoment seen(consumer.statistics.unit(of).moment(), basis, algebra);
+  RdUnitDecoder decoder = fit_decoder(seen.moment(), encoder, options.ridge, algebra);
   round_map(decoder.map, deviations);
   round_columns_to_int8(decoder.anchor_map);
   decoder.anchor_basis = basis;
@@ -258,7 +265,7 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
     if (producer_layers != consumer_layers) fit.encoder.sources.push_back(of.source);
     std::vector<SeenMoment> seen;
     for (size_t k = 0; k < consumers.size(); ++k) {
-      seen.emplace_back(consumers[k].statistics.unit(of).moment(), bases[k][i]);
+      seen.emplace_back(consumers[k].statistics.unit(of).moment(), bases[k][i], algebra_of(consumers[k]));
     }
     RateFit rate = fit_unit(weighted, seen, of, options);
     if (options.variant == RdVariant::kFixedRank) {
@@ -281,9 +288,8 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
   for (size_t k = 0; k < consumers.size(); ++k) {
     RdDecoderMaps& maps = fit.decoders.emplace_back(plan, std::vector<RdUnitDecoder>{}, fit.encoder.quantiser);
     for (size_t i = 0; i < units.size(); ++i) {
-      maps.units.push_back(decoder_of(SeenMoment(consumers[k].statistics.unit(units[i]).moment(), bases[k][i]),
-                                      bases[k][i], fit.encoder.units[i], fit.encoder.quantiser.deviations[i],
-                                      options.ridge));
+      maps.units.push_back(fit_unit_decoder(consumers[k], units[i], bases[k][i], fit.encoder.units[i],
+                                            fit.encoder.quantiser.deviations[i], options));
     }
   }
   return fit;
@@ -303,8 +309,8 @@ RdDecoderMaps fit_rd_decoder(const RdConsumer& consumer, const RdEncoderMaps& en
   const std::vector<AnchoredUnit> units = anchored_units(encoder.plan, consumer.statistics.depths());
   const std::vector<DenseMatrix> bases = anchor_bases(consumer, units, options);
   for (size_t i = 0; i < units.size(); ++i) {
-    maps.units.push_back(decoder_of(SeenMoment(consumer.statistics.unit(units[i]).moment(), bases[i]), bases[i],
-                                    encoder.units[i], encoder.quantiser.deviations[i], options.ridge));
+    maps.units.push_back(
+        fit_unit_decoder(consumer, units[i], bases[i], encoder.units[i], encoder.quantiser.deviations[i], options));
   }
   return maps;
 }

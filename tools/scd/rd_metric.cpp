@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/codec/calibration/algebra.h"
 #include "kernels/device.h"
 #include "kernels/grow_buffer.h"
 #include "kernels/rope.h"
@@ -59,7 +60,7 @@ LayerMetric metric_of(const Model& consumer, int32_t layer, const RdLayerStatist
     const auto distance = static_cast<int32_t>(std::pow(kFarthest, (step + 0.5) / kDistances));
     const MatrixXd turned = rotation(config, distance);
     for (int64_t head = 0; head < config.kv_heads; ++head) {
-      const MatrixXd& moment = statistics.queries[static_cast<size_t>(head)];
+      const MatrixXd& moment = statistics.queries[static_cast<size_t>(head)].sum();
       metric.keys.block(head * d, head * d, d, d) += turned.transpose() * moment * turned;
     }
   }
@@ -82,6 +83,7 @@ MatrixXd residual_metric(const Model& consumer, const AnchoredUnit& span, std::s
   const auto power = [&](int32_t layer) {
     return statistics.layer(layer).residual_power / static_cast<double>(statistics.layer(layer).tokens);
   };
+  const Algebra algebra(consumer.device());
   MatrixXd metric = MatrixXd::Zero(config.hidden, config.hidden);
   for (int32_t layer = span.unit.first_layer; layer < span.unit.end(); ++layer) {
     const MatrixXd all = weights_of(consumer.layer(layer).qkv, config.hidden, queries + 2 * width);
@@ -91,7 +93,8 @@ MatrixXd residual_metric(const Model& consumer, const AnchoredUnit& span, std::s
     const MatrixXd values = scale.asDiagonal() * all.middleCols(queries + width, width);
     const LayerMetric& of = layers[static_cast<size_t>(layer)];
     metric += power(span.anchor) / power(layer) *
-              (keys * of.keys * keys.transpose() + values * of.values * values.transpose());
+              (algebra.product_with_transposed(algebra.product(keys, of.keys), keys) +
+               algebra.product_with_transposed(algebra.product(values, of.values), values));
   }
   return metric;
 }

@@ -19,13 +19,14 @@ struct TrainingRows {
 };
 
 // Inputs are many and samples few: without strong weight decay the loss on validation text soon rises again.
-NetworkOptions network_options(const RdNetworkOptions& options) {
+NetworkOptions network_options(const RdNetworkOptions& options, kernels::Device device) {
   return {.width = options.width,
           .max_epochs = 48,
           .patience = 5,
           .learning_rate = 2e-3f,
           .weight_decay = 3.0f,
-          .seed = options.seed};
+          .seed = options.seed,
+          .device = device};
 }
 
 // Row after row another level: all of them as often.
@@ -68,8 +69,9 @@ std::vector<RdNetworkLoss> fit_networks(const RdConsumer& consumer, const UnitPa
                            decoder.units[i]);
     };
     const TrainingRows fit = rows_of(consumer.statistics.pairs()), held_out = rows_of(validation);
-    TrainedNetwork trained = fit_network({fit.inputs, fit.left_over, held_out.inputs, held_out.left_over},
-                                         unit_metric(consumer, units[i]), network_options(options));
+    TrainedNetwork trained =
+        fit_network({fit.inputs, fit.left_over, held_out.inputs, held_out.left_over}, unit_metric(consumer, units[i]),
+                    network_options(options, consumer.model.device()), Algebra(consumer.model.device()));
     const bool worth_it = trained.held_out_loss <= (1 - kLeastGain) * trained.held_out_power;
     losses.push_back({trained.held_out_power, worth_it ? trained.held_out_loss : trained.held_out_power});
     if (worth_it) decoder.units[i].network = std::move(trained.network);

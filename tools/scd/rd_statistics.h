@@ -28,7 +28,7 @@ struct RdUnitStatistics {
 
 // Of the consumer.
 struct RdLayerStatistics {
-  std::vector<Eigen::MatrixXd> queries;  // by KV head: sum of q q^T over tokens and the head's queries, no RoPE
+  std::vector<SecondMoment> queries;  // by KV head: of its queries without RoPE, [tokens * queries a head, head_dim]
   int64_t tokens = 0;
   double residual_power = 0;  // sum over tokens of the mean square of the residual stream before the layer
   double key_variance = 0;    // mean variance of a value of its keys
@@ -43,7 +43,7 @@ struct RdStatisticsOptions {
 
 class RdStatistics {
  public:
-  // Of the units of all `plans`. The models must outlive it; one model may be both.
+  // Of the units of all `plans`, summed on the models' device. The models must outlive it; one model may be both.
   RdStatistics(const Model& producer, const Model& consumer, std::span<const LayerPlan> plans,
                const RdStatisticsOptions& options);
 
@@ -55,8 +55,8 @@ class RdStatistics {
   const RdLayerStatistics& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
 
  private:
-  void add_layer(int32_t layer, const KeysValues& rows, const DenseMatrix& queries, const DenseMatrix& residual);
-  void add_unit(RdUnitStatistics& unit, const DenseMatrix& x, const DenseMatrix& yh) const;
+  void add_layer(int32_t layer, const LayerRows& rows);
+  void add_unit(RdUnitStatistics& unit, const UnitRows& rows) const;
 
   const Model& producer_;
   const Model& consumer_;

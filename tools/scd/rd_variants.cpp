@@ -61,7 +61,8 @@ MatrixXd with_shared_heads(const RegressionMoment& moment, const CodedUnit& unit
   return count * (covariance + mean * mean.transpose());
 }
 
-RateFit fit_principal_components(const RegressionMoment& moment, const MatrixXd& metric, double ridge) {
+RateFit fit_principal_components(const RegressionMoment& moment, const MatrixXd& metric, double ridge,
+                                 const Algebra& algebra) {
   const Index x = moment.source_dims, last = moment.sum.rows() - 1;
   MatrixXd twice(2 * x + 1, 2 * x + 1);
   const auto copy = [&](Index row, Index rows, Index from_row) {
@@ -72,7 +73,7 @@ RateFit fit_principal_components(const RegressionMoment& moment, const MatrixXd&
   copy(0, x, 0);
   copy(x, x, 0);
   copy(2 * x, 1, last);
-  return fit_rate({twice, x, x}, metric, ridge);
+  return fit_rate({twice, x, x}, metric, ridge, algebra);
 }
 
 void fix_rank(RateFit& fit, int64_t rank) {

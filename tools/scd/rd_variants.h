@@ -37,7 +37,8 @@ std::vector<LayerMetric> metrics_of(RdVariant variant, std::span<const LayerMetr
 Eigen::MatrixXd with_shared_heads(const RegressionMoment& moment, const CodedUnit& unit, const CodecModel& model);
 
 // Transform coding of x itself: the regression of x on x.
-RateFit fit_principal_components(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge);
+RateFit fit_principal_components(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge,
+                                 const Algebra& algebra);
 
 // The first `rank` components, all with the same deviation.
 void fix_rank(RateFit& fit, int64_t rank);

@@ -39,8 +39,15 @@ UnitPairs::UnitPairs(const CodecModel& producer, const CodecModel& consumer, std
   }
 }
 
-void UnitPairs::add(size_t unit, const DenseMatrix& x, const DenseMatrix& yh) {
-  reservoirs_[unit].add(x.view(), yh.view());
+void UnitPairs::add(size_t unit, const UnitRows& rows) {
+  kernels::GrowBuffer memory;
+  UnitRows here = rows;
+  if (rows.all.device != kernels::Device::kCpu) {
+    const kernels::Matrix copy = memory.matrix(rows.all.rows, rows.all.columns);
+    kernels::copy(rows.all, copy);
+    here.all = copy;
+  }
+  reservoirs_[unit].add(here.x(), here.yh());
 }
 
 UnitPairs::Rows UnitPairs::rows(const AnchoredUnit& of) const {

@@ -22,7 +22,7 @@ class UnitPairs {
             const UnitPairsOptions& options);
 
   // As UnitVisitor has them.
-  void add(size_t unit, const DenseMatrix& x, const DenseMatrix& yh);
+  void add(size_t unit, const UnitRows& rows);
 
   struct Rows {
     DenseMatrix x;  // [tokens, source]

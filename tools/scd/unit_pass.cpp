@@ -1,9 +1,15 @@
 #include "tools/scd/unit_pass.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <utility>
 
+#include "common/base/check.h"
 #include "common/codec/rd/rd_state.h"
+#include "kernels/elementwise.h"
+#include "kernels/rms_norm.h"
+#include "tools/scd/calibration.h"
 #include "tools/scd/window_pass.h"
 
 namespace scd {
@@ -11,7 +17,17 @@ namespace {
 
 constexpr int64_t kBatchTokens = 2048;
 
+template <class M>
+M columns_of(M m, int64_t first, int64_t count) {
+  m.data = static_cast<decltype(m.data)>(m.template row<float>(0) + first);
+  m.columns = count;
+  return m;
+}
+
 }  // namespace
+
+kernels::ConstMatrix UnitRows::x() const { return columns_of(all, 0, widths.source); }
+kernels::ConstMatrix UnitRows::yh() const { return columns_of(all, widths.source, widths.target + widths.anchor); }
 
 std::vector<AnchoredUnit> anchored_units(const LayerPlan& plan, ModelDepths depths) {
   std::vector<AnchoredUnit> units;
@@ -48,16 +64,50 @@ void UnitPass::run(std::span<const TokenWindow> windows, const UnitVisitor& visi
   });
 }
 
+struct UnitPass::ModelRun {
+  ModelRun(const Model& of, std::span<const TokenWindow> windows, int64_t sinks)
+      : model(of), pass(of, windows, sinks) {}
+
+  kernels::Matrix matrix(kernels::GrowBuffer& memory, int64_t columns) const {
+    return memory.matrix(pass.rows(), columns, kernels::DType::kF32, model.device());
+  }
+  kernels::Matrix keep_residual(int32_t layer) {
+    Kept& kept = residuals[layer];
+    kept.rows = matrix(kept.memory, model.config().hidden);
+    pass.copy_residual(kept.rows);
+    return kept.rows;
+  }
+
+  struct Kept {
+    kernels::GrowBuffer memory;
+    kernels::Matrix rows;
+  };
+  const Model& model;
+  WindowPass pass;
+  std::map<int32_t, Kept> residuals;  // by layer
+};
+
 void UnitPass::run_batch(std::span<const TokenWindow> windows, const UnitVisitor& visitor) const {
-  const ModelRows consumer = run_consumer(windows, visitor);
-  if (consumer.layers.front().keys.rows == 0) return;
-  const bool one_model = &producer_ == &consumer_;
-  const ModelRows producer = one_model ? ModelRows{} : run_producer(windows);
+  ModelRun consumer(consumer_, windows, sinks_);
+  if (consumer.pass.rows() == 0) return;
+  run_consumer(consumer, visitor);
+  std::optional<ModelRun> other;
+  if (&producer_ != &consumer_) run_producer(other.emplace(producer_, windows, sinks_));
+  const ModelRun& producer = other ? *other : consumer;
+  const std::vector<float> ones(static_cast<size_t>(consumer.pass.rows()), 1.0f);
+  const kernels::DeviceVector ones_there(ones, consumer_.device());
+  kernels::GrowBuffer memory;
   for (size_t i = 0; i < units_.size(); ++i) {
     const auto& [unit, anchor, source] = units_[i];
-    const DenseMatrix x =
-        state_of(one_model ? consumer : producer, {source.first_layer, source.layers, unit.residual, source.anchor});
-    visitor.unit(i, x, state_of(consumer, {unit.first_layer, unit.layers, unit.residual, anchor}));
+    const UnitWidths widths =
+        widths_of(units_[i], codec_model_of(producer_.config()), codec_model_of(consumer_.config()));
+    const kernels::Matrix all = consumer.matrix(memory, widths.source + widths.target + widths.anchor + 1);
+    int64_t column = put_state(producer, {source.first_layer, source.layers, unit.residual, source.anchor}, all);
+    SCD_CHECK(column == widths.source, "the width of a unit's source");
+    column += put_state(consumer, {unit.first_layer, unit.layers, unit.residual, anchor},
+                        columns_of(all, column, all.columns - column));
+    kernels::fill_rows(columns_of(all, column, 1), ones_there);
+    visitor.unit(i, {all, widths});
   }
 }
 
@@ -73,44 +123,54 @@ bool UnitPass::reads_source_residual(int32_t layer) const {
   });
 }
 
-UnitPass::ModelRows UnitPass::run_producer(std::span<const TokenWindow> windows) const {
-  WindowPass pass(producer_, windows, sinks_);
-  ModelRows rows;
+void UnitPass::run_producer(ModelRun& run) const {
   for (int32_t layer = 0; layer < producer_.config().layers; ++layer) {
-    if (reads_source_residual(layer)) rows.residuals[layer] = pass.residual();
-    pass.run_layer();
-    rows.layers.push_back(pass.keys_values(layer));
+    if (reads_source_residual(layer)) (void)run.keep_residual(layer);
+    run.pass.run_layer();
   }
-  return rows;
 }
 
-UnitPass::ModelRows UnitPass::run_consumer(std::span<const TokenWindow> windows, const UnitVisitor& visitor) const {
-  WindowPass pass(consumer_, windows, sinks_);
-  ModelRows rows;
-  for (int32_t layer = 0; layer < consumer_.config().layers; ++layer) {
-    const DenseMatrix residual = pass.residual();
-    if (reads_residual(layer)) rows.residuals[layer] = residual;
-    pass.run_layer();
-    rows.layers.push_back(pass.keys_values(layer));
-    if (visitor.layer && residual.rows > 0) visitor.layer(layer, rows.layers.back(), pass.queries(), residual);
+void UnitPass::run_consumer(ModelRun& run, const UnitVisitor& visitor) const {
+  const ModelConfig& config = consumer_.config();
+  const int64_t width = int64_t{config.kv_heads} * config.head_dim;
+  kernels::GrowBuffer residual_memory, keys_memory, values_memory, queries_memory;
+  for (int32_t layer = 0; layer < config.layers; ++layer) {
+    kernels::Matrix residual;
+    if (reads_residual(layer)) {
+      residual = run.keep_residual(layer);
+    } else if (visitor.layer) {
+      residual = run.matrix(residual_memory, config.hidden);
+      run.pass.copy_residual(residual);
+    }
+    run.pass.run_layer();
+    if (!visitor.layer) continue;
+    const kernels::Matrix keys = run.matrix(keys_memory, width), values = run.matrix(values_memory, width);
+    const kernels::Matrix queries = run.matrix(queries_memory, int64_t{config.query_heads} * config.head_dim);
+    run.pass.copy_keys_values(layer, keys, values);
+    run.pass.copy_queries(queries);
+    visitor.layer(layer, {keys, values, queries, residual});
   }
-  return rows;
 }
 
-// As rd_maps.h puts it together, with the anchor behind.
-DenseMatrix UnitPass::state_of(const ModelRows& rows, const StatePlace& place) {
-  const int64_t tokens = rows.layers.front().keys.rows;
-  KeysValues joined{DenseMatrix(tokens, 0), DenseMatrix(tokens, 0)};
-  for (int32_t layer = place.first_layer; !place.residual && layer < place.first_layer + place.layers; ++layer) {
-    const KeysValues& of_layer = rows.layers[static_cast<size_t>(layer)];
-    joined.keys = side_by_side(std::as_const(joined.keys).view(), of_layer.keys.view());
-    joined.values = side_by_side(std::as_const(joined.values).view(), of_layer.values.view());
+int64_t UnitPass::put_state(const ModelRun& run, const StatePlace& place, const kernels::Matrix& to) {
+  const ModelConfig& config = run.model.config();
+  const int64_t width = int64_t{config.kv_heads} * config.head_dim, all = width * place.layers;
+  int64_t column = 0;
+  if (place.residual) {
+    column = config.hidden;
+    kernels::divide_by_rms(run.residuals.at(place.first_layer).rows, run.residuals.at(place.anchor).rows,
+                           columns_of(to, 0, column));
+  } else {
+    for (int32_t i = 0; i < place.layers; ++i) {
+      run.pass.copy_keys_values(place.first_layer + i, columns_of(to, i * width, width),
+                                columns_of(to, all + i * width, width));
+    }
+    column = 2 * all;
   }
-  const DenseMatrix state =
-      place.residual ? rd_residual(rows.residuals.at(place.first_layer).view(), rows.residuals.at(place.anchor).view())
-                     : side_by_side(std::as_const(joined.keys).view(), std::as_const(joined.values).view());
-  if (place.anchor < 0) return state;
-  return side_by_side(state.view(), normalised_rows(rows.residuals.at(place.anchor).view()).view());
+  if (place.anchor < 0) return column;
+  const kernels::Matrix& anchor = run.residuals.at(place.anchor).rows;
+  kernels::divide_by_rms(anchor, anchor, columns_of(to, column, config.hidden));
+  return column + config.hidden;
 }
 
 }  // namespace scd

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <span>
 #include <vector>
 
@@ -11,7 +10,7 @@
 #include "common/codec/dense_matrix.h"
 #include "common/codec/layer_plan.h"
 #include "common/model/model.h"
-#include "tools/scd/cache_pages.h"
+#include "kernels/grow_buffer.h"
 #include "tools/scd/calibration_text.h"
 
 namespace scd {
@@ -35,17 +34,29 @@ struct UnitWidths {
 };
 UnitWidths widths_of(const AnchoredUnit& of, const CodecModel& producer, const CodecModel& consumer);
 
-// Called once a batch, rows of all windows below each other, without the sinks.
+// Of one of the consumer's layers, [tokens, ...] F32: keys and queries without RoPE, the residual stream before it.
+struct LayerRows {
+  kernels::ConstMatrix keys, values, queries, residual;
+};
+
+// [tokens, source + target + anchor + 1] F32, as rd_maps.h puts rows together: x, y, h and a column of ones.
+struct UnitRows {
+  kernels::ConstMatrix all;
+  UnitWidths widths;
+  kernels::ConstMatrix x() const;
+  kernels::ConstMatrix yh() const;
+};
+
+// Called once a batch, rows of all windows below each other, without the sinks, on the models' device. Rows are valid
+// until the call returns.
 struct UnitVisitor {
-  // Of each of the consumer's layers as it runs: keys and queries without RoPE, the residual stream before it.
-  std::function<void(int32_t layer, const KeysValues&, const DenseMatrix& queries, const DenseMatrix& residual)> layer;
-  // x [tokens, source], yh [tokens, target + anchor]
-  std::function<void(size_t unit, const DenseMatrix& x, const DenseMatrix& yh)> unit;
+  std::function<void(int32_t layer, const LayerRows&)> layer;  // as it runs; may be empty
+  std::function<void(size_t unit, const UnitRows&)> unit;
 };
 
 class UnitPass {
  public:
-  // The models must outlive it; one model may be both.
+  // The models are on one device and must outlive it; one model may be both.
   UnitPass(const Model& producer, const Model& consumer, std::vector<AnchoredUnit> units, int64_t sinks);
 
   // Memory does not depend on how much text goes through.
@@ -53,11 +64,8 @@ class UnitPass {
            const std::function<void(double)>& progress) const;
 
  private:
-  // Of a batch.
-  struct ModelRows {
-    std::vector<KeysValues> layers;
-    std::map<int32_t, DenseMatrix> residuals;  // before the layers that a unit needs
-  };
+  // What a batch leaves of one model: its cache, and the residual stream before the layers that a unit needs.
+  struct ModelRun;
   // What a unit reads of one model.
   struct StatePlace {
     int32_t first_layer = 0;
@@ -65,10 +73,11 @@ class UnitPass {
     bool residual = false;
     int32_t anchor = -1;
   };
-  static DenseMatrix state_of(const ModelRows& rows, const StatePlace& place);
   void run_batch(std::span<const TokenWindow> windows, const UnitVisitor& visitor) const;
-  ModelRows run_producer(std::span<const TokenWindow> windows) const;
-  ModelRows run_consumer(std::span<const TokenWindow> windows, const UnitVisitor& visitor) const;
+  void run_consumer(ModelRun& run, const UnitVisitor& visitor) const;
+  void run_producer(ModelRun& run) const;
+  // Into the first columns of `to`, as rd_maps.h puts them together, with the anchor behind; returns how many.
+  static int64_t put_state(const ModelRun& run, const StatePlace& place, const kernels::Matrix& to);
   bool reads_residual(int32_t layer) const;         // of the consumer
   bool reads_source_residual(int32_t layer) const;  // of the producer
 

@@ -3,17 +3,17 @@
 #include <algorithm>
 
 #include "common/codec/key_rotation.h"
+#include "kernels/device.h"
+#include "kernels/paged_kv.h"
 
 namespace scd {
 namespace {
 
-// Rows of one matrix below those of another.
-void append_rows(DenseMatrix& all, kernels::ConstMatrix rows) {
-  all.columns = rows.columns;
-  for (int64_t r = 0; r < rows.rows; ++r) {
-    all.values.insert(all.values.end(), rows.row<float>(r), rows.row<float>(r) + rows.columns);
-  }
-  all.rows += rows.rows;
+template <class M>
+M rows_of(M m, int64_t first, int64_t count) {
+  m.data = static_cast<decltype(m.data)>(m.template row<float>(first));
+  m.rows = count;
+  return m;
 }
 
 KvCache make_cache(const Model& model, std::span<const TokenWindow> windows) {
@@ -32,49 +32,51 @@ WindowPass::WindowPass(const Model& model, std::span<const TokenWindow> windows,
     pages_.push_back(cache_.pool().make_table());
     (void)pages_.back().reserve(static_cast<int64_t>(window.size())).value_or_throw();
   }
+  for_each_window([this](size_t, int64_t, int64_t, int64_t count) { rows_ += count; });
   for (size_t i = 0; i < windows_.size(); ++i) batch_.push_back({&pages_[i], 0, windows_[i]});
   pass_ = std::make_unique<ForwardPass>(model_, cache_, batch_);
   pass_->keep_attention_input(true);
 }
 
-KeysValues WindowPass::keys_values(int32_t layer) const {
-  KeysValues rows;
+void WindowPass::for_each_window(const std::function<void(size_t, int64_t, int64_t, int64_t)>& f) const {
+  int64_t first = 0, first_coded = 0;
   for (size_t i = 0; i < windows_.size(); ++i) {
-    const int64_t count = static_cast<int64_t>(windows_[i].size()) - skipped_;
-    if (count <= 0) continue;
-    KeysValues window = read_rows(cache_, pages_[i], layer, {skipped_, count});
-    rotate_chunk(window.keys.view(), model_.config().head_dim, skipped_, model_.config().rope,
-                 kernels::RopeDirection::kUnrotate);
-    append_rows(rows.keys, window.keys.view());
-    append_rows(rows.values, window.values.view());
-  }
-  return rows;
-}
-
-DenseMatrix WindowPass::coded_rows(kernels::ConstMatrix all, bool unrotate) const {
-  DenseMatrix rows;
-  int64_t first_row = 0;
-  for (const TokenWindow& window : windows_) {
-    const auto tokens = static_cast<int64_t>(window.size());
+    const auto tokens = static_cast<int64_t>(windows_[i].size());
     const int64_t count = tokens - skipped_;
-    if (count > 0) {
-      DenseMatrix coded(count, all.columns);
-      for (int64_t r = 0; r < count; ++r) {
-        std::copy_n(all.row<float>(first_row + skipped_ + r), all.columns, coded.view().row<float>(r));
-      }
-      if (unrotate) {
-        rotate_chunk(coded.view(), model_.config().head_dim, skipped_, model_.config().rope,
-                     kernels::RopeDirection::kUnrotate);
-      }
-      append_rows(rows, std::as_const(coded).view());
-    }
-    first_row += tokens;
+    if (count > 0) f(i, first, first_coded, count);
+    first += tokens;
+    first_coded += std::max<int64_t>(count, 0);
   }
-  return rows;
 }
 
-DenseMatrix WindowPass::attention_inputs() const { return coded_rows(pass_->attention_input(), false); }
-DenseMatrix WindowPass::queries() const { return coded_rows(pass_->queries(), true); }
+void WindowPass::copy_coded(kernels::ConstMatrix all, kernels::Matrix to) const {
+  for_each_window([&](size_t, int64_t first, int64_t first_coded, int64_t count) {
+    kernels::copy(rows_of(all, first + skipped_, count), rows_of(to, first_coded, count));
+  });
+}
+
+void WindowPass::unrotate(kernels::Matrix rows) const {
+  for_each_window([&](size_t, int64_t, int64_t first_coded, int64_t count) {
+    rotate_chunk(rows_of(rows, first_coded, count), model_.config().head_dim, skipped_, model_.config().rope,
+                 kernels::RopeDirection::kUnrotate);
+  });
+}
+
+void WindowPass::copy_residual(kernels::Matrix to) const { copy_coded(pass_->hidden_state_on_device(), to); }
+void WindowPass::copy_attention_inputs(kernels::Matrix to) const { copy_coded(pass_->attention_input_on_device(), to); }
+
+void WindowPass::copy_queries(kernels::Matrix to) const {
+  copy_coded(pass_->queries_on_device(), to);
+  unrotate(to);
+}
+
+void WindowPass::copy_keys_values(int32_t layer, kernels::Matrix keys, kernels::Matrix values) const {
+  for_each_window([&](size_t window, int64_t, int64_t first_coded, int64_t count) {
+    kernels::read_kv(cache_.layer(layer), {pages_[window].page_ids(), 0, count, skipped_},
+                     rows_of(keys, first_coded, count), rows_of(values, first_coded, count));
+  });
+  unrotate(keys);
+}
 
 void for_each_batch(std::span<const TokenWindow> windows, int64_t batch_tokens,
                     const std::function<void(std::span<const TokenWindow>, double)>& visit) {

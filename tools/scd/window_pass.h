@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "common/model/forward.h"
-#include "tools/scd/cache_pages.h"
+#include "kernels/matrix.h"
 #include "tools/scd/calibration_text.h"
 
 namespace scd {
@@ -20,20 +20,25 @@ class WindowPass {
   WindowPass(const Model& model, std::span<const TokenWindow> windows, int64_t sinks);
 
   void run_layer() { pass_->run_layer(); }
-  // The residual stream before the layer that runs next.
-  DenseMatrix residual() const { return coded_rows(pass_->hidden_state(), false); }
-  // Of the layer that ran last, rows of all windows below each other. Keys and queries are without RoPE.
-  KeysValues keys_values(int32_t layer) const;
-  DenseMatrix attention_inputs() const;
-  DenseMatrix queries() const;
+
+  // How many rows there are: those of all windows below each other.
+  int64_t rows() const { return rows_; }
+  // Into matrices of so many rows, F32, on the host or on the model's device. Keys and queries are without RoPE.
+  void copy_residual(kernels::Matrix to) const;  // before the layer that runs next
+  void copy_keys_values(int32_t layer, kernels::Matrix keys, kernels::Matrix values) const;  // of any layer that ran
+  void copy_attention_inputs(kernels::Matrix to) const;                                      // of that which ran last
+  void copy_queries(kernels::Matrix to) const;
 
  private:
-  // The rows of coded positions of a matrix that has those of all tokens.
-  DenseMatrix coded_rows(kernels::ConstMatrix all, bool unrotate) const;
+  // Calls f(window, its row among those of all tokens, its row among those that are coded, how many are coded).
+  void for_each_window(const std::function<void(size_t, int64_t, int64_t, int64_t)>& f) const;
+  void copy_coded(kernels::ConstMatrix all, kernels::Matrix to) const;
+  void unrotate(kernels::Matrix rows) const;
 
   const Model& model_;
   std::span<const TokenWindow> windows_;
   int64_t skipped_;
+  int64_t rows_ = 0;
   KvCache cache_;
   std::vector<PageTable> pages_;
   std::vector<SequenceChunk> batch_;

@@ -1,9 +1,6 @@
 #include "common/codec/calibration/latent_fit.h"
 
-#include <Eigen/Cholesky>
-
 #include "common/base/error.h"
-#include "common/codec/calibration/eigen_solver.h"
 
 namespace scd {
 namespace {
@@ -21,16 +18,9 @@ MatrixXd to_eigen(const DenseMatrix& dense, int64_t rows) {
   return Eigen::Map<const RowMajorF>(dense.values.data(), rows, dense.columns).cast<double>();
 }
 
-// (moment + lambda I)^-1 right, lambda = ridge * mean diagonal; a floor keeps an all-zero moment solvable.
-MatrixXd ridge_solve(MatrixXd moment, const MatrixXd& right, double ridge) {
-  const double mean = moment.trace() / static_cast<double>(moment.rows());
-  moment.diagonal().array() += ridge * mean + 1e-30;
-  return moment.ldlt().solve(right);
-}
-
 // The largest eigenvectors first, each with its largest entry positive.
-MatrixXd leading_eigenvectors(const MatrixXd& moment, int64_t count) {
-  MatrixXd vectors = symmetric_eigen(moment).vectors.rightCols(count).rowwise().reverse();
+MatrixXd leading_eigenvectors(const MatrixXd& moment, int64_t count, const Algebra& algebra) {
+  MatrixXd vectors = algebra.symmetric_eigen(moment).vectors.rightCols(count).rowwise().reverse();
   for (int64_t column = 0; column < count; ++column) {
     Eigen::Index largest = 0;
     vectors.col(column).cwiseAbs().maxCoeff(&largest);
@@ -41,25 +31,25 @@ MatrixXd leading_eigenvectors(const MatrixXd& moment, int64_t count) {
 
 }  // namespace
 
-LatentFit fit_shared_latent(const JoinedMoment& joined, int64_t rank, double ridge) {
+LatentFit fit_shared_latent(const JoinedMoment& joined, int64_t rank, double ridge, const Algebra& algebra) {
   const int64_t a = joined.producer_dims;
   const int64_t b = joined.sum.rows() - a;
   SCD_CHECK(rank >= 1 && rank <= a && b >= 1, "rank of a shared latent");
   if (!joined.sum.allFinite()) throw Error(ErrorCode::kInternal, "calibration: a statistic is not finite");
-  const MatrixXd v = leading_eigenvectors(joined.sum, rank);
+  const MatrixXd v = leading_eigenvectors(joined.sum, rank, algebra);
   // X_A^T Z with Z = [X_A X_B] V.
-  const MatrixXd cross = joined.sum.topRows(a) * v;
-  const MatrixXd encoder = ridge_solve(joined.sum.topLeftCorner(a, a), cross, ridge);
+  const MatrixXd cross = algebra.product(joined.sum.topRows(a), v);
+  const MatrixXd encoder = algebra.cholesky(joined.sum.topLeftCorner(a, a), ridge).solve(cross);
   return {to_dense(encoder.transpose()), to_dense(v.bottomRows(b).transpose())};
 }
 
-DenseMatrix fit_decoder(const JoinedMoment& joined, const DenseMatrix& encoder, double ridge) {
+DenseMatrix fit_decoder(const JoinedMoment& joined, const DenseMatrix& encoder, double ridge, const Algebra& algebra) {
   const int64_t a = joined.producer_dims;
   const int64_t b = joined.sum.rows() - a;
   SCD_CHECK(encoder.columns == a, "the encoder's input");
   const MatrixXd w = to_eigen(encoder, encoder.rows);
-  const MatrixXd codes = w * joined.sum.topLeftCorner(a, a) * w.transpose();
-  return to_dense(ridge_solve(codes, w * joined.sum.topRightCorner(a, b), ridge));
+  const MatrixXd codes = algebra.product_with_transposed(algebra.product(w, joined.sum.topLeftCorner(a, a)), w);
+  return to_dense(algebra.cholesky(codes, ridge).solve(algebra.product(w, joined.sum.topRightCorner(a, b))));
 }
 
 double relative_loss(const JoinedMoment& joined, const DenseMatrix& encoder, const DenseMatrix& decoder, int64_t rank) {

@@ -6,6 +6,7 @@
 #include <Eigen/Core>
 #include <cstdint>
 
+#include "common/codec/calibration/algebra.h"
 #include "common/codec/dense_matrix.h"
 
 namespace scd {
@@ -23,10 +24,11 @@ struct LatentFit {
 
 // SVD by the eigenvectors of the moment; z = x_A W_enc with W_enc = argmin ||X_A W - Z||^2 + lambda ||W||^2 and
 // lambda = ridge * mean variance of x_A. rank <= a. Signs are fixed, so equal moments give equal maps.
-LatentFit fit_shared_latent(const JoinedMoment& joined, int64_t rank, double ridge);
+LatentFit fit_shared_latent(const JoinedMoment& joined, int64_t rank, double ridge, const Algebra& algebra = {});
 
 // Another consumer for an encoder that is fixed: D = argmin ||Z D - X_B||^2 + lambda ||D||^2 over codes z = x_A W_enc.
-DenseMatrix fit_decoder(const JoinedMoment& joined, const DenseMatrix& encoder, double ridge);
+DenseMatrix fit_decoder(const JoinedMoment& joined, const DenseMatrix& encoder, double ridge,
+                        const Algebra& algebra = {});
 
 // E||x_B - x_A W_enc D||^2 / E||x_B||^2: 0 is perfect. Uses the first rows of both maps up to `rank` (0: all).
 double relative_loss(const JoinedMoment& joined, const DenseMatrix& encoder, const DenseMatrix& decoder,

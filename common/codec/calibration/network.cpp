@@ -6,8 +6,12 @@
 #include <numeric>
 #include <random>
 
-#include "common/codec/calibration/adamw.h"
+#include "common/codec/calibration/device_matrix.h"
+#include "kernels/column_sums.h"
+#include "kernels/elementwise.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/linear.h"
+#include "kernels/training.h"
 
 namespace scd {
 namespace {
@@ -49,109 +53,111 @@ struct Parameters {
   DenseMatrix output_bias;
 };
 
-// Forward and backward of one batch; owns the activations.
-class Trainer {
+// One parameter matrix with what its training keeps, on the device.
+class Parameter {
  public:
-  Trainer(int64_t rank, int64_t width, int64_t hidden, const NetworkOptions& options)
-      : weights_{DenseMatrix(rank, width), DenseMatrix(1, width), DenseMatrix(width, hidden), DenseMatrix(1, hidden)},
-        gradients_(weights_),
-        input_step_(weights_.input.values.size(), options.weight_decay),
-        input_bias_step_(weights_.input_bias.values.size(), 0.0f),
-        output_step_(weights_.output.values.size(), options.weight_decay),
-        output_bias_step_(weights_.output_bias.values.size(), 0.0f) {
-    // The output starts at zero: the network begins as "no correction".
-    std::mt19937_64 random(options.seed);
-    std::normal_distribution<float> normal(0.0f, 1.0f / std::sqrt(static_cast<float>(rank)));
-    for (float& value : weights_.input.values) value = normal(random);
-  }
+  Parameter(const DenseMatrix& start, float weight_decay, kernels::Device device)
+      : values_(start, device),
+        gradient_(start.rows, start.columns, device),
+        first_(DenseMatrix(start.rows, start.columns), device),
+        second_(DenseMatrix(start.rows, start.columns), device),
+        weight_decay_(weight_decay) {}
 
-  const Parameters& weights() const { return weights_; }
-
-  // Mean squared error per value.
-  double loss(const DenseMatrix& inputs, const DenseMatrix& targets) {
-    forward(inputs);
-    double sum = 0;
-    for (size_t i = 0; i < prediction_.values.size(); ++i) {
-      const double error = prediction_.values[i] - targets.values[i];
-      sum += error * error;
-    }
-    return sum / static_cast<double>(std::max<size_t>(prediction_.values.size(), 1));
-  }
-
-  void step(const DenseMatrix& inputs, const DenseMatrix& targets, float learning_rate) {
-    forward(inputs);
-    backward(inputs, targets);
-    input_step_.step(weights_.input.values, gradients_.input.values, learning_rate);
-    input_bias_step_.step(weights_.input_bias.values, gradients_.input_bias.values, learning_rate);
-    output_step_.step(weights_.output.values, gradients_.output.values, learning_rate);
-    output_bias_step_.step(weights_.output_bias.values, gradients_.output_bias.values, learning_rate);
+  const DeviceMatrix& values() const { return values_; }
+  kernels::Matrix gradient() const { return gradient_.view(); }
+  void step(float learning_rate, int64_t step) {
+    kernels::adamw({values_.view(), gradient_.view(), first_.view(), second_.view()},
+                   {learning_rate, weight_decay_, step});
   }
 
  private:
-  static void fill_rows(DenseMatrix& matrix, const DenseMatrix& row) {
-    for (int64_t r = 0; r < matrix.rows; ++r) {
-      std::copy(row.values.begin(), row.values.end(), matrix.view().row<float>(r));
-    }
-  }
-
-  static void sum_rows(const DenseMatrix& matrix, DenseMatrix& row) {
-    std::fill(row.values.begin(), row.values.end(), 0.0f);
-    for (int64_t r = 0; r < matrix.rows; ++r) {
-      for (int64_t c = 0; c < matrix.columns; ++c) row.values[static_cast<size_t>(c)] += matrix.at(r, c);
-    }
-  }
-
-  void forward(const DenseMatrix& inputs) {
-    before_ = DenseMatrix(inputs.rows, weights_.input.columns);
-    fill_rows(before_, weights_.input_bias);
-    kernels::gemm_f32({.a = inputs.view(), .b = weights_.input.view(), .c = before_.view(), .beta = 1.0f});
-    sigmoid_ = before_;
-    after_ = before_;
-    for (size_t i = 0; i < before_.values.size(); ++i) {
-      sigmoid_.values[i] = 1.0f / (1.0f + std::exp(-before_.values[i]));
-      after_.values[i] = before_.values[i] * sigmoid_.values[i];
-    }
-    prediction_ = DenseMatrix(inputs.rows, weights_.output.columns);
-    fill_rows(prediction_, weights_.output_bias);
-    kernels::gemm_f32({.a = after_.view(), .b = weights_.output.view(), .c = prediction_.view(), .beta = 1.0f});
-  }
-
-  void backward(const DenseMatrix& inputs, const DenseMatrix& targets) {
-    // d(mean over rows of the summed squared error) / d prediction.
-    const float scale = 2.0f / static_cast<float>(inputs.rows);
-    for (size_t i = 0; i < prediction_.values.size(); ++i) {
-      prediction_.values[i] = scale * (prediction_.values[i] - targets.values[i]);
-    }
-    sum_rows(prediction_, gradients_.output_bias);
-    kernels::gemm_f32(
-        {.a = after_.view(), .b = prediction_.view(), .c = gradients_.output.view(), .transpose_a = true});
-    kernels::gemm_f32({.a = prediction_.view(), .b = weights_.output.view(), .c = after_.view(), .transpose_b = true});
-    for (size_t i = 0; i < after_.values.size(); ++i) {
-      const float s = sigmoid_.values[i];
-      after_.values[i] *= s * (1.0f + before_.values[i] * (1.0f - s));
-    }
-    sum_rows(after_, gradients_.input_bias);
-    kernels::gemm_f32({.a = inputs.view(), .b = after_.view(), .c = gradients_.input.view(), .transpose_a = true});
-  }
-
-  Parameters weights_;
-  Parameters gradients_;
-  AdamW input_step_;
-  AdamW input_bias_step_;
-  AdamW output_step_;
-  AdamW output_bias_step_;
-  DenseMatrix before_;      // [batch, width] before the activation
-  DenseMatrix sigmoid_;     // of it
-  DenseMatrix after_;       // activation, then its gradient
-  DenseMatrix prediction_;  // [batch, hidden], then its gradient
+  DeviceMatrix values_, gradient_, first_, second_;
+  float weight_decay_;
 };
 
-void gather(const DenseMatrix& source, std::span<const int64_t> rows, DenseMatrix& out) {
-  out = DenseMatrix(static_cast<int64_t>(rows.size()), source.columns);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    std::copy_n(source.view().row<float>(rows[i]), source.columns, out.view().row<float>(static_cast<int64_t>(i)));
-  }
+// The output starts at zero: the network begins as "no correction".
+Parameters starting_parameters(int64_t inputs, int64_t width, int64_t outputs, uint64_t seed) {
+  Parameters start{DenseMatrix(inputs, width), DenseMatrix(1, width), DenseMatrix(width, outputs),
+                   DenseMatrix(1, outputs)};
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal(0.0f, 1.0f / std::sqrt(static_cast<float>(inputs)));
+  for (float& value : start.input.values) value = normal(random);
+  return start;
 }
+
+// Forward and backward of one batch; owns the activations.
+class Trainer {
+ public:
+  Trainer(const Parameters& start, const NetworkOptions& options)
+      : input_(start.input, options.weight_decay, options.device),
+        input_bias_(start.input_bias, 0.0f, options.device),
+        output_(start.output, options.weight_decay, options.device),
+        output_bias_(start.output_bias, 0.0f, options.device),
+        device_(options.device) {}
+
+  Parameters weights() const {
+    return {input_.values().on_host(), input_bias_.values().on_host(), output_.values().on_host(),
+            output_bias_.values().on_host()};
+  }
+
+  // Mean squared error per value.
+  double loss(const DeviceMatrix& inputs, const DeviceMatrix& targets) {
+    forward(inputs.view());
+    kernels::scaled_difference(prediction_, targets.view(), 1.0f, prediction_);
+    std::vector<double> sums(static_cast<size_t>(targets.columns())), squares(sums.size());
+    kernels::column_sums(prediction_, sums, squares);
+    const auto values = static_cast<double>(std::max<int64_t>(targets.rows() * targets.columns(), 1));
+    return std::accumulate(squares.begin(), squares.end(), 0.0) / values;
+  }
+
+  void step(kernels::ConstMatrix inputs, kernels::ConstMatrix targets, float learning_rate) {
+    forward(inputs);
+    backward(inputs, targets);
+    ++steps_;
+    for (Parameter* parameter : {&input_, &input_bias_, &output_, &output_bias_}) {
+      parameter->step(learning_rate, steps_);
+    }
+  }
+
+ private:
+  kernels::Matrix rows_in(kernels::GrowBuffer& memory, int64_t rows, int64_t columns) const {
+    return memory.matrix(rows, columns, kernels::DType::kF32, device_);
+  }
+
+  void forward(kernels::ConstMatrix inputs) {
+    const int64_t width = input_.values().columns();
+    before_ = rows_in(before_memory_, inputs.rows, width);
+    kernels::gemm_f32({.a = inputs, .b = input_.values().view(), .c = before_});
+    kernels::add_bias(before_, input_bias_.values().row());
+    after_ = rows_in(after_memory_, inputs.rows, width);
+    slope_ = rows_in(slope_memory_, inputs.rows, width);
+    kernels::silu_with_slope(before_, after_, slope_);
+    prediction_ = rows_in(prediction_memory_, inputs.rows, output_.values().columns());
+    kernels::gemm_f32({.a = after_, .b = output_.values().view(), .c = prediction_});
+    kernels::add_bias(prediction_, output_bias_.values().row());
+  }
+
+  void backward(kernels::ConstMatrix inputs, kernels::ConstMatrix targets) {
+    // d(mean over rows of the summed squared error) / d prediction.
+    const float scale = 2.0f / static_cast<float>(inputs.rows);
+    kernels::scaled_difference(prediction_, targets, scale, prediction_);
+    kernels::sum_rows(prediction_, output_bias_.gradient());
+    kernels::gemm_f32({.a = after_, .b = prediction_, .c = output_.gradient(), .transpose_a = true});
+    kernels::gemm_f32({.a = prediction_, .b = output_.values().view(), .c = after_, .transpose_b = true});
+    kernels::multiply(after_, slope_);
+    kernels::sum_rows(after_, input_bias_.gradient());
+    kernels::gemm_f32({.a = inputs, .b = after_, .c = input_.gradient(), .transpose_a = true});
+  }
+
+  Parameter input_, input_bias_, output_, output_bias_;
+  kernels::Device device_;
+  int64_t steps_ = 0;
+  kernels::GrowBuffer before_memory_, after_memory_, slope_memory_, prediction_memory_;
+  kernels::Matrix before_;      // [batch, width] before the activation
+  kernels::Matrix after_;       // activation, then its gradient
+  kernels::Matrix slope_;       // of the activation
+  kernels::Matrix prediction_;  // [batch, outputs], then its gradient
+};
 
 SmallNetwork unscaled(const Parameters& best, const std::vector<float>& input_scale, float target_scale) {
   SmallNetwork network{best.input, best.input_bias.values, best.output, best.output_bias.values};
@@ -163,7 +169,7 @@ SmallNetwork unscaled(const Parameters& best, const std::vector<float>& input_sc
   return network;
 }
 
-void shuffle(std::vector<int64_t>& order, std::mt19937_64& random) {
+void shuffle(std::vector<int32_t>& order, std::mt19937_64& random) {
   // std::shuffle's result depends on the library; this one does not.
   for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
 }
@@ -174,32 +180,37 @@ TrainedNetwork train_network(const NetworkSamples& samples, const NetworkOptions
   const std::vector<float> input_scale = column_rms(samples.inputs);
   const float target_scale = overall_rms(samples.targets);
   const std::vector<float> target_scales(static_cast<size_t>(samples.targets.columns), target_scale);
-  const DenseMatrix inputs = scaled_columns(samples.inputs, input_scale);
-  const DenseMatrix targets = scaled_columns(samples.targets, target_scales);
-  const DenseMatrix held_out_inputs = scaled_columns(samples.held_out_inputs, input_scale);
-  const DenseMatrix held_out_targets = scaled_columns(samples.held_out_targets, target_scales);
+  const auto scaled = [&](const DenseMatrix& rows, const std::vector<float>& scales) {
+    return DeviceMatrix(scaled_columns(rows, scales), options.device);
+  };
+  const DeviceMatrix inputs = scaled(samples.inputs, input_scale), targets = scaled(samples.targets, target_scales);
+  const DeviceMatrix held_out_inputs = scaled(samples.held_out_inputs, input_scale);
+  const DeviceMatrix held_out_targets = scaled(samples.held_out_targets, target_scales);
 
-  Trainer trainer(inputs.columns, options.width, targets.columns, options);
-  Parameters best = trainer.weights();
+  Parameters best = starting_parameters(inputs.columns(), options.width, targets.columns(), options.seed);
+  Trainer trainer(best, options);
   double best_loss = trainer.loss(held_out_inputs, held_out_targets);
   int32_t best_epoch = 0;
   std::mt19937_64 random(options.seed + 1);
-  std::vector<int64_t> order(static_cast<size_t>(inputs.rows));
+  std::vector<int32_t> order(static_cast<size_t>(inputs.rows()));
   std::iota(order.begin(), order.end(), 0);
-  const size_t batch = static_cast<size_t>(std::min(options.batch, inputs.rows));
+  const int64_t batch = std::min(options.batch, inputs.rows());
   // The last, smaller batch of an epoch is left out: the shuffle gives its rows another turn.
-  const size_t batches = order.size() / batch;
+  const int64_t batches = inputs.rows() / batch;
   const double total_steps = static_cast<double>(batches) * options.max_epochs;
   double steps = 0;
-  DenseMatrix batch_inputs, batch_targets;
+  const DeviceMatrix batch_inputs(batch, inputs.columns(), options.device);
+  const DeviceMatrix batch_targets(batch, targets.columns(), options.device);
   for (int32_t epoch = 1; epoch <= options.max_epochs; ++epoch) {
     shuffle(order, random);
-    for (size_t b = 0; b < batches; ++b) {
-      const std::span<const int64_t> rows = std::span(order).subspan(b * batch, batch);
-      gather(inputs, rows, batch_inputs);
-      gather(targets, rows, batch_targets);
+    for (int64_t b = 0; b < batches; ++b) {
+      const std::span<const int32_t> rows =
+          std::span(order).subspan(static_cast<size_t>(b * batch), static_cast<size_t>(batch));
+      kernels::embedding(inputs.view(), rows, batch_inputs.view());
+      kernels::embedding(targets.view(), rows, batch_targets.view());
       const double cosine = 0.5 * (1.0 + std::cos(std::numbers::pi * steps++ / total_steps));
-      trainer.step(batch_inputs, batch_targets, options.learning_rate * static_cast<float>(0.02 + 0.98 * cosine));
+      trainer.step(batch_inputs.view(), batch_targets.view(),
+                   options.learning_rate * static_cast<float>(0.02 + 0.98 * cosine));
     }
     const double loss = trainer.loss(held_out_inputs, held_out_targets);
     if (options.progress) options.progress(static_cast<double>(epoch) / options.max_epochs);
@@ -211,9 +222,9 @@ TrainedNetwork train_network(const NetworkSamples& samples, const NetworkOptions
       break;
     }
   }
-  const double power = double{target_scale} * target_scale * static_cast<double>(targets.columns);
-  return {unscaled(best, input_scale, target_scale), power * mean_square(held_out_targets), power * best_loss,
-          best_epoch};
+  const double power = double{target_scale} * target_scale * static_cast<double>(samples.targets.columns);
+  return {unscaled(best, input_scale, target_scale),
+          power * mean_square(scaled_columns(samples.held_out_targets, target_scales)), power * best_loss, best_epoch};
 }
 
 }  // namespace scd

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "common/codec/calibration/algebra.h"
 #include "common/codec/dense_matrix.h"
 #include "common/codec/small_network.h"
 
@@ -19,7 +20,8 @@ struct NetworkOptions {
   float learning_rate = 1e-3f;
   float weight_decay = 0.01f;
   uint64_t seed = 1;
-  std::function<void(double)> progress = {};  // share of max_epochs done; may be empty
+  kernels::Device device = kernels::Device::kCpu;  // that trains: on CUDA in TF32
+  std::function<void(double)> progress = {};       // share of max_epochs done; may be empty
 };
 
 struct NetworkSamples {
@@ -43,6 +45,7 @@ TrainedNetwork train_network(const NetworkSamples& samples, const NetworkOptions
 // The same where errors cost e^T metric e (0 x 0: e^T e), weights rounded to BF16. A network that does not lower the
 // held-out loss is left out: empty. Directions of which the metric knows (nearly) nothing cost a thousandth of the
 // mean.
-TrainedNetwork fit_network(const NetworkSamples& samples, const Eigen::MatrixXd& metric, const NetworkOptions& options);
+TrainedNetwork fit_network(const NetworkSamples& samples, const Eigen::MatrixXd& metric, const NetworkOptions& options,
+                           const Algebra& algebra = {});
 
 }  // namespace scd

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "common/base/check.h"
-#include "common/codec/calibration/eigen_solver.h"
 #include "common/codec/calibration/network.h"
 #include "common/codec/calibration/rounding.h"
 #include "kernels/linear.h"
@@ -40,13 +39,13 @@ std::vector<float> turned(const std::vector<float>& row, const DenseMatrix& matr
 
 // G^1/2 and its inverse, of the metric with its floor; both empty without one.
 struct Whitening {
-  explicit Whitening(const MatrixXd& metric) {
+  Whitening(const MatrixXd& metric, const Algebra& algebra) {
     if (metric.size() == 0) return;
     const double mean = metric.trace() / static_cast<double>(metric.rows());
     SCD_CHECK(mean > 0 && metric.allFinite(), "a metric of a network's outputs");
     const auto floored = [mean](VectorXd& values) { values = values.cwiseMax(kSmallestCost * mean).cwiseSqrt(); };
-    root = to_dense(with_spectrum(metric, floored));
-    inverse = to_dense(with_spectrum(metric, [&](VectorXd& values) {
+    root = to_dense(algebra.with_spectrum(metric, floored));
+    inverse = to_dense(algebra.with_spectrum(metric, [&](VectorXd& values) {
       floored(values);
       values = values.cwiseInverse();
     }));
@@ -79,8 +78,9 @@ DenseMatrix left_over(const SmallNetwork& network, const NetworkSamples& samples
 
 }  // namespace
 
-TrainedNetwork fit_network(const NetworkSamples& samples, const MatrixXd& metric, const NetworkOptions& options) {
-  const Whitening whitening(metric);
+TrainedNetwork fit_network(const NetworkSamples& samples, const MatrixXd& metric, const NetworkOptions& options,
+                           const Algebra& algebra) {
+  const Whitening whitening(metric, algebra);
   const DenseMatrix targets = turned(samples.targets, whitening.root);
   const DenseMatrix held_out_targets = turned(samples.held_out_targets, whitening.root);
   TrainedNetwork trained = train_network({samples.inputs, targets, samples.held_out_inputs, held_out_targets}, options);

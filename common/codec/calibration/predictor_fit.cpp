@@ -1,6 +1,5 @@
 #include "common/codec/calibration/predictor_fit.h"
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
@@ -24,7 +23,8 @@ double energy(const std::vector<float>& values) {
 }
 
 // x_B on [z 1]: the bias is not shrunk.
-void fit_regression(const DenseMatrix& codes, const DenseMatrix& targets, double ridge, ScdPredictor& predictor) {
+void fit_regression(const DenseMatrix& codes, const DenseMatrix& targets, const PredictorOptions& options,
+                    ScdPredictor& predictor) {
   const int64_t rank = codes.columns;
   const int64_t hidden = targets.columns;
   DenseMatrix inputs(codes.rows, rank + 1);
@@ -36,8 +36,9 @@ void fit_regression(const DenseMatrix& codes, const DenseMatrix& targets, double
   moment.add_joined(std::as_const(inputs).view(), targets.view());
   MatrixXd left = moment.sum().topLeftCorner(rank + 1, rank + 1);
   const double mean = left.topLeftCorner(rank, rank).trace() / static_cast<double>(rank);
-  left.diagonal().head(rank).array() += ridge * mean + 1e-30;
-  const MatrixXd solved = left.ldlt().solve(moment.sum().topRightCorner(rank + 1, hidden));
+  left.diagonal().head(rank).array() += options.ridge * mean;
+  const MatrixXd solved =
+      options.algebra.cholesky(std::move(left), 0.0).solve(moment.sum().topRightCorner(rank + 1, hidden));
   predictor.linear = DenseMatrix(rank, hidden);
   Eigen::Map<RowMajorF>(predictor.linear.values.data(), rank, hidden) = solved.topRows(rank).cast<float>();
   predictor.bias.resize(static_cast<size_t>(hidden));
@@ -67,7 +68,7 @@ DenseMatrix codes_of(const DenseMatrix& rows, const DenseMatrix& encoder) {
 PredictorFit fit_predictor(const PredictorSamples& samples, const PredictorOptions& options) {
   SCD_CHECK(samples.codes.rows > 0 && samples.codes.rows == samples.targets.rows, "samples of a predictor");
   PredictorFit fit;
-  fit_regression(samples.codes, samples.targets, options.ridge, fit.predictor);
+  fit_regression(samples.codes, samples.targets, options, fit.predictor);
   const DenseMatrix residual = residual_of(fit.predictor, samples.codes, samples.targets);
   const DenseMatrix held_out = residual_of(fit.predictor, samples.held_out_codes, samples.held_out_targets);
   const double scale = std::max(energy(samples.held_out_targets.values), 1e-30);
@@ -75,8 +76,8 @@ PredictorFit fit_predictor(const PredictorSamples& samples, const PredictorOptio
   fit.loss = fit.regression_loss;
   if (options.network.width == 0) return fit;
 
-  TrainedNetwork trained =
-      fit_network({samples.codes, residual, samples.held_out_codes, held_out}, /*metric=*/{}, options.network);
+  TrainedNetwork trained = fit_network({samples.codes, residual, samples.held_out_codes, held_out}, /*metric=*/{},
+                                       options.network, options.algebra);
   if (trained.network.empty()) return fit;
   std::vector<float>& bias = fit.predictor.bias;
   for (size_t i = 0; i < bias.size(); ++i) bias[i] += trained.network.output_bias[i];

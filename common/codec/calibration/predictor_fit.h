@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "common/codec/calibration/algebra.h"
 #include "common/codec/calibration/network.h"
 #include "common/codec/dense_matrix.h"
 #include "common/codec/scd_maps.h"
@@ -13,6 +14,7 @@ namespace scd {
 struct PredictorOptions {
   NetworkOptions network = {};
   double ridge = 1e-4;
+  Algebra algebra = {};
 };
 
 // Samples of one layer: codes as the wire carries them, and what the consumer's own attention input was.

@@ -1,12 +1,10 @@
 #include "common/codec/calibration/rate_fit.h"
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "common/base/error.h"
-#include "common/codec/calibration/eigen_solver.h"
 #include "common/codec/rd/rd_quantiser.h"
 
 namespace scd {
@@ -31,18 +29,9 @@ std::vector<float> to_floats(const VectorXd& vector) {
   return floats;
 }
 
-Eigen::LLT<MatrixXd> cholesky(MatrixXd matrix, double ridge) {
-  matrix.diagonal().array() += ridge * matrix.trace() / static_cast<double>(matrix.rows()) + 1e-30;
-  Eigen::LLT<MatrixXd> factor(matrix);
-  if (factor.info() != Eigen::Success) {
-    throw Error(ErrorCode::kInternal, "calibration: a covariance is not positive definite; raise --ridge");
-  }
-  return factor;
-}
-
 // G^1/2 of a symmetric positive semidefinite matrix; what is nearly zero stays zero.
-MatrixXd square_root(const MatrixXd& matrix) {
-  return with_spectrum(matrix, [](VectorXd& values) {
+MatrixXd square_root(const MatrixXd& matrix, const Algebra& algebra) {
+  return algebra.with_spectrum(matrix, [](VectorXd& values) {
     const double floor = kSmallestEigenvalue * std::max(values.maxCoeff(), 0.0);
     for (double& value : values) value = value > floor ? std::sqrt(value) : 0.0;
   });
@@ -57,7 +46,8 @@ struct Covariances {
     const Eigen::Index dims = x + y + h;
     const double count = moment.sum(dims, dims);
     mean = moment.sum.col(dims).head(dims) / count;
-    all = moment.sum.topLeftCorner(dims, dims) / count - mean * mean.transpose();
+    all = moment.sum.topLeftCorner(dims, dims) / count;
+    all.noalias() -= mean * mean.transpose();
   }
   auto xx() const { return all.block(0, 0, x, x); }
   auto xy() const { return all.block(0, x, x, y); }
@@ -87,14 +77,14 @@ struct Target {
   double energy = 0;
 };
 
-Target unpredicted(const Covariances& of, const MatrixXd& metric, double ridge) {
+Target unpredicted(const Covariances& of, const MatrixXd& metric, double ridge, const Algebra& algebra) {
   SCD_CHECK(metric.rows() == of.y && metric.cols() == of.y, "a metric of the consumer's state");
   if (!metric.allFinite()) throw Error(ErrorCode::kInternal, "calibration: a metric is not finite");
   Target target{of.xy(), of.yy(), (metric.array() * of.yy().array()).sum()};
   if (of.h > 0) {
-    const MatrixXd prediction = cholesky(of.hh(), ridge).solve(of.hy());
-    target.s_xe -= of.xh() * prediction;
-    target.s_ee -= of.hy().transpose() * prediction;
+    const MatrixXd prediction = algebra.cholesky(of.hh(), ridge).solve(of.hy());
+    target.s_xe -= algebra.product(of.xh(), prediction);
+    target.s_ee -= algebra.transposed_product(of.hy(), prediction);
   }
   return target;
 }
@@ -105,10 +95,10 @@ struct Components {
   MatrixXd scaled;     // U diag(s), of those that are kept
 };
 
-Components components_of(const MatrixXd& weighted) {
+Components components_of(const MatrixXd& weighted, const Algebra& algebra) {
   const bool tall = weighted.cols() <= weighted.rows();
-  const MatrixXd square = tall ? MatrixXd(weighted.transpose() * weighted) : MatrixXd(weighted * weighted.transpose());
-  const SymmetricEigen eigen = symmetric_eigen(square);
+  const SymmetricEigen eigen = algebra.symmetric_eigen(tall ? algebra.transposed_product(weighted, weighted)
+                                                            : algebra.product_with_transposed(weighted, weighted));
   Components components{eigen.values.reverse(), {}};
   const VectorXd& variances = components.variances;
   const double smallest = kSmallestComponent * kSmallestComponent * std::max(variances[0], 0.0);
@@ -117,7 +107,7 @@ Components components_of(const MatrixXd& weighted) {
   MatrixXd directions = eigen.vectors.rowwise().reverse().leftCols(kept);
   fix_signs(directions);
   if (tall) {
-    components.scaled = weighted * directions;
+    components.scaled = algebra.product(weighted, directions);
   } else {
     components.scaled = directions * variances.head(kept).cwiseMax(0.0).cwiseSqrt().asDiagonal();
   }
@@ -126,49 +116,51 @@ Components components_of(const MatrixXd& weighted) {
 
 }  // namespace
 
-RateFit fit_rate(const RegressionMoment& moment, const MatrixXd& metric, double ridge) {
+RateFit fit_rate(const RegressionMoment& moment, const MatrixXd& metric, double ridge, const Algebra& algebra) {
   const RegressionTarget consumer{moment, metric};
-  return fit_rate(std::span(&consumer, 1), ridge);
+  return fit_rate(std::span(&consumer, 1), ridge, algebra);
 }
 
-RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge) {
+RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge, const Algebra& algebra) {
   SCD_CHECK(!consumers.empty(), "a consumer");
   const Covariances first(consumers.front().moment);
-  const Eigen::LLT<MatrixXd> whitening = cholesky(first.xx(), ridge);
+  const Cholesky whitening = algebra.cholesky(first.xx(), ridge);
   RateFit fit;
   double lost = 0;
   MatrixXd weighted(first.x, 0);
   for (const RegressionTarget& consumer : consumers) {
     const Covariances of(consumer.moment);
     SCD_CHECK(of.x == first.x && consumer.weight > 0, "consumers of one producer");
-    const Target target = unpredicted(of, consumer.metric, ridge);
+    Target target = unpredicted(of, consumer.metric, ridge, algebra);
     fit.energy += consumer.weight * target.energy;
     lost += consumer.weight * (consumer.metric.array() * target.s_ee.array()).sum();
     weighted.conservativeResize(Eigen::NoChange, weighted.cols() + of.y);
     weighted.rightCols(of.y) =
-        std::sqrt(consumer.weight) * (whitening.matrixL().solve(target.s_xe) * square_root(consumer.metric));
+        std::sqrt(consumer.weight) *
+        algebra.product(whitening.solve_lower(std::move(target.s_xe)), square_root(consumer.metric, algebra));
   }
-  const Components components = components_of(weighted);
+  const Components components = components_of(weighted, algebra);
   const VectorXd deviations = components.variances.head(components.scaled.cols()).cwiseMax(1e-30).cwiseSqrt();
   // diag(s) U^T L^-1
-  const MatrixXd encoder = whitening.matrixU().solve(components.scaled).transpose();
+  const MatrixXd encoder = whitening.solve_upper(components.scaled).transpose();
   fit.encoder = {to_dense(encoder), to_floats(-(encoder * first.mean.head(first.x)))};
   fit.deviations = to_floats(deviations);
   fit.unpredictable = std::max(lost - components.variances.cwiseMax(0).sum(), 0.0);
   return fit;
 }
 
-RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge) {
+RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge,
+                          const Algebra& algebra) {
   const Covariances of(moment);
   const MatrixXd map =
       Eigen::Map<const RowMajorF>(encoder.map.values.data(), encoder.map.rows, encoder.map.columns).cast<double>();
   const Eigen::Index codes = map.rows();
   const Eigen::Index known = codes + of.h;
   MatrixXd s_kk(known, known), s_ky(known, of.y);
-  s_kk.topLeftCorner(codes, codes) = map * of.xx() * map.transpose();
-  s_ky.topRows(codes) = map * of.xy();
+  s_kk.topLeftCorner(codes, codes) = algebra.product_with_transposed(algebra.product(map, of.xx()), map);
+  s_ky.topRows(codes) = algebra.product(map, of.xy());
   if (of.h > 0) {
-    s_kk.topRightCorner(codes, of.h) = map * of.xh();
+    s_kk.topRightCorner(codes, of.h) = algebra.product(map, of.xh());
     s_kk.bottomLeftCorner(of.h, codes) = s_kk.topRightCorner(codes, of.h).transpose();
     s_kk.bottomRightCorner(of.h, of.h) = of.hh();
     s_ky.bottomRows(of.h) = of.hy();
@@ -176,7 +168,8 @@ RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& e
   // Codes and anchor differ by orders of magnitude: the ridge is one of correlations.
   const VectorXd scale = s_kk.diagonal().cwiseMax(1e-30).cwiseSqrt().cwiseInverse();
   s_kk = scale.asDiagonal() * s_kk * scale.asDiagonal();
-  const MatrixXd solution = scale.asDiagonal() * cholesky(s_kk, ridge).solve(scale.asDiagonal() * s_ky);
+  const MatrixXd solution =
+      scale.asDiagonal() * algebra.cholesky(std::move(s_kk), ridge).solve(scale.asDiagonal() * s_ky);
   const VectorXd mean_codes =
       map * of.mean.head(of.x) + Eigen::Map<const Eigen::VectorXf>(encoder.offset.data(), codes).cast<double>();
   VectorXd mean = of.mean.segment(of.x, of.y) - solution.topRows(codes).transpose() * mean_codes;
@@ -185,28 +178,29 @@ RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& e
           to_floats(mean)};
 }
 
-AnchorDirections anchor_directions(const RegressionMoment& moment, const MatrixXd& metric, double ridge) {
+AnchorDirections anchor_directions(const RegressionMoment& moment, const MatrixXd& metric, double ridge,
+                                   const Algebra& algebra) {
   const Covariances of(moment);
   SCD_CHECK(of.h > 0, "an anchor");
-  const Eigen::LLT<MatrixXd> whitening = cholesky(of.hh(), ridge);
-  const MatrixXd weighted = whitening.matrixL().solve(MatrixXd(of.hy())) * square_root(metric);
-  const SymmetricEigen eigen = symmetric_eigen(weighted * weighted.transpose());
+  const Cholesky whitening = algebra.cholesky(of.hh(), ridge);
+  const MatrixXd weighted = algebra.product(whitening.solve_lower(of.hy()), square_root(metric, algebra));
+  const SymmetricEigen eigen = algebra.symmetric_eigen(algebra.product_with_transposed(weighted, weighted));
   MatrixXd directions = eigen.vectors.rowwise().reverse();
   fix_signs(directions);
-  return {whitening.matrixU().solve(directions), eigen.values.reverse().cwiseMax(0.0)};
+  return {whitening.solve_upper(directions), eigen.values.reverse().cwiseMax(0.0)};
 }
 
-MatrixXd moment_of_directions(const RegressionMoment& moment, const MatrixXd& basis) {
+MatrixXd moment_of_directions(const RegressionMoment& moment, const MatrixXd& basis, const Algebra& algebra) {
   const Eigen::Index states = moment.source_dims + moment.target_dims, h = moment.anchor_dims();
   SCD_CHECK(basis.rows() == h, "directions of the anchor");
   const Eigen::Index directions = basis.cols(), dims = states + directions + 1;
   MatrixXd columns(moment.sum.rows(), dims);  // of [x y g 1], rows still of [x y h 1]
   columns.leftCols(states) = moment.sum.leftCols(states);
-  columns.middleCols(states, directions) = moment.sum.middleCols(states, h) * basis;
+  columns.middleCols(states, directions) = algebra.product(moment.sum.middleCols(states, h), basis);
   columns.rightCols(1) = moment.sum.rightCols(1);
   MatrixXd both(dims, dims);
   both.topRows(states) = columns.topRows(states);
-  both.middleRows(states, directions) = basis.transpose() * columns.middleRows(states, h);
+  both.middleRows(states, directions) = algebra.transposed_product(basis, columns.middleRows(states, h));
   both.bottomRows(1) = columns.bottomRows(1);
   return both;
 }

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "common/codec/calibration/algebra.h"
 #include "common/codec/rd/rd_maps.h"
 
 namespace scd {
@@ -32,7 +33,8 @@ struct RateFit {
 // deviation is s_i. metric: G, [target_dims, target_dims], positive semidefinite. ridge: of S_xx and S_hh, relative to
 // their mean variance. Components below 1e-4 of the largest are left out. Signs are fixed, so equal moments give equal
 // maps.
-RateFit fit_rate(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge);
+RateFit fit_rate(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge,
+                 const Algebra& algebra = {});
 
 // A consumer among several that are to read the same codes.
 struct RegressionTarget {
@@ -44,10 +46,11 @@ struct RegressionTarget {
 // The encoder that serves them all best, by stacked regression: with M_k as above, of each its own anchor and metric,
 // U and s^2 are eigenvectors and eigenvalues of sum_k w_k M_k M_k^T. An error of d in a component costs d^2 in the sum
 // of w_k times the consumers' metrics. Energies are such sums.
-RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge);
+RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge, const Algebra& algebra = {});
 
 // The consumer's side: regression of y on [c h], c the codes of `encoder`. All that a further consumer needs.
-RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge);
+RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge,
+                          const Algebra& algebra = {});
 
 // What a decoder may look at of its anchor: directions of h, uncorrelated and of variance 1, those first that tell most
 // of y in the metric (reduced-rank regression of y on h).
@@ -55,9 +58,11 @@ struct AnchorDirections {
   Eigen::MatrixXd basis;  // [anchor_dims, anchor_dims]
   Eigen::VectorXd told;   // by each: of the energy of y
 };
-AnchorDirections anchor_directions(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge);
+AnchorDirections anchor_directions(const RegressionMoment& moment, const Eigen::MatrixXd& metric, double ridge,
+                                   const Algebra& algebra = {});
 // The moment of rows [x y g 1], g = basis^T h.
-Eigen::MatrixXd moment_of_directions(const RegressionMoment& moment, const Eigen::MatrixXd& basis);
+Eigen::MatrixXd moment_of_directions(const RegressionMoment& moment, const Eigen::MatrixXd& basis,
+                                     const Algebra& algebra = {});
 
 // Values of one component over calibration tokens, with its deviation.
 struct ComponentSample {

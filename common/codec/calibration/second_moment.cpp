@@ -4,28 +4,47 @@
 #include <utility>
 
 #include "common/base/check.h"
-#include "kernels/linear.h"
+#include "kernels/second_moment.h"
 
 namespace scd {
 namespace {
 
 constexpr int64_t kBlockRows = 1024;
 
+// As a row of words: what copy() moves.
+template <class M>
+M words_of(decltype(M::data) data, size_t bytes, kernels::Device device) {
+  const auto words = static_cast<int64_t>(bytes / sizeof(float));
+  return {data, 1, words, words, kernels::DType::kF32, device};
+}
+
 }  // namespace
 
-SecondMoment::SecondMoment(int64_t dims) : sum_(Eigen::MatrixXd::Zero(dims, dims)), block_sum_(dims, dims) {}
+SecondMoment::SecondMoment(int64_t dims, kernels::Device device) : dims_(dims), device_(device) {
+  if (device == kernels::Device::kCpu) {
+    sum_ = Eigen::MatrixXd::Zero(dims, dims);
+    return;
+  }
+  elsewhere_ = kernels::DeviceBuffer(device, static_cast<size_t>(dims * dims) * sizeof(double));
+  kernels::clear(words_of<kernels::Matrix>(elsewhere_.data(), elsewhere_.size(), device));
+}
 
 void SecondMoment::add(kernels::ConstMatrix rows) {
-  SCD_CHECK(rows.columns == block_sum_.columns && rows.dtype == kernels::DType::kF32, "rows of a second moment");
-  for (int64_t first = 0; first < rows.rows; first += kBlockRows) {
-    kernels::ConstMatrix block = rows;
-    block.data = rows.row<float>(first);
-    block.rows = std::min(kBlockRows, rows.rows - first);
-    kernels::gemm_f32({.a = block, .b = block, .c = block_sum_.view(), .transpose_a = true});
-    using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    sum_ += Eigen::Map<const RowMajor>(block_sum_.values.data(), block_sum_.rows, block_sum_.columns).cast<double>();
-  }
+  SCD_CHECK(rows.columns == dims_ && rows.dtype == kernels::DType::kF32 && rows.device == device_,
+            "rows of a second moment");
+  SCD_CHECK(device_ == kernels::Device::kCpu || elsewhere_.size() > 0, "nobody has asked for the sum yet");
   samples_ += rows.rows;
+  kernels::add_second_moment(rows, elsewhere_.size() > 0 ? reinterpret_cast<double*>(elsewhere_.data()) : sum_.data());
+}
+
+const Eigen::MatrixXd& SecondMoment::sum() const {
+  if (elsewhere_.size() > 0) {
+    sum_.resize(dims_, dims_);
+    kernels::copy(words_of<kernels::ConstMatrix>(elsewhere_.data(), elsewhere_.size(), device_),
+                  words_of<kernels::Matrix>(sum_.data(), elsewhere_.size(), kernels::Device::kCpu));
+    elsewhere_ = kernels::DeviceBuffer();
+  }
+  return sum_;
 }
 
 void SecondMoment::add_joined(kernels::ConstMatrix first, kernels::ConstMatrix second) {

@@ -5,26 +5,30 @@
 #include <cstdint>
 
 #include "common/codec/dense_matrix.h"
+#include "kernels/device.h"
 
 namespace scd {
 
-// Rows are summed in blocks in FP32, blocks in double: the error stays that of one block.
 class SecondMoment {
  public:
-  explicit SecondMoment(int64_t dims);
+  // Summed on `device`, where it takes 8 dims^2 bytes until sum() is asked for.
+  explicit SecondMoment(int64_t dims, kernels::Device device = kernels::Device::kCpu);
 
-  // rows [n, dims] F32
+  // rows [n, dims] F32 on the device.
   void add(kernels::ConstMatrix rows);
-  // rows [n, first.columns + second.columns]: `first` and `second` side by side, row by row.
+  // rows [n, first.columns + second.columns] of the host: `first` and `second` side by side, row by row.
   void add_joined(kernels::ConstMatrix first, kernels::ConstMatrix second);
 
   int64_t samples() const { return samples_; }
-  const Eigen::MatrixXd& sum() const { return sum_; }  // [dims, dims], not divided by samples()
+  // [dims, dims], not divided by samples(). Not from several threads at once.
+  const Eigen::MatrixXd& sum() const;
 
  private:
-  Eigen::MatrixXd sum_;
+  int64_t dims_;
+  kernels::Device device_;
   int64_t samples_ = 0;
-  DenseMatrix block_sum_;
+  mutable Eigen::MatrixXd sum_;              // empty while the sum is on another device
+  mutable kernels::DeviceBuffer elsewhere_;  // the sum there
 };
 
 }  // namespace scd

@@ -14,14 +14,16 @@ TEST(UnitPairs, StayWithinTheirBytesAndKeepRowsTogether) {
   const std::vector<AnchoredUnit> units = anchored_units(LayerPlan{1, {{1, 2}, {3, 1, true}}}, {4, 4});
   // x [K V of two layers, h_A] and y alike, of the residual r and h: 2 * 11 + 2 * 6 values of 2 bytes a token.
   UnitPairs pairs(model, model, units, {.bytes = 300 * 2 * (2 * 11 + 2 * 6), .tokens = 4096, .seed = 3});
-  DenseMatrix x(1000, 11), yh(1000, 11);
-  for (int64_t row = 0; row < x.rows; ++row) {
+  DenseMatrix all(1000, 23);
+  for (int64_t row = 0; row < all.rows; ++row) {
     const auto value = static_cast<float>(row % 256);  // exact in BF16
-    std::fill_n(x.view().row<float>(row), 11, value);
-    std::fill_n(yh.view().row<float>(row), 8, -value);
-    std::fill_n(yh.view().row<float>(row) + 8, 3, value / 2);
+    float* values = all.view().row<float>(row);
+    std::fill_n(values, 11, value);
+    std::fill_n(values + 11, 8, -value);
+    std::fill_n(values + 19, 3, value / 2);
+    values[22] = 1.0f;
   }
-  pairs.add(0, x, yh);
+  pairs.add(0, {all.view(), widths_of(units[0], model, model)});
   const UnitPairs::Rows rows = pairs.rows(units[0]);
   ASSERT_EQ(rows.x.rows, 300);
   ASSERT_EQ(rows.y.columns, 8);

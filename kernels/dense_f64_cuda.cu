@@ -1,0 +1,186 @@
+// cuBLAS and cuSOLVER over copies of the host's matrices. Memory is taken for each call: calls are few and large.
+#include "kernels/dense_f64.h"
+
+#include <cusolverDn.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/cuda_blas.h"
+#include "kernels/cuda_common.cuh"
+#include "kernels/cuda_kernels.h"
+#include "kernels/cuda_library.h"
+
+namespace scd::kernels::cuda {
+namespace {
+
+struct Solver {
+  decltype(&cusolverDnCreate) create = nullptr;
+  decltype(&cusolverDnSetStream) set_stream = nullptr;
+  decltype(&cusolverDnCreateParams) create_parameters = nullptr;
+  decltype(&cusolverDnXsyevd_bufferSize) eigen_memory = nullptr;
+  decltype(&cusolverDnXsyevd) eigen = nullptr;
+  decltype(&cusolverDnXpotrf_bufferSize) cholesky_memory = nullptr;
+  decltype(&cusolverDnXpotrf) cholesky = nullptr;
+};
+
+const Solver& solver() {
+  static const Solver functions = [] {
+    const CudaLibrary library("cusolver", CUSOLVER_VER_MAJOR);
+    Solver made;
+    library.resolve("cusolverDnCreate", made.create);
+    library.resolve("cusolverDnSetStream", made.set_stream);
+    library.resolve("cusolverDnCreateParams", made.create_parameters);
+    library.resolve("cusolverDnXsyevd_bufferSize", made.eigen_memory);
+    library.resolve("cusolverDnXsyevd", made.eigen);
+    library.resolve("cusolverDnXpotrf_bufferSize", made.cholesky_memory);
+    library.resolve("cusolverDnXpotrf", made.cholesky);
+    return made;
+  }();
+  return functions;
+}
+
+void check_solver(cusolverStatus_t result, const char* what) {
+  if (result == CUSOLVER_STATUS_SUCCESS) return;
+  throw std::runtime_error(std::string("cuSOLVER, ") + what + ": status " + std::to_string(result));
+}
+
+struct SolverHandle {
+  cusolverDnHandle_t handle = nullptr;
+  cusolverDnParams_t parameters = nullptr;
+};
+
+const SolverHandle& solver_handle() {
+  // Left to the process's end, when the GPU may be gone already.
+  thread_local const SolverHandle made = [] {
+    SolverHandle fresh;
+    const cudaStream_t queue = stream();
+    check_solver(solver().create(&fresh.handle), "cusolverDnCreate");
+    check_solver(solver().set_stream(fresh.handle, queue), "cusolverDnSetStream");
+    check_solver(solver().create_parameters(&fresh.parameters), "cusolverDnCreateParams");
+    return fresh;
+  }();
+  return made;
+}
+
+// Columns of doubles on the GPU, dense.
+class There {
+ public:
+  There(int64_t rows, int64_t columns)
+      : memory_(Device::kCuda, static_cast<size_t>(rows * columns) * sizeof(double)), rows_(rows), columns_(columns) {}
+  explicit There(const ConstColumnsF64& from) : There(from.rows, from.columns) {
+    move(data(), rows_, from.data, from.stride);
+  }
+  void bring_back(const ColumnsF64& to) const {
+    move(to.data, to.stride, data(), rows_);
+    synchronize();
+  }
+  double* data() const { return reinterpret_cast<double*>(memory_.data()); }
+  int stride() const { return static_cast<int>(rows_); }
+  DeviceBuffer take() { return std::move(memory_); }
+
+ private:
+  void move(double* to, int64_t to_stride, const double* from, int64_t from_stride) const {
+    check(cudaMemcpy2DAsync(to, static_cast<size_t>(to_stride) * sizeof(double), from,
+                            static_cast<size_t>(from_stride) * sizeof(double),
+                            static_cast<size_t>(rows_) * sizeof(double), static_cast<size_t>(columns_),
+                            cudaMemcpyDefault, stream()),
+          "copy of doubles");
+  }
+  DeviceBuffer memory_;
+  int64_t rows_;
+  int64_t columns_;
+};
+
+// What an op of cuSOLVER works in.
+struct Workspace {
+  Workspace(size_t device_bytes, size_t host_bytes) : device(Device::kCuda, device_bytes), host(host_bytes) {}
+  DeviceBuffer device;
+  std::vector<std::byte> host;
+};
+
+// What cuSOLVER says of the numbers: 0 where all is well.
+class Info {
+ public:
+  Info() : memory_(Device::kCuda, sizeof(int)) {}
+  int* data() const { return reinterpret_cast<int*>(memory_.data()); }
+  int read() const {
+    int value = 0;
+    check(cudaMemcpyAsync(&value, data(), sizeof(int), cudaMemcpyDeviceToHost, stream()), "cuSOLVER's result");
+    synchronize();
+    return value;
+  }
+
+ private:
+  DeviceBuffer memory_;
+};
+
+}  // namespace
+
+void multiply_f64(const ProductF64& args) {
+  const There a(args.a), b(args.b), c(args.c.rows, args.c.columns);
+  const double one = 1.0, zero = 0.0;
+  const auto operation = [](bool transposed) { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
+  check_blas(blas().dgemm(blas_handle(), operation(args.transpose_a), operation(args.transpose_b),
+                          static_cast<int>(args.c.rows), static_cast<int>(args.c.columns),
+                          static_cast<int>(args.transpose_a ? args.a.rows : args.a.columns), &one, a.data(), a.stride(),
+                          b.data(), b.stride(), &zero, c.data(), c.stride()),
+             "a product of doubles");
+  c.bring_back(args.c);
+}
+
+bool eigen_f64(ColumnsF64 symmetric, double* values) {
+  const auto& [handle, parameters] = solver_handle();
+  const There vectors{ConstColumnsF64(symmetric)}, there(symmetric.rows, 1);
+  const Info info;
+  size_t device_bytes = 0, host_bytes = 0;
+  check_solver(solver().eigen_memory(handle, parameters, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER,
+                                     symmetric.rows, CUDA_R_64F, vectors.data(), vectors.stride(), CUDA_R_64F,
+                                     there.data(), CUDA_R_64F, &device_bytes, &host_bytes),
+               "memory of eigenvectors");
+  Workspace work(device_bytes, host_bytes);
+  check_solver(solver().eigen(handle, parameters, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, symmetric.rows,
+                              CUDA_R_64F, vectors.data(), vectors.stride(), CUDA_R_64F, there.data(), CUDA_R_64F,
+                              work.device.data(), device_bytes, work.host.data(), host_bytes, info.data()),
+               "eigenvectors");
+  if (info.read() != 0) return false;
+  vectors.bring_back(symmetric);
+  there.bring_back({values, symmetric.rows, 1, symmetric.rows});
+  return true;
+}
+
+bool factorise_f64(ConstColumnsF64 symmetric, DeviceBuffer& factor) {
+  const auto& [handle, parameters] = solver_handle();
+  There lower(symmetric);
+  const Info info;
+  size_t device_bytes = 0, host_bytes = 0;
+  check_solver(solver().cholesky_memory(handle, parameters, CUBLAS_FILL_MODE_LOWER, symmetric.rows, CUDA_R_64F,
+                                        lower.data(), lower.stride(), CUDA_R_64F, &device_bytes, &host_bytes),
+               "memory of a Cholesky factor");
+  Workspace work(device_bytes, host_bytes);
+  check_solver(solver().cholesky(handle, parameters, CUBLAS_FILL_MODE_LOWER, symmetric.rows, CUDA_R_64F, lower.data(),
+                                 lower.stride(), CUDA_R_64F, work.device.data(), device_bytes, work.host.data(),
+                                 host_bytes, info.data()),
+               "a Cholesky factor");
+  factor = lower.take();
+  return info.read() == 0;
+}
+
+void solve_f64(const DeviceBuffer& factor, ColumnsF64 right, CholeskyF64::Parts parts) {
+  const There there{ConstColumnsF64(right)};
+  const double one = 1.0;
+  const auto solve = [&](cublasOperation_t operation) {
+    check_blas(
+        blas().dtrsm(blas_handle(), CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_LOWER, operation, CUBLAS_DIAG_NON_UNIT,
+                     static_cast<int>(right.rows), static_cast<int>(right.columns), &one,
+                     reinterpret_cast<const double*>(factor.data()), there.stride(), there.data(), there.stride()),
+        "a triangular system");
+  };
+  if (parts.lower) solve(CUBLAS_OP_N);
+  if (parts.upper) solve(CUBLAS_OP_T);
+  there.bring_back(right);
+}
+
+}  // namespace scd::kernels::cuda

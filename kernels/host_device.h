@@ -1,0 +1,8 @@
+// Marks functions that CPU and CUDA kernels share.
+#pragma once
+
+#ifdef __CUDACC__
+#define SCD_HOST_DEVICE __host__ __device__
+#else
+#define SCD_HOST_DEVICE
+#endif
