@@ -5,8 +5,9 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
 # scd_emulate_cuda(target file...): compiles CUDA sources into the target; headers among them are translated as well.
 function(scd_emulate_cuda target)
+  file(RELATIVE_PATH folder "${CMAKE_SOURCE_DIR}" "${CMAKE_CURRENT_SOURCE_DIR}")
   foreach(file ${ARGN})
-    set(translated "${translated_folder}/kernels/${file}")
+    set(translated "${translated_folder}/${folder}/${file}")
     if(file MATCHES "\\.cu$")
       string(APPEND translated ".cpp")
     endif()
@@ -39,5 +40,5 @@ function(scd_emulated_library name)
   endif()
 endfunction()
 
-scd_emulated_library(cuda_on_cpu SOURCES block.cpp fiber.cpp runtime.cpp tensor_core.cpp)
+scd_emulated_library(cuda_on_cpu SOURCES block.cpp device_memory.cpp fiber.cpp runtime.cpp tensor_core.cpp)
 scd_emulated_library(cublasLt SOURCES cublas_lt.cpp DEPENDS BLAS::BLAS)

@@ -1,14 +1,12 @@
 // Memory, streams, events and graphs of CUDA's runtime.
 #include <cuda_runtime.h>
-#include <sys/mman.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <mutex>
 #include <utility>
 #include <vector>
+
+#include "tests/cuda_on_cpu/device_memory.h"
 
 struct EmulatedGraph {
   std::vector<std::function<cudaError_t()>> work;
@@ -21,9 +19,6 @@ struct EmulatedEvent {};
 namespace scd::cuda_on_cpu {
 namespace {
 
-constexpr size_t kDeviceBytes = size_t{16} << 30;  // named, not taken
-constexpr size_t kPage = 4096, kAlignment = 256;
-constexpr int kUnwritten = 0xff;  // bytes of what nobody wrote: NaN as floats, -1 as integers
 constexpr int kSharedBytes = 163 << 10;
 
 thread_local cudaError_t last_error = cudaSuccess;
@@ -34,53 +29,6 @@ cudaError_t noted(cudaError_t error) {
   return error;
 }
 
-size_t rounded_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
-
-// Each piece ends at a page that cannot be touched.
-class DeviceMemory {
- public:
-  void* allocate(size_t bytes) {
-    const std::scoped_lock lock(mutex_);
-    const size_t pages = rounded_up(bytes, kPage);
-    if (pages > kDeviceBytes - used_) return nullptr;
-    void* begin = mmap(nullptr, pages + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (begin == MAP_FAILED) return nullptr;
-    std::memset(begin, kUnwritten, pages);
-    mprotect(static_cast<std::byte*>(begin) + pages, kPage, PROT_NONE);
-    void* const memory = static_cast<std::byte*>(begin) + pages - rounded_up(bytes, kAlignment);
-    used_ += pages;
-    pieces_[memory] = {begin, pages};
-    return memory;
-  }
-  bool release(void* memory) {
-    const std::scoped_lock lock(mutex_);
-    const auto piece = pieces_.find(memory);
-    if (piece == pieces_.end()) return false;
-    munmap(piece->second.begin, piece->second.pages + kPage);
-    used_ -= piece->second.pages;
-    pieces_.erase(piece);
-    return true;
-  }
-  size_t free_bytes() {
-    const std::scoped_lock lock(mutex_);
-    return kDeviceBytes - used_;
-  }
-
- private:
-  struct Piece {
-    void* begin;
-    size_t pages;  // bytes, without the last page
-  };
-  std::mutex mutex_;
-  size_t used_ = 0;
-  std::map<void*, Piece> pieces_;
-};
-
-DeviceMemory& device_memory() {
-  static auto* const memory = new DeviceMemory;  // buffers of static storage are released late
-  return *memory;
-}
-
 }  // namespace
 
 void note_error(cudaError_t error) {
@@ -88,7 +36,10 @@ void note_error(cudaError_t error) {
 }
 
 cudaError_t submit(cudaStream_t stream, std::function<cudaError_t()> work) {
-  if (stream == nullptr || stream->recording == nullptr) return work();
+  if (stream == nullptr || stream->recording == nullptr) {
+    const DeviceWork now;
+    return work();
+  }
   stream->recording->work.push_back(std::move(work));
   return cudaSuccess;
 }
@@ -132,16 +83,17 @@ cudaError_t cudaSetDevice(int device) { return noted(device == 0 ? cudaSuccess :
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (recordings > 0) return noted(cudaErrorStreamCaptureUnsupported);
-  *memory = device_memory().allocate(bytes);
+  *memory = allocate_device_memory(bytes);
   return noted(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFree(void* memory) {
-  return noted(memory == nullptr || device_memory().release(memory) ? cudaSuccess : cudaErrorInvalidValue);
+  return noted(memory == nullptr || release_device_memory(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
-  *memory = std::aligned_alloc(kPage, rounded_up(bytes, kPage));
+  constexpr size_t kPage = 4096;
+  *memory = std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage);
   if (*memory == nullptr) return noted(cudaErrorMemoryAllocation);
   std::memset(*memory, kUnwritten, bytes);
   return cudaSuccess;
@@ -153,7 +105,7 @@ cudaError_t cudaFreeHost(void* memory) {
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *free = device_memory().free_bytes();
+  *free = free_device_memory();
   *total = kDeviceBytes;
   return cudaSuccess;
 }
