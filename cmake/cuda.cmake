@@ -1,6 +1,6 @@
 # CUDA where nvcc is: on the PATH, in $CUDACXX or in /usr/local/cuda. A GPU is not needed to build.
 set(SCD_CUDA_FOUND FALSE)
-if(SCD_CUDA AND NOT SCD_SANITIZER)
+if(SCD_CUDA AND NOT SCD_SANITIZER AND NOT SCD_CUDA STREQUAL "EMULATED")
   include(CheckLanguage)
   find_program(SCD_NVCC nvcc HINTS ENV CUDACXX PATHS /usr/local/cuda/bin)
   if(SCD_NVCC AND NOT CMAKE_CUDA_COMPILER)
@@ -21,4 +21,4 @@ if(SCD_CUDA AND NOT SCD_SANITIZER)
     message(FATAL_ERROR "SCD_CUDA=ON, but no nvcc: add it to the PATH or set CUDACXX")
   endif()
 endif()
-message(STATUS "CUDA kernels: ${SCD_CUDA_FOUND}")
+message(STATUS "CUDA kernels: ${SCD_CUDA_FOUND} (SCD_CUDA is ${SCD_CUDA})")

@@ -7,8 +7,9 @@ option(SCD_REFERENCE_GEMM "Plain loops instead of oneDNN's single-precision GEMM
 set(SCD_ARCH "x86-64-v3" CACHE STRING
     "-march of x86 builds; kernels that need more (AVX-512, AMX) are chosen at run time")
 
-set(SCD_CUDA "AUTO" CACHE STRING "CUDA kernels: AUTO (where nvcc is found), ON or OFF")
-set_property(CACHE SCD_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(SCD_CUDA "AUTO" CACHE STRING
+    "CUDA kernels: AUTO (where nvcc is found), ON, OFF, or EMULATED on the CPU for tests (tests/cuda_on_cpu)")
+set_property(CACHE SCD_CUDA PROPERTY STRINGS AUTO ON OFF EMULATED)
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)

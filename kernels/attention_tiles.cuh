@@ -1,4 +1,4 @@
-// What the two tiled forms of attention share: what a kernel is told, copies into shared memory, and the launch.
+// What the two tiled forms of attention share: what a kernel is told, and the launch.
 #pragma once
 
 #include <type_traits>
@@ -65,17 +65,6 @@ void launch_tiles(const AttentionArgs& args, const DeviceSequences& sequences, i
   kKernel<<<grid, threads, shared_bytes, stream()>>>(tiles_of(args, sequences), static_cast<Out*>(args.output.data),
                                                      args.output.row_stride);
   check_launch("paged_attention of tiles");
-}
-
-// 16 bytes; zeros where `valid` is false.
-__device__ inline void copy_async(uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-template <int kLeft>
-__device__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kLeft) : "memory");
 }
 
 }  // namespace scd::kernels::cuda

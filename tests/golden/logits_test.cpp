@@ -195,6 +195,7 @@ class GoldenAdapter : public Golden {
     const std::filesystem::path directory = golden_->load.adapter.value();
     golden_->load.adapter.reset();
     const Model base = load(precision, device);
+    golden_->load.adapter = directory;  // for the next check
     const auto logits = mixed_logits(base, Adapter(base, directory));
     const size_t count = golden_->logits.size();
     const std::vector<float> first(logits.begin(), logits.begin() + static_cast<std::ptrdiff_t>(count));

@@ -1,0 +1,25 @@
+// Memory of the emulated GPU. The host faults where it touches it, as on a real machine, and everybody faults behind
+// its end.
+#pragma once
+
+#include <cstddef>
+
+namespace scd::cuda_on_cpu {
+
+inline constexpr size_t kDeviceBytes = size_t{16} << 30;  // named, not taken
+inline constexpr int kUnwritten = 0xff;                   // bytes nobody wrote: NaN as floats, -1 as integers
+
+void* allocate_device_memory(size_t bytes);  // null: there is not so much
+bool release_device_memory(void* memory);    // false: it was not allocated
+size_t free_device_memory();
+
+// While it lives, its thread may touch device memory.
+class DeviceWork {
+ public:
+  DeviceWork();
+  DeviceWork(const DeviceWork&) = delete;
+  DeviceWork& operator=(const DeviceWork&) = delete;
+  ~DeviceWork();
+};
+
+}  // namespace scd::cuda_on_cpu

@@ -1,0 +1,66 @@
+#include "tests/cuda_on_cpu/fiber.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <new>
+
+// Keeps the registers that a callee must preserve on the stack it leaves, and takes up those of the other.
+extern "C" void scd_switch_stacks(void** left, void* entered);
+asm(R"(
+.text
+.hidden scd_switch_stacks
+.globl scd_switch_stacks
+.type scd_switch_stacks, @function
+scd_switch_stacks:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size scd_switch_stacks, .-scd_switch_stacks
+)");
+
+namespace scd::cuda_on_cpu {
+namespace {
+
+constexpr size_t kStackBytes = size_t{128} << 10;
+constexpr size_t kGuardBytes = 4096;  // an overflow faults
+constexpr size_t kSavedRegisters = 6;
+
+}  // namespace
+
+Fiber::Fiber(void (*body)()) : body_(body) {
+  void* memory = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  memory_ = static_cast<std::byte*>(memory);
+  mprotect(memory_, kGuardBytes, PROT_NONE);
+  restart();
+}
+
+Fiber::~Fiber() {
+  if (memory_ != nullptr) munmap(memory_, kStackBytes);
+}
+
+void Fiber::restart() {
+  auto* top = reinterpret_cast<uint64_t*>(memory_ + kStackBytes);
+  *--top = 0;  // where a return address would stand: keeps the body's frame aligned
+  *--top = reinterpret_cast<uint64_t>(body_);
+  for (size_t i = 0; i < kSavedRegisters; ++i) *--top = 0;
+  stack_pointer_ = top;
+}
+
+void Fiber::switch_to(Fiber& other) { scd_switch_stacks(&stack_pointer_, other.stack_pointer_); }
+
+}  // namespace scd::cuda_on_cpu

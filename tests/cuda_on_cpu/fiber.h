@@ -1,0 +1,27 @@
+// A stack of its own for each thread of a block that waits.
+#pragma once
+
+#include <cstddef>
+
+namespace scd::cuda_on_cpu {
+
+class Fiber {
+ public:
+  Fiber() = default;               // what the host runs on
+  explicit Fiber(void (*body)());  // which never returns
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+  ~Fiber();
+
+  // From this one, which runs, to the other.
+  void switch_to(Fiber& other);
+  // To the beginning of its body, whatever it was doing.
+  void restart();
+
+ private:
+  void (*body_)() = nullptr;
+  std::byte* memory_ = nullptr;
+  void* stack_pointer_ = nullptr;
+};
+
+}  // namespace scd::cuda_on_cpu
