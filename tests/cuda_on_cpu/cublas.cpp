@@ -2,6 +2,7 @@
 #include <cblas.h>
 #include <cublas_v2.h>
 
+#include "tests/cuda_on_cpu/device_memory.h"
 #include "tests/cuda_on_cpu/launch.h"
 
 struct EmulatedBlas {
@@ -16,6 +17,7 @@ CBLAS_UPLO of(cublasFillMode_t half) { return half == CUBLAS_FILL_MODE_LOWER ? C
 template <class Work>
 cublasStatus_t run(cublasHandle_t handle, const Work& work) {
   const auto done = scd::cuda_on_cpu::submit(handle->stream, [work] {
+    const scd::cuda_on_cpu::SharedDeviceWork shared;
     work();
     return cudaSuccess;
   });

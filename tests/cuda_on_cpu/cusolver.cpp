@@ -2,6 +2,7 @@
 #include <cusolverDn.h>
 #include <lapacke.h>
 
+#include "tests/cuda_on_cpu/device_memory.h"
 #include "tests/cuda_on_cpu/launch.h"
 
 struct EmulatedSolver {
@@ -29,6 +30,7 @@ bool sound(cudaDataType_t type, int64_t n, int64_t stride, size_t device_bytes, 
 template <class Work>
 cusolverStatus_t run(cusolverDnHandle_t handle, int* info, const Work& work) {
   const auto done = scd::cuda_on_cpu::submit(handle->stream, [work, info] {
+    const scd::cuda_on_cpu::SharedDeviceWork shared;
     *info = static_cast<int>(work());
     return cudaSuccess;
   });

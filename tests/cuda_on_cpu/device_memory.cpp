@@ -28,6 +28,7 @@ struct Memory {
   std::map<const void*, Piece> pieces;  // by what was given out, which ends where the pages end
   std::vector<const void*> open;
   int works = 0;
+  int shared_works = 0;
   struct sigaction former {};
   bool guarded = false;  // UCX may keep the signal to itself
 };
@@ -49,7 +50,8 @@ void on_fault(int, siginfo_t* fault, void*) {
   const std::scoped_lock lock(all.mutex);
   auto found = all.pieces.upper_bound(fault->si_addr);
   const auto* const at = static_cast<const std::byte*>(fault->si_addr);
-  if (found != all.pieces.begin() && at < (--found)->second.begin + found->second.bytes && works_of_thread > 0) {
+  if (found != all.pieces.begin() && at < (--found)->second.begin + found->second.bytes &&
+      (works_of_thread > 0 || all.shared_works > 0)) {
     protect(found->second, PROT_READ | PROT_WRITE);
     all.open.push_back(found->first);
     return;
@@ -114,6 +116,16 @@ DeviceWork::DeviceWork() {
   const std::scoped_lock lock(memory().mutex);
   ++memory().works;
   ++works_of_thread;
+}
+
+SharedDeviceWork::SharedDeviceWork() {
+  const std::scoped_lock lock(memory().mutex);
+  ++memory().shared_works;
+}
+
+SharedDeviceWork::~SharedDeviceWork() {
+  const std::scoped_lock lock(memory().mutex);
+  --memory().shared_works;
 }
 
 DeviceWork::~DeviceWork() {

@@ -22,4 +22,12 @@ class DeviceWork {
   ~DeviceWork();
 };
 
+// Within such work, while it shares itself with threads of its own (OpenBLAS).
+struct SharedDeviceWork {
+  SharedDeviceWork();
+  SharedDeviceWork(const SharedDeviceWork&) = delete;
+  SharedDeviceWork& operator=(const SharedDeviceWork&) = delete;
+  ~SharedDeviceWork();
+};
+
 }  // namespace scd::cuda_on_cpu

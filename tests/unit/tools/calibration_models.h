@@ -28,8 +28,9 @@ inline std::vector<TokenWindow> random_windows(int count, size_t length, uint32_
 // Models by name in a folder that goes with it.
 class CalibrationModels {
  public:
-  explicit CalibrationModels(const std::string& name)
-      : root_(std::filesystem::temp_directory_path() / (name + std::to_string(::getpid()))),
+  explicit CalibrationModels(const std::string& name, kernels::Device device = kernels::Device::kCpu)
+      : device_(device),
+        root_(std::filesystem::temp_directory_path() / (name + std::to_string(::getpid()))),
         text{random_windows(20, 120, 5),
              {random_windows(4, 120, 6)},
              {random_windows(4, 120, 7)},
@@ -49,7 +50,8 @@ class CalibrationModels {
   const Model& model(const std::string& name) {
     auto& model = models_[name];
     if (!model) {
-      model = std::make_unique<Model>(Model::load({.directory = path(name), .adapter = {}, .progress = {}}));
+      model = std::make_unique<Model>(
+          Model::load({.directory = path(name), .adapter = {}, .device = device_, .progress = {}}));
     }
     return *model;
   }
@@ -62,6 +64,7 @@ class CalibrationModels {
   }
 
  private:
+  kernels::Device device_;
   std::filesystem::path root_;
   std::map<std::string, std::unique_ptr<Model>> models_;
 
