@@ -48,8 +48,10 @@ void describe(ConfigVisitor& at, PrefillOptions& prefill) {
   at.choice("local", prefill.local, {{"off", LocalPrefill::kOff}, {"auto", LocalPrefill::kAuto}},
             "auto: with codec.mode auto, and for exact requests, a prompt is computed here where that is predicted to "
             "give the first token sooner than a hand-over. off: never while a prefill server can be asked.");
-  at.number("credit_messages", prefill.credit_messages, {1, 4096},
-            "Messages of one request under way at once: staging slots leased to it.");
+  at.number(
+      "credit_messages", prefill.credit_messages, {1, 4096},
+      "Messages of one request under way at once: staging slots leased to it. With less than twice as many left, half "
+      "of them; a request that would get fewer than 8 and than it may have waits.");
 }
 
 void describe(ConfigVisitor& at, FallbackOptions& fallback) {

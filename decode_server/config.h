@@ -32,7 +32,7 @@ struct PrefillOptions {
   int32_t remembered_blocks = 65536;         // of prompts, to know which peer has seen them
   std::chrono::milliseconds hedge_after{0};  // 0: never
   LocalPrefill local = LocalPrefill::kAuto;
-  int32_t credit_messages = 8;  // staging slots of one request
+  int32_t credit_messages = 32;  // staging slots of one request, at most
 };
 
 // What happens when a prefill server does not deliver; rungs from top to bottom.

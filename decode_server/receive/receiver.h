@@ -199,6 +199,7 @@ class Receiver : public TransferStage {
   void choose_codec(const Transfer& transfer, Try& which);
   bool stays_here(Transfer& transfer);
   Result<std::shared_ptr<const Decoder>> decoder_for(const Transfer& transfer, const Try& which);
+  size_t slots_to_lease() const;
   void lease_slots(Transfer& transfer, Try& which);
   void open_stream(Transfer& transfer, Try& which);
   v1::PrefillCommand start_command(const Transfer& transfer, const Try& which) const;

@@ -263,15 +263,23 @@ bool Receiver::stays_here(Transfer& transfer) {
   return true;
 }
 
+// All that a request may have while there are plenty, as what waits for credit is not read; later ones share the rest.
+size_t Receiver::slots_to_lease() const {
+  constexpr size_t kFewest = 8;
+  const auto most = static_cast<size_t>(args_.config.prefill.credit_messages);
+  const StagingCounters staging = args_.transport.counters().staging;
+  return std::clamp((staging.slots - staging.slots_reserved) / 2, std::min(kFewest, most), most);
+}
+
 void Receiver::lease_slots(Transfer& transfer, Try& which) {
   // The hedge is ahead of a lead that took so long to say what it is, and slots go to ever later tries.
   if (transfer.leads(which) && transfer.hedge && transfer.hedge->activity != nullptr && promote_hedge(transfer)) return;
   const TransferKey key = transfer.key(which);
   which.token = random_token();
-  auto activity = std::make_shared<Activity>(static_cast<uint64_t>(args_.config.prefill.credit_messages));
+  auto activity = std::make_shared<Activity>(slots_to_lease());
   auto lease = args_.transport.open_lease({.key = key,
                                            .token = which.token,
-                                           .slots = static_cast<size_t>(args_.config.prefill.credit_messages),
+                                           .slots = activity->credit,
                                            .beside_earlier = !transfer.leads(which),
                                            .on_message =
                                                [this, key, activity, race = transfer.race](ReceivedMessage message) {
@@ -347,7 +355,7 @@ v1::PrefillCommand Receiver::start_command(const Transfer& transfer, const Try& 
   start.set_transfer_token(which.token.data(), which.token.size());
   start.set_data_plane_address(args_.transport.address());
   start.set_slot_bytes(args_.transport.slot_bytes());
-  start.set_credit_messages(static_cast<uint32_t>(args_.config.prefill.credit_messages));
+  start.set_credit_messages(static_cast<uint32_t>(which.activity->credit));
   start.set_cache_salt(transfer.job->request.cache_salt);
   return command;
 }

@@ -136,6 +136,26 @@ TEST_F(ReceiverTest, silence_counts_from_when_a_slot_is_free_again) {
   EXPECT_THAT(failure->message, HasSubstr("200 ms"));
 }
 
+// Of 64 slots: all it may have, half of what is left, and never fewer than eight.
+TEST_F(ReceiverTest, requests_beside_each_other_share_the_slots) {
+  TransportOptions options = testing::loopback_options();
+  options.slots = 64;
+  transport_ = make_loopback_transport(options, network_);
+  config_.prefill.credit_messages = 32;
+  BoundedQueue<uint32_t> credits{8};
+  serve([this, &credits](const v1::StartPrefill& start, Producer::Stream& stream) {
+    (void)credits.try_push(start.credit_messages());
+    stream.Write(producer_->acceptance(start));
+    return until_cancelled(stream);
+  });
+  std::vector<uint64_t> ids;
+  for (const uint32_t expected : {32, 16, 8, 8}) {
+    ids.push_back(start());
+    EXPECT_EQ(next(credits), expected);
+  }
+  for (const uint64_t id : ids) receiver_->end(id);
+}
+
 // 1000 tokens take a second here and ten there.
 TEST_F(ReceiverTest, a_prompt_whose_hand_over_would_take_longer_is_computed_here_where_the_request_leaves_it_open) {
   forecast_.computed_here(1000, seconds(1));
