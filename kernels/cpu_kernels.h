@@ -29,7 +29,7 @@ void fill_normal(Matrix m, uint64_t seed, float deviation);
 
 void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups);
 
-void add_second_moment(ConstMatrix rows, double* sum);
+void add_second_moment(ConstMatrix rows, double* triangle);
 void column_sums(ConstMatrix m, std::span<double> sums, std::span<double> squares);
 
 void silu_with_slope(ConstMatrix before, Matrix after, Matrix slope);

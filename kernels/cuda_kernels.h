@@ -59,7 +59,7 @@ void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups)
 
 void gemm_f32(const GemmArgs& args);
 
-void add_second_moment(ConstMatrix rows, double* sum);
+void add_second_moment(ConstMatrix rows, double* triangle);
 void column_sums(ConstMatrix m, std::span<double> sums, std::span<double> squares);
 
 void multiply_f64(const ProductF64& args);

@@ -20,30 +20,37 @@ M words_of(decltype(M::data) data, size_t bytes, kernels::Device device) {
 
 }  // namespace
 
-SecondMoment::SecondMoment(int64_t dims, kernels::Device device) : dims_(dims), device_(device) {
-  if (device == kernels::Device::kCpu) {
-    sum_ = Eigen::MatrixXd::Zero(dims, dims);
-    return;
-  }
-  elsewhere_ = kernels::DeviceBuffer(device, static_cast<size_t>(dims * dims) * sizeof(double));
-  kernels::clear(words_of<kernels::Matrix>(elsewhere_.data(), elsewhere_.size(), device));
+SecondMoment::SecondMoment(int64_t dims, kernels::Device device)
+    : dims_(dims),
+      device_(device),
+      triangle_(device, static_cast<size_t>(kernels::triangle_size(dims)) * sizeof(double)) {
+  kernels::clear(words_of<kernels::Matrix>(triangle_.data(), triangle_.size(), device));
 }
 
 void SecondMoment::add(kernels::ConstMatrix rows) {
   SCD_CHECK(rows.columns == dims_ && rows.dtype == kernels::DType::kF32 && rows.device == device_,
             "rows of a second moment");
-  SCD_CHECK(device_ == kernels::Device::kCpu || elsewhere_.size() > 0, "nobody has asked for the sum yet");
+  SCD_CHECK(sum_.size() == 0, "nobody has asked for the sum yet");
   samples_ += rows.rows;
-  kernels::add_second_moment(rows, elsewhere_.size() > 0 ? reinterpret_cast<double*>(elsewhere_.data()) : sum_.data());
+  kernels::add_second_moment(rows, reinterpret_cast<double*>(triangle_.data()));
 }
 
 const Eigen::MatrixXd& SecondMoment::sum() const {
-  if (elsewhere_.size() > 0) {
-    sum_.resize(dims_, dims_);
-    kernels::copy(words_of<kernels::ConstMatrix>(elsewhere_.data(), elsewhere_.size(), device_),
-                  words_of<kernels::Matrix>(sum_.data(), elsewhere_.size(), kernels::Device::kCpu));
-    elsewhere_ = kernels::DeviceBuffer();
+  if (sum_.size() > 0) return sum_;
+  if (device_ != kernels::Device::kCpu) {
+    kernels::DeviceBuffer here(kernels::Device::kCpu, triangle_.size());
+    kernels::copy(words_of<kernels::ConstMatrix>(triangle_.data(), triangle_.size(), device_),
+                  words_of<kernels::Matrix>(here.data(), here.size(), kernels::Device::kCpu));
+    triangle_ = std::move(here);
   }
+  const auto* triangle = reinterpret_cast<const double*>(triangle_.data());
+  sum_.resize(dims_, dims_);
+  for (int64_t column = 0; column < dims_; ++column) {
+    sum_.col(column).tail(dims_ - column) =
+        Eigen::Map<const Eigen::VectorXd>(triangle + kernels::triangle_column(column, dims_), dims_ - column);
+  }
+  sum_.triangularView<Eigen::StrictlyUpper>() = sum_.transpose();
+  triangle_ = {};
   return sum_;
 }
 

@@ -11,10 +11,10 @@ namespace scd {
 
 class SecondMoment {
  public:
-  // Summed on `device`, where it takes 8 dims^2 bytes until sum() is asked for.
+  // Summed on `device`, where it takes 4 dims^2 bytes until sum() is asked for.
   explicit SecondMoment(int64_t dims, kernels::Device device = kernels::Device::kCpu);
 
-  // rows [n, dims] F32 on the device.
+  // rows [n, dims] F32 on the device. Not after sum().
   void add(kernels::ConstMatrix rows);
   // rows [n, first.columns + second.columns] of the host: `first` and `second` side by side, row by row.
   void add_joined(kernels::ConstMatrix first, kernels::ConstMatrix second);
@@ -27,8 +27,8 @@ class SecondMoment {
   int64_t dims_;
   kernels::Device device_;
   int64_t samples_ = 0;
-  mutable Eigen::MatrixXd sum_;              // empty while the sum is on another device
-  mutable kernels::DeviceBuffer elsewhere_;  // the sum there
+  mutable kernels::DeviceBuffer triangle_;  // of doubles, until sum() is asked for
+  mutable Eigen::MatrixXd sum_;             // from then on
 };
 
 }  // namespace scd

@@ -25,17 +25,19 @@ OwnedMatrix f32(Shape shape, uint32_t seed, int64_t padding = 3) {
   return random_matrix(shape.rows, shape.columns, DType::kF32, seed, padding);
 }
 
-TEST(SecondMomentOp, AddsToWhatTheSumHolds) {
+TEST(SecondMomentOp, AddsToWhatTheTriangleHolds) {
   for (const Shape shape : kShapes) {
     OwnedMatrix rows = f32(shape, 1);
     const int64_t n = shape.columns;
-    std::vector<double> sum(static_cast<size_t>(n * n), 2.0);
-    add_second_moment(rows.view(), sum.data());
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t k = 0; k < n; ++k) {
+    std::vector<double> triangle(static_cast<size_t>(triangle_size(n)), 2.0);
+    ASSERT_EQ(std::ssize(triangle), n * (n + 1) / 2);
+    add_second_moment(rows.view(), triangle.data());
+    for (int64_t column = 0; column < n; ++column) {
+      for (int64_t row = column; row < n; ++row) {
         double expected = 2.0;
-        for (int64_t r = 0; r < shape.rows; ++r) expected += rows.at(r, i) * rows.at(r, k);
-        ASSERT_NEAR(sum[static_cast<size_t>(i * n + k)], expected, 1e-5 * static_cast<double>(shape.rows + 1));
+        for (int64_t r = 0; r < shape.rows; ++r) expected += rows.at(r, row) * rows.at(r, column);
+        ASSERT_NEAR(triangle[static_cast<size_t>(triangle_column(column, n) + row - column)], expected,
+                    1e-5 * static_cast<double>(shape.rows + 1));
       }
     }
   }
@@ -112,7 +114,7 @@ TEST_F(Cuda, SecondMomentsMatchTheCpu) {
   for (const Shape shape : {Shape{1, 1}, {3, 17}, {70, 33}, {2500, 5}, {9000, 40}, {300, 130}}) {
     OwnedMatrix rows = f32(shape, 1, shape.columns % 2);
     const OnCuda there(rows);
-    const auto values = static_cast<size_t>(shape.columns * shape.columns);
+    const auto values = static_cast<size_t>(triangle_size(shape.columns));
     std::vector<double> sum(values, 2.0);
     const DeviceBuffer sum_there = buffer_of(std::as_bytes(std::span(sum)), Device::kCuda);
     add_second_moment(there.view(), reinterpret_cast<double*>(sum_there.data()));
