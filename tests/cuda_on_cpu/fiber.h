@@ -7,8 +7,8 @@ namespace scd::cuda_on_cpu {
 
 class Fiber {
  public:
-  Fiber() = default;               // what the host runs on
-  explicit Fiber(void (*body)());  // which never returns
+  Fiber() = default;                     // what the host runs on
+  Fiber(void (*body)(), size_t number);  // the body never returns; the number is the how manieth fiber this is
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
   ~Fiber();
@@ -20,6 +20,7 @@ class Fiber {
 
  private:
   void (*body_)() = nullptr;
+  size_t number_ = 0;
   std::byte* memory_ = nullptr;
   void* stack_pointer_ = nullptr;
 };
