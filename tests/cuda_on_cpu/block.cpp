@@ -85,9 +85,8 @@ Runner* take_ready() {
   return warp.runners[static_cast<size_t>(lane)];
 }
 
-// A runner for what can go on; null: nothing can.
-Runner* next_runner() {
-  if (block.ready_warps != 0) return take_ready();
+// A runner for a thread that is yet to begin; null: there is none.
+Runner* free_runner() {
   if (block.begun == block.threads) return nullptr;
   if (block.idle.empty()) {
     void run_threads();
@@ -98,6 +97,8 @@ Runner* next_runner() {
   block.idle.pop_back();
   return idle;
 }
+
+Runner* next_runner() { return block.ready_warps != 0 ? take_ready() : free_runner(); }
 
 // To another runner, or to the host where none can go on. Returns when this one is resumed.
 void leave(Runner& own) {

@@ -6,8 +6,6 @@
 #include <cstdint>
 #include <new>
 
-// Keeps the registers that a callee must preserve on the stack it leaves, and takes up those of the other.
-extern "C" void scd_switch_stacks(void** left, void* entered);
 asm(R"(
 .text
 .hidden scd_switch_stacks
@@ -62,7 +60,5 @@ void Fiber::restart() {
   for (size_t i = 0; i < kSavedRegisters; ++i) *--top = 0;
   stack_pointer_ = top;
 }
-
-void Fiber::switch_to(Fiber& other) { scd_switch_stacks(&stack_pointer_, other.stack_pointer_); }
 
 }  // namespace scd::cuda_on_cpu

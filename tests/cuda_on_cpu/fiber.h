@@ -3,6 +3,9 @@
 
 #include <cstddef>
 
+// Keeps the registers that a callee must preserve on the stack it leaves, and takes up those of the other.
+extern "C" void scd_switch_stacks(void** left, void* entered);
+
 namespace scd::cuda_on_cpu {
 
 class Fiber {
@@ -14,7 +17,7 @@ class Fiber {
   ~Fiber();
 
   // From this one, which runs, to the other.
-  void switch_to(Fiber& other);
+  void switch_to(Fiber& other) { scd_switch_stacks(&stack_pointer_, other.stack_pointer_); }
   // To the beginning of its body, whatever it was doing.
   void restart();
 
