@@ -1,5 +1,7 @@
 #include "tests/cuda_on_cpu/block.h"
 
+#include <sanitizer/asan_interface.h>
+
 #include <array>
 #include <bit>
 #include <cstdio>
@@ -9,6 +11,7 @@
 #include <mutex>
 #include <vector>
 
+#include "tests/cuda_on_cpu/device_memory.h"
 #include "tests/cuda_on_cpu/fiber.h"
 #include "tests/cuda_on_cpu/launch.h"
 
@@ -175,7 +178,9 @@ void begin_block(const Launch& launch) {
   }
   ++block.count;
   block.shared_bytes = launch.shared_bytes;
-  std::memset(block.shared.data(), 0xff, launch.shared_bytes);
+  ASAN_POISON_MEMORY_REGION(block.shared.data(), kSharedBytes);
+  ASAN_UNPOISON_MEMORY_REGION(block.shared.data(), launch.shared_bytes);
+  std::memset(block.shared.data(), kUnwritten, launch.shared_bytes);
 }
 
 // All threads that are left wait for each other: says which, and forgets them.
@@ -237,10 +242,12 @@ uint64_t block_count() { return block.count; }
 std::byte* dynamic_shared_memory() { return block.shared.data(); }
 
 void* shared_memory(size_t bytes, size_t alignment) {
-  const size_t begin = (block.shared_bytes + alignment - 1) / alignment * alignment;
+  constexpr size_t kGap = 16;  // where AddressSanitizer sees an index that is too large
+  const size_t begin = (block.shared_bytes + kGap + alignment - 1) / alignment * alignment;
   if (begin + bytes > kSharedBytes) fail("a block has no such amount of shared memory");
   block.shared_bytes = begin + bytes;
-  return std::memset(block.shared.data() + begin, 0xff, bytes);
+  ASAN_UNPOISON_MEMORY_REGION(block.shared.data() + begin, bytes);
+  return std::memset(block.shared.data() + begin, kUnwritten, bytes);
 }
 
 uint32_t shared_address(const void* memory) {

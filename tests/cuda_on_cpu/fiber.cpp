@@ -1,7 +1,7 @@
 #include "tests/cuda_on_cpu/fiber.h"
 
+#include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <new>
@@ -54,6 +54,7 @@ Fiber::~Fiber() {
 }
 
 void Fiber::restart() {
+  ASAN_UNPOISON_MEMORY_REGION(memory_, kStackBytes);
   auto* top = reinterpret_cast<uint64_t*>(memory_ + kStackBytes - number_ % kOffsets * kOffset);
   *--top = 0;  // where a return address would stand: keeps the body's frame aligned
   *--top = reinterpret_cast<uint64_t>(body_);
