@@ -59,7 +59,6 @@ struct Block {
   void (*run)(const void*) = nullptr;
   const void* call = nullptr;
   unsigned threads = 0, begun = 0, alive = 0;
-  uint3 next_index{};
   std::array<Warp, kMaxThreads / kWarp> warps;
   uint32_t ready_warps = 0;
   unsigned at_barrier = 0;
@@ -79,13 +78,21 @@ void let_go_on(Warp& warp, uint32_t lanes) {
   if (lanes != 0) block.ready_warps |= 1u << (&warp - block.warps.data());
 }
 
+// Every second block goes through its threads from the last to the first: a barrier that is missing shows in one of
+// the two orders.
+bool backwards() { return block.count % 2 == 0; }
+
+unsigned next_bit(uint32_t bits) {
+  return static_cast<unsigned>(backwards() ? 31 - std::countl_zero(bits) : std::countr_zero(bits));
+}
+
 Runner* take_ready() {
-  const int number = std::countr_zero(block.ready_warps);
-  Warp& warp = block.warps[static_cast<size_t>(number)];
-  const int lane = std::countr_zero(warp.ready);
-  warp.ready &= warp.ready - 1;
+  const unsigned number = next_bit(block.ready_warps);
+  Warp& warp = block.warps[number];
+  const unsigned lane = next_bit(warp.ready);
+  warp.ready &= ~(1u << lane);
   if (warp.ready == 0) block.ready_warps &= ~(1u << number);
-  return warp.runners[static_cast<size_t>(lane)];
+  return warp.runners[lane];
 }
 
 // A runner for a thread that is yet to begin; null: there is none.
@@ -137,11 +144,10 @@ void pass_barrier() {
 }
 
 void begin_thread(Runner& own) {
-  own.thread = block.begun++;
-  own.index = threadIdx = block.next_index;
-  uint3& next = block.next_index;
-  if (++next.x == blockDim.x) next.x = 0, ++next.y;
-  if (next.y == blockDim.y) next.y = 0, ++next.z;
+  const unsigned number = block.begun++;
+  own.thread = backwards() ? block.threads - 1 - number : number;
+  own.index = {own.thread % blockDim.x, own.thread / blockDim.x % blockDim.y, own.thread / blockDim.x / blockDim.y};
+  threadIdx = own.index;
 }
 
 // Those that wait need it no longer.
@@ -169,7 +175,6 @@ void run_threads() {
 void begin_block(const Launch& launch) {
   block.threads = block.alive = launch.threads.x * launch.threads.y * launch.threads.z;
   block.begun = 0;
-  block.next_index = {};
   block.ready_warps = block.at_barrier = 0;
   for (unsigned first = 0; first < block.threads; first += kWarp) {
     Warp& warp = block.warps[first / kWarp];
