@@ -1,6 +1,9 @@
 #include "tests/cuda_on_cpu/block.h"
 
+#include <sanitizer/asan_interface.h>
+
 #include <array>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +11,7 @@
 #include <mutex>
 #include <vector>
 
+#include "tests/cuda_on_cpu/device_memory.h"
 #include "tests/cuda_on_cpu/fiber.h"
 #include "tests/cuda_on_cpu/launch.h"
 
@@ -29,37 +33,11 @@ constexpr size_t kSharedBytes = size_t{163} << 10;  // of a block of compute cap
 
 // Runs threads of the block, each to its end, until one waits; then it belongs to that one.
 struct Runner {
-  explicit Runner(void (*body)()) : fiber(body) {}
+  Runner(void (*body)(), size_t number) : fiber(body, number) {}
   Fiber fiber;
-  Runner* next = nullptr;  // in the queue it stands in
   unsigned thread = 0;
   uint3 index{};
   const char* waits_at = nullptr;
-};
-
-class Queue {
- public:
-  void push(Runner* runner) {
-    runner->next = nullptr;
-    (first_ == nullptr ? first_ : last_->next) = runner;
-    last_ = runner;
-  }
-  Runner* pop() {
-    Runner* const runner = first_;
-    if (runner != nullptr) first_ = runner->next;
-    return runner;
-  }
-  void append(Queue& others) {
-    if (others.first_ == nullptr) return;
-    (first_ == nullptr ? first_ : last_->next) = others.first_;
-    last_ = others.last_;
-    others.first_ = nullptr;
-  }
-  bool empty() const { return first_ == nullptr; }
-
- private:
-  Runner* first_ = nullptr;
-  Runner* last_ = nullptr;
 };
 
 // Lanes that are at the same meeting, some still to come.
@@ -69,11 +47,11 @@ struct Gathering {
 };
 
 struct Warp {
-  uint32_t alive = 0;
+  uint32_t alive = 0, ready = 0;  // lanes
   unsigned gatherings = 0;
   std::array<Gathering, kWarp> gathering{};
   std::array<void*, kWarp> records{};
-  std::array<Runner*, kWarp> runners{};
+  std::array<Runner*, kWarp> runners{};  // of lanes that wait or are ready
 };
 
 // The block that runs, and what blocks leave for the next.
@@ -81,29 +59,56 @@ struct Block {
   void (*run)(const void*) = nullptr;
   const void* call = nullptr;
   unsigned threads = 0, begun = 0, alive = 0;
-  uint3 next_index{};
   std::array<Warp, kMaxThreads / kWarp> warps;
+  uint32_t ready_warps = 0;
   unsigned at_barrier = 0;
-  Queue waiting_at_barrier, ready, idle;
   Runner* running = nullptr;
   Fiber host;
   std::vector<std::unique_ptr<Runner>> runners;
+  std::vector<Runner*> idle;
   uint64_t count = 0;
-  size_t dynamic_bytes = 0, shared_bytes = 0;
+  size_t shared_bytes = 0;
   alignas(4096) std::array<std::byte, kSharedBytes> shared;
 };
 
 Block block;
 
-// A runner for what can go on; null: nothing can.
-Runner* next_runner() {
-  if (Runner* const ready = block.ready.pop()) return ready;
-  if (block.begun == block.threads) return nullptr;
-  if (Runner* const idle = block.idle.pop()) return idle;
-  void run_threads();
-  block.runners.push_back(std::make_unique<Runner>(run_threads));
-  return block.runners.back().get();
+void let_go_on(Warp& warp, uint32_t lanes) {
+  warp.ready |= lanes;
+  if (lanes != 0) block.ready_warps |= 1u << (&warp - block.warps.data());
 }
+
+// Every second block goes through its threads from the last to the first: a barrier that is missing shows in one of
+// the two orders.
+bool backwards() { return block.count % 2 == 0; }
+
+unsigned next_bit(uint32_t bits) {
+  return static_cast<unsigned>(backwards() ? 31 - std::countl_zero(bits) : std::countr_zero(bits));
+}
+
+Runner* take_ready() {
+  const unsigned number = next_bit(block.ready_warps);
+  Warp& warp = block.warps[number];
+  const unsigned lane = next_bit(warp.ready);
+  warp.ready &= ~(1u << lane);
+  if (warp.ready == 0) block.ready_warps &= ~(1u << number);
+  return warp.runners[lane];
+}
+
+// A runner for a thread that is yet to begin; null: there is none.
+Runner* free_runner() {
+  if (block.begun == block.threads) return nullptr;
+  if (block.idle.empty()) {
+    void run_threads();
+    block.runners.push_back(std::make_unique<Runner>(run_threads, block.runners.size()));
+    return block.runners.back().get();
+  }
+  Runner* const idle = block.idle.back();
+  block.idle.pop_back();
+  return idle;
+}
+
+Runner* next_runner() { return block.ready_warps != 0 ? take_ready() : free_runner(); }
 
 // To another runner, or to the host where none can go on. Returns when this one is resumed.
 void leave(Runner& own) {
@@ -117,35 +122,32 @@ void wait_at(const char* name) {
   Runner& own = *block.running;
   own.waits_at = name;
   leave(own);
-  own.waits_at = nullptr;
   threadIdx = own.index;
 }
 
-// Acts and lets all but one go on, if everybody is here who must be.
-bool held(Warp& warp, Gathering& gathering, const Runner* except) {
-  const uint32_t here = gathering.here;
-  if ((gathering.mask & warp.alive) != here) return false;
-  gathering.meeting->act(warp.records.data(), here);
-  for (unsigned lane = 0; lane < kWarp; ++lane) {
-    if ((here >> lane & 1) != 0 && warp.runners[lane] != except) block.ready.push(warp.runners[lane]);
-  }
+// Acts and lets all go on, if everybody is here who must be.
+void hold(Warp& warp, Gathering& gathering) {
+  if ((gathering.mask & warp.alive) != gathering.here) return;
+  gathering.meeting->act(warp.records.data(), gathering.here);
+  let_go_on(warp, gathering.here);
   gathering = warp.gathering[--warp.gatherings];
-  return true;
 }
 
-bool barrier_passed() {
-  if (block.at_barrier != block.alive) return false;
+// All go on, if everybody waits.
+void pass_barrier() {
+  if (block.at_barrier != block.alive) return;
   block.at_barrier = 0;
-  block.ready.append(block.waiting_at_barrier);
-  return true;
+  for (unsigned first = 0; first < block.threads; first += kWarp) {
+    Warp& warp = block.warps[first / kWarp];
+    let_go_on(warp, warp.alive);
+  }
 }
 
 void begin_thread(Runner& own) {
-  own.thread = block.begun++;
-  own.index = threadIdx = block.next_index;
-  uint3& next = block.next_index;
-  if (++next.x == blockDim.x) next.x = 0, ++next.y;
-  if (next.y == blockDim.y) next.y = 0, ++next.z;
+  const unsigned number = block.begun++;
+  own.thread = backwards() ? block.threads - 1 - number : number;
+  own.index = {own.thread % blockDim.x, own.thread / blockDim.x % blockDim.y, own.thread / blockDim.x / blockDim.y};
+  threadIdx = own.index;
 }
 
 // Those that wait need it no longer.
@@ -153,19 +155,19 @@ void end_thread(const Runner& own) {
   Warp& warp = block.warps[own.thread / kWarp];
   warp.alive &= ~(1u << own.thread % kWarp);
   --block.alive;
-  for (unsigned i = warp.gatherings; i-- > 0;) held(warp, warp.gathering[i], nullptr);
-  if (block.at_barrier > 0) barrier_passed();
+  for (unsigned i = warp.gatherings; i-- > 0;) hold(warp, warp.gathering[i]);
+  if (block.at_barrier > 0) pass_barrier();
 }
 
 void run_threads() {
   for (;;) {
     Runner& own = *block.running;
-    while (block.ready.empty() && block.begun < block.threads) {
+    while (block.ready_warps == 0 && block.begun < block.threads) {
       begin_thread(own);
       block.run(block.call);
       end_thread(own);
     }
-    block.idle.push(&own);
+    block.idle.push_back(&own);
     leave(own);
   }
 }
@@ -173,36 +175,37 @@ void run_threads() {
 void begin_block(const Launch& launch) {
   block.threads = block.alive = launch.threads.x * launch.threads.y * launch.threads.z;
   block.begun = 0;
-  block.next_index = {};
-  block.at_barrier = 0;
+  block.ready_warps = block.at_barrier = 0;
   for (unsigned first = 0; first < block.threads; first += kWarp) {
     Warp& warp = block.warps[first / kWarp];
-    warp.gatherings = 0;
+    warp.ready = warp.gatherings = 0;
     warp.alive = ~0u >> (kWarp - std::min(kWarp, block.threads - first));
   }
   ++block.count;
-  block.dynamic_bytes = block.shared_bytes = launch.shared_bytes;
-  std::memset(block.shared.data(), 0xff, launch.shared_bytes);
+  block.shared_bytes = launch.shared_bytes;
+  ASAN_POISON_MEMORY_REGION(block.shared.data(), kSharedBytes);
+  ASAN_UNPOISON_MEMORY_REGION(block.shared.data(), launch.shared_bytes);
+  std::memset(block.shared.data(), kUnwritten, launch.shared_bytes);
 }
 
 // All threads that are left wait for each other: says which, and forgets them.
 void give_up(const Launch& launch) {
   std::fprintf(stderr, "CUDA on the CPU: %s is stuck in block (%u, %u, %u): of %u threads %u have ended\n",
                launch.kernel, blockIdx.x, blockIdx.y, blockIdx.z, block.threads, block.threads - block.alive);
-  constexpr int kNamed = 8;
-  int named = 0;
-  for (const auto& runner : block.runners) {
-    if (runner->waits_at != nullptr && named++ < kNamed) {
-      std::fprintf(stderr, "  thread (%u, %u, %u) waits at %s\n", runner->index.x, runner->index.y, runner->index.z,
-                   runner->waits_at);
-    }
+  constexpr unsigned kNamed = 8;
+  unsigned named = 0;
+  for (unsigned thread = 0; thread < block.threads && named < kNamed; ++thread) {
+    const Warp& warp = block.warps[thread / kWarp];
+    if ((warp.alive >> thread % kWarp & 1) == 0) continue;
+    const Runner& runner = *warp.runners[thread % kWarp];
+    std::fprintf(stderr, "  thread (%u, %u, %u) waits at %s\n", runner.index.x, runner.index.y, runner.index.z,
+                 runner.waits_at);
+    ++named;
   }
-  if (named > kNamed) std::fprintf(stderr, "  and %d more wait\n", named - kNamed);
-  block.waiting_at_barrier = block.idle = Queue();
+  block.idle.clear();
   for (const auto& runner : block.runners) {
-    runner->waits_at = nullptr;
     runner->fiber.restart();
-    block.idle.push(runner.get());
+    block.idle.push_back(runner.get());
   }
 }
 
@@ -228,13 +231,15 @@ void meet(const Meeting& meeting, uint32_t mask, void* record) {
   while (i < warp.gatherings && (warp.gathering[i].meeting != &meeting || warp.gathering[i].mask != mask)) ++i;
   if (i == warp.gatherings) warp.gathering[warp.gatherings++] = {&meeting, mask, 0};
   warp.gathering[i].here |= 1u << lane;
-  if (!held(warp, warp.gathering[i], &own)) wait_at(meeting.name);
+  hold(warp, warp.gathering[i]);
+  wait_at(meeting.name);
 }
 
 void wait_for_block() {
+  Runner& own = *block.running;
+  block.warps[own.thread / kWarp].runners[own.thread % kWarp] = &own;
   ++block.at_barrier;
-  if (barrier_passed()) return;
-  block.waiting_at_barrier.push(block.running);
+  pass_barrier();
   wait_at("__syncthreads");
 }
 
@@ -242,10 +247,12 @@ uint64_t block_count() { return block.count; }
 std::byte* dynamic_shared_memory() { return block.shared.data(); }
 
 void* shared_memory(size_t bytes, size_t alignment) {
-  const size_t begin = (block.shared_bytes + alignment - 1) / alignment * alignment;
+  constexpr size_t kGap = 16;  // where AddressSanitizer sees an index that is too large
+  const size_t begin = (block.shared_bytes + kGap + alignment - 1) / alignment * alignment;
   if (begin + bytes > kSharedBytes) fail("a block has no such amount of shared memory");
   block.shared_bytes = begin + bytes;
-  return std::memset(block.shared.data() + begin, 0xff, bytes);
+  ASAN_UNPOISON_MEMORY_REGION(block.shared.data() + begin, bytes);
+  return std::memset(block.shared.data() + begin, kUnwritten, bytes);
 }
 
 uint32_t shared_address(const void* memory) {

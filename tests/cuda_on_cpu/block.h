@@ -1,6 +1,6 @@
 // What a kernel finds around it: the number of its thread, the others of its warp and block, their shared memory.
 // Blocks run one after another; the threads of a block are fibers of one thread of the host and change only where one
-// waits, in the order of their numbers.
+// waits, in the order of their numbers, in every second block backwards.
 #pragma once
 
 #include <vector_types.h>

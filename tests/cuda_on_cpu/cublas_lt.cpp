@@ -87,7 +87,8 @@ const char* cublasLtGetStatusString(cublasStatus_t status) {
 }
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
-  *handle = new EmulatedBlasLt;
+  static EmulatedBlasLt library;
+  *handle = &library;
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -120,7 +121,8 @@ cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaData
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* made) {
-  *made = new EmulatedPreference;
+  static EmulatedPreference none;
+  *made = &none;
   return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -56,6 +56,19 @@ TEST(CudaOnCpu, BarriersPublishSharedMemory) {
   for (size_t i = 0; i < 70; ++i) EXPECT_EQ(out.values()[i], 69 - static_cast<int>(i));
 }
 
+__global__ void neighbour_kernel(int* out) {
+  __shared__ int numbers[64];
+  numbers[threadIdx.x] = 1;
+  out[blockIdx.x * 64 + threadIdx.x] = numbers[threadIdx.x ^ 1];
+}
+
+TEST(CudaOnCpu, AMissingBarrierShowsInOneOfTwoBlocks) {
+  const Device<int, 128> out;
+  neighbour_kernel<<<2, 64>>>(out.data());
+  const auto values = out.values();
+  for (size_t i = 0; i < 64; ++i) EXPECT_EQ(values[i] + values[64 + i], 0) << "one wrote, the other found -1";
+}
+
 __global__ void halves_kernel(unsigned* out) {
   if (threadIdx.x < 8) {
     out[threadIdx.x] = __ballot_sync(0xffu, threadIdx.x % 2 == 0);

@@ -2,6 +2,7 @@
 // for the pieces it touches only.
 #include "tests/cuda_on_cpu/device_memory.h"
 
+#include <sanitizer/asan_interface.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -90,6 +91,7 @@ void* allocate_device_memory(size_t bytes) {
   mprotect(piece.begin + pages, kPage, PROT_NONE);
   if (all.guarded) protect(piece, PROT_NONE);
   void* const given = piece.begin + pages - rounded_up(bytes, kAlignment);
+  ASAN_POISON_MEMORY_REGION(static_cast<std::byte*>(given) + bytes, rounded_up(bytes, kAlignment) - bytes);
   all.used += pages;
   all.pieces[given] = piece;
   return given;
@@ -100,6 +102,7 @@ bool release_device_memory(void* given) {
   const std::scoped_lock lock(all.mutex);
   const auto piece = all.pieces.find(given);
   if (piece == all.pieces.end()) return false;
+  ASAN_UNPOISON_MEMORY_REGION(piece->second.begin, piece->second.bytes);
   munmap(piece->second.begin, piece->second.bytes + kPage);
   all.used -= piece->second.bytes;
   std::erase(all.open, given);

@@ -19,13 +19,13 @@ function(scd_emulate_cuda target)
     set_source_files_properties("${translated}" PROPERTIES COMPILE_OPTIONS "-w")
   endforeach()
   target_include_directories(${target} BEFORE PRIVATE "${emulation}/include" "${translated_folder}")
-  target_link_libraries(${target} PRIVATE cuda_on_cpu)
+  # Loaded with the program, they are what dlopen() of their names gives back.
   get_property(libraries GLOBAL PROPERTY cuda_on_cpu_libraries)
-  add_dependencies(${target} ${libraries})
+  target_link_libraries(${target} PRIVATE cuda_on_cpu -Wl,--push-state,--no-as-needed ${libraries} -Wl,--pop-state)
 endfunction()
 
 # scd_emulated_library(name version SOURCES ... DEPENDS ...): a library of the toolkit that is opened at run time as
-# lib<name>.so.<version>, found beside the runtime's.
+# lib<name>.so.<version>.
 function(scd_emulated_library name version)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   list(TRANSFORM ARG_SOURCES PREPEND "${emulation}/")

@@ -5,11 +5,14 @@
 #include <bit>
 #include <cstring>
 
+#include "tests/cuda_on_cpu/device_memory.h"
+
 namespace scd::cuda_on_cpu {
 namespace {
 
 constexpr unsigned kWarp = 32;
 constexpr uint32_t kAll = 0xffffffff;
+constexpr size_t kCopied = 16;  // bytes of an asynchronous copy
 
 float low(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
 float high(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
@@ -67,12 +70,17 @@ const Meeting kMultiply{"mma", multiply};
 const Meeting kLoadMatrices{"ldmatrix", load_matrices<false>};
 const Meeting kLoadMatricesTransposed{"ldmatrix.trans", load_matrices<true>};
 
+void AsyncCopies::add(uint32_t to, const void* from, bool valid) {
+  std::memset(at_shared_address(to), kUnwritten, kCopied);
+  copies_.push_back({to, valid ? from : nullptr, group_});
+}
+
 void AsyncCopies::wait(uint64_t groups_left) {
   size_t done = 0;
   for (; done < copies_.size() && copies_[done].group + groups_left < group_; ++done) {
     const Copy& copy = copies_[done];
     std::byte* const to = at_shared_address(copy.to);
-    copy.from != nullptr ? std::memcpy(to, copy.from, 16) : std::memset(to, 0, 16);
+    copy.from != nullptr ? std::memcpy(to, copy.from, kCopied) : std::memset(to, 0, kCopied);
   }
   copies_.erase(copies_.begin(), copies_.begin() + static_cast<std::ptrdiff_t>(done));
 }

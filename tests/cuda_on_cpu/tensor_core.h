@@ -23,10 +23,10 @@ struct LoadRecord {
 };
 extern const Meeting kLoadMatrices, kLoadMatricesTransposed;
 
-// Done no sooner than the thread waits: what is read before shows.
+// Done no sooner than the thread waits, and what stood there is gone at once: who reads too early or too late shows.
 class AsyncCopies {
  public:
-  void add(uint32_t to, const void* from, bool valid) { copies_.push_back({to, valid ? from : nullptr, group_}); }
+  void add(uint32_t to, const void* from, bool valid);
   void commit() { ++group_; }
   void wait(uint64_t groups_left);
 

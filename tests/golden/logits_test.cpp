@@ -209,7 +209,10 @@ class GoldenAdapter : public Golden {
       }
     }
     const auto base_logits = Sequence(base, room()).run(golden_->input_ids);
-    for (size_t i = 0; i < count; ++i) ASSERT_NEAR(without[i], base_logits[i], 1e-3);
+    // On CUDA another number of rows may be another kernel, whose last bits BF16 rounds to a neighbour.
+    const bool rounds_elsewhere = precision == kernels::DType::kBF16 && device == kernels::Device::kCuda;
+    const float allowed = rounds_elsewhere ? 3e-2f : 1e-3f;
+    for (size_t i = 0; i < count; ++i) ASSERT_NEAR(without[i], base_logits[i], allowed);
     EXPECT_GT(largest_difference(without), 100 * kTolerance) << "the adapter changes nothing that could be seen";
   }
 };
