@@ -12,6 +12,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/sampling_limits.h"
+#include "kernels/unrotated_kv.h"
 
 namespace scd::kernels::cuda {
 
@@ -50,6 +51,10 @@ void fill_normal(Matrix m, uint64_t seed, float deviation);
 void rope_write_kv(const PagedKv& kv, Sequences sequences, const RopeTable& table, Matrix qkv);
 void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
+void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
+                       Matrix keys, Matrix values);
+void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
+                        Matrix keys, ConstMatrix values);
 
 void paged_attention(const AttentionArgs& args);
 
