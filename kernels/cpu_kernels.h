@@ -34,7 +34,7 @@ void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matri
 void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
                        Matrix keys, Matrix values);
 void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
-                        Matrix keys, ConstMatrix values);
+                        ConstMatrix keys, ConstMatrix values);
 
 // Sum of e^((x - largest) * factor) over lowest <= x <= largest, NaN left out; single-precision terms, runs of them
 // summed in double.

@@ -54,7 +54,7 @@ void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matri
 void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
                        Matrix keys, Matrix values);
 void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
-                        Matrix keys, ConstMatrix values);
+                        ConstMatrix keys, ConstMatrix values);
 
 void paged_attention(const AttentionArgs& args);
 
@@ -74,7 +74,7 @@ class LinearWeights {
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
   DType precision() const { return precision_; }
-  size_t bytes() const { return memory_.size() + bias_.size() * sizeof(float); }
+  size_t bytes() const { return memory_.size() + bias_.size() * sizeof(float) + narrow_bias_.size(); }
   void forward(ConstMatrix x, Matrix y, bool accumulate) const;
 
  private:
@@ -84,6 +84,7 @@ class LinearWeights {
   DType precision_;
   DeviceBuffer memory_;
   DeviceVector bias_;
+  DeviceBuffer narrow_bias_;  // the same in BF16, for outputs in BF16
 };
 
 }  // namespace scd::kernels::cuda

@@ -36,7 +36,7 @@ void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequ
 }
 
 void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
-                        Matrix keys, ConstMatrix values) {
+                        ConstMatrix keys, ConstMatrix values) {
   check(layers, sequence, table, keys, values, "write_unrotated_kv");
   if (keys.rows > 0) SCD_DISPATCH(keys.device, write_unrotated_kv(layers, sequence, table, keys, values));
 }

@@ -19,8 +19,8 @@ namespace scd::kernels {
 void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
                        Matrix keys, Matrix values);
 
-// keys before RoPE, values -> pages. What `keys` holds afterwards means nothing.
+// keys before RoPE, values -> pages.
 void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
-                        Matrix keys, ConstMatrix values);
+                        ConstMatrix keys, ConstMatrix values);
 
 }  // namespace scd::kernels

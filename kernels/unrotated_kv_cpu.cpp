@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "kernels/cpu_kernels.h"
+#include "kernels/grow_buffer.h"
 
 namespace scd::kernels::cpu {
 namespace {
@@ -32,13 +33,16 @@ void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequ
 }
 
 void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
-                        Matrix keys, ConstMatrix values) {
+                        ConstMatrix keys, ConstMatrix values) {
   const int64_t head_dim = layers.front().head_dim, width = layers.front().kv_heads * head_dim;
-  cpu::rope(keys, head_dim, positions_of(sequence), table, RopeDirection::kRotate);
+  thread_local GrowBuffer memory;
+  const Matrix turned = memory.matrix(keys.rows, keys.columns);
+  copy(keys, turned);
+  cpu::rope(turned, head_dim, positions_of(sequence), table, RopeDirection::kRotate);
   SequenceRows own = sequence;
   own.first_row = 0;
   for (size_t layer = 0; layer < layers.size(); ++layer) {
-    cpu::write_kv(layers[layer], {&own, 1}, columns_of(ConstMatrix(keys), layer, width),
+    cpu::write_kv(layers[layer], {&own, 1}, columns_of(ConstMatrix(turned), layer, width),
                   columns_of(values, layer, width));
   }
 }

@@ -167,7 +167,7 @@ void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequ
 }
 
 void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
-                        Matrix keys, ConstMatrix values) {
+                        ConstMatrix keys, ConstMatrix values) {
   move_layers<false, const float>(layers, sequence, table,
                                   {static_cast<const float*>(keys.data), keys.row_stride,
                                    static_cast<const float*>(values.data), values.row_stride});

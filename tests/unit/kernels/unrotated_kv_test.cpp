@@ -97,8 +97,7 @@ TEST(UnrotatedKv, IsRopeBesideReadingAndWriting) {
         write_kv(expected.layers()[static_cast<size_t>(layer)], {&rows, 1},
                  columns_of(turned.view(), layer * width, width), columns_of(values.view(), layer * width, width));
       }
-      OwnedMatrix moved = keys;
-      write_unrotated_kv(own.layers(), rows, table, moved.view(), values.view());
+      write_unrotated_kv(own.layers(), rows, table, keys.view(), values.view());
       expect_near(own.brought(), expected.brought(), 0.0);
       OwnedMatrix keys_back(tokens.count, width * shape.layers, DType::kF32, 2);
       OwnedMatrix values_back(tokens.count, width * shape.layers, DType::kF32, 5);
@@ -143,9 +142,9 @@ TEST_F(Cuda, PagesWithoutRopeMatchTheCpu) {
         const RopeTable table = rope_table(shape.head_dim);
         const int64_t columns = shape.kv_heads * shape.head_dim * shape.layers;
         Caches here(shape, dtype, Device::kCpu), there(shape, dtype, Device::kCuda);
-        OwnedMatrix keys = random_matrix(tokens.count, columns, DType::kF32, 1, padding), keys_cuda = keys;
+        OwnedMatrix keys = random_matrix(tokens.count, columns, DType::kF32, 1, padding);
         OwnedMatrix values = random_matrix(tokens.count, columns, DType::kF32, 2, padding);
-        const OnCuda keys_there(keys_cuda), values_there(values);
+        const OnCuda keys_there(keys), values_there(values);
         write_unrotated_kv(here.layers(), tokens.rows(), table, keys.view(), values.view());
         write_unrotated_kv(there.layers(), tokens.rows(), table, keys_there.view(), values_there.view());
         expect_near(there.brought(), here.brought(), tolerance(dtype));
