@@ -34,11 +34,12 @@ class RdBench {
       : settings_(settings),
         width_(settings.model.kv_width()),
         anchor_(memory_[0].matrix(settings.tokens, settings.model.hidden, kF32, kDevice)),
-        pages_(memory_[1].matrix(int64_t{2} * kGroup * settings.tokens, width_, settings.precision, kDevice)),
+        page_count_((settings.tokens + kPageTokens - 1) / kPageTokens),
+        pages_(memory_[1].matrix(2 * kGroup * page_count_ * kPageTokens, width_, settings.precision, kDevice)),
         layers_(layers()) {
     kernels::fill_normal(anchor_, 1, 1.0f);
     kernels::fill_normal(pages_, 2, 1.0f);
-    page_ids_.resize(static_cast<size_t>((settings.tokens + kPageTokens - 1) / kPageTokens));
+    page_ids_.resize(static_cast<size_t>(page_count_));
     std::iota(page_ids_.begin(), page_ids_.end(), 0);
     make_codec();
   }
@@ -161,7 +162,7 @@ class RdBench {
   }
 
   std::vector<kernels::PagedKv> layers() const {
-    const auto half = static_cast<size_t>(settings_.tokens * width_) * kernels::size_of(settings_.precision);
+    const size_t half = static_cast<size_t>(page_count_ * kPageTokens * width_) * kernels::size_of(settings_.precision);
     std::vector<kernels::PagedKv> made;
     auto* next = static_cast<std::byte*>(pages_.data);
     for (int32_t layer = 0; layer < kGroup; ++layer, next += 2 * half) {
@@ -196,7 +197,9 @@ class RdBench {
   const RdBenchSettings settings_;
   const int64_t width_;
   kernels::GrowBuffer memory_[2];
-  const kernels::Matrix anchor_, pages_;
+  const kernels::Matrix anchor_;
+  const int64_t page_count_;                    // of a layer
+  const kernels::Matrix pages_;                 // keys and values of a unit's layers
   const std::vector<kernels::PagedKv> layers_;  // of any unit
   KeptAnchor kept_anchor_;
   std::vector<int32_t> page_ids_;
