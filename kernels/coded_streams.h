@@ -43,6 +43,7 @@ struct StreamRows {
   const StreamTables* tables = nullptr;
   const StreamRow* rows = nullptr;
   float step = 0;
+  const float* offsets = nullptr;  // by row: the encoder adds them to its numbers first; null: none
 };
 
 // In host memory. rans: 16 states of 4 bytes, then words of 2; escapes: int32, in the order of their symbols.

@@ -99,15 +99,21 @@ struct EncodeArgs {
   const StreamRow* row_tables;
   const uint2* ranges;
   float step;
+  const float* offsets;    // of the rows, or null
   const uint8_t* symbols;  // of the numbers, row by row
 };
+
+__device__ inline int32_t integer_at(const EncodeArgs& args, int64_t row, int64_t column) {
+  const float number = args.numbers[row * args.stride + column];
+  return integer_of(args.offsets == nullptr ? number : __fadd_rn(number, __ldg(args.offsets + row)), args.step);
+}
 
 // 0 where the integer has no symbol. A thread a number.
 __global__ void quantise_kernel(EncodeArgs args, int columns, uint8_t* symbols) {
   const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int row = static_cast<int>(blockIdx.y);
   if (column >= columns) return;
-  const int32_t integer = integer_of(args.numbers[row * args.stride + column], args.step);
+  const int32_t integer = integer_at(args, row, column);
   const int32_t symbol = abs(integer) <= kLargestSymbol ? integer + kCentre : 0;
   const bool known = (args.ranges[args.row_tables[row].table * 256 + symbol].x & 0xFFFFU) != 0;
   symbols[int64_t{row} * columns + column] = static_cast<uint8_t>(known ? symbol : 0);
@@ -130,12 +136,6 @@ __device__ inline Symbol symbol_at(const EncodeArgs& args, int64_t first, int64_
   const int32_t row = active ? at.row : 0;
   const int32_t column = active ? at.column : 0;
   return {__ldg(&args.row_tables[row].table) * 256 + __ldg(args.symbols + row * columns + first + column), active};
-}
-
-// Seldom needed.
-__device__ int32_t integer_at(const EncodeArgs& args, const Chunk& chunk, uint32_t index) {
-  const auto columns = static_cast<uint32_t>(chunk.columns);
-  return integer_of(args.numbers[index / columns * args.stride + chunk.first_column + index % columns], args.step);
 }
 
 // words and escapes: scratch of the chunk, filled from its end.
@@ -194,7 +194,10 @@ __global__ void encode_kernel(EncodeArgs args, int columns, const Chunk* chunks,
       const unsigned escaping = __ballot_sync(kAll, step.escapes);
       if (escaping != 0) {
         const int32_t place = first_escape - 1 - count_above(escaping, lane);
-        if (step.escapes && place >= 0) escapes[place] = integer_at(args, chunk, (group - i) * kLanes + lane);
+        const uint32_t index = (group - i) * kLanes + lane, width = chunk.columns;
+        if (step.escapes && place >= 0) {
+          escapes[place] = integer_at(args, index / width, chunk.first_column + index % width);
+        }
         first_escape -= __popc(escaping);
       }
       uint32_t quotient = __umulhi(state, range.y);
@@ -309,6 +312,7 @@ void StreamEncoder::start(std::span<const int64_t> chunk_columns, const StreamRo
                         rows.rows,
                         reinterpret_cast<const uint2*>(rows.tables->ranges()),
                         rows.step,
+                        rows.offsets,
                         symbols};
   if (count > 0) {
     const dim3 grid(static_cast<unsigned>((work.numbers.columns + 255) / 256),

@@ -8,6 +8,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/training.h"
+#include "kernels/unrotated_kv.h"
 
 namespace scd::kernels::cpu {
 
@@ -40,6 +41,10 @@ void adamw(const AdamWState& state, const AdamWStep& step);
 
 void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
+void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
+                       Matrix keys, Matrix values);
+void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
+                        ConstMatrix keys, ConstMatrix values);
 
 // Sum of e^((x - largest) * factor) over lowest <= x <= largest, NaN left out; single-precision terms, runs of them
 // summed in double.

@@ -14,6 +14,7 @@
 #include "kernels/rope.h"
 #include "kernels/sampling_limits.h"
 #include "kernels/training.h"
+#include "kernels/unrotated_kv.h"
 
 namespace scd::kernels::cuda {
 
@@ -52,6 +53,10 @@ void fill_normal(Matrix m, uint64_t seed, float deviation);
 void rope_write_kv(const PagedKv& kv, Sequences sequences, const RopeTable& table, Matrix qkv);
 void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values);
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values);
+void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
+                       Matrix keys, Matrix values);
+void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
+                        ConstMatrix keys, ConstMatrix values);
 
 void paged_attention(const AttentionArgs& args);
 
@@ -85,7 +90,7 @@ class LinearWeights {
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
   DType precision() const { return precision_; }
-  size_t bytes() const { return memory_.size() + bias_.size() * sizeof(float); }
+  size_t bytes() const { return memory_.size() + bias_.size() * sizeof(float) + narrow_bias_.size(); }
   void forward(ConstMatrix x, Matrix y, bool accumulate) const;
 
  private:
@@ -95,6 +100,7 @@ class LinearWeights {
   DType precision_;
   DeviceBuffer memory_;
   DeviceVector bias_;
+  DeviceBuffer narrow_bias_;  // the same in BF16, for outputs in BF16
 };
 
 }  // namespace scd::kernels::cuda

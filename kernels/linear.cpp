@@ -111,6 +111,8 @@ void gemm_f32(const GemmArgs& args) {
           "gemm_f32: a ", args.a, ", b ", args.b, " and c ", args.c, " must be F32");
   require(k == k_of_b && args.c.rows == m && args.c.columns == n, "gemm_f32: op(a) [", m, ", ", k, "], op(b) [", k_of_b,
           ", ", n, "] and c ", args.c, " do not fit");
+  require(args.bias.empty() || static_cast<int64_t>(args.bias.size()) == n,
+          "gemm_f32: ", static_cast<int64_t>(args.bias.size()), " bias values for c ", args.c);
   if (m == 0 || n == 0) return;
   require(k > 0, "gemm_f32: an empty sum for c ", args.c);
   SCD_DISPATCH(args.c.device, gemm_f32(args));

@@ -48,9 +48,9 @@ bool bf16_is_native();
 // What `precision: auto` means: BF16 where the device multiplies it, FP32 elsewhere.
 DType native_precision(Device device = Device::kCpu);
 
-// c = a b (+ c), all F32 on one device, row-major, op(a) [m, k], op(b) [k, n]; for calibration and codec transforms
-// whose operand changes at every call. CUDA multiplies on tensor cores, which round F32 to TF32 (10
-// bits of mantissa); there a and b may both be BF16.
+// c = a b (+ beta c) (+ bias), all F32 on one device, row-major, op(a) [m, k], op(b) [k, n]; for calibration and codec
+// transforms whose operand changes at every call. CUDA multiplies on tensor cores, which round F32 to TF32 (10 bits of
+// mantissa); there a and b may both be BF16.
 struct GemmArgs {
   ConstMatrix a;
   ConstMatrix b;
@@ -58,6 +58,7 @@ struct GemmArgs {
   bool transpose_a = false;
   bool transpose_b = false;
   float beta = 0.0f;
+  std::span<const float> bias = {};  // [n], added to every row of c; on its device
 };
 void gemm_f32(const GemmArgs& args);
 

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "kernels/cuda_common.cuh"
 #include "kernels/cuda_kernels.h"
@@ -69,11 +70,13 @@ const BlasLt& blas_lt() {
 
 cudaDataType_t type_of(DType dtype) { return dtype == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF; }
 
-// c [m, n] = op(a) op(b), row-major: for cuBLAS, whose matrices are column-major, c^T = op(b)^T op(a)^T.
+// c [m, n] = op(a) op(b), row-major: for cuBLAS, whose matrices are column-major, c^T = op(b)^T op(a)^T. A bias of n
+// numbers, of c's type, is one for each of its rows.
 struct Product {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+  bool adds_bias = false;
 };
 
 struct ProductKey {
@@ -81,21 +84,45 @@ struct ProductKey {
   DType in, out;
   bool transpose_a, transpose_b, accumulate, tensor_cores;
   uint32_t a_alignment, b_alignment, c_alignment;  // bytes
+  uint32_t bias_alignment;                         // 0: no bias
   auto operator<=>(const ProductKey&) const = default;
 };
 
-Product make_product(const ProductKey& key) {
+template <class T>
+cublasStatus_t set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+  return blas_lt().set_operation(operation, attribute, &value, sizeof(value));
+}
+
+cublasLtMatmulDesc_t make_operation(const ProductKey& key, bool adds_bias) {
+  const BlasLt& blas = blas_lt();
+  cublasLtMatmulDesc_t operation = nullptr;
+  const cublasComputeType_t compute = key.tensor_cores ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  check_blas(blas, blas.make_operation(&operation, compute, CUDA_R_32F), "an operation");
+  const auto transposed = [](bool is) { return is ? CUBLAS_OP_T : CUBLAS_OP_N; };
+  check_blas(blas, set(operation, CUBLASLT_MATMUL_DESC_TRANSA, transposed(key.transpose_b)), "a transposition");
+  check_blas(blas, set(operation, CUBLASLT_MATMUL_DESC_TRANSB, transposed(key.transpose_a)), "a transposition");
+  const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+  if (adds_bias) check_blas(blas, set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue), "a bias");
+  return operation;
+}
+
+// False: there is none.
+bool choose_algorithm(Product& product, cublasLtMatmulPreference_t preference) {
+  const BlasLt& blas = blas_lt();
+  cublasLtMatmulHeuristicResult_t found{};
+  int count = 0;
+  const cublasStatus_t result = blas.heuristic(blas.handle, product.operation, product.b, product.a, product.c,
+                                               product.c, preference, 1, &found, &count);
+  if (result == CUBLAS_STATUS_NOT_SUPPORTED || (result == CUBLAS_STATUS_SUCCESS && count == 0)) return false;
+  check_blas(blas, result, "choosing an algorithm");
+  product.algorithm = found.algo;
+  return true;
+}
+
+// bias: any that is aligned as the key says.
+Product make_product(const ProductKey& key, const void* bias) {
   const BlasLt& blas = blas_lt();
   Product product;
-  const cublasComputeType_t compute = key.tensor_cores ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-  check_blas(blas, blas.make_operation(&product.operation, compute, CUDA_R_32F), "an operation");
-  const auto transpose = [&](cublasLtMatmulDescAttributes_t attribute, bool transposed) {
-    const cublasOperation_t operation = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-    check_blas(blas, blas.set_operation(product.operation, attribute, &operation, sizeof(operation)),
-               "a transposition");
-  };
-  transpose(CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_b);
-  transpose(CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_a);
   const auto layout = [&](cublasLtMatrixLayout_t& made, DType dtype, int64_t rows, int64_t columns, int64_t stride) {
     check_blas(
         blas,
@@ -117,24 +144,53 @@ Product make_product(const ProductKey& key) {
   align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.a_alignment);
   align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.c_alignment);
   align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.c_alignment);
-  cublasLtMatmulHeuristicResult_t found{};
-  int count = 0;
-  check_blas(blas,
-             blas.heuristic(blas.handle, product.operation, product.b, product.a, product.c, product.c, preference, 1,
-                            &found, &count),
-             "choosing an algorithm");
-  if (count == 0) throw std::runtime_error("cuBLASLt has no algorithm for a product of this shape");
-  product.algorithm = found.algo;
+  product.adds_bias = bias != nullptr;
+  product.operation = make_operation(key, product.adds_bias);
+  if (product.adds_bias) {
+    check_blas(blas, set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias), "a bias");
+    if (choose_algorithm(product, preference)) return product;
+    product.adds_bias = false;  // it is added in a pass of its own
+    product.operation = make_operation(key, false);
+  }
+  if (!choose_algorithm(product, preference)) {
+    throw std::runtime_error("cuBLASLt has no algorithm for a product of this shape");
+  }
   return product;
 }
 
 // Made once for every shape and kept: there are as many as layer kinds times row counts in use.
-const Product& product_of(const ProductKey& key) {
+const Product& product_of(const ProductKey& key, const void* bias) {
   static std::mutex mutex;
   static auto* products = new std::map<ProductKey, Product>;
   const std::scoped_lock lock(mutex);
   const auto found = products->find(key);
-  return found != products->end() ? found->second : products->emplace(key, make_product(key)).first->second;
+  return found != products->end() ? found->second : products->emplace(key, make_product(key, bias)).first->second;
+}
+
+// Operations with a bias, which is part of them: each belongs to one call at a time.
+class BiasedOperations {
+ public:
+  cublasLtMatmulDesc_t take(const ProductKey& key) {
+    const std::scoped_lock lock(mutex_);
+    auto& spare = spare_[key];
+    if (spare.empty()) return make_operation(key, true);
+    const cublasLtMatmulDesc_t last = spare.back();
+    spare.pop_back();
+    return last;
+  }
+  void give_back(const ProductKey& key, cublasLtMatmulDesc_t operation) {
+    const std::scoped_lock lock(mutex_);
+    spare_[key].push_back(operation);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<ProductKey, std::vector<cublasLtMatmulDesc_t>> spare_;
+};
+
+BiasedOperations& biased_operations() {
+  static auto* operations = new BiasedOperations;
+  return *operations;
 }
 
 // Of the first element; as much of it as algorithms care for.
@@ -146,7 +202,8 @@ uint32_t alignment_of(const void* data) {
 
 int64_t stride_of(const ConstMatrix& m) { return m.rows > 1 ? m.row_stride : m.columns; }
 
-void multiply(const GemmArgs& args, bool tensor_cores) {
+// bias: null or [n] of c's type. False: it is still to be added.
+bool multiply(const GemmArgs& args, bool tensor_cores, const void* bias) {
   const ProductKey key{.m = args.c.rows,
                        .n = args.c.columns,
                        .k = args.transpose_a ? args.a.rows : args.a.columns,
@@ -161,15 +218,33 @@ void multiply(const GemmArgs& args, bool tensor_cores) {
                        .tensor_cores = tensor_cores,
                        .a_alignment = alignment_of(args.a.data),
                        .b_alignment = alignment_of(args.b.data),
-                       .c_alignment = alignment_of(args.c.data)};
-  const Product& product = product_of(key);
-  const float one = 1.0f;
+                       .c_alignment = alignment_of(args.c.data),
+                       .bias_alignment = bias == nullptr ? 0 : alignment_of(bias)};
+  const Product& product = product_of(key, bias);
   const BlasLt& blas = blas_lt();
-  check_blas(blas,
-             blas.matmul(blas.handle, product.operation, &one, args.b.data, product.b, args.a.data, product.a,
-                         &args.beta, args.c.data, product.c, args.c.data, product.c, &product.algorithm,
-                         device_scratch(Slot::kBlas, kWorkspace), kWorkspace, stream()),
-             "a product");
+  std::byte* workspace = device_scratch(Slot::kBlas, kWorkspace);
+  const auto run = [&](cublasLtMatmulDesc_t operation) {
+    const float one = 1.0f;
+    return blas.matmul(blas.handle, operation, &one, args.b.data, product.b, args.a.data, product.a, &args.beta,
+                       args.c.data, product.c, args.c.data, product.c, &product.algorithm, workspace, kWorkspace,
+                       stream());
+  };
+  if (!product.adds_bias) {
+    check_blas(blas, run(product.operation), "a product");
+    return bias == nullptr;
+  }
+  const cublasLtMatmulDesc_t operation = biased_operations().take(key);
+  cublasStatus_t result = set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  if (result == CUBLAS_STATUS_SUCCESS) result = run(operation);
+  biased_operations().give_back(key, operation);
+  check_blas(blas, result, "a product with a bias");
+  return true;
+}
+
+DeviceBuffer rounded_to_bf16(std::span<const float> values) {
+  std::vector<BFloat16> rounded;
+  for (const float value : values) rounded.push_back(to_bfloat16(value));
+  return buffer_of(std::as_bytes(std::span(rounded)), Device::kCuda);
 }
 
 }  // namespace
@@ -179,7 +254,8 @@ LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DT
       out_features_(weight.rows),
       precision_(precision),
       memory_(Device::kCuda, static_cast<size_t>(weight.rows * weight.columns) * size_of(precision)),
-      bias_(bias, Device::kCuda) {
+      bias_(bias, Device::kCuda),
+      narrow_bias_(precision == DType::kBF16 ? rounded_to_bf16(bias) : DeviceBuffer()) {
   const Matrix kept{memory_.data(), out_features_, in_features_, in_features_, precision, Device::kCuda};
   if (weight.dtype == precision) {
     cuda::copy(weight, kept);
@@ -196,7 +272,10 @@ LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DT
   synchronize();  // before `there` goes
 }
 
-void gemm_f32(const GemmArgs& args) { multiply(args, args.a.dtype == DType::kF32); }
+void gemm_f32(const GemmArgs& args) {
+  const float* bias = args.bias.empty() ? nullptr : args.bias.data();
+  if (!multiply(args, args.a.dtype == DType::kF32, bias)) cuda::add_bias(args.c, args.bias);
+}
 
 ConstMatrix LinearWeights::weight() const {
   return {memory_.data(), out_features_, in_features_, in_features_, precision_, Device::kCuda};
@@ -222,11 +301,13 @@ void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
     return;
   }
   if (takes_linear_rows(weight(), x)) {
-    linear_rows(weight(), x, y, accumulate);
-  } else {
-    multiply({.a = x, .b = weight(), .c = y, .transpose_b = true, .beta = accumulate ? 1.0f : 0.0f}, false);
+    linear_rows(weight(), x, y, bias_, accumulate);
+    return;
   }
-  if (!bias_.empty()) cuda::add_bias(y, bias_);
+  const std::span<const float> wide = bias_;
+  const void* bias = y.dtype == DType::kF32 ? static_cast<const void*>(wide.data()) : narrow_bias_.data();
+  const GemmArgs product{.a = x, .b = weight(), .c = y, .transpose_b = true, .beta = accumulate ? 1.0f : 0.0f};
+  if (!multiply(product, false, bias_.empty() ? nullptr : bias)) cuda::add_bias(y, bias_);
 }
 
 }  // namespace scd::kernels::cuda

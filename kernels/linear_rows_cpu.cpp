@@ -132,6 +132,7 @@ void gemm_f32(const GemmArgs& args) {
                      std::min(kBlock, args.c.columns - j * kBlock)));
     }
   }
+  if (!args.bias.empty()) cpu::add_bias(args.c, args.bias);
 }
 
 }  // namespace scd::kernels::cpu

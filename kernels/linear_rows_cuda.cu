@@ -28,7 +28,8 @@ __device__ void unpack(uint4 bits, float (&to)[kPiece]) {
 
 template <class Out>
 __global__ void __launch_bounds__(32 * kWarps)
-    one_row_kernel(const uint4* weight, int64_t outputs, int pieces, const uint4* x, Out* y, bool accumulate) {
+    one_row_kernel(const uint4* weight, int64_t outputs, int pieces, const uint4* x, Out* y, const float* bias,
+                   bool accumulate) {
   const int64_t output = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (output >= outputs) return;
   const int lane = threadIdx.x % 32;
@@ -44,7 +45,9 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  if (lane == 0) store(accumulate ? to_float(y[output]) + sum : sum, y + output);
+  if (lane > 0) return;
+  if (bias != nullptr) sum += bias[output];
+  store(accumulate ? to_float(y[output]) + sum : sum, y + output);
 }
 
 // The order of a sum is free, so a lane's four places in a fragment may be any four that x uses too: here neighbours,
@@ -52,7 +55,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 template <int kTiles, class Out>
 __global__ void __launch_bounds__(32 * kWarps)
     rows_kernel(const __nv_bfloat16* weight, int outputs, int inner, const __nv_bfloat16* x, int64_t x_stride, int rows,
-                Out* y, int64_t y_stride, bool accumulate) {
+                Out* y, int64_t y_stride, const float* bias, bool accumulate) {
   __shared__ float partial[kWarps][kOutputs][kTiles * 8 + 1];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int group = lane / 4, quarter = lane % 4;
@@ -87,7 +90,7 @@ __global__ void __launch_bounds__(32 * kWarps)
   for (int index = threadIdx.x; index < kOutputs * rows; index += 32 * kWarps) {
     const int output = index % kOutputs, row = index / kOutputs;
     if (first + output >= outputs) continue;
-    float sum = 0.0f;
+    float sum = bias == nullptr ? 0.0f : bias[first + output];
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) sum += partial[w][output][row];
     Out* to = y + row * y_stride + first + output;
@@ -96,27 +99,27 @@ __global__ void __launch_bounds__(32 * kWarps)
 }
 
 template <int kTiles, class Out>
-void launch_rows(const ConstMatrix& weight, const ConstMatrix& x, const Matrix& y, bool accumulate) {
+void launch_rows(const ConstMatrix& weight, const ConstMatrix& x, const Matrix& y, const float* bias, bool accumulate) {
   const auto grid = static_cast<unsigned>((weight.rows + kOutputs - 1) / kOutputs);
   rows_kernel<kTiles, Out><<<grid, 32 * kWarps, 0, stream()>>>(
       static_cast<const __nv_bfloat16*>(weight.data), static_cast<int>(weight.rows), static_cast<int>(weight.columns),
       static_cast<const __nv_bfloat16*>(x.data), x.row_stride, static_cast<int>(x.rows), static_cast<Out*>(y.data),
-      y.row_stride, accumulate);
+      y.row_stride, bias, accumulate);
 }
 
 template <class Out>
-void launch(const ConstMatrix& weight, const ConstMatrix& x, const Matrix& y, bool accumulate) {
+void launch(const ConstMatrix& weight, const ConstMatrix& x, const Matrix& y, const float* bias, bool accumulate) {
   if (x.rows == 1) {
     const auto grid = static_cast<unsigned>((weight.rows + kWarps - 1) / kWarps);
     one_row_kernel<<<grid, 32 * kWarps, 0, stream()>>>(
         static_cast<const uint4*>(weight.data), weight.rows, static_cast<int>(weight.columns / kPiece),
-        static_cast<const uint4*>(x.data), static_cast<Out*>(y.data), accumulate);
+        static_cast<const uint4*>(x.data), static_cast<Out*>(y.data), bias, accumulate);
   } else if (x.rows <= 8) {
-    launch_rows<1, Out>(weight, x, y, accumulate);
+    launch_rows<1, Out>(weight, x, y, bias, accumulate);
   } else if (x.rows <= 16) {
-    launch_rows<2, Out>(weight, x, y, accumulate);
+    launch_rows<2, Out>(weight, x, y, bias, accumulate);
   } else {
-    launch_rows<4, Out>(weight, x, y, accumulate);
+    launch_rows<4, Out>(weight, x, y, bias, accumulate);
   }
   check_launch("a linear layer of few rows");
 }
@@ -129,11 +132,13 @@ bool takes_linear_rows(const ConstMatrix& weight, const ConstMatrix& x) {
          x.row_stride % kPiece == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
 }
 
-void linear_rows(const ConstMatrix& weight, const ConstMatrix& x, const Matrix& y, bool accumulate) {
+void linear_rows(const ConstMatrix& weight, const ConstMatrix& x, const Matrix& y, std::span<const float> bias,
+                 bool accumulate) {
+  const float* values = bias.empty() ? nullptr : bias.data();
   if (y.dtype == DType::kF32) {
-    launch<float>(weight, x, y, accumulate);
+    launch<float>(weight, x, y, values, accumulate);
   } else {
-    launch<__nv_bfloat16>(weight, x, y, accumulate);
+    launch<__nv_bfloat16>(weight, x, y, values, accumulate);
   }
 }
 

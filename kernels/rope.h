@@ -20,7 +20,8 @@ struct RopeTable {
 
 enum class RopeDirection { kRotate, kUnrotate };  // kUnrotate undoes kRotate
 
-// Throws std::invalid_argument where rope() would.
+// Throw std::invalid_argument where rope() would; the first whatever the positions.
+void check_rope_heads(const ConstMatrix& x, int64_t head_dim, const RopeTable& table);
 void check_rope(const ConstMatrix& x, int64_t head_dim, const Indices& positions, const RopeTable& table);
 
 // x [rows, heads * head_dim] F32 in place; positions [rows].

@@ -22,6 +22,7 @@ class FinishedPayloads final : public PendingPayloads {
 LayerChunk rows_of(const LayerChunk& chunk, int64_t first, int64_t count) {
   LayerChunk part = chunk;
   part.first_position += first;
+  part.pages.tokens = count;
   for (kernels::ConstMatrix* rows : {&part.keys, &part.values, &part.attention_input, &part.residual, &part.anchor}) {
     if (rows->data == nullptr) continue;
     rows->data = rows->row<float>(first);

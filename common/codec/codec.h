@@ -13,9 +13,12 @@
 #include "common/base/byte_buffer.h"
 #include "common/base/error.h"
 #include "common/base/sha256.h"
+#include "common/codec/kept_anchor.h"
 #include "common/codec/layer_plan.h"
 #include "kernels/grow_buffer.h"
 #include "kernels/matrix.h"
+#include "kernels/paged_kv.h"
+#include "kernels/rope.h"
 
 namespace scd {
 
@@ -60,6 +63,17 @@ struct LayerChunk {
   kernels::ConstMatrix attention_input = {};  // [tokens, hidden] RMS-normalised, of `layer`
   kernels::ConstMatrix residual = {};         // [tokens, hidden] residual stream of residual units
   kernels::ConstMatrix anchor = {};           // [tokens, hidden] residual stream before the unit's anchor layer
+
+  // For an encoder that reads_pages(), instead of keys and values: where they are, and of how many tokens.
+  struct Pages {
+    std::span<const kernels::PagedKv> layers;
+    std::span<const int32_t> page_ids;
+    int64_t tokens = 0;
+  };
+  Pages pages = {};
+  KeptAnchor* kept_anchor = nullptr;  // of `anchor`, where its owner keeps one
+
+  int64_t key_value_tokens() const { return pages.layers.empty() ? keys.rows : pages.tokens; }
 };
 
 // Tokens [first, first + count) of a chunk.
@@ -92,6 +106,8 @@ class Encoder {
   virtual bool needs_residual(int32_t) const { return false; }
   // Where it works: encode() takes chunks there without bringing them first.
   virtual kernels::Device device() const { return kernels::Device::kCpu; }
+  // Chunks may leave keys and values in the pages of a cache on device().
+  virtual bool reads_pages() const { return false; }
   // Rates it can code at; level 0 is the finest.
   virtual int32_t levels() const { return 1; }
   // Appends the payload of one unit's chunk to `out`. Deterministic: the same chunk gives the same bytes.
@@ -119,6 +135,8 @@ struct DecodedLayer {
     bool present = false;
     kernels::GrowBuffer memory;
     kernels::ConstMatrix keys, values, hidden;
+    // The consumer's, where keys are still before RoPE: whoever writes them rotates them on the way. Null: after it.
+    const kernels::RopeTable* rope = nullptr;
   };
   OnDevice on_device;
 
@@ -136,7 +154,8 @@ struct PayloadPlace {
   int32_t layer = 0;  // the unit's first
   int64_t first_position = 0;
   int64_t tokens = 0;
-  kernels::ConstMatrix anchor = {};  // [tokens, consumer hidden] F32: the consumer's; where needs_anchor() says so
+  kernels::ConstMatrix anchor = {};   // [tokens, consumer hidden] F32: the consumer's; where needs_anchor() says so
+  KeptAnchor* kept_anchor = nullptr;  // as in LayerChunk
 };
 
 struct Payload {

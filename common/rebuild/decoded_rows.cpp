@@ -1,7 +1,10 @@
 #include "common/rebuild/decoded_rows.h"
 
+#include <vector>
+
 #include "common/base/check.h"
 #include "kernels/paged_kv.h"
+#include "kernels/unrotated_kv.h"
 
 namespace scd {
 namespace {
@@ -33,6 +36,14 @@ void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place
   const kernels::ConstMatrix values = decoded_rows(decoded.value_rows(), place.skipped);
   const kernels::SequenceRows rows{place.pages.page_ids(), 0, keys.rows, first};
   const int64_t width = cache.shape().kv_width();
+  if (decoded.on_device.present && decoded.on_device.rope != nullptr) {
+    std::vector<kernels::PagedKv> layers;
+    for (int64_t column = 0; column < keys.columns; column += width) {
+      layers.push_back(cache.layer(place.first_layer + static_cast<int32_t>(column / width)));
+    }
+    kernels::write_unrotated_kv(layers, rows, *decoded.on_device.rope, keys, values);
+    return;
+  }
   for (int64_t column = 0; column < keys.columns; column += width) {
     const auto layer = place.first_layer + static_cast<int32_t>(column / width);
     kernels::write_kv(cache.layer(layer), std::span(&rows, 1), columns_of(keys, column, width),

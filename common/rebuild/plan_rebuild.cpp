@@ -7,7 +7,9 @@
 
 namespace scd {
 
-PlanRebuild::PlanRebuild(Args args) : args_(args), spans_(args.plan.units.size()) {
+PlanRebuild::PlanRebuild(Args args)
+    : args_(args), spans_(args.plan.units.size()), kept_anchors_(args.plan.units.size() + 1) {
+  for (KeptAnchor& kept : kept_anchors_) kept.restart(0, std::ssize(args_.tokens));
   for (size_t unit = 0; unit < spans_.size(); ++unit) {
     const CodedUnit& coded = args_.plan.units[unit];
     if (!coded.residual) continue;
@@ -29,11 +31,14 @@ bool PlanRebuild::needs_anchor(size_t unit) const {
   return anchor >= 0 && args_.decoder.needs_anchor(anchor);
 }
 
-// The native layers that end at the unit's anchor.
-const NativeLayers& PlanRebuild::run_before(size_t unit) const {
-  for (size_t i = unit; i-- > 0;) {
-    if (spans_[i]) return *spans_[i];
-  }
+// The native layers that end at the unit's anchor: 0 the exact ones, else the span of the unit before.
+size_t PlanRebuild::run_before(size_t unit) const {
+  while (unit > 0 && !spans_[unit - 1]) --unit;
+  return unit;
+}
+
+const NativeLayers& PlanRebuild::run(size_t index) const {
+  if (index > 0) return *spans_[index - 1];
   SCD_CHECK(args_.exact_layers != nullptr, "exact layers before the first unit");
   return *args_.exact_layers;
 }
@@ -50,7 +55,7 @@ bool PlanRebuild::applicable(int32_t first_layer, int64_t first_position, int64_
   const size_t unit = args_.plan.unit_at(first_layer);
   if (unit == spans_.size()) return !running();
   const int64_t end = first_position + tokens;
-  if (needs_anchor(unit) && run_before(unit).done_tokens() < end) return false;
+  if (needs_anchor(unit) && run(run_before(unit)).done_tokens() < end) return false;
   if (running()) return takes_along(unit, first_position, tokens);
   // A span's tokens attend to those before them.
   return !spans_[unit] || end <= args_.exact_tokens ||
@@ -82,7 +87,9 @@ void PlanRebuild::apply(const CodeBlock& block) {
 void PlanRebuild::add_anchor(PayloadPlace& place) {
   const size_t unit = args_.plan.unit_at(place.layer);
   if (unit < spans_.size() && needs_anchor(unit)) {
-    place.anchor = anchor_for_decoder(run_before(unit).anchor(place.first_position, place.tokens));
+    const size_t index = run_before(unit);
+    place.anchor = anchor_for_decoder(run(index).anchor(place.first_position, place.tokens));
+    place.kept_anchor = &kept_anchors_[index];
   }
 }
 

@@ -47,7 +47,8 @@ class PlanRebuild {
  private:
   bool takes_along(size_t unit, int64_t first_position, int64_t tokens) const;
   void add_to_span(NativeLayers& span, kernels::ConstMatrix residual);
-  const NativeLayers& run_before(size_t unit) const;
+  size_t run_before(size_t unit) const;
+  const NativeLayers& run(size_t index) const;
   bool needs_anchor(size_t unit) const;
   void add_anchor(PayloadPlace& place);
   void place_decoded(const PayloadPlace& place);
@@ -55,6 +56,7 @@ class PlanRebuild {
 
   const Args args_;
   std::vector<std::unique_ptr<NativeLayers>> spans_;  // by unit; null for keys and values
+  std::vector<KeptAnchor> kept_anchors_;              // by run, as run_before() counts them
   NativeLayers* running_ = nullptr;
   int64_t running_tokens_ = 0;
   kernels::GrowBuffer joined_memory_;

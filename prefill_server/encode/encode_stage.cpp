@@ -42,7 +42,7 @@ void EncodeStage::end_step() {
   hand_on_finished(0);
   for (Part& part : parts_) {
     for (auto& [layer, residual] : part.residuals) {
-      if (spare_.size() < kMostSpare) spare_.push_back(std::move(residual.memory));
+      if (spare_.size() < kMostSpare) spare_.push_back(std::move(residual));
     }
   }
   parts_.clear();
@@ -59,12 +59,13 @@ void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) 
   Part& part = part_of(job);
   Residual& kept = part.residuals[residual.layer];
   if (!spare_.empty()) {
-    kept.memory = std::move(spare_.back());
+    kept = std::move(spare_.back());
     spare_.pop_back();
   }
   kept.rows =
       kept.memory.matrix(residual.rows.rows, residual.rows.columns, kernels::DType::kF32, job->encoder.device());
   kernels::copy(residual.rows, kept.rows);
+  kept.as_anchor.restart(part.tokens.first, residual.rows.rows);
   encode_ready(part);
 }
 
@@ -90,7 +91,7 @@ bool EncodeStage::is_ready(const Part& part, size_t unit) {
   return part.computed && part.computed->layer + 1 >= source.end();
 }
 
-void EncodeStage::encode_unit(const Part& part, size_t unit) {
+void EncodeStage::encode_unit(Part& part, size_t unit) {
   hand_on_finished(kMostPending - 1);
   const Job& job = part.job;
   if (job->encoding.empty()) return;
@@ -170,7 +171,7 @@ kernels::ConstMatrix EncodeStage::residual_rows(const Part& part, int32_t layer,
   return rows;
 }
 
-LayerChunk EncodeStage::rows_of_unit(const Part& part, size_t unit, const TokenRange& tokens) {
+LayerChunk EncodeStage::rows_of_unit(Part& part, size_t unit, const TokenRange& tokens) {
   const Encoder& encoder = part.job->encoder;
   const LayerPlan& plan = part.job->plan.layers;
   const UnitSource source = encoder.source(plan, unit);
@@ -180,9 +181,18 @@ LayerChunk EncodeStage::rows_of_unit(const Part& part, size_t unit, const TokenR
   if (plan.units[unit].residual) {
     rows.residual = residual_rows(part, source.first_layer, tokens);
   } else {
-    read_keys_values(*part.computed, source, tokens, encoder.device());
-    rows.keys = keys_;
-    rows.values = values_;
+    const ComputedLayer& state = *part.computed;
+    if (encoder.reads_pages()) {
+      layers_.clear();
+      for (int32_t layer = source.first_layer; layer < source.end(); ++layer) {
+        layers_.push_back(state.cache.layer(layer));
+      }
+      rows.pages = {layers_, state.page_ids, tokens.count};
+    } else {
+      read_keys_values(state, source, tokens, encoder.device());
+      rows.keys = keys_;
+      rows.values = values_;
+    }
     const kernels::ConstMatrix& input = part.computed->attention_input;
     if (input.data != nullptr) {
       rows.attention_input =
@@ -191,6 +201,7 @@ LayerChunk EncodeStage::rows_of_unit(const Part& part, size_t unit, const TokenR
   }
   if (source.anchor >= 0 && encoder.needs_residual(source.anchor)) {
     rows.anchor = residual_rows(part, source.anchor, tokens);
+    rows.kept_anchor = &part.residuals.at(source.anchor).as_anchor;
   }
   return rows;
 }

@@ -39,6 +39,7 @@ class EncodeStage {
   struct Residual {
     kernels::GrowBuffer memory;
     kernels::Matrix rows;
+    KeptAnchor as_anchor;
   };
   // What the running step computes of one prompt.
   struct Part {
@@ -52,8 +53,8 @@ class EncodeStage {
   Part& part_of(const Job& job);
   void encode_ready(Part& part);
   static bool is_ready(const Part& part, size_t unit);
-  void encode_unit(const Part& part, size_t unit);
-  LayerChunk rows_of_unit(const Part& part, size_t unit, const TokenRange& tokens);
+  void encode_unit(Part& part, size_t unit);
+  LayerChunk rows_of_unit(Part& part, size_t unit, const TokenRange& tokens);
   void hand_on_finished(size_t most_left);
   void hand_on_next();
   void hand_on(const Job& job, size_t unit, ChunkInWork& work, ByteBuffer payload);
@@ -65,9 +66,10 @@ class EncodeStage {
   CodeCache& cache_;
   const OnCode on_code_;
   std::vector<Part> parts_;
-  std::vector<kernels::GrowBuffer> spare_;  // of residuals
+  std::vector<Residual> spare_;  // for their memory
   kernels::GrowBuffer keys_memory_, values_memory_;
-  kernels::Matrix keys_, values_;  // of the unit being encoded, where the encoder works
+  kernels::Matrix keys_, values_;         // of the unit being encoded, where the encoder works
+  std::vector<kernels::PagedKv> layers_;  // of the same, where the encoder reads pages
   // Encoders on a GPU code units while the next layers run: they are handed on in order, each when a later layer finds
   // it finished.
   struct Pending {

@@ -12,7 +12,7 @@
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
 #include "kernels/grow_buffer.h"
-#include "kernels/paged_kv.h"
+#include "kernels/unrotated_kv.h"
 
 namespace scd {
 namespace {
@@ -34,12 +34,12 @@ class RdBench {
       : settings_(settings),
         width_(settings.model.kv_width()),
         anchor_(memory_[0].matrix(settings.tokens, settings.model.hidden, kF32, kDevice)),
-        pages_(memory_[1].matrix(2 * settings.tokens, width_, settings.precision, kDevice)),
-        keys_(memory_[2].matrix(settings.batch_tokens, width_ * kGroup, kF32, kDevice)),
-        values_(memory_[3].matrix(settings.batch_tokens, width_ * kGroup, kF32, kDevice)) {
+        page_count_((settings.tokens + kPageTokens - 1) / kPageTokens),
+        pages_(memory_[1].matrix(2 * kGroup * page_count_ * kPageTokens, width_, settings.precision, kDevice)),
+        layers_(layers()) {
     kernels::fill_normal(anchor_, 1, 1.0f);
     kernels::fill_normal(pages_, 2, 1.0f);
-    page_ids_.resize(static_cast<size_t>((settings.tokens + kPageTokens - 1) / kPageTokens));
+    page_ids_.resize(static_cast<size_t>(page_count_));
     std::iota(page_ids_.begin(), page_ids_.end(), 0);
     make_codec();
   }
@@ -61,13 +61,14 @@ class RdBench {
       for (int64_t t = 0; t < count; t += settings_.chunk_tokens) {
         chunks.push_back(std::min(settings_.chunk_tokens, count - t));
       }
+      kept_anchor_.restart(first, count);  // as of a step
       for (const CodedUnit& unit : plan_.units) {
         int64_t next = first;
         for (const int64_t tokens : chunks) {
           places_.push_back({unit.first_layer, next, tokens});
           next += tokens;
         }
-        const LayerChunk rows = read(unit, first, count);
+        const LayerChunk rows = chunk_of(unit, first, count);
         take(kMostPending - 1);
         pending.push_back(encoder_->begin(rows, chunks, {.level = 0}));
       }
@@ -76,15 +77,14 @@ class RdBench {
   }
 
   void rebuild() {
+    kept_anchor_.restart(0, settings_.tokens);
     for (const CodeBlock& block : read_payloads()) {
       PayloadPlace place = block.place;
       place.anchor = anchor_rows(place.first_position, place.tokens);
+      place.kept_anchor = &kept_anchor_;
       decoder_->decode_block(place, block, decoded_);
-      const kernels::SequenceRows rows{page_ids_, 0, place.tokens, place.first_position};
-      for (int32_t layer = 0; layer < kGroup; ++layer) {
-        kernels::write_kv(cache(), {&rows, 1}, layer_of(decoded_.key_rows(), layer),
-                          layer_of(decoded_.value_rows(), layer));
-      }
+      kernels::write_unrotated_kv(layers_, {page_ids_, 0, place.tokens, place.first_position}, *decoded_.on_device.rope,
+                                  decoded_.key_rows(), decoded_.value_rows());
     }
   }
 
@@ -92,10 +92,11 @@ class RdBench {
   void codes() {
     for (int64_t first = 0; first < settings_.tokens; first += settings_.batch_tokens) {
       const int64_t count = std::min(settings_.batch_tokens, settings_.tokens - first);
+      kept_anchor_.restart(first, count);
       for (size_t unit = 0; unit < plan_.units.size(); ++unit) {
-        const LayerChunk rows = read(plan_.units[unit], first, count);
+        const LayerChunk rows = chunk_of(plan_.units[unit], first, count);
         const kernels::Matrix out = codes_memory_.matrix(int64_t{kGroup} * settings_.components, count, kF32, kDevice);
-        maps_->codes(unit, plan_.units[unit], rows, out);
+        maps_->products(unit, plan_.units[unit], rows, out);
       }
     }
   }
@@ -160,36 +161,29 @@ class RdBench {
         settings_.model, RdDecoderMaps{plan_, std::vector(units, unit_decoder), quantiser}, Sha256Digest{}, kDevice);
   }
 
-  kernels::PagedKv cache() const {
-    const auto half = static_cast<size_t>(settings_.tokens * width_) * kernels::size_of(settings_.precision);
-    return {.keys = pages_.data,
-            .values = static_cast<std::byte*>(pages_.data) + half,
-            .kv_heads = settings_.model.kv_heads,
-            .page_tokens = kPageTokens,
-            .head_dim = settings_.model.head_dim,
-            .dtype = settings_.precision,
-            .device = kDevice};
-  }
-
-  template <class M>
-  M layer_of(M all, int32_t layer) const {
-    all.data = all.template row<float>(0) + layer * width_;
-    all.columns = width_;
-    return all;
-  }
-
-  LayerChunk read(const CodedUnit& unit, int64_t first, int64_t count) const {
-    kernels::Matrix keys = keys_, values = values_;
-    keys.rows = values.rows = count;
-    for (int32_t layer = 0; layer < kGroup; ++layer) {
-      kernels::read_kv(cache(), {page_ids_, 0, count, first}, layer_of(keys, layer), layer_of(values, layer));
+  std::vector<kernels::PagedKv> layers() const {
+    const size_t half = static_cast<size_t>(page_count_ * kPageTokens * width_) * kernels::size_of(settings_.precision);
+    std::vector<kernels::PagedKv> made;
+    auto* next = static_cast<std::byte*>(pages_.data);
+    for (int32_t layer = 0; layer < kGroup; ++layer, next += 2 * half) {
+      made.push_back({.keys = next,
+                      .values = next + half,
+                      .kv_heads = settings_.model.kv_heads,
+                      .page_tokens = kPageTokens,
+                      .head_dim = settings_.model.head_dim,
+                      .dtype = settings_.precision,
+                      .device = kDevice});
     }
+    return made;
+  }
+
+  LayerChunk chunk_of(const CodedUnit& unit, int64_t first, int64_t count) {
     LayerChunk chunk;
     chunk.layer = unit.first_layer;
     chunk.first_position = first;
-    chunk.keys = keys;
-    chunk.values = values;
+    chunk.pages = {layers_, page_ids_, count};
     chunk.anchor = anchor_rows(first, count);
+    chunk.kept_anchor = &kept_anchor_;
     return chunk;
   }
 
@@ -202,8 +196,12 @@ class RdBench {
 
   const RdBenchSettings settings_;
   const int64_t width_;
-  kernels::GrowBuffer memory_[4];
-  const kernels::Matrix anchor_, pages_, keys_, values_;
+  kernels::GrowBuffer memory_[2];
+  const kernels::Matrix anchor_;
+  const int64_t page_count_;                    // of a layer
+  const kernels::Matrix pages_;                 // keys and values of a unit's layers
+  const std::vector<kernels::PagedKv> layers_;  // of any unit
+  KeptAnchor kept_anchor_;
   std::vector<int32_t> page_ids_;
   LayerPlan plan_;
   std::unique_ptr<RdEncoderOnDevice> maps_;

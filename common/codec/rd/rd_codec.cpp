@@ -91,7 +91,7 @@ int64_t capped(int64_t components, const CodedUnit& unit, const RankCaps& caps) 
 }
 
 int64_t tokens_of(const CodedUnit& unit, const LayerChunk& chunk) {
-  return unit.residual ? chunk.residual.rows : chunk.keys.rows;
+  return unit.residual ? chunk.residual.rows : chunk.key_value_tokens();
 }
 
 void append_rd_header(int64_t tokens, int64_t components, int32_t level, ByteBuffer& out) {
@@ -206,7 +206,7 @@ class RdEncoder::OnDevicePayloads final : public PendingPayloads {
       encode_on_host(payloads);
     } else {
       for (size_t i = 0; i < payloads.size(); ++i) {
-        append_rd_header(chunk_tokens_[i], streams_->codes.rows, caps_.level, payloads[i]);
+        append_rd_header(chunk_tokens_[i], streams_->products.rows, caps_.level, payloads[i]);
         RdQuantiser::append_entropy_body(streams[i], payloads[i]);
       }
     }
@@ -216,8 +216,12 @@ class RdEncoder::OnDevicePayloads final : public PendingPayloads {
  private:
   // Where nearly everything escapes.
   void encode_on_host(std::vector<ByteBuffer>& payloads) const {
-    DenseMatrix codes(streams_->codes.rows, streams_->codes.columns);
-    kernels::copy(streams_->codes, codes.view());
+    DenseMatrix codes(streams_->products.rows, streams_->products.columns);
+    kernels::copy(streams_->products, codes.view());
+    for (int64_t row = 0; row < codes.rows; ++row) {
+      const float offset = encoder_.units_[index_].offset[static_cast<size_t>(row)];
+      for (float& code : std::span(codes.view().row<float>(row), static_cast<size_t>(codes.columns))) code += offset;
+    }
     int64_t first = 0;
     for (size_t i = 0; i < payloads.size(); ++i) {
       kernels::ConstMatrix part = std::as_const(codes).view();

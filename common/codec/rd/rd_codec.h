@@ -31,6 +31,7 @@ class RdEncoder final : public Encoder {
   UnitSource source(const LayerPlan& plan, size_t unit) const override;
   bool needs_residual(int32_t layer) const override;
   kernels::Device device() const override;
+  bool reads_pages() const override { return on_device_ != nullptr; }
   int32_t levels() const override { return quantiser_.levels(); }
   // Codes at caps.level, in the form of caps.packed. caps.key + caps.value, where both are set, is the most components
   // of a layer; caps.hidden of a residual stream.

@@ -9,6 +9,7 @@
 #include "kernels/grow_buffer.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
+#include "kernels/unrotated_kv.h"
 
 namespace scd {
 namespace {
@@ -16,11 +17,12 @@ namespace {
 constexpr auto kF32 = kernels::DType::kF32;
 constexpr auto kBF16 = kernels::DType::kBF16;
 constexpr auto kDevice = kernels::Device::kCuda;
-// The mean is a factor of ones: once rounded to BF16, and once what that leaves.
-constexpr int64_t kMeanRows = 2;
 constexpr int64_t kAlignedColumns = 8;  // 16 bytes, as products want rows to begin
 
 int64_t aligned(int64_t columns) { return (columns + kAlignedColumns - 1) / kAlignedColumns * kAlignedColumns; }
+
+// Of a block's rows: a product's inner dimension is not 0.
+int64_t padded(int64_t components) { return aligned(std::max<int64_t>(components, 1)); }
 
 template <class M>
 M columns_of(M m, int64_t first, int64_t count) {
@@ -73,9 +75,6 @@ kernels::StreamTables tables_of(const RdQuantiser& quantiser) {
   return {ranges, slots};
 }
 
-// Where codes begin in what the maps are multiplied by.
-int64_t head_of(int64_t anchor) { return aligned(anchor + kMeanRows); }
-
 // Of h, [hidden of B, dims of y]: here a second product would cost more than it saves.
 DenseMatrix whole_anchor_map(const RdUnitDecoder& unit) {
   if (unit.anchor_basis.empty()) return unit.anchor_map;
@@ -84,26 +83,12 @@ DenseMatrix whole_anchor_map(const RdUnitDecoder& unit) {
   return whole;
 }
 
-// [anchor map; mean; zeros; map; zeros]
+// [anchor map; zeros; map; zeros]
 DenseMatrix stacked(const RdUnitDecoder& unit) {
-  const auto width = std::ssize(unit.mean);
   const DenseMatrix anchor_map = whole_anchor_map(unit);
-  const int64_t anchor = anchor_map.rows;
-  DenseMatrix all(head_of(anchor) + aligned(unit.map.rows), width);
+  DenseMatrix all(aligned(anchor_map.rows) + padded(unit.map.rows), std::ssize(unit.mean));
   std::ranges::copy(anchor_map.values, all.values.begin());
-  for (int64_t i = 0; i < width; ++i) {
-    const float mean = unit.mean[static_cast<size_t>(i)];
-    all.at(anchor, i) = kernels::to_float(kernels::to_bfloat16(mean));
-    all.at(anchor + 1, i) = mean - all.at(anchor, i);
-  }
-  std::ranges::copy(unit.map.values, all.values.begin() + head_of(anchor) * width);
-  return all;
-}
-
-// As many as any head has behind its anchor.
-DenseMatrix ones_and_zeros(int64_t rows) {
-  DenseMatrix all(rows, aligned(kMeanRows) + kAlignedColumns);
-  for (int64_t row = 0; row < rows; ++row) std::fill_n(all.view().row<float>(row), kMeanRows, 1.0f);
+  std::ranges::copy(unit.map.values, all.values.begin() + aligned(anchor_map.rows) * all.columns);
   return all;
 }
 
@@ -163,35 +148,59 @@ RdEncoderOnDevice::RdEncoderOnDevice(const CodecModel& producer, const std::vect
 }
 
 void RdEncoderOnDevice::codes(size_t index, const CodedUnit& unit, const LayerChunk& chunk, kernels::Matrix out) const {
-  thread_local kernels::GrowBuffer keys_memory, values_memory, residual_memory, anchor_memory, scaled_memory;
-  if (out.rows == 0) return;
-  const Unit& maps = units_[index];
-  const kernels::ConstMatrix map = maps.map.top(out.rows);
-  const std::span<const float> offset = maps.offset;
+  const std::span<const float> offset = units_[index].offset;
   kernels::fill_rows(out, offset.first(static_cast<size_t>(out.rows)));
-  int64_t column = 0;
-  // The map's next columns times rows of x.
-  const auto add = [&](const kernels::ConstMatrix& x) {
-    kernels::gemm_f32({.a = columns_of(map, column, x.columns), .b = x, .c = out, .transpose_b = true, .beta = 1.0f});
-    column += x.columns;
-  };
-  const auto scaled = [&](const kernels::ConstMatrix& x, const kernels::ConstMatrix& by) {
-    const kernels::Matrix result = scaled_memory.matrix(x.rows, x.columns, kF32, kDevice);
-    kernels::divide_by_rms(x, by, result);
-    return kernels::ConstMatrix(result);
-  };
+  multiply(index, unit, chunk, out, 1.0f);
+}
+
+void RdEncoderOnDevice::products(size_t index, const CodedUnit& unit, const LayerChunk& chunk,
+                                 kernels::Matrix out) const {
+  multiply(index, unit, chunk, out, 0.0f);
+}
+
+// x but for its anchor, in one matrix: [keys before RoPE, values], or the residual stream over its anchor.
+kernels::Matrix RdEncoderOnDevice::source(const CodedUnit& unit, const LayerChunk& chunk,
+                                          const kernels::ConstMatrix& anchor) const {
+  thread_local kernels::GrowBuffer memory, residual_memory;
+  if (unit.residual) {
+    const kernels::ConstMatrix residual = on_device(chunk.residual, residual_memory);
+    const kernels::Matrix x = memory.matrix(residual.rows, residual.columns, kF32, kDevice);
+    kernels::divide_by_rms(residual, anchor, x);
+    return x;
+  }
+  const bool paged = !chunk.pages.layers.empty();
+  const int64_t width = paged ? std::ssize(chunk.pages.layers) * producer_.kv_width() : chunk.keys.columns;
+  const kernels::Matrix x = memory.matrix(chunk.key_value_tokens(), 2 * width, kF32, kDevice);
+  const kernels::Matrix keys = columns_of(x, 0, width), values = columns_of(x, width, width);
+  if (paged) {
+    kernels::read_unrotated_kv(chunk.pages.layers, {chunk.pages.page_ids, 0, x.rows, chunk.first_position},
+                               producer_.rope, keys, values);
+    return x;
+  }
+  kernels::copy(chunk.keys, keys);
+  kernels::copy(chunk.values, values);
+  rotate_chunk(keys, producer_.head_dim, chunk.first_position, producer_.rope, kernels::RopeDirection::kUnrotate);
+  return x;
+}
+
+void RdEncoderOnDevice::multiply(size_t index, const CodedUnit& unit, const LayerChunk& chunk, kernels::Matrix out,
+                                 float beta) const {
+  thread_local kernels::GrowBuffer anchor_memory;
+  thread_local KeptAnchor own;
+  if (out.rows == 0) return;
+  const kernels::ConstMatrix map = units_[index].map.top(out.rows);
   kernels::ConstMatrix anchor;
   if (chunk.anchor.data != nullptr) anchor = on_device(chunk.anchor, anchor_memory);
-  if (unit.residual) {
-    add(scaled(on_device(chunk.residual, residual_memory), anchor));
-  } else {
-    const kernels::Matrix keys = keys_memory.matrix(chunk.keys.rows, chunk.keys.columns, kF32, kDevice);
-    kernels::copy(chunk.keys, keys);
-    rotate_chunk(keys, producer_.head_dim, chunk.first_position, producer_.rope, kernels::RopeDirection::kUnrotate);
-    add(keys);
-    add(on_device(chunk.values, values_memory));
-  }
-  if (column < map.columns) add(scaled(anchor, anchor));
+  const kernels::Matrix x = source(unit, chunk, anchor);
+  kernels::gemm_f32({.a = columns_of(map, 0, x.columns), .b = x, .c = out, .transpose_b = true, .beta = beta});
+  if (x.columns == map.columns) return;
+  KeptAnchor* const kept = chunk.kept_anchor != nullptr ? chunk.kept_anchor : &own;
+  if (kept == &own) own.restart(chunk.first_position, anchor.rows);
+  kernels::gemm_f32({.a = columns_of(map, x.columns, anchor.columns),
+                     .b = kept->rows(anchor, chunk.first_position, kF32),
+                     .c = out,
+                     .transpose_b = true,
+                     .beta = 1.0f});
 }
 
 std::shared_ptr<RdEncoderOnDevice::Streams> RdEncoderOnDevice::begin(size_t index, const CodedUnit& unit,
@@ -199,25 +208,28 @@ std::shared_ptr<RdEncoderOnDevice::Streams> RdEncoderOnDevice::begin(size_t inde
                                                                      std::span<const int64_t> chunk_tokens,
                                                                      int64_t components, int32_t level) const {
   Streams streams = taken<Streams>();
-  const int64_t tokens = unit.residual ? rows.residual.rows : rows.keys.rows;
+  const int64_t tokens = unit.residual ? rows.residual.rows : rows.key_value_tokens();
   const kernels::Matrix numbers = streams.encoder.numbers(components, tokens);
-  codes(index, unit, rows, numbers);
-  streams.codes = numbers;
-  streams.encoder.start(chunk_tokens, tables_.rows(index, level));
+  products(index, unit, rows, numbers);
+  streams.products = numbers;
+  kernels::StreamRows coded = tables_.rows(index, level);
+  coded.offsets = std::span<const float>(units_[index].offset).data();
+  streams.encoder.start(chunk_tokens, coded);
   return shared(std::move(streams));
 }
 
 RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vector<RdUnitDecoder>& units,
                                      const RdQuantiser& quantiser)
-    : consumer_(consumer), tables_(quantiser), ones_(ones_and_zeros(kMaxBlockTokens), kBF16, kDevice) {
+    : consumer_(consumer), tables_(quantiser) {
   for (const RdUnitDecoder& unit : units) {
-    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), unit.anchor_dims(), std::ssize(unit.mean)});
+    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), {unit.mean, kDevice}, unit.anchor_dims()});
+    most_components_ = std::max(most_components_, unit.map.rows);
   }
 }
 
 std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const Shape> shapes) const {
   size_t bytes = 0;
-  for (const Shape& shape : shapes) bytes += static_cast<size_t>(shape.tokens * aligned(shape.components)) * 2;
+  for (const Shape& shape : shapes) bytes += static_cast<size_t>(shape.tokens * padded(shape.components)) * 2;
   auto memory = taken<kernels::DeviceBuffer>();
   if (memory.size() < bytes) {
     memory = {};
@@ -230,8 +242,8 @@ std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const 
   const std::shared_ptr<const kernels::DeviceBuffer> kept = shared(std::move(memory));
   std::vector<Block> made;
   for (const auto& [tokens, components] : shapes) {
-    made.push_back({kept, {next, tokens, components, aligned(components), kBF16, kDevice}});
-    next += tokens * aligned(components) * 2;
+    made.push_back({kept, {next, tokens, components, padded(components), kBF16, kDevice}});
+    next += tokens * padded(components) * 2;
   }
   return made;
 }
@@ -252,30 +264,39 @@ void RdDecoderOnDevice::put(kernels::ConstMatrix codes, const Block& block, int6
   kernels::copy(turned, place);
 }
 
+// [anchor over its root mean square, codes]: the first part stays where the anchor has an owner that keeps it.
+kernels::ConstMatrix RdDecoderOnDevice::operand(const Unit& unit, const kernels::ConstMatrix& anchor,
+                                                const PayloadPlace& place, const Block& block) const {
+  thread_local KeptAnchor own;
+  kernels::Matrix codes = block.codes;
+  codes.columns = codes.row_stride;
+  if (unit.anchor == 0) return codes;
+  KeptAnchor* const kept = place.kept_anchor != nullptr ? place.kept_anchor : &own;
+  if (kept == &own) own.restart(place.first_position, place.tokens);
+  kernels::Matrix all = kept->rows(anchor, place.first_position, kBF16, padded(most_components_));
+  const int64_t first = aligned(unit.anchor);
+  kernels::copy(codes, columns_of(all, first, codes.columns));
+  all.columns = first + codes.columns;
+  return all;
+}
+
 void RdDecoderOnDevice::decode(size_t index, const CodedUnit& unit, const PayloadPlace& place, const Block& block,
                                DecodedLayer& out) const {
-  thread_local kernels::GrowBuffer anchor_memory, operand_memory;
+  thread_local kernels::GrowBuffer anchor_memory;
   const Unit& maps = units_[index];
-  const int64_t head = head_of(maps.anchor), inputs = head + block.codes.row_stride;
   SCD_CHECK(place.tokens <= kMaxBlockTokens, "tokens of a block");
-  const kernels::Matrix operand = operand_memory.matrix(place.tokens, inputs, kBF16, kDevice);
   kernels::ConstMatrix anchor;
-  if (maps.anchor > 0) {
-    anchor = on_device(place.anchor, anchor_memory);
-    kernels::divide_by_rms(anchor, anchor, columns_of(operand, 0, maps.anchor));
-  }
-  kernels::copy(columns_of(ones_.top(place.tokens), 0, head - maps.anchor),
-                columns_of(operand, maps.anchor, head - maps.anchor));
-  kernels::ConstMatrix codes = block.codes;
-  codes.columns = codes.row_stride;
-  kernels::copy(codes, columns_of(operand, head, codes.columns));
-  const kernels::Matrix state = out.on_device.memory.matrix(place.tokens, maps.width, kF32, kDevice);
-  kernels::gemm_f32({.a = operand, .b = maps.maps.top(inputs), .c = state});
+  if (maps.anchor > 0) anchor = on_device(place.anchor, anchor_memory);
+  const kernels::ConstMatrix inputs = operand(maps, anchor, place, block);
+  const auto width = static_cast<int64_t>(maps.mean.size());
+  const kernels::Matrix state = out.on_device.memory.matrix(place.tokens, width, kF32, kDevice);
+  kernels::gemm_f32({.a = inputs, .b = maps.maps.top(inputs.columns), .c = state, .bias = maps.mean});
   out.tokens = place.tokens;
   out.keys.clear();
   out.values.clear();
   out.hidden.clear();
   out.on_device.present = true;
+  out.on_device.rope = unit.residual ? nullptr : &consumer_.rope;
   if (unit.residual) {
     out.kind = DecodedKind::kResidual;
     kernels::multiply_by_rms(state, anchor, state);
@@ -283,10 +304,8 @@ void RdDecoderOnDevice::decode(size_t index, const CodedUnit& unit, const Payloa
     return;
   }
   out.kind = DecodedKind::kKeysValues;
-  const kernels::Matrix keys = columns_of(state, 0, maps.width / 2);
-  rotate_chunk(keys, consumer_.head_dim, place.first_position, consumer_.rope, kernels::RopeDirection::kRotate);
-  out.on_device.keys = keys;
-  out.on_device.values = columns_of(state, maps.width / 2, maps.width / 2);
+  out.on_device.keys = columns_of(state, 0, width / 2);
+  out.on_device.values = columns_of(state, width / 2, width / 2);
 }
 
 }  // namespace scd

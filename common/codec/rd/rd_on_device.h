@@ -48,18 +48,20 @@ class RdTablesOnDevice {
   kernels::DeviceBuffer rows_;
 };
 
-// Chunks and anchors may be on the host or on the device.
+// Chunks and anchors may be on the host or on the device; pages are on the device.
 class RdEncoderOnDevice {
  public:
   RdEncoderOnDevice(const CodecModel& producer, const std::vector<RdUnitEncoder>& units, const RdQuantiser& quantiser);
 
   // The codes of a unit, as many as `out` has rows: out [components, tokens] F32 on the device.
   void codes(size_t index, const CodedUnit& unit, const LayerChunk& chunk, kernels::Matrix out) const;
+  // The same without the unit's offsets, which are added where streams are made.
+  void products(size_t index, const CodedUnit& unit, const LayerChunk& chunk, kernels::Matrix out) const;
 
   // Queues codes and coding of the chunks, entropy-coded. For the calling thread alone.
   struct Streams {
     kernels::StreamEncoder encoder;
-    kernels::ConstMatrix codes;  // until the encoder is used again
+    kernels::ConstMatrix products;  // until the encoder is used again
   };
   std::shared_ptr<Streams> begin(size_t index, const CodedUnit& unit, const LayerChunk& rows,
                                  std::span<const int64_t> chunk_tokens, int64_t components, int32_t level) const;
@@ -69,6 +71,9 @@ class RdEncoderOnDevice {
     DeviceMap map;
     kernels::DeviceVector offset;
   };
+  void multiply(size_t index, const CodedUnit& unit, const LayerChunk& chunk, kernels::Matrix out, float beta) const;
+  kernels::Matrix source(const CodedUnit& unit, const LayerChunk& chunk, const kernels::ConstMatrix& anchor) const;
+
   CodecModel producer_;
   std::vector<Unit> units_;
   RdTablesOnDevice tables_;
@@ -81,7 +86,7 @@ class RdDecoderOnDevice {
 
   RdDecoderOnDevice(const CodecModel& consumer, const std::vector<RdUnitDecoder>& units, const RdQuantiser& quantiser);
 
-  // Codes of a unit on the device, BF16, a token's side by side.
+  // Codes of a unit on the device, BF16, a token's side by side, zeros behind them up to a multiple of 8.
   struct Block {
     std::shared_ptr<const kernels::DeviceBuffer> memory;  // may hold other blocks, too
     kernels::Matrix codes;                                // [tokens, components]
@@ -97,20 +102,23 @@ class RdDecoderOnDevice {
 
   // What codes the unit's streams.
   kernels::StreamRows rows(size_t index, int32_t level) const { return tables_.rows(index, level); }
-  // Codes -> what they rebuild, left on the device.
+  // Codes -> what they rebuild, left on the device; keys before RoPE.
   void decode(size_t index, const CodedUnit& unit, const PayloadPlace& place, const Block& block,
               DecodedLayer& out) const;
 
  private:
   struct Unit {
-    DeviceMap maps;  // what the anchor, ones and the codes are multiplied by
+    DeviceMap maps;  // what anchor and codes are multiplied by
+    kernels::DeviceVector mean;
     int64_t anchor = 0;
-    int64_t width = 0;
   };
+  kernels::ConstMatrix operand(const Unit& unit, const kernels::ConstMatrix& anchor, const PayloadPlace& place,
+                               const Block& block) const;
+
   CodecModel consumer_;
   std::vector<Unit> units_;
+  int64_t most_components_ = 0;  // of a unit
   RdTablesOnDevice tables_;
-  DeviceMap ones_;  // [kMaxBlockTokens, ...]: ones, and zeros up to an aligned column
 };
 
 }  // namespace scd

@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "common/codec/key_rotation.h"
 #include "common/codec/rd/rd_on_device.h"
 #include "common/codec/rd/rd_state.h"
 #include "kernels/grow_buffer.h"
+#include "kernels/paged_kv.h"
 #include "kernels/rms_norm.h"
 #include "tests/support/gpu.h"
 #include "tests/unit/codec/rd_samples.h"
@@ -60,7 +62,43 @@ class RdOnDevice : public ::testing::TestWithParam<Case> {
     return anchor() > 0 ? side_by_side(x.view(), normalised_rows(chunk.anchor).view()) : x;
   }
 
+  // Keys and values in pages on the GPU.
+  LayerChunk paged_chunk() {
+    constexpr int64_t kPageTokens = 8;
+    LayerChunk chunk = sample_.chunk;
+    if (unit().residual) return chunk;
+    const int64_t width = model_.kv_width(), pages = (kFirst + kTokens + kPageTokens - 1) / kPageTokens;
+    page_ids_.resize(static_cast<size_t>(pages));
+    std::iota(page_ids_.rbegin(), page_ids_.rend(), 0);
+    const kernels::SequenceRows rows{page_ids_, 0, kTokens, kFirst};
+    const auto layer_of = [&](kernels::ConstMatrix all, int32_t layer) {
+      all.data = all.row<float>(0) + layer * width;
+      all.columns = width;
+      return all;
+    };
+    for (int32_t layer = 0; layer < unit().layers; ++layer) {
+      const auto memory = [&] {
+        return page_memory_.emplace_back(kCuda, static_cast<size_t>(pages * kPageTokens * width) * sizeof(float))
+            .data();
+      };
+      layers_.push_back({.keys = memory(),
+                         .values = memory(),
+                         .kv_heads = model_.kv_heads,
+                         .page_tokens = kPageTokens,
+                         .head_dim = model_.head_dim,
+                         .device = kCuda,
+                         .pages = pages});
+      kernels::write_kv(layers_.back(), {&rows, 1}, layer_of(chunk.keys, layer), layer_of(chunk.values, layer));
+    }
+    chunk.keys = chunk.values = {};
+    chunk.pages = {layers_, page_ids_, kTokens};
+    return chunk;
+  }
+
   CodecModel model_ = small_model();
+  std::vector<int32_t> page_ids_;
+  std::vector<kernels::DeviceBuffer> page_memory_;
+  std::vector<kernels::PagedKv> layers_;
   RdQuantiser quantiser_{falling_quantiser(kComponents)};
   SampleChunk sample_{model_, 1, kFirst, kTokens, 7, GetParam().unit.layers};
 };
@@ -75,22 +113,30 @@ TEST_P(RdOnDevice, CodesAreThoseOfTheCpuToRounding) {
   const RdUnitEncoder maps{random_matrix(kComponents, width() + anchor(), 3), random_matrix(1, kComponents, 4).values};
   const RdEncoderOnDevice encoder(model_, {maps}, quantiser_);
   const DenseMatrix x = source();
-  LayerChunk chunk = sample_.chunk;
-  if (!GetParam().anchored) chunk.anchor = {};
-  for (const int64_t components : {kComponents, int64_t{5}, int64_t{1}}) {
-    kernels::GrowBuffer memory;
-    const kernels::Matrix there = memory.matrix(components, kTokens, kernels::DType::kF32, kCuda);
-    encoder.codes(0, unit(), chunk, there);
-    const DenseMatrix codes = brought(there);
-    for (int64_t c = 0; c < components; ++c) {
+  const auto expect_codes = [&](const DenseMatrix& codes, bool with_offset) {
+    for (int64_t c = 0; c < codes.rows; ++c) {
       for (int64_t t = 0; t < kTokens; ++t) {
-        double sum = maps.offset[static_cast<size_t>(c)], scale = 1.0;
+        double sum = with_offset ? maps.offset[static_cast<size_t>(c)] : 0.0f, scale = 1.0;
         for (int64_t i = 0; i < x.columns; ++i) {
           sum += double{maps.map.at(c, i)} * x.at(t, i);
           scale += std::abs(double{maps.map.at(c, i)} * x.at(t, i));
         }
         ASSERT_NEAR(codes.at(c, t), sum, kRounding * scale) << c << " " << t;
       }
+    }
+  };
+  LayerChunk chunk = sample_.chunk, paged = paged_chunk();
+  if (!GetParam().anchored) chunk.anchor = paged.anchor = {};
+  KeptAnchor kept(kFirst - 16, kTokens + 20);
+  paged.kept_anchor = &kept;
+  for (const int64_t components : {kComponents, int64_t{5}, int64_t{1}}) {
+    for (const LayerChunk& rows : {chunk, paged}) {
+      kernels::GrowBuffer memory;
+      const kernels::Matrix there = memory.matrix(components, kTokens, kernels::DType::kF32, kCuda);
+      encoder.codes(0, unit(), rows, there);
+      expect_codes(brought(there), true);
+      encoder.products(0, unit(), rows, there);
+      expect_codes(brought(there), false);
     }
   }
 }
@@ -106,9 +152,10 @@ TEST_P(RdOnDevice, WhatItRebuildsIsThatOfTheCpuToRounding) {
   }
   const RdDecoderOnDevice decoder(model_, {maps}, quantiser_);
   DecodedLayer out;
-  for (const int64_t components : {kComponents, int64_t{3}, int64_t{0}}) {
+  KeptAnchor kept(0, kFirst + kTokens);
+  for (const int64_t components : {kComponents, int64_t{3}, int64_t{0}, kComponents}) {
     const DenseMatrix codes = random_matrix(components, kTokens, 9);
-    const PayloadPlace place{1, kFirst, kTokens, sample_.chunk.anchor};
+    const PayloadPlace place{1, kFirst, kTokens, sample_.chunk.anchor, components == 0 ? nullptr : &kept};
     const RdDecoderOnDevice::Shape shape{kTokens, components};
     const RdDecoderOnDevice::Block block = decoder.blocks({&shape, 1}).front();
     RdDecoderOnDevice::put(codes.view(), block, 0);
@@ -135,7 +182,8 @@ TEST_P(RdOnDevice, WhatItRebuildsIsThatOfTheCpuToRounding) {
         values.at(t, i) = state.at(t, width() / 2 + i);
       }
     }
-    rotate_chunk(keys.view(), model_.head_dim, kFirst, model_.rope, kernels::RopeDirection::kRotate);
+    ASSERT_NE(out.on_device.rope, nullptr);
+    EXPECT_EQ(*out.on_device.rope, model_.rope);
     expect_near(brought(out.key_rows()), keys);
     expect_near(brought(out.value_rows()), values);
   }

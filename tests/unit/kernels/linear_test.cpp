@@ -207,6 +207,20 @@ TEST_P(GemmF32, MatchesTheDoubleReference) {
 
 INSTANTIATE_TEST_SUITE_P(All, GemmF32, ::testing::Combine(::testing::Bool(), ::testing::Bool()));
 
+TEST(GemmF32, AddsItsBiasToEveryRow) {
+  const std::vector<float> bias = random_vector(400, 4);
+  OwnedMatrix a = random_matrix(390, 20, DType::kF32, 1), b = random_matrix(20, 400, DType::kF32, 2);
+  OwnedMatrix c = random_matrix(390, 400, DType::kF32, 3, 2), plain = c;
+  gemm_f32({.a = a.view(), .b = b.view(), .c = plain.view(), .beta = 1.0f});
+  gemm_f32({.a = a.view(), .b = b.view(), .c = c.view(), .beta = 1.0f, .bias = bias});
+  for (int64_t r = 0; r < 390; ++r) {
+    for (int64_t o = 0; o < 400; ++o) ASSERT_NEAR(c.at(r, o), plain.at(r, o) + bias[static_cast<size_t>(o)], 2e-6);
+  }
+  EXPECT_TRUE(c.padding_is_untouched());
+  EXPECT_THROW(gemm_f32({.a = a.view(), .b = b.view(), .c = c.view(), .bias = std::span(bias).first(3)}),
+               std::invalid_argument);
+}
+
 TEST(GemmF32, RefusesShapesThatDoNotFit) {
   OwnedMatrix a = random_matrix(3, 4, DType::kF32, 1);
   OwnedMatrix b = random_matrix(5, 2, DType::kF32, 2);

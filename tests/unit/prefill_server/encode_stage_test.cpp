@@ -2,6 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+
+#include "common/codec/rd/rd_codec.h"
+#include "kernels/paged_kv.h"
+#include "tests/support/gpu.h"
+#include "tests/unit/codec/rd_samples.h"
 #include "tests/unit/prefill_server/quiet_jobs.h"
 
 namespace scd {
@@ -21,6 +28,84 @@ TEST(EncodeStageTest, HoldsAJobNoLongerThanItsStep) {
     EXPECT_EQ(job.use_count(), held_before + 1);
     stage.end_step();
     EXPECT_EQ(job.use_count(), held_before);
+  }
+}
+
+// Two prompts in one step whose units are predicted from one anchor: payloads of either device, read by one decoder.
+class EncodeOnDevices : public ::testing::Test {
+ protected:
+  static constexpr int64_t kTokens = 48;
+  static constexpr int32_t kLayers = 4;
+  using Keys = std::map<std::tuple<size_t, int32_t, int64_t>, std::vector<float>>;  // by prompt, layer, first token
+
+  EncodeOnDevices() {
+    model_.layers = kLayers;
+    for (uint32_t seed = 0; seed < 2; ++seed) {
+      anchors_.push_back(testing::random_matrix(kTokens, model_.hidden, 70 + seed));
+    }
+  }
+
+  Keys keys_by(kernels::Device device) {
+    const testing::RdSample sample = testing::sample_rd(model_, plan_, {0.02f});
+    const RdEncoder encoder(model_, sample.encoder, {}, device);
+    const RdDecoder decoder(model_, sample.decoder, {});
+    EXPECT_EQ(encoder.reads_pages(), device == kernels::Device::kCuda);
+    KvCache cache({kLayers, model_.kv_heads, model_.head_dim, kernels::DType::kBF16}, 8, device);
+    std::vector<std::vector<int32_t>> pages{{6, 1, 3}, {0, 7, 2}};
+    std::vector<EncodeStage::Job> jobs;
+    Keys keys;
+    CodeCache codes(0, 16);
+    EncodeStage stage(codes, [&](const EncodeStage::Job& job, const CodeUnit& code) {
+      const auto prompt = static_cast<size_t>(std::ranges::find(jobs, job) - jobs.begin());
+      kernels::ConstMatrix anchor = std::as_const(anchors_[prompt]).view();
+      anchor.data = anchor.row<float>(code.tokens.first);
+      anchor.rows = code.tokens.count;
+      DecodedLayer decoded;
+      const PayloadPlace place{code.layer, code.tokens.first, code.tokens.count, anchor};
+      ASSERT_TRUE(decoder.decode(place, code.payload.bytes, decoded).ok());
+      keys[{prompt, code.layer, code.tokens.first}] = decoded.keys;
+    });
+    std::vector<StepPart> parts;
+    for (size_t prompt = 0; prompt < 2; ++prompt) {
+      jobs.push_back(testing::quiet_job(
+          kTokens, encoder, [](PrefillJob&, const std::optional<Failure>&) {}, 1));
+      parts.push_back({jobs.back(), {0, kTokens}});
+      for (int32_t layer = 0; layer < kLayers; ++layer) write(cache, layer, prompt, pages[prompt]);
+    }
+    stage.begin_step(parts);
+    for (size_t prompt = 0; prompt < 2; ++prompt) {
+      stage.keep_residual(jobs[prompt], {0, {0, kTokens}, anchors_[prompt].view()});
+    }
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      for (size_t prompt = 0; prompt < 2; ++prompt) {
+        stage.encode(jobs[prompt], {layer, {0, kTokens}, cache, pages[prompt], {}});
+      }
+    }
+    stage.end_step();
+    return keys;
+  }
+
+  void write(KvCache& cache, int32_t layer, size_t prompt, std::span<const int32_t> pages) const {
+    const auto seed = static_cast<uint32_t>(10 * layer) + static_cast<uint32_t>(prompt);
+    const DenseMatrix keys = testing::random_matrix(kTokens, model_.kv_width(), seed);
+    const DenseMatrix values = testing::random_matrix(kTokens, model_.kv_width(), seed + 100);
+    const kernels::SequenceRows rows{pages, 0, kTokens, 0};
+    kernels::write_kv(cache.layer(layer), {&rows, 1}, keys.view(), values.view());
+  }
+
+  CodecModel model_ = testing::small_model();
+  const LayerPlan plan_{1, {{1, 1}, {2, 2}}};
+  std::vector<DenseMatrix> anchors_;
+};
+
+TEST_F(EncodeOnDevices, AGpuCodesWhatTheCpuDoes) {
+  SCD_SKIP_WITHOUT_GPU();
+  const Keys expected = keys_by(kernels::Device::kCpu), found = keys_by(kernels::Device::kCuda);
+  ASSERT_EQ(found.size(), 2 * 2 * 3);
+  for (const auto& [place, keys] : expected) {
+    const std::vector<float>& other = found.at(place);
+    ASSERT_EQ(other.size(), keys.size());
+    for (size_t i = 0; i < keys.size(); ++i) ASSERT_NEAR(other[i], keys[i], 0.1) << i;
   }
 }
 

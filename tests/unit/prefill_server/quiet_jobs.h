@@ -31,15 +31,17 @@ class EmptyEncoder final : public Encoder {
 };
 
 // In chunks of 16 tokens.
-inline std::shared_ptr<PrefillJob> quiet_job(int64_t tokens, const Encoder& encoder, PrefillJob::OnEnd on_end) {
+inline std::shared_ptr<PrefillJob> quiet_job(int64_t tokens, const Encoder& encoder, PrefillJob::OnEnd on_end,
+                                             int32_t exact_layers = 0) {
   PrefillRequest request;
+  request.slot_bytes = 1 << 20;
   request.tokens.resize(static_cast<size_t>(tokens));
   request.handover_tokens = tokens;
   request.received_at = PrefillClock::now();
   HandoverPlan plan{.handover_tokens = tokens,
                     .cached_tokens = 0,
                     .chunks = chunks_until(tokens, 0, 16),
-                    .layers = encoder.plan(0).value_or_throw()};
+                    .layers = encoder.plan(exact_layers).value_or_throw()};
   PrefixNames names({}, request.tokens);
   return std::make_shared<PrefillJob>(PrefillJob::Args{.request = std::move(request),
                                                        .plan = std::move(plan),

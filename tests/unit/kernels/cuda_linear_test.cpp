@@ -1,0 +1,129 @@
+// Products on CUDA, their biases with them.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <thread>
+#include <vector>
+
+#include "kernels/linear.h"
+#include "tests/unit/kernels/on_cuda.h"
+
+namespace scd::kernels::testing {
+namespace {
+
+constexpr DType kDTypes[] = {DType::kF32, DType::kBF16};
+
+// Against sums in double of the numbers as they are multiplied; scale: the sum of the absolute products.
+TEST_F(Cuda, LinearLayersMatchTheDoubleReference) {
+  struct Case {
+    int64_t rows, in, out;
+  };
+  for (const DType precision : kDTypes) {
+    for (const DType y_dtype : kDTypes) {
+      for (const Case& c : {Case{1, 64, 48},
+                            {2, 576, 100},
+                            {3, 8, 1},
+                            {5, 4096, 40},
+                            {8, 72, 33},
+                            {9, 72, 40},
+                            {40, 576, 200},
+                            {1, 36, 10},
+                            {17, 36, 12},
+                            {2, 64, 17},
+                            {8, 576, 50},
+                            {12, 256, 31},
+                            {16, 1024, 16},
+                            {31, 96, 33},
+                            {32, 4096, 8},
+                            {65, 64, 33},
+                            {257, 576, 130},
+                            {129, 1024, 64}}) {
+        if (precision == DType::kBF16 && c.in % 8 != 0 && c.rows > 1) continue;  // cuBLASLt wants 16-byte rows
+        OwnedMatrix weight = random_matrix(c.out, c.in, DType::kF32, 1),
+                    x = random_matrix(c.rows, c.in, DType::kF32, 2);
+        const std::vector<float> bias = random_vector(c.out, 3);
+        const PackedLinear linear(weight.view(), bias, precision, Device::kCuda);
+        const OnCuda x_there(x);
+        for (const bool accumulate : {false, true}) {
+          if (accumulate && y_dtype != DType::kF32) continue;
+          OwnedMatrix y = random_matrix(c.rows, c.out, y_dtype, 4);
+          const OwnedMatrix before = y;
+          const OnCuda y_there(y);
+          linear.forward(x_there.view(), y_there.view(), accumulate);
+          y_there.bring_back();
+          for (int64_t r = 0; r < c.rows; ++r) {
+            for (int64_t o = 0; o < c.out; ++o) {
+              double sum = bias[static_cast<size_t>(o)] + (accumulate ? before.at(r, o) : 0.0);
+              double scale = 1.0;
+              for (int64_t i = 0; i < c.in; ++i) {
+                const double product = rounded_to(precision, x.at(r, i)) * rounded_to(precision, weight.at(o, i));
+                sum += product;
+                scale += std::abs(product);
+              }
+              const double allowed = y_dtype == DType::kBF16 ? 5e-3 : 2e-6;
+              ASSERT_NEAR(y.at(r, o), sum, allowed * scale) << c.rows << " rows, " << c.in << " to " << c.out;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Threads share what cuBLASLt was told of a shape, but not whose bias it adds.
+TEST_F(Cuda, BiasesOfLayersOfOneShapeStayApart) {
+  constexpr int64_t kRows = 70, kIn = 64, kOut = 48;
+  OwnedMatrix weight = random_matrix(kOut, kIn, DType::kF32, 1), x = random_matrix(kRows, kIn, DType::kF32, 2);
+  const PackedLinear plain(weight.view(), {}, DType::kBF16, Device::kCuda);
+  OwnedMatrix sums(kRows, kOut, DType::kF32);
+  {
+    const OnCuda x_there(x), y_there(sums);
+    plain.forward(x_there.view(), y_there.view());
+    y_there.bring_back();
+  }
+  const auto run = [&](float bias) {
+    const PackedLinear linear(weight.view(), std::vector<float>(kOut, bias), DType::kBF16, Device::kCuda);
+    OwnedMatrix own_x = x, y(kRows, kOut, DType::kF32);
+    const OnCuda x_there(own_x), y_there(y);
+    for (int turn = 0; turn < 100; ++turn) {
+      linear.forward(x_there.view(), y_there.view());
+      y_there.bring_back();
+      for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t o = 0; o < kOut; ++o) ASSERT_NEAR(y.at(r, o), sums.at(r, o) + bias, 1e-4);
+      }
+    }
+  };
+  std::vector<std::jthread> threads;
+  for (const float bias : {1.0f, -3.0f, 7.0f}) threads.emplace_back([&run, bias] { run(bias); });
+}
+
+TEST_F(Cuda, GemmAddsItsBiasToEveryRow) {
+  for (const DType dtype : kDTypes) {
+    for (const float beta : {0.0f, 1.0f}) {
+      for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 8, 16}, {37, 24, 40}, {130, 100, 64}, {21, 33, 8}}) {
+        OwnedMatrix a = random_matrix(m, k, dtype, 1), b = random_matrix(k, n, dtype, 2, (8 - n % 8) % 8);
+        OwnedMatrix c = random_matrix(m, n, DType::kF32, 3);
+        const OwnedMatrix before = c;
+        const std::vector<float> bias = random_vector(n, 4);
+        const DeviceVector bias_there(bias, Device::kCuda);
+        const OnCuda a_there(a), b_there(b), c_there(c);
+        gemm_f32({.a = a_there.view(), .b = b_there.view(), .c = c_there.view(), .beta = beta, .bias = bias_there});
+        c_there.bring_back();
+        for (int64_t r = 0; r < m; ++r) {
+          for (int64_t o = 0; o < n; ++o) {
+            double sum = bias[static_cast<size_t>(o)] + double{beta} * before.at(r, o), scale = 1.0;
+            for (int64_t i = 0; i < k; ++i) {
+              sum += a.at(r, i) * b.at(i, o);
+              scale += std::abs(a.at(r, i) * b.at(i, o));
+            }
+            ASSERT_NEAR(c.at(r, o), sum, (dtype == DType::kF32 ? 2e-3 : 2e-6) * scale) << r << " " << o;  // TF32
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace scd::kernels::testing
