@@ -1,7 +1,6 @@
 // Linear layers: cuBLASLt, opened when the first one runs so that a program built with CUDA starts without it; few rows
 // of BF16 go to a matrix-vector kernel of our own.
 #include <cublasLt.h>
-#include <dlfcn.h>
 
 #include <map>
 #include <mutex>
@@ -12,6 +11,7 @@
 
 #include "kernels/cuda_common.cuh"
 #include "kernels/cuda_kernels.h"
+#include "kernels/cuda_library.h"
 #include "kernels/linear_rows_cuda.h"
 
 namespace scd::kernels::cuda {
@@ -37,30 +37,19 @@ void check_blas(const BlasLt& blas, cublasStatus_t result, const char* what) {
   throw std::runtime_error(std::string("cuBLASLt, ") + what + ": " + blas.status(result));
 }
 
-template <class F>
-void resolve(void* library, const char* name, F& function) {
-  function = reinterpret_cast<F>(dlsym(library, name));
-  if (function == nullptr) throw std::runtime_error(std::string("cuBLASLt has no ") + name);
-}
-
 const BlasLt& blas_lt() {
   static const BlasLt blas = [] {
-    const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
-    void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-      throw std::runtime_error(name + " of the CUDA toolkit is needed and was not found (" + dlerror() +
-                               "); install it or add its folder to LD_LIBRARY_PATH");
-    }
+    const CudaLibrary library("cublasLt", CUBLAS_VER_MAJOR);
     BlasLt made{};
-    resolve(library, "cublasLtCreate", made.create);
-    resolve(library, "cublasLtMatmul", made.matmul);
-    resolve(library, "cublasLtMatmulAlgoGetHeuristic", made.heuristic);
-    resolve(library, "cublasLtMatmulDescCreate", made.make_operation);
-    resolve(library, "cublasLtMatmulDescSetAttribute", made.set_operation);
-    resolve(library, "cublasLtMatrixLayoutCreate", made.make_layout);
-    resolve(library, "cublasLtMatmulPreferenceCreate", made.make_preference);
-    resolve(library, "cublasLtMatmulPreferenceSetAttribute", made.set_preference);
-    resolve(library, "cublasLtGetStatusString", made.status);
+    library.resolve("cublasLtCreate", made.create);
+    library.resolve("cublasLtMatmul", made.matmul);
+    library.resolve("cublasLtMatmulAlgoGetHeuristic", made.heuristic);
+    library.resolve("cublasLtMatmulDescCreate", made.make_operation);
+    library.resolve("cublasLtMatmulDescSetAttribute", made.set_operation);
+    library.resolve("cublasLtMatrixLayoutCreate", made.make_layout);
+    library.resolve("cublasLtMatmulPreferenceCreate", made.make_preference);
+    library.resolve("cublasLtMatmulPreferenceSetAttribute", made.set_preference);
+    library.resolve("cublasLtGetStatusString", made.status);
     stream();
     check_blas(made, made.create(&made.handle), "cublasLtCreate");
     return made;
