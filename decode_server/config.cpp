@@ -50,8 +50,8 @@ void describe(ConfigVisitor& at, PrefillOptions& prefill) {
             "give the first token sooner than a hand-over. off: never while a prefill server can be asked.");
   at.number(
       "credit_messages", prefill.credit_messages, {1, 4096},
-      "Messages of one request under way at once: staging slots leased to it. With less than twice as many left, half "
-      "of them; a request that would get fewer than 8 and than it may have waits.");
+      "Messages of one request under way at once, at most: staging slots leased to it. It gets a quarter of those that "
+      "are left, but 8 where that is fewer; while so many are not left it waits.");
 }
 
 void describe(ConfigVisitor& at, FallbackOptions& fallback) {
@@ -160,11 +160,11 @@ void check_hedging(const DecodeConfig& config) {
                     " but prefill.silence_timeout_ms, after which the first one is given up, only " +
                     std::to_string(prefill.silence_timeout.count()));
   }
-  if (2 * static_cast<size_t>(prefill.credit_messages) > config.transport.slots) {
+  if (2 * static_cast<size_t>(prefill.fewest_credit_messages()) > config.transport.slots) {
     throw Error(ErrorCode::kInvalidArgument,
-                "prefill.credit_messages is " + std::to_string(prefill.credit_messages) +
-                    "; with prefill.hedge_after_ms transport.slots must be at least twice as many, and is " +
-                    std::to_string(config.transport.slots));
+                "transport.slots is " + std::to_string(config.transport.slots) +
+                    ", which does not do for two prefill servers at once as prefill.hedge_after_ms asks: at least " +
+                    std::to_string(2 * prefill.fewest_credit_messages()));
   }
 }
 
@@ -189,10 +189,10 @@ void check_config(const DecodeConfig& config) {
     throw Error(ErrorCode::kInvalidArgument, "codec.mode is " + std::string(to_string(*codec)) +
                                                  " but codec.artifact names no directory made by scd calibrate");
   }
-  if (static_cast<size_t>(config.prefill.credit_messages) > config.transport.slots) {
-    throw Error(ErrorCode::kInvalidArgument, "prefill.credit_messages is " +
-                                                 std::to_string(config.prefill.credit_messages) +
-                                                 " but transport.slots only " + std::to_string(config.transport.slots));
+  if (static_cast<size_t>(config.prefill.fewest_credit_messages()) > config.transport.slots) {
+    throw Error(ErrorCode::kInvalidArgument, "transport.slots is " + std::to_string(config.transport.slots) +
+                                                 ": a request needs " +
+                                                 std::to_string(config.prefill.fewest_credit_messages()) + " of them");
   }
   check_hedging(config);
   if (config.prefill.endpoints.empty() && config.codec.mode != CodecMode::kOracle && !config.fallback.local_prefill) {

@@ -1,6 +1,7 @@
 // What a user sets about a decode server; configs/decode.yaml is the dump of the defaults.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -33,6 +34,7 @@ struct PrefillOptions {
   std::chrono::milliseconds hedge_after{0};  // 0: never
   LocalPrefill local = LocalPrefill::kAuto;
   int32_t credit_messages = 32;  // staging slots of one request, at most
+  int32_t fewest_credit_messages() const { return std::min(credit_messages, 8); }
 };
 
 // What happens when a prefill server does not deliver; rungs from top to bottom.

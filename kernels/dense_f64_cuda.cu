@@ -3,6 +3,7 @@
 
 #include <cusolverDn.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -120,7 +121,10 @@ class Info {
 }  // namespace
 
 void multiply_f64(const ProductF64& args) {
-  const There a(args.a), b(args.b), c(args.c.rows, args.c.columns);
+  const There a(args.a), c(args.c.rows, args.c.columns);
+  const bool with_itself = args.a.data == args.b.data && args.a.rows == args.b.rows && args.a.columns == args.b.columns;
+  const std::optional<There> other = with_itself ? std::nullopt : std::optional<There>(std::in_place, args.b);
+  const There& b = other ? *other : a;
   const double one = 1.0, zero = 0.0;
   const auto operation = [](bool transposed) { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
   check_blas(blas().dgemm(blas_handle(), operation(args.transpose_a), operation(args.transpose_b),

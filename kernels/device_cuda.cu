@@ -195,9 +195,15 @@ void copy(ConstMatrix from, Matrix to) {
                 copied_in_units_of<uint16_t>(from, to))) {
     return;
   }
-  check(cudaMemcpy2DAsync(to.data, pitch(to), from.data, pitch(from), static_cast<size_t>(from.columns) * size,
-                          static_cast<size_t>(from.rows), cudaMemcpyDefault, stream()),
-        "copy");
+  const size_t row_bytes = static_cast<size_t>(from.columns) * size;
+  if (pitch(from) == row_bytes && pitch(to) == row_bytes) {  // a pitch has a limit
+    check(cudaMemcpyAsync(to.data, from.data, row_bytes * static_cast<size_t>(from.rows), cudaMemcpyDefault, stream()),
+          "copy");
+  } else {
+    check(cudaMemcpy2DAsync(to.data, pitch(to), from.data, pitch(from), row_bytes, static_cast<size_t>(from.rows),
+                            cudaMemcpyDefault, stream()),
+          "copy");
+  }
   if (from.device == Device::kCpu || to.device == Device::kCpu) synchronize();
 }
 
@@ -297,7 +303,9 @@ std::byte* device_scratch(Slot slot, size_t bytes) {
 // them.
 const int32_t* on_device(const Indices& indices) {
   if (indices.device != nullptr) return indices.device;
-  std::byte* memory = device_scratch(Slot::kIndices, indices.host.size_bytes());
+  // So large at first that it seldom moves: recordings end when scratch does.
+  constexpr size_t kLeastBytes = 64 << 10;
+  std::byte* memory = device_scratch(Slot::kIndices, std::max(indices.host.size_bytes(), kLeastBytes));
   upload(indices.host, memory);
   return reinterpret_cast<const int32_t*>(memory);
 }

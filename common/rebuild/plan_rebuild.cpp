@@ -7,8 +7,19 @@
 
 namespace scd {
 
+namespace {
+
+// Of one anchor: it is not in the memory that the cache's size leaves room for.
+constexpr int64_t kMostKeptBytes = int64_t{128} << 20;
+
+}  // namespace
+
 PlanRebuild::PlanRebuild(Args args)
-    : args_(args), spans_(args.plan.units.size()), kept_anchors_(args.plan.units.size() + 1) {
+    : args_(args),
+      spans_(args.plan.units.size()),
+      kept_anchors_(args.plan.units.size() + 1),
+      keeps_anchors_(std::ssize(args.tokens) * args.model.config().hidden * int64_t{sizeof(kernels::BFloat16)} <=
+                     kMostKeptBytes) {
   for (KeptAnchor& kept : kept_anchors_) kept.restart(0, std::ssize(args_.tokens));
   for (size_t unit = 0; unit < spans_.size(); ++unit) {
     const CodedUnit& coded = args_.plan.units[unit];
@@ -89,7 +100,7 @@ void PlanRebuild::add_anchor(PayloadPlace& place) {
   if (unit < spans_.size() && needs_anchor(unit)) {
     const size_t index = run_before(unit);
     place.anchor = anchor_for_decoder(run(index).anchor(place.first_position, place.tokens));
-    place.kept_anchor = &kept_anchors_[index];
+    if (keeps_anchors_) place.kept_anchor = &kept_anchors_[index];
   }
 }
 

@@ -57,6 +57,7 @@ class PlanRebuild {
   const Args args_;
   std::vector<std::unique_ptr<NativeLayers>> spans_;  // by unit; null for keys and values
   std::vector<KeptAnchor> kept_anchors_;              // by run, as run_before() counts them
+  bool keeps_anchors_;                                // of long prefixes each block scales its own
   NativeLayers* running_ = nullptr;
   int64_t running_tokens_ = 0;
   kernels::GrowBuffer joined_memory_;

@@ -34,7 +34,7 @@ struct TransportOptions {
 
   // Receiver-owned staging memory: no payload may be larger than a slot.
   size_t slot_bytes = size_t{4} << 20;
-  size_t slots = 64;
+  size_t slots = 128;
 
   // Messages that may wait in the sender; send() refuses beyond.
   size_t send_queue = 4096;

@@ -267,6 +267,7 @@ StagingCounters StagingState::counters() const {
   std::scoped_lock lock(mutex_);
   StagingCounters counters = counters_;
   counters.slots_in_use = counters.slots - free_.size();
+  counters.slots_left = counters.slots - std::min(counters.slots, counters.slots_reserved + orphaned_slots_);
   return counters;
 }
 

@@ -126,6 +126,7 @@ struct StagingCounters {
   size_t slots = 0;
   size_t slots_in_use = 0;
   size_t slots_reserved = 0;  // by live leases
+  size_t slots_left = 0;      // that a further lease may have
   size_t live_leases = 0;
   uint64_t messages_received = 0;
   uint64_t payload_bytes_received = 0;

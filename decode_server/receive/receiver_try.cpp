@@ -263,12 +263,11 @@ bool Receiver::stays_here(Transfer& transfer) {
   return true;
 }
 
-// All that a request may have while there are plenty, as what waits for credit is not read; later ones share the rest.
+// As many as a request may have while there are plenty, as what waits for credit is not read; later ones get less.
 size_t Receiver::slots_to_lease() const {
-  constexpr size_t kFewest = 8;
   const auto most = static_cast<size_t>(args_.config.prefill.credit_messages);
-  const StagingCounters staging = args_.transport.counters().staging;
-  return std::clamp((staging.slots - staging.slots_reserved) / 2, std::min(kFewest, most), most);
+  const auto fewest = static_cast<size_t>(args_.config.prefill.fewest_credit_messages());
+  return std::clamp(args_.transport.counters().staging.slots_left / 4, fewest, most);
 }
 
 void Receiver::lease_slots(Transfer& transfer, Try& which) {

@@ -1,6 +1,7 @@
 // Memory, streams, events and graphs of CUDA's runtime.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -19,6 +20,7 @@ struct EmulatedEvent {};
 namespace scd::cuda_on_cpu {
 namespace {
 
+constexpr size_t kLargestPitch = 0x7fffffff;
 constexpr int kSharedBytes = 163 << 10;
 
 thread_local cudaError_t last_error = cudaSuccess;
@@ -112,7 +114,9 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind, cudaStream_t stream) {
-  if (width > to_pitch || width > from_pitch) return noted(cudaErrorInvalidValue);
+  if (width > to_pitch || width > from_pitch || std::max(to_pitch, from_pitch) > kLargestPitch) {
+    return noted(cudaErrorInvalidValue);
+  }
   return noted(submit(stream, [=] {
     for (size_t row = 0; row < height; ++row) {
       std::memmove(static_cast<std::byte*>(to) + row * to_pitch, static_cast<const std::byte*>(from) + row * from_pitch,
@@ -122,8 +126,11 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
   }));
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  return noted(submit(stream, [=] {
+    std::memmove(to, from, bytes);
+    return cudaSuccess;
+  }));
 }
 
 cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream) {

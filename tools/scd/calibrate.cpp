@@ -1,5 +1,7 @@
 #include "tools/scd/calibrate.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
@@ -204,7 +206,15 @@ void require_text(const CalibrateOptions& options) {
   }
 }
 
+// Fits take and give back matrices of up to gigabytes: from the heap, which keeps them, their pages are there the next
+// time.
+void keep_large_memory() {
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
+}
+
 void run(CalibrateOptions options) {
+  keep_large_memory();
   options.rd.calibration.codec = options.codec_id();
   require_text(options);
   check_rd_options(options.rd, options.add_consumer);

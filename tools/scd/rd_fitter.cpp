@@ -174,16 +174,22 @@ void require_sound_step(const RdQuantiserSettings& settings, double ratio) {
 // What rounding a decoder's map as round_columns_to_int8() does loses of a value of y, as a share of its variance, mean
 // over values. Small but where a map needs much more of weak components than of strong ones.
 double int8_loss(const DenseMatrix& map, std::span<const float> deviations) {
-  double sum = 0;
-  for (int64_t column = 0; column < map.columns; ++column) {
-    double largest = 0, energy = 0, variance = 0;
-    for (int64_t row = 0; row < map.rows; ++row) {
-      const double deviation = deviations[static_cast<size_t>(row)];
-      largest = std::max(largest, double{std::abs(map.at(row, column))});
-      energy += std::pow(map.at(row, column) * deviation, 2);
-      variance += deviation * deviation;
+  const auto columns = static_cast<size_t>(map.columns);
+  std::vector<double> largest(columns), energy(columns);
+  double variance = 0;
+  for (int64_t row = 0; row < map.rows; ++row) {
+    const double deviation = deviations[static_cast<size_t>(row)];
+    variance += deviation * deviation;
+    const float* values = map.view().row<float>(row);
+    for (size_t column = 0; column < columns; ++column) {
+      const double value = values[column];
+      largest[column] = std::max(largest[column], std::abs(value));
+      energy[column] += value * deviation * value * deviation;
     }
-    if (energy > 0) sum += std::pow(largest / 127, 2) / 12 * variance / energy;
+  }
+  double sum = 0;
+  for (size_t column = 0; column < columns; ++column) {
+    if (energy[column] > 0) sum += std::pow(largest[column] / 127, 2) / 12 * variance / energy[column];
   }
   return sum / static_cast<double>(map.columns);
 }

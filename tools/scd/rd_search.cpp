@@ -70,8 +70,8 @@ std::vector<CheckedCodec> measure_levels(const CalibrationInput& input, CacheExp
   const CodecModel producer = codec_model_of(input.producer.config());
   const CodecModel consumer = codec_model_of(input.consumer.config());
   options.exact_layer0 = exact_layer0(codec.decoder.plan);
-  const RdEncoder encoder(producer, codec.encoder, {});
-  const RdDecoder decoder(consumer, codec.decoder, {}, kernels::Device::kCpu, input.consumer.precision());
+  const RdEncoder encoder(producer, codec.encoder, {}, input.producer.device());
+  const RdDecoder decoder(consumer, codec.decoder, {}, input.consumer.device(), input.consumer.precision());
   const BareCodec bare = bare_codec(producer, consumer, codec);
   std::vector<CodecUnderCheck> codecs;
   for (int32_t level = 0; level < encoder.levels(); ++level) codecs.push_back({encoder, decoder, {.level = level}});

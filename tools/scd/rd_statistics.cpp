@@ -58,6 +58,10 @@ void RdStatistics::add_all(std::span<const TokenWindow> windows, const std::func
                                   if (pairs_) pairs_->add(unit, rows);
                                 }};
   pass_.run(windows, visitor, progress);
+  for (RdUnitStatistics& unit : units_) unit.joined.leave_device();
+  for (RdLayerStatistics& layer : layers_) {
+    for (SecondMoment& of_head : layer.queries) of_head.leave_device();
+  }
 }
 
 const UnitPairs& RdStatistics::pairs() const {

@@ -47,6 +47,7 @@ class RdStatistics {
   RdStatistics(const Model& producer, const Model& consumer, std::span<const LayerPlan> plans,
                const RdStatisticsOptions& options);
 
+  // Once.
   void add_all(std::span<const TokenWindow> windows, const std::function<void(double)>& progress);
   const RdUnitStatistics& unit(const AnchoredUnit& of) const;
   const UnitPairs& pairs() const;

@@ -50,7 +50,7 @@ std::vector<CodecPrediction> check_levels(const CalibrationInput& input, const A
                                           const ArtifactDecoder& decoder, CacheExperimentOptions options) {
   const LayerPlan* plan = decoder.calibrated_plan();
   options.exact_layer0 = plan == nullptr || plan->exact_layers > 0;
-  const auto sender = make_encoder(encoder.codec, encoder.model, &encoder);
+  const auto sender = make_encoder(encoder.codec, encoder.model, &encoder, input.producer.device());
   const auto receiver = make_decoder(encoder.codec, encoder.model, decoder.model, &decoder,
                                      {input.consumer.device(), input.consumer.precision()});
   std::vector<CodecUnderCheck> codecs;

@@ -39,16 +39,7 @@ UnitPairs::UnitPairs(const CodecModel& producer, const CodecModel& consumer, std
   }
 }
 
-void UnitPairs::add(size_t unit, const UnitRows& rows) {
-  kernels::GrowBuffer memory;
-  UnitRows here = rows;
-  if (rows.all.device != kernels::Device::kCpu) {
-    const kernels::Matrix copy = memory.matrix(rows.all.rows, rows.all.columns);
-    kernels::copy(rows.all, copy);
-    here.all = copy;
-  }
-  reservoirs_[unit].add(here.x(), here.yh());
-}
+void UnitPairs::add(size_t unit, const UnitRows& rows) { reservoirs_[unit].add(rows.x(), rows.yh()); }
 
 UnitPairs::Rows UnitPairs::rows(const AnchoredUnit& of) const {
   const auto found = std::ranges::find(units_, of);

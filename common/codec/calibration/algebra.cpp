@@ -20,13 +20,17 @@ bool worth_a_gpu(kernels::Device device, Eigen::Index rows) {
   return device == kernels::Device::kCuda && rows >= kFewestRows;
 }
 
+void add_ridge(MatrixXd& matrix, double ridge) {
+  matrix.diagonal().array() += ridge * matrix.trace() / static_cast<double>(matrix.rows()) + 1e-30;
+}
+
 kernels::ConstColumnsF64 columns_of(const MatrixView& m) { return {m.data(), m.rows(), m.cols(), m.outerStride()}; }
 kernels::ColumnsF64 columns_of(MatrixXd& m) { return {m.data(), m.rows(), m.cols(), m.rows()}; }
 
 }  // namespace
 
 Cholesky::Cholesky(MatrixXd matrix, double ridge, kernels::Device device) {
-  matrix.diagonal().array() += ridge * matrix.trace() / static_cast<double>(matrix.rows()) + 1e-30;
+  add_ridge(matrix, ridge);
   bool found = false;
   if (worth_a_gpu(device, matrix.rows())) {
     on_device_.emplace(columns_of(matrix));
@@ -74,6 +78,18 @@ MatrixXd Algebra::multiply(const MatrixView& a, bool transpose_a, const MatrixVi
     c.noalias() = a * b;
   }
   return c;
+}
+
+MatrixXd Algebra::solve(MatrixXd symmetric, double ridge, MatrixXd right) const {
+  add_ridge(symmetric, ridge);
+  if (worth_a_gpu(device_, symmetric.rows())) {
+    const kernels::CholeskyF64 factor(columns_of(std::as_const(symmetric)));
+    if (factor.positive_definite()) {
+      factor.solve(columns_of(right), {});
+      return right;
+    }
+  }
+  return symmetric.ldlt().solve(right);
 }
 
 SymmetricEigen Algebra::symmetric_eigen(MatrixXd matrix) const {

@@ -58,6 +58,9 @@ class Algebra {
 
   Cholesky cholesky(Eigen::MatrixXd matrix, double ridge) const { return {std::move(matrix), ridge, device_}; }
 
+  // (symmetric + lambda I)^-1 right, lambda as above; also where the matrix is only nearly positive (LDL^T).
+  Eigen::MatrixXd solve(Eigen::MatrixXd symmetric, double ridge, Eigen::MatrixXd right) const;
+
  private:
   Eigen::MatrixXd multiply(const MatrixView& a, bool transpose_a, const MatrixView& b, bool transpose_b) const;
 

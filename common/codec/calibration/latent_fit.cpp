@@ -39,7 +39,7 @@ LatentFit fit_shared_latent(const JoinedMoment& joined, int64_t rank, double rid
   const MatrixXd v = leading_eigenvectors(joined.sum, rank, algebra);
   // X_A^T Z with Z = [X_A X_B] V.
   const MatrixXd cross = algebra.product(joined.sum.topRows(a), v);
-  const MatrixXd encoder = algebra.cholesky(joined.sum.topLeftCorner(a, a), ridge).solve(cross);
+  const MatrixXd encoder = algebra.solve(joined.sum.topLeftCorner(a, a), ridge, cross);
   return {to_dense(encoder.transpose()), to_dense(v.bottomRows(b).transpose())};
 }
 
@@ -49,7 +49,7 @@ DenseMatrix fit_decoder(const JoinedMoment& joined, const DenseMatrix& encoder, 
   SCD_CHECK(encoder.columns == a, "the encoder's input");
   const MatrixXd w = to_eigen(encoder, encoder.rows);
   const MatrixXd codes = algebra.product_with_transposed(algebra.product(w, joined.sum.topLeftCorner(a, a)), w);
-  return to_dense(algebra.cholesky(codes, ridge).solve(algebra.product(w, joined.sum.topRightCorner(a, b))));
+  return to_dense(algebra.solve(codes, ridge, algebra.product(w, joined.sum.topRightCorner(a, b))));
 }
 
 double relative_loss(const JoinedMoment& joined, const DenseMatrix& encoder, const DenseMatrix& decoder, int64_t rank) {

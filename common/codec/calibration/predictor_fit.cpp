@@ -37,8 +37,7 @@ void fit_regression(const DenseMatrix& codes, const DenseMatrix& targets, const 
   MatrixXd left = moment.sum().topLeftCorner(rank + 1, rank + 1);
   const double mean = left.topLeftCorner(rank, rank).trace() / static_cast<double>(rank);
   left.diagonal().head(rank).array() += options.ridge * mean;
-  const MatrixXd solved =
-      options.algebra.cholesky(std::move(left), 0.0).solve(moment.sum().topRightCorner(rank + 1, hidden));
+  const MatrixXd solved = options.algebra.solve(std::move(left), 0.0, moment.sum().topRightCorner(rank + 1, hidden));
   predictor.linear = DenseMatrix(rank, hidden);
   Eigen::Map<RowMajorF>(predictor.linear.values.data(), rank, hidden) = solved.topRows(rank).cast<float>();
   predictor.bias.resize(static_cast<size_t>(hidden));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include "common/base/error.h"
 #include "common/codec/rd/rd_quantiser.h"
@@ -20,6 +21,13 @@ constexpr double kSmallestEigenvalue = 1e-10;
 DenseMatrix to_dense(const MatrixXd& matrix) {
   DenseMatrix dense(matrix.rows(), matrix.cols());
   Eigen::Map<RowMajorF>(dense.values.data(), matrix.rows(), matrix.cols()) = matrix.cast<float>();
+  return dense;
+}
+
+// Columns of the one are rows of the other: a copy in order.
+DenseMatrix transposed_to_dense(const MatrixXd& matrix) {
+  DenseMatrix dense(matrix.cols(), matrix.rows());
+  Eigen::Map<Eigen::MatrixXf>(dense.values.data(), matrix.rows(), matrix.cols()) = matrix.cast<float>();
   return dense;
 }
 
@@ -129,7 +137,9 @@ RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge, cons
   double lost = 0;
   MatrixXd weighted(first.x, 0);
   for (const RegressionTarget& consumer : consumers) {
-    const Covariances of(consumer.moment);
+    const std::optional<Covariances> further =
+        &consumer == &consumers.front() ? std::nullopt : std::optional<Covariances>(std::in_place, consumer.moment);
+    const Covariances& of = further ? *further : first;
     SCD_CHECK(of.x == first.x && consumer.weight > 0, "consumers of one producer");
     Target target = unpredicted(of, consumer.metric, ridge, algebra);
     fit.energy += consumer.weight * target.energy;
@@ -142,8 +152,8 @@ RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge, cons
   const Components components = components_of(weighted, algebra);
   const VectorXd deviations = components.variances.head(components.scaled.cols()).cwiseMax(1e-30).cwiseSqrt();
   // diag(s) U^T L^-1
-  const MatrixXd encoder = whitening.solve_upper(components.scaled).transpose();
-  fit.encoder = {to_dense(encoder), to_floats(-(encoder * first.mean.head(first.x)))};
+  const MatrixXd encoder = whitening.solve_upper(components.scaled);  // transposed
+  fit.encoder = {transposed_to_dense(encoder), to_floats(-(encoder.transpose() * first.mean.head(first.x)))};
   fit.deviations = to_floats(deviations);
   fit.unpredictable = std::max(lost - components.variances.cwiseMax(0).sum(), 0.0);
   return fit;

@@ -4,8 +4,26 @@
 
 #include "common/base/check.h"
 #include "kernels/elementwise.h"
+#include "kernels/grow_buffer.h"
 
 namespace scd {
+
+namespace {
+
+void keep(const kernels::ConstMatrix& rows, int64_t row, kernels::BFloat16* target) {
+  thread_local kernels::GrowBuffer memory;
+  kernels::ConstMatrix one = rows;
+  one.data = rows.row<float>(row);
+  one.rows = 1;
+  if (rows.device != kernels::Device::kCpu) {
+    const kernels::Matrix here = memory.matrix(1, rows.columns);
+    kernels::copy(one, here);
+    one = here;
+  }
+  kernels::convert(one, kernels::matrix(target, 1, rows.columns));
+}
+
+}  // namespace
 
 PairReservoir::PairReservoir(int64_t capacity, int64_t first_width, int64_t second_width, uint64_t seed)
     : capacity_(capacity), first_width_(first_width), second_width_(second_width), random_(seed) {
@@ -24,10 +42,8 @@ void PairReservoir::add(kernels::ConstMatrix first, kernels::ConstMatrix second)
     ++seen_;
     if (slot >= capacity_) continue;
     if (static_cast<size_t>((slot + 1) * width) > rows_.size()) rows_.resize(static_cast<size_t>((slot + 1) * width));
-    kernels::BFloat16* target = rows_.data() + slot * width;
-    kernels::convert(kernels::matrix(first.row<float>(row), 1, first_width_), kernels::matrix(target, 1, first_width_));
-    kernels::convert(kernels::matrix(second.row<float>(row), 1, second_width_),
-                     kernels::matrix(target + first_width_, 1, second_width_));
+    keep(first, row, rows_.data() + slot * width);
+    keep(second, row, rows_.data() + slot * width + first_width_);
   }
 }
 

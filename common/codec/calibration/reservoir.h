@@ -14,7 +14,7 @@ class PairReservoir {
  public:
   PairReservoir(int64_t capacity, int64_t first_width, int64_t second_width, uint64_t seed);
 
-  // first [n, first_width], second [n, second_width] F32: n pairs.
+  // first [n, first_width], second [n, second_width] F32, on any device: n pairs.
   void add(kernels::ConstMatrix first, kernels::ConstMatrix second);
 
   int64_t size() const;

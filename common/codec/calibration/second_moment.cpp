@@ -30,19 +30,22 @@ SecondMoment::SecondMoment(int64_t dims, kernels::Device device)
 void SecondMoment::add(kernels::ConstMatrix rows) {
   SCD_CHECK(rows.columns == dims_ && rows.dtype == kernels::DType::kF32 && rows.device == device_,
             "rows of a second moment");
-  SCD_CHECK(sum_.size() == 0, "nobody has asked for the sum yet");
+  SCD_CHECK(triangle_.size() > 0 && triangle_.device() == device_, "nobody has asked for the sum yet");
   samples_ += rows.rows;
   kernels::add_second_moment(rows, reinterpret_cast<double*>(triangle_.data()));
 }
 
+void SecondMoment::leave_device() {
+  if (triangle_.device() == kernels::Device::kCpu) return;
+  kernels::DeviceBuffer here(kernels::Device::kCpu, triangle_.size());
+  kernels::copy(words_of<kernels::ConstMatrix>(triangle_.data(), triangle_.size(), device_),
+                words_of<kernels::Matrix>(here.data(), here.size(), kernels::Device::kCpu));
+  triangle_ = std::move(here);
+}
+
 const Eigen::MatrixXd& SecondMoment::sum() const {
   if (sum_.size() > 0) return sum_;
-  if (device_ != kernels::Device::kCpu) {
-    kernels::DeviceBuffer here(kernels::Device::kCpu, triangle_.size());
-    kernels::copy(words_of<kernels::ConstMatrix>(triangle_.data(), triangle_.size(), device_),
-                  words_of<kernels::Matrix>(here.data(), here.size(), kernels::Device::kCpu));
-    triangle_ = std::move(here);
-  }
+  SCD_CHECK(triangle_.device() == kernels::Device::kCpu, "the sum has left its device");
   const auto* triangle = reinterpret_cast<const double*>(triangle_.data());
   sum_.resize(dims_, dims_);
   for (int64_t column = 0; column < dims_; ++column) {

@@ -110,6 +110,7 @@ TEST(AlgebraOnCuda, MomentsAreSummedThere) {
     there.add({memory.data(), rows.rows, rows.columns, rows.columns, kernels::DType::kF32, Device::kCuda});
   }
   EXPECT_EQ(there.samples(), here.samples());
+  there.leave_device();
   EXPECT_LT((there.sum() - here.sum()).norm(), 1e-6 * here.sum().norm());
 }
 

@@ -83,13 +83,13 @@ TEST(DecodeConfig, refuses_keys_that_do_not_go_together) {
   config.codec.mode = CodecMode::kScd;
   expect_refused(config, "codec.artifact");
   config.codec.mode = CodecMode::kRaw;
-  config.prefill.credit_messages = static_cast<int32_t>(config.transport.slots) + 1;
-  expect_refused(config, "prefill.credit_messages");
-  config.prefill.credit_messages = static_cast<int32_t>(config.transport.slots / 2) + 1;
+  config.transport.slots = 7;
+  expect_refused(config, "transport.slots");
+  config.transport.slots = 8;
   EXPECT_NO_THROW(check_config(config));
   config.prefill.hedge_after = std::chrono::milliseconds(50);
   expect_refused(config, "prefill.hedge_after_ms");
-  config.prefill.credit_messages = 1;
+  config.prefill.credit_messages = 4;
   EXPECT_NO_THROW(check_config(config));
   config.prefill.hedge_after = config.prefill.silence_timeout;
   expect_refused(config, "prefill.silence_timeout_ms");

@@ -136,12 +136,12 @@ TEST_F(ReceiverTest, silence_counts_from_when_a_slot_is_free_again) {
   EXPECT_THAT(failure->message, HasSubstr("200 ms"));
 }
 
-// Of 64 slots: all it may have, half of what is left, and never fewer than eight.
+// A quarter of the slots that are left, as many as it may have at most, and never fewer than eight.
 TEST_F(ReceiverTest, requests_beside_each_other_share_the_slots) {
   TransportOptions options = testing::loopback_options();
-  options.slots = 64;
+  options.slots = 80;
   transport_ = make_loopback_transport(options, network_);
-  config_.prefill.credit_messages = 32;
+  config_.prefill.credit_messages = 16;
   BoundedQueue<uint32_t> credits{8};
   serve([this, &credits](const v1::StartPrefill& start, Producer::Stream& stream) {
     (void)credits.try_push(start.credit_messages());
@@ -149,7 +149,7 @@ TEST_F(ReceiverTest, requests_beside_each_other_share_the_slots) {
     return until_cancelled(stream);
   });
   std::vector<uint64_t> ids;
-  for (const uint32_t expected : {32, 16, 8, 8}) {
+  for (const uint32_t expected : {16, 16, 12, 9, 8, 8, 8}) {
     ids.push_back(start());
     EXPECT_EQ(next(credits), expected);
   }
