@@ -75,20 +75,11 @@ kernels::StreamTables tables_of(const RdQuantiser& quantiser) {
   return {ranges, slots};
 }
 
-// Of h, [hidden of B, dims of y]: here a second product would cost more than it saves.
-DenseMatrix whole_anchor_map(const RdUnitDecoder& unit) {
-  if (unit.anchor_basis.empty()) return unit.anchor_map;
-  DenseMatrix whole(unit.anchor_basis.rows, unit.anchor_map.columns);
-  kernels::gemm_f32({.a = unit.anchor_basis.view(), .b = unit.anchor_map.view(), .c = whole.view()});
-  return whole;
-}
-
 // [anchor map; zeros; map; zeros]
 DenseMatrix stacked(const RdUnitDecoder& unit) {
-  const DenseMatrix anchor_map = whole_anchor_map(unit);
-  DenseMatrix all(aligned(anchor_map.rows) + padded(unit.map.rows), std::ssize(unit.mean));
-  std::ranges::copy(anchor_map.values, all.values.begin());
-  std::ranges::copy(unit.map.values, all.values.begin() + aligned(anchor_map.rows) * all.columns);
+  DenseMatrix all(aligned(unit.anchor_map.rows) + padded(unit.map.rows), std::ssize(unit.mean));
+  std::ranges::copy(unit.anchor_map.values, all.values.begin());
+  std::ranges::copy(unit.map.values, all.values.begin() + aligned(unit.anchor_map.rows) * all.columns);
   return all;
 }
 
@@ -222,7 +213,11 @@ RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vect
                                      const RdQuantiser& quantiser)
     : consumer_(consumer), tables_(quantiser) {
   for (const RdUnitDecoder& unit : units) {
-    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice), {unit.mean, kDevice}, unit.anchor_dims()});
+    units_.push_back({DeviceMap(stacked(unit), kBF16, kDevice),
+                      DeviceMap(unit.anchor_basis, kBF16, kDevice),
+                      {unit.mean, kDevice},
+                      unit.anchor_map.rows,
+                      !unit.anchor_basis.empty()});
     most_components_ = std::max(most_components_, unit.map.rows);
   }
 }
@@ -264,17 +259,26 @@ void RdDecoderOnDevice::put(kernels::ConstMatrix codes, const Block& block, int6
   kernels::copy(turned, place);
 }
 
-// [anchor over its root mean square, codes]: the first part stays where the anchor has an owner that keeps it.
+// [anchor over its root mean square, codes]: the first part stays where the anchor has an owner that keeps it. Of few
+// directions of the anchor it is their product with it.
 kernels::ConstMatrix RdDecoderOnDevice::operand(const Unit& unit, const kernels::ConstMatrix& anchor,
                                                 const PayloadPlace& place, const Block& block) const {
   thread_local KeptAnchor own;
+  thread_local kernels::GrowBuffer seen_memory, operand_memory;
   kernels::Matrix codes = block.codes;
   codes.columns = codes.row_stride;
-  if (unit.anchor == 0) return codes;
+  if (unit.directions == 0) return codes;
   KeptAnchor* const kept = place.kept_anchor != nullptr ? place.kept_anchor : &own;
   if (kept == &own) own.restart(place.first_position, place.tokens);
   kernels::Matrix all = kept->rows(anchor, place.first_position, kBF16, padded(most_components_));
-  const int64_t first = aligned(unit.anchor);
+  const int64_t first = aligned(unit.directions);
+  if (unit.few_directions) {
+    const kernels::Matrix seen = seen_memory.matrix(place.tokens, unit.directions, kF32, kDevice);
+    kernels::gemm_f32({.a = all, .b = unit.basis.top(anchor.columns), .c = seen});
+    all = operand_memory.matrix(place.tokens, first + codes.columns, kBF16, kDevice);
+    kernels::convert(seen, columns_of(all, 0, unit.directions));
+    kernels::clear(columns_of(all, unit.directions, first - unit.directions));
+  }
   kernels::copy(codes, columns_of(all, first, codes.columns));
   all.columns = first + codes.columns;
   return all;
@@ -286,7 +290,7 @@ void RdDecoderOnDevice::decode(size_t index, const CodedUnit& unit, const Payloa
   const Unit& maps = units_[index];
   SCD_CHECK(place.tokens <= kMaxBlockTokens, "tokens of a block");
   kernels::ConstMatrix anchor;
-  if (maps.anchor > 0) anchor = on_device(place.anchor, anchor_memory);
+  if (maps.directions > 0) anchor = on_device(place.anchor, anchor_memory);
   const kernels::ConstMatrix inputs = operand(maps, anchor, place, block);
   const auto width = static_cast<int64_t>(maps.mean.size());
   const kernels::Matrix state = out.on_device.memory.matrix(place.tokens, width, kF32, kDevice);

@@ -108,9 +108,11 @@ class RdDecoderOnDevice {
 
  private:
   struct Unit {
-    DeviceMap maps;  // what anchor and codes are multiplied by
+    DeviceMap maps;   // what anchor, or its directions, and codes are multiplied by
+    DeviceMap basis;  // of few directions; empty: all of the anchor is looked at
     kernels::DeviceVector mean;
-    int64_t anchor = 0;
+    int64_t directions = 0;
+    bool few_directions = false;
   };
   kernels::ConstMatrix operand(const Unit& unit, const kernels::ConstMatrix& anchor, const PayloadPlace& place,
                                const Block& block) const;
