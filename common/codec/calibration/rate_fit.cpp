@@ -54,8 +54,11 @@ struct Covariances {
     const Eigen::Index dims = x + y + h;
     const double count = moment.sum(dims, dims);
     mean = moment.sum.col(dims).head(dims) / count;
-    all = moment.sum.topLeftCorner(dims, dims) / count;
-    all.noalias() -= mean * mean.transpose();
+    all.resize(dims, dims);
+#pragma omp parallel for schedule(static)
+    for (Eigen::Index column = 0; column < dims; ++column) {
+      all.col(column) = moment.sum.col(column).head(dims) / count - mean[column] * mean;
+    }
   }
   auto xx() const { return all.block(0, 0, x, x); }
   auto xy() const { return all.block(0, x, x, y); }

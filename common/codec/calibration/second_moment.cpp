@@ -10,6 +10,7 @@ namespace scd {
 namespace {
 
 constexpr int64_t kBlockRows = 1024;
+constexpr int64_t kTile = 64;
 
 // As a row of words: what copy() moves.
 template <class M>
@@ -48,11 +49,20 @@ const Eigen::MatrixXd& SecondMoment::sum() const {
   SCD_CHECK(triangle_.device() == kernels::Device::kCpu, "the sum has left its device");
   const auto* triangle = reinterpret_cast<const double*>(triangle_.data());
   sum_.resize(dims_, dims_);
+#pragma omp parallel for schedule(dynamic, 16)
   for (int64_t column = 0; column < dims_; ++column) {
     sum_.col(column).tail(dims_ - column) =
         Eigen::Map<const Eigen::VectorXd>(triangle + kernels::triangle_column(column, dims_), dims_ - column);
   }
-  sum_.triangularView<Eigen::StrictlyUpper>() = sum_.transpose();
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t first = 0; first < dims_; first += kTile) {  // of columns, whose upper parts are rows of tiles below
+    const int64_t columns = std::min(kTile, dims_ - first);
+    for (int64_t row = 0; row < first; row += kTile) {
+      sum_.block(row, first, kTile, columns) = sum_.block(first, row, columns, kTile).transpose();
+    }
+    auto diagonal = sum_.block(first, first, columns, columns);
+    diagonal.triangularView<Eigen::StrictlyUpper>() = diagonal.transpose().eval();
+  }
   triangle_ = {};
   return sum_;
 }

@@ -33,18 +33,21 @@ SecondMoment moment_of(const DenseMatrix& a, const DenseMatrix& b) {
 }
 
 TEST(SecondMoment, EqualsTheProductInDoubleWhateverTheBlocks) {
-  const DenseMatrix rows = testing::random_matrix(2500, 9, 1);
-  SecondMoment whole(9);
-  whole.add(rows.view());
-  SecondMoment parts(9);
-  for (int64_t begin = 0; begin < 2500; begin += 333) {
-    parts.add(kernels::matrix(rows.values.data() + begin * 9, std::min<int64_t>(333, 2500 - begin), 9));
+  for (const int64_t dims : {9, 64, 150}) {
+    const DenseMatrix rows = testing::random_matrix(2500, dims, 1);
+    SecondMoment whole(dims);
+    whole.add(rows.view());
+    SecondMoment parts(dims);
+    for (int64_t begin = 0; begin < 2500; begin += 333) {
+      parts.add(kernels::matrix(rows.values.data() + begin * dims, std::min<int64_t>(333, 2500 - begin), dims));
+    }
+    const MatrixXd x = to_eigen(rows);
+    const MatrixXd expected = x.transpose() * x;
+    EXPECT_EQ(whole.samples(), 2500);
+    EXPECT_LT((whole.sum() - expected).cwiseAbs().maxCoeff(), 1e-2);
+    EXPECT_LT((parts.sum() - expected).cwiseAbs().maxCoeff(), 1e-2);
+    EXPECT_EQ((whole.sum() - whole.sum().transpose()).cwiseAbs().maxCoeff(), 0.0);
   }
-  const MatrixXd x = to_eigen(rows);
-  const MatrixXd expected = x.transpose() * x;
-  EXPECT_EQ(whole.samples(), 2500);
-  EXPECT_LT((whole.sum() - expected).cwiseAbs().maxCoeff(), 1e-2);
-  EXPECT_LT((parts.sum() - expected).cwiseAbs().maxCoeff(), 1e-2);
 }
 
 TEST(LatentFit, SameModelAtFullRankIsReconstructed) {
