@@ -40,18 +40,12 @@ class FailureSink final : public CompletionSink {
 
 class AdmissionTest : public ::testing::Test {
  protected:
-  AdmissionTest() : tokenizer_(load()), pages_(8, kPageTokens) {
+  AdmissionTest() : tokenizer_(testing::byte_tokenizer()), pages_(8, kPageTokens) {
     model_.vocab = 300;
     model_.max_positions = 128;
     config_.kv_cache.pages = 8;
     config_.limits.max_running = 1;
     config_.limits.max_waiting = 3;
-  }
-
-  static Tokenizer load() {
-    return testing::byte_tokenizer(
-        std::filesystem::path(::testing::TempDir()) /
-        (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".json"));
   }
 
   struct Submitted {

@@ -2,10 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-
-#include "common/tokenizer/byte_tokenizer.h"
+#include "tests/unit/decode_server/served_models.h"
 
 namespace scd {
 namespace {
@@ -17,14 +14,7 @@ TokenId byte_id(char c) { return 3 + static_cast<unsigned char>(c); }
 
 class GenerationTest : public ::testing::Test {
  protected:
-  GenerationTest() : tokenizer_(load()) { request_.stop.max_tokens = 100; }
-
-  static Tokenizer load() {
-    const auto file = std::filesystem::path(::testing::TempDir()) /
-                      (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".json");
-    std::ofstream(file) << make_byte_tokenizer_json(kVocab);
-    return Tokenizer::from_file(file);
-  }
+  GenerationTest() : tokenizer_(testing::byte_tokenizer(kVocab)) { request_.stop.max_tokens = 100; }
 
   // Makes the generation produce exactly these bytes.
   struct Outcome {

@@ -17,7 +17,7 @@ class ModelRegistryTest : public ::testing::Test {
   }
   DecodeConfig config_;
   ModelConfig model_;
-  Tokenizer tokenizer_ = testing::byte_tokenizer(std::filesystem::path(::testing::TempDir()) / "registry.json");
+  Tokenizer tokenizer_ = testing::byte_tokenizer();
   PagePool pages_{8, kPageTokens};
   PrefixCache prefixes_{pages_, 8};
 };

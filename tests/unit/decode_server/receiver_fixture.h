@@ -126,7 +126,7 @@ class ReceiverTest : public ::testing::Test {
   DecodeConfig config_;
   ConsumerIdentity consumer_;
   ModelConfig model_;
-  Tokenizer tokenizer_ = byte_tokenizer(std::filesystem::path(::testing::TempDir()) / "receiver.json");
+  Tokenizer tokenizer_ = byte_tokenizer();
   PagePool pages_{8, kPageTokens};
   PrefixCache prefixes_{pages_, 8};
   LoopbackNetwork network_;

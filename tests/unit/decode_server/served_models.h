@@ -1,6 +1,8 @@
 // Models that need no weights, for stages that only have to know who is asked.
 #pragma once
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -12,9 +14,14 @@
 
 namespace scd::testing {
 
-inline Tokenizer byte_tokenizer(const std::filesystem::path& file) {
-  std::ofstream(file) << make_byte_tokenizer_json(300);
-  return Tokenizer::from_file(file);
+// Its file is this process's own: tests run beside each other.
+inline Tokenizer byte_tokenizer(int vocabulary = 300) {
+  const auto file =
+      std::filesystem::temp_directory_path() / ("scd_byte_tokenizer_" + std::to_string(::getpid()) + ".json");
+  std::ofstream(file) << make_byte_tokenizer_json(vocabulary);
+  Tokenizer tokenizer = Tokenizer::from_file(file);
+  std::filesystem::remove(file);
+  return tokenizer;
 }
 
 inline std::shared_ptr<ServedModel> served_model(ValidationContext validation, PrefixCache& prefixes,

@@ -3,28 +3,19 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 
-#include "common/tokenizer/byte_tokenizer.h"
+#include "tests/unit/decode_server/served_models.h"
 
 namespace scd {
 namespace {
 
 class ValidationTest : public ::testing::Test {
  protected:
-  ValidationTest() : tokenizer_(load()) {
+  ValidationTest() : tokenizer_(testing::byte_tokenizer()) {
     model_.vocab = 300;
     model_.max_positions = 32;
     request_.set_text("hello");
-  }
-
-  static Tokenizer load() {
-    const auto file = std::filesystem::path(::testing::TempDir()) /
-                      (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".json");
-    std::ofstream(file) << make_byte_tokenizer_json(300);
-    return Tokenizer::from_file(file);
   }
 
   Result<CompletionRequest> check() const {
