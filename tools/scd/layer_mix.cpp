@@ -85,8 +85,7 @@ void LayerMix::State::use(int32_t layer, LayerSource source) {
   if (current == source) return;
   const BatchCache& from = source == LayerSource::kTruth ? truth : source == LayerSource::kReuse ? reuse : patch;
   for (size_t i = 0; i < windows.size(); ++i) {
-    const KeysValues rows = read_rows(from.cache, from.pages[i], layer, {0, handover(i)});
-    write_rows(working.cache, working.pages[i], layer, 0, rows.keys.view(), rows.values.view());
+    copy_rows(from.cache, from.pages[i], working.cache, working.pages[i], layer, {0, handover(i)});
   }
   current = source;
 }
