@@ -284,7 +284,8 @@ void add_pair_options(CLI::App& command, CalibrateOptions& options) {
       ->delimiter(',')
       ->allow_extra_args(false);
   command.add_option("--precision", options.pair.precision, "auto, bf16 or fp32")->capture_default_str();
-  command.add_option("--device", options.pair.device, "Of the models: cpu or cuda:N")->capture_default_str();
+  command.add_option("--device", options.pair.device, "Where models run and fits are made: cpu or cuda:N")
+      ->capture_default_str();
 }
 
 void add_text_options(CLI::App& command, CalibrateOptions& options) {

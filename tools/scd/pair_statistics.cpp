@@ -12,13 +12,13 @@ kernels::ConstMatrix per_head(const DenseMatrix& rows, int64_t head_dim) {
   return kernels::matrix(rows.values.data(), rows.rows * (rows.columns / head_dim), head_dim);
 }
 
-struct LayerRows {
+struct OneModelsRows {
   DenseMatrix keys, values, inputs;
 };
 
-LayerRows rows_of(const WindowPass& pass, int32_t layer, const ModelConfig& config) {
+OneModelsRows rows_of(const WindowPass& pass, int32_t layer, const ModelConfig& config) {
   const int64_t rows = pass.rows(), width = int64_t{config.kv_heads} * config.head_dim;
-  LayerRows of{DenseMatrix(rows, width), DenseMatrix(rows, width), DenseMatrix(rows, config.hidden)};
+  OneModelsRows of{DenseMatrix(rows, width), DenseMatrix(rows, width), DenseMatrix(rows, config.hidden)};
   pass.copy_keys_values(layer, of.keys.view(), of.values.view());
   pass.copy_attention_inputs(of.inputs.view());
   return of;
@@ -43,9 +43,9 @@ void PairStatistics::add_layer(int32_t layer, WindowPass& producer, WindowPass& 
   const bool one_model = &producer == &consumer;
   if (!one_model) consumer.run_layer();
   if (producer.rows() == 0) return;
-  const LayerRows a = rows_of(producer, layer, producer_.config());
-  const LayerRows b = one_model ? LayerRows{} : rows_of(consumer, layer, consumer_.config());
-  const LayerRows& own = one_model ? a : b;
+  const OneModelsRows a = rows_of(producer, layer, producer_.config());
+  const OneModelsRows b = one_model ? OneModelsRows{} : rows_of(consumer, layer, consumer_.config());
+  const OneModelsRows& own = one_model ? a : b;
   LayerStatistics& statistics = layers_[static_cast<size_t>(layer)];
   const int64_t head_dim = producer_.config().head_dim;
   statistics.keys.add_joined(per_head(a.keys, head_dim), per_head(own.keys, head_dim));

@@ -11,7 +11,6 @@
 #include "common/codec/calibration/reservoir.h"
 #include "common/codec/calibration/second_moment.h"
 #include "common/model/model.h"
-#include "tools/scd/cache_pages.h"
 #include "tools/scd/calibration_text.h"
 
 namespace scd {

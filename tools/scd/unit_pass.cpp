@@ -8,6 +8,7 @@
 #include "common/base/check.h"
 #include "common/codec/rd/rd_state.h"
 #include "kernels/elementwise.h"
+#include "kernels/grow_buffer.h"
 #include "kernels/rms_norm.h"
 #include "tools/scd/calibration.h"
 #include "tools/scd/window_pass.h"

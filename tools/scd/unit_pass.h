@@ -10,7 +10,6 @@
 #include "common/codec/dense_matrix.h"
 #include "common/codec/layer_plan.h"
 #include "common/model/model.h"
-#include "kernels/grow_buffer.h"
 #include "tools/scd/calibration_text.h"
 
 namespace scd {

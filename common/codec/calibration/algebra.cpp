@@ -13,7 +13,7 @@ namespace {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-// Below, copies and launches cost more than they save.
+// Below, copies and launches are taken to cost more than they save; not measured.
 constexpr Eigen::Index kFewestRows = 256;
 
 bool worth_a_gpu(kernels::Device device, Eigen::Index rows) {

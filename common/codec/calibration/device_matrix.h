@@ -12,7 +12,6 @@ namespace scd {
 // [rows, columns] F32, row-major, dense.
 class DeviceMatrix {
  public:
-  DeviceMatrix() = default;
   // Contents are undefined.
   DeviceMatrix(int64_t rows, int64_t columns, kernels::Device device)
       : memory_(device, static_cast<size_t>(rows * columns) * sizeof(float)), rows_(rows), columns_(columns) {}
