@@ -39,7 +39,7 @@ StreamEncoder::StreamEncoder(StreamEncoder&&) noexcept = default;
 StreamEncoder& StreamEncoder::operator=(StreamEncoder&&) noexcept = default;
 StreamEncoder::~StreamEncoder() = default;
 Matrix StreamEncoder::numbers(int64_t, int64_t) { return {}; }
-void StreamEncoder::start(std::span<const int64_t>, const StreamRows&) {}
+void StreamEncoder::start(std::span<const StreamPart>, const StreamRows&) {}
 bool StreamEncoder::finished() const { return true; }
 std::vector<CodedStream> StreamEncoder::finish() { return {}; }
 std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode>) {

@@ -52,7 +52,15 @@ struct CodedStream {
   std::span<const std::byte> escapes;
 };
 
-// Codes the columns of a matrix chunk by chunk, beside what its thread queues meanwhile. Its memory grows and is kept.
+// Rows and columns of a matrix that are a stream, which goes through them row by row.
+struct StreamPart {
+  int64_t first_row = 0;
+  int64_t rows = 0;
+  int64_t first_column = 0;
+  int64_t columns = 0;
+};
+
+// Codes parts of a matrix, beside what its thread queues meanwhile. Its memory grows and is kept.
 class StreamEncoder {
  public:
   StreamEncoder();
@@ -62,11 +70,11 @@ class StreamEncoder {
 
   // Where the numbers are to be put, [rows, columns] F32 on the GPU. Not between start() and finish().
   Matrix numbers(int64_t rows, int64_t columns);
-  // Makes each chunk of columns a stream; together they are all columns. Symbols go row by row. Returns at once.
-  void start(std::span<const int64_t> chunk_columns, const StreamRows& rows);
+  // Makes each part a stream; together they are the matrix. Returns at once.
+  void start(std::span<const StreamPart> parts, const StreamRows& rows);
   // Whether finish() would not wait.
   bool finished() const;
-  // Waits; the streams stay valid until the next start(). Empty: more than a quarter of a chunk's numbers escape, for
+  // Waits; the streams stay valid until the next start(). Empty: more than a quarter of a part's numbers escape, for
   // which there is no room.
   std::vector<CodedStream> finish();
 

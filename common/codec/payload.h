@@ -26,7 +26,7 @@ enum class PayloadKind : uint8_t {
 };
 inline constexpr PayloadKind kLastPayloadKind = PayloadKind::kLoraDelta;
 
-inline constexpr uint8_t kPayloadVersion = 1;
+inline constexpr uint8_t kPayloadVersion = 2;
 inline constexpr size_t kPayloadHeaderBytes = 8;
 inline constexpr int64_t kMaxPayloadTokens = 4096;
 

@@ -35,6 +35,7 @@ T __ldcs(const T* from) {
 }
 
 inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline int __clz(int value) { return std::countl_zero(static_cast<unsigned>(value)); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline float __expf(float x) { return expf(x); }
@@ -128,6 +129,7 @@ T __shfl_up_sync(unsigned mask, T value, unsigned lanes) {
   return scd::cuda_on_cpu::exchanged("__shfl_up_sync", mask, value, own < lanes ? own : own - lanes);
 }
 inline unsigned __ballot_sync(unsigned mask, bool predicate) { return scd::cuda_on_cpu::voted(mask, predicate).all; }
+inline bool __any_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline bool __all_sync(unsigned mask, bool predicate) {
   const auto votes = scd::cuda_on_cpu::voted(mask, predicate);
   return votes.all == votes.here;

@@ -73,12 +73,20 @@ Result<std::vector<CodeBlock>> read_rd_blocks(const RdDecoderOnDevice& decoder, 
     for (const size_t i : runs[r].payloads) {
       const PayloadPlace& place = payloads[i].place;
       const RdBody& body = bodies[i];
-      if (const auto parts = RdQuantiser::entropy_parts(body.body)) {
+      if (const auto coded = RdQuantiser::entropy_streams(body.body, body.components, place.tokens)) {
         kernels::Matrix numbers = blocks[r].codes;
         numbers.data = numbers.row<uint16_t>(first);
         numbers.rows = place.tokens;
-        streams.push_back({*parts, decoder.rows(body.unit, body.level), body.components, numbers});
-        payload_of.push_back(i);
+        const auto parts = rd_stream_parts(body.components, std::span(&place.tokens, 1));
+        for (size_t s = 0; s < parts.size(); ++s) {
+          kernels::StreamRows rows = decoder.rows(body.unit, body.level);
+          rows.rows += parts[s].first_row;
+          kernels::Matrix components = numbers;
+          components.data = numbers.row<uint16_t>(0) + parts[s].first_row;
+          components.columns = parts[s].rows;
+          streams.push_back({(*coded)[s], rows, parts[s].rows, components});
+          payload_of.push_back(i);
+        }
       } else if (std::string problem = read_on_host(quantiser, body, place, blocks[r], first); !problem.empty()) {
         return payload_failure(place, problem);
       }

@@ -205,9 +205,13 @@ class RdEncoder::OnDevicePayloads final : public PendingPayloads {
     if (streams.empty()) {
       encode_on_host(payloads);
     } else {
+      const int64_t components = streams_->products.rows;
+      std::span<const kernels::CodedStream> left(streams);
       for (size_t i = 0; i < payloads.size(); ++i) {
-        append_rd_header(chunk_tokens_[i], streams_->products.rows, caps_.level, payloads[i]);
-        RdQuantiser::append_entropy_body(streams[i], payloads[i]);
+        const auto count = static_cast<size_t>(rd_streams(components, chunk_tokens_[i]));
+        append_rd_header(chunk_tokens_[i], components, caps_.level, payloads[i]);
+        RdQuantiser::append_entropy_body(left.first(count), payloads[i]);
+        left = left.subspan(count);
       }
     }
     return payloads;

@@ -205,7 +205,7 @@ std::shared_ptr<RdEncoderOnDevice::Streams> RdEncoderOnDevice::begin(size_t inde
   streams.products = numbers;
   kernels::StreamRows coded = tables_.rows(index, level);
   coded.offsets = std::span<const float>(units_[index].offset).data();
-  streams.encoder.start(chunk_tokens, coded);
+  streams.encoder.start(rd_stream_parts(components, chunk_tokens), coded);
   return shared(std::move(streams));
 }
 

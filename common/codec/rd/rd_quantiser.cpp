@@ -17,7 +17,7 @@ constexpr float kSqrt2 = 1.41421356f;
 constexpr int32_t kCentre = 128;  // of the 256 symbols of rANS
 constexpr int32_t kLargestSymbol = 127;
 constexpr int32_t kLargestEscaped = 1'000'000'000;
-constexpr size_t kHeadBytes = sizeof(uint32_t);  // bit 31: packed; the others: bytes of the rANS stream
+constexpr size_t kHeadBytes = sizeof(uint32_t);  // bit 31: packed; the others: bytes of the first rANS stream
 constexpr uint32_t kPackedBit = 1U << 31;
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(ErrorCode::kFailedPrecondition, "codec rd: " + what); }
@@ -134,6 +134,24 @@ size_t rd_table_of(float ratio) {
 
 float rd_ratio_of(size_t table) { return kRdFirstRatio * std::exp2(0.25f + 0.5f * static_cast<float>(table)); }
 
+int64_t rd_streams(int64_t components, int64_t tokens) {
+  const int64_t each = rd_stream_components(tokens);
+  return std::max(int64_t{1}, (components + each - 1) / each);
+}
+
+std::vector<kernels::StreamPart> rd_stream_parts(int64_t components, std::span<const int64_t> chunk_tokens) {
+  std::vector<kernels::StreamPart> parts;
+  int64_t first_token = 0;
+  for (const int64_t tokens : chunk_tokens) {
+    const int64_t each = rd_stream_components(tokens);
+    for (int64_t i = 0; i < rd_streams(components, tokens); ++i) {
+      parts.push_back({i * each, std::min(each, components - i * each), first_token, tokens});
+    }
+    first_token += tokens;
+  }
+  return parts;
+}
+
 RdQuantiser::RdQuantiser(RdQuantiserSettings settings) : settings_(std::move(settings)) {
   if (settings_.steps.empty() || settings_.steps.size() > kRdMaxLevels) refuse("expected 1 to 16 levels");
   if (!(settings_.steps.front() > 0) || !std::ranges::is_sorted(settings_.steps)) refuse("steps of levels must rise");
@@ -164,7 +182,8 @@ size_t RdQuantiser::table_of(int32_t layer, int32_t level, int64_t component) co
 }
 
 size_t RdQuantiser::max_bytes(int64_t values) {
-  return kHeadBytes + sizeof(uint32_t) * kRansLanes +
+  const auto streams = static_cast<size_t>(values / (kRdStreamSymbols / 2) + 1);
+  return streams * (2 * kHeadBytes + sizeof(uint32_t) * kRansLanes) +
          static_cast<size_t>(values) * (sizeof(uint16_t) + sizeof(int32_t));
 }
 
@@ -177,44 +196,72 @@ void RdQuantiser::encode(int32_t layer, int32_t level, kernels::ConstMatrix valu
 void RdQuantiser::encode_entropy(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const {
   const float step = settings_.steps[static_cast<size_t>(level)];
   const auto symbols = std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(values.rows * values.columns));
-  std::vector<int32_t> escapes;
-  RansEncoder encoder;
-  for (int64_t row = 0; row < values.rows; ++row) {
-    const Table& table = tables_[table_of(layer, level, row)];
-    const auto source = row_of(values.row<float>(row), values.columns);
-    const auto run = row_of(symbols.get() + row * values.columns, values.columns);
-    if (quantise_row(source, step, table.known, kCentre, run.data())) {
-      for_each_escape(run, [&](size_t at) {
-        const int32_t integer = rd_quantise(source[at], step);
-        if (is_known(table.rans, integer)) {  // beyond a gap in the table
-          run[at] = static_cast<uint8_t>(integer + kCentre);
-        } else {
-          escapes.push_back(integer);
-        }
-        return true;
-      });
+  std::vector<ByteBuffer> words;
+  std::vector<std::vector<int32_t>> escapes;
+  for (const kernels::StreamPart& part : rd_stream_parts(values.rows, std::span(&values.columns, 1))) {
+    std::vector<int32_t>& escaped = escapes.emplace_back();
+    RansEncoder encoder;
+    for (int64_t row = part.first_row; row < part.first_row + part.rows; ++row) {
+      const Table& table = tables_[table_of(layer, level, row)];
+      const auto source = row_of(values.row<float>(row), values.columns);
+      const auto run = row_of(symbols.get() + row * values.columns, values.columns);
+      if (quantise_row(source, step, table.known, kCentre, run.data())) {
+        for_each_escape(run, [&](size_t at) {
+          const int32_t integer = rd_quantise(source[at], step);
+          if (is_known(table.rans, integer)) {  // beyond a gap in the table
+            run[at] = static_cast<uint8_t>(integer + kCentre);
+          } else {
+            escaped.push_back(integer);
+          }
+          return true;
+        });
+      }
+      encoder.put(table.rans, run);
     }
-    encoder.put(table.rans, run);
+    encoder.finish(words.emplace_back());
   }
-  ByteBuffer stream;
-  encoder.finish(stream);
-  append_entropy_body({stream, std::as_bytes(std::span(escapes))}, out);
+  std::vector<kernels::CodedStream> streams;
+  for (size_t i = 0; i < words.size(); ++i) streams.push_back({words[i], std::as_bytes(std::span(escapes[i]))});
+  append_entropy_body(streams, out);
 }
 
-void RdQuantiser::append_entropy_body(kernels::CodedStream stream, ByteBuffer& out) {
-  const auto length = static_cast<uint32_t>(stream.rans.size());
-  const auto head = std::as_bytes(std::span(&length, 1));
-  out.reserve(out.size() + head.size() + stream.rans.size() + stream.escapes.size());
-  for (const auto part : {head, stream.rans, stream.escapes}) out.insert(out.end(), part.begin(), part.end());
+void RdQuantiser::append_entropy_body(std::span<const kernels::CodedStream> streams, ByteBuffer& out) {
+  std::vector<uint32_t> head;
+  size_t bytes = 0;
+  for (const auto& [rans, escapes] : streams) {
+    head.push_back(static_cast<uint32_t>(rans.size()));
+    bytes += rans.size() + escapes.size();
+  }
+  for (const kernels::CodedStream& stream : streams.first(streams.size() - 1)) {
+    head.push_back(static_cast<uint32_t>(stream.escapes.size() / sizeof(int32_t)));
+  }
+  out.reserve(out.size() + head.size() * kHeadBytes + bytes);
+  const auto append = [&](std::span<const std::byte> part) { out.insert(out.end(), part.begin(), part.end()); };
+  append(std::as_bytes(std::span(head)));
+  for (const kernels::CodedStream& stream : streams) append(stream.rans);
+  for (const kernels::CodedStream& stream : streams) append(stream.escapes);
 }
 
-std::optional<kernels::CodedStream> RdQuantiser::entropy_parts(std::span<const std::byte> body) {
-  uint32_t head;
-  if (body.size() < sizeof head) return std::nullopt;
-  std::memcpy(&head, body.data(), sizeof head);
-  body = body.subspan(kHeadBytes);
-  if (head > body.size()) return std::nullopt;
-  return kernels::CodedStream{body.first(head), body.subspan(head)};
+std::optional<std::vector<kernels::CodedStream>> RdQuantiser::entropy_streams(std::span<const std::byte> body,
+                                                                              int64_t components, int64_t tokens) {
+  const auto count = static_cast<size_t>(rd_streams(components, tokens));
+  std::vector<uint32_t> head(2 * count - 1);
+  const auto head_bytes = std::as_writable_bytes(std::span(head));
+  if (body.size() < head_bytes.size()) return std::nullopt;
+  std::ranges::copy(body.first(head_bytes.size()), head_bytes.begin());
+  body = body.subspan(head_bytes.size());
+  const auto taken = [&body](size_t bytes) { return std::exchange(body, body.subspan(bytes)).first(bytes); };
+  std::vector<kernels::CodedStream> streams(count);
+  for (size_t i = 0; i < count; ++i) {
+    if (head[i] > body.size()) return std::nullopt;
+    streams[i].rans = taken(head[i]);
+  }
+  for (size_t i = 0; i + 1 < count; ++i) {
+    if (head[count + i] > body.size() / sizeof(int32_t)) return std::nullopt;
+    streams[i].escapes = taken(head[count + i] * sizeof(int32_t));
+  }
+  streams.back().escapes = body;
+  return streams;
 }
 
 void RdQuantiser::encode_packed(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const {
@@ -244,28 +291,31 @@ std::string RdQuantiser::decode(int32_t layer, int32_t level, std::span<const st
   if (body.size() < kHeadBytes) return "its stream is cut off";
   uint32_t head;
   std::memcpy(&head, body.data(), sizeof head);
-  const auto whole = std::exchange(body, body.subspan(kHeadBytes));
-  if (head == kPackedBit) return decode_packed(layer, level, body, values);
+  if (head == kPackedBit) return decode_packed(layer, level, body.subspan(kHeadBytes), values);
   if ((head & kPackedBit) != 0) return "it is of an unknown form";
-  const auto parts = entropy_parts(whole);
-  return parts ? decode_entropy(layer, level, *parts, values) : "its stream is cut off";
+  const auto streams = entropy_streams(body, values.rows, values.columns);
+  return streams ? decode_entropy(layer, level, *streams, values) : "its stream is cut off";
 }
 
-std::string RdQuantiser::decode_entropy(int32_t layer, int32_t level, kernels::CodedStream stream,
+std::string RdQuantiser::decode_entropy(int32_t layer, int32_t level, std::span<const kernels::CodedStream> streams,
                                         kernels::Matrix values) const {
-  RansDecoder decoder(stream.rans);
-  std::span<const std::byte> escapes = stream.escapes;
   std::vector<uint8_t> run(static_cast<size_t>(values.columns));
-  for (int64_t row = 0; row < values.rows; ++row) {
-    const Table& table = tables_[table_of(layer, level, row)];
-    const CellPlace cell{settings_.steps[static_cast<size_t>(level)], table.shift};
-    decoder.take(table.rans, run);
-    if (!dequantise_row(run, kCentre, cell, values.row<float>(row))) continue;
-    if (std::string problem = fill_escapes(run, cell, escapes, values.row<float>(row)); !problem.empty()) {
-      return problem;
+  const auto parts = rd_stream_parts(values.rows, std::span(&values.columns, 1));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    RansDecoder decoder(streams[i].rans);
+    std::span<const std::byte> escapes = streams[i].escapes;
+    for (int64_t row = parts[i].first_row; row < parts[i].first_row + parts[i].rows; ++row) {
+      const Table& table = tables_[table_of(layer, level, row)];
+      const CellPlace cell{settings_.steps[static_cast<size_t>(level)], table.shift};
+      decoder.take(table.rans, run);
+      if (!dequantise_row(run, kCentre, cell, values.row<float>(row))) continue;
+      if (std::string problem = fill_escapes(run, cell, escapes, values.row<float>(row)); !problem.empty()) {
+        return problem;
+      }
     }
+    if (!decoder.finished() || !escapes.empty()) return "its stream is not sound";
   }
-  return decoder.finished() && escapes.empty() ? "" : "its stream is not sound";
+  return "";
 }
 
 std::string RdQuantiser::decode_packed(int32_t layer, int32_t level, std::span<const std::byte> body,

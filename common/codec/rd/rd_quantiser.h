@@ -5,6 +5,7 @@
 // less time. A body says which one it is; a decoder reads both.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -30,6 +31,15 @@ float rd_ratio_of(size_t table);
 // Components below this deviation / step would nearly always be zero, for about as much loss as their bits would save:
 // they are not sent.
 inline constexpr float kRdSmallestRatio = 0.35f;
+
+// The entropy-coded form is cut into streams of whole components, which coders read and write side by side: a chain of
+// states is as long as a stream. So many components each, the last has the rest: at most so many symbols, or one
+// component.
+inline constexpr int64_t kRdStreamSymbols = 1 << 16;
+inline int64_t rd_stream_components(int64_t tokens) { return std::max(int64_t{1}, kRdStreamSymbols / tokens); }
+int64_t rd_streams(int64_t components, int64_t tokens);  // at least one
+// Of chunks of tokens side by side, a chunk's streams after each other.
+std::vector<kernels::StreamPart> rd_stream_parts(int64_t components, std::span<const int64_t> chunk_tokens);
 
 enum class RdForm : uint8_t { kEntropy = 0, kPacked = 1 };
 
@@ -58,10 +68,11 @@ class RdQuantiser {
   size_t table_of(int32_t layer, int32_t level, int64_t component) const;
   const RansTable& rans_table(size_t table) const { return tables_[table].rans; }
   float shift(size_t table) const { return tables_[table].shift; }
-  // A body in that form, of a stream and the values that escape it; and a body's parts, or nothing where it is cut off
-  // or packed.
-  static void append_entropy_body(kernels::CodedStream stream, ByteBuffer& out);
-  static std::optional<kernels::CodedStream> entropy_parts(std::span<const std::byte> body);
+  // A body in that form, of its streams and the values that escape them; and a body's streams, or nothing where it is
+  // cut off or packed.
+  static void append_entropy_body(std::span<const kernels::CodedStream> streams, ByteBuffer& out);
+  static std::optional<std::vector<kernels::CodedStream>> entropy_streams(std::span<const std::byte> body,
+                                                                          int64_t components, int64_t tokens);
 
  private:
   // What codes the components whose deviation / step is in one range.
@@ -74,7 +85,8 @@ class RdQuantiser {
   static Table make_table(const RdQuantiserSettings& settings, size_t index);
   void encode_entropy(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const;
   void encode_packed(int32_t layer, int32_t level, kernels::ConstMatrix values, ByteBuffer& out) const;
-  std::string decode_entropy(int32_t layer, int32_t level, kernels::CodedStream stream, kernels::Matrix values) const;
+  std::string decode_entropy(int32_t layer, int32_t level, std::span<const kernels::CodedStream> streams,
+                             kernels::Matrix values) const;
   std::string decode_packed(int32_t layer, int32_t level, std::span<const std::byte> body,
                             kernels::Matrix values) const;
 

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 
@@ -157,6 +158,42 @@ TEST(RdQuantiser, PackedTakesMoreBytesButFewerThanFourBitsAValue) {
   quantiser.encode(0, 1, std::as_const(values).view(), packed, RdForm::kPacked);
   EXPECT_LT(entropy.size(), packed.size());
   EXPECT_LT(packed.size(), values.values.size() / 2);
+}
+
+// Of 4,096 tokens sixteen components are a stream.
+TEST(RdQuantiser, LongBodiesAreSeveralStreams) {
+  RdQuantiserSettings settings = sample_rd(small_model(), layer_by_layer(3, 0), {0.2f}).encoder.quantiser;
+  settings.deviations[0] = std::vector<float>(40, 1.0f);
+  const RdQuantiser quantiser(settings);
+  DenseMatrix values = random_matrix(40, 4096, 6);
+  values.at(3, 7) = values.at(20, 0) = values.at(20, 1) = values.at(39, 4095) = 1e5f;
+  ByteBuffer body;
+  quantiser.encode(0, 0, std::as_const(values).view(), body);
+  EXPECT_LE(body.size(), RdQuantiser::max_bytes(std::ssize(values.values)));
+  const auto streams = RdQuantiser::entropy_streams(body, 40, 4096);
+  ASSERT_TRUE(streams);
+  std::vector<size_t> escapes;
+  for (const kernels::CodedStream& stream : *streams) escapes.push_back(stream.escapes.size() / sizeof(int32_t));
+  EXPECT_EQ(escapes, (std::vector<size_t>{1, 2, 1}));
+  DenseMatrix read(40, 4096);
+  ASSERT_EQ(quantiser.decode(0, 0, body, read.view()), "");
+  for (size_t i = 0; i < values.values.size(); ++i) {
+    const CellPlace cell{0.2f, quantiser.shift(quantiser.table_of(0, 0, 0))};
+    ASSERT_EQ(read.values[i], rd_value_of(rd_quantise(values.values[i], 0.2f), cell)) << i;
+  }
+  for (size_t word = 0; word < 5; ++word) {  // three lengths, two numbers of escapes
+    for (const uint32_t change : {1U, 2U, 0x4000U, 0x40000000U}) {
+      ByteBuffer other = body;
+      uint32_t number;
+      std::memcpy(&number, other.data() + word * sizeof number, sizeof number);
+      number ^= change;
+      std::memcpy(other.data() + word * sizeof number, &number, sizeof number);
+      EXPECT_NE(quantiser.decode(0, 0, other, read.view()), "") << word << ", " << change;
+    }
+  }
+  for (const size_t length : {size_t{4}, size_t{19}, size_t{20}, body.size() / 2, body.size() - 4}) {
+    EXPECT_NE(quantiser.decode(0, 0, std::span(body).first(length), read.view()), "") << length;
+  }
 }
 
 TEST(RdQuantiser, AnUnknownFormIsNamed) {

@@ -62,10 +62,14 @@ class RdStreams : public ::testing::Test {
     const kernels::DeviceVector offsets_there(offsets, kCuda);
     kernels::StreamRows rows = tables_->rows(0, level);
     if (!offsets.empty()) rows.offsets = std::span<const float>(offsets_there).data();
-    encoder_->start(chunks, rows);
+    encoder_->start(rd_stream_parts(values.rows, chunks), rows);
     std::vector<ByteBuffer> bodies;
-    for (const kernels::CodedStream& stream : encoder_->finish()) {
-      RdQuantiser::append_entropy_body(stream, bodies.emplace_back());
+    const std::vector<kernels::CodedStream> streams = encoder_->finish();
+    std::span<const kernels::CodedStream> left(streams);
+    for (size_t i = 0; !left.empty(); ++i) {
+      const auto count = static_cast<size_t>(rd_streams(values.rows, chunks[i]));
+      RdQuantiser::append_entropy_body(left.first(count), bodies.emplace_back());
+      left = left.subspan(count);
     }
     return bodies;
   }
@@ -78,15 +82,31 @@ class RdStreams : public ::testing::Test {
                                int32_t level) {
     std::vector<kernels::GrowBuffer> memory(bodies.size());
     std::vector<kernels::StreamToDecode> streams;
+    std::vector<size_t> body_of;
+    std::vector<kernels::Matrix> numbers;
     for (size_t i = 0; i < bodies.size(); ++i) {
-      const auto parts = RdQuantiser::entropy_parts(bodies[i]);
-      if (!parts) throw std::runtime_error("a body that is cut off");
-      streams.push_back(
-          {*parts, tables_->rows(0, level), rows, memory[i].matrix(chunks[i], rows, kernels::DType::kBF16, kCuda)});
+      const auto coded = RdQuantiser::entropy_streams(bodies[i], rows, chunks[i]);
+      if (!coded) throw std::runtime_error("a body that is cut off");
+      numbers.push_back(memory[i].matrix(chunks[i], rows, kernels::DType::kBF16, kCuda));
+      for (const kernels::StreamPart& part : rd_stream_parts(rows, std::span(&chunks[i], 1))) {
+        const auto number = static_cast<size_t>(part.first_row / rd_stream_components(chunks[i]));
+        kernels::StreamRows of_stream = tables_->rows(0, level);
+        of_stream.rows += part.first_row;
+        kernels::Matrix components = numbers[i];
+        components.data = numbers[i].row<uint16_t>(0) + part.first_row;
+        components.columns = part.rows;
+        streams.push_back({(*coded)[number], of_stream, part.rows, components});
+        body_of.push_back(i);
+      }
+    }
+    std::vector<kernels::StreamProblem> problems(bodies.size(), kernels::StreamProblem::kNone);
+    const std::vector<kernels::StreamProblem> of_streams = kernels::decode_streams(streams);
+    for (size_t s = 0; s < streams.size(); ++s) {
+      if (of_streams[s] != kernels::StreamProblem::kNone) problems[body_of[s]] = of_streams[s];
     }
     std::vector<Decoded> all;
-    for (const kernels::StreamProblem problem : kernels::decode_streams(streams)) {
-      const kernels::Matrix& there = streams[all.size()].numbers;
+    for (const kernels::StreamProblem problem : problems) {
+      const kernels::Matrix& there = numbers[all.size()];
       kernels::GrowBuffer brought_memory;
       const kernels::Matrix brought = brought_memory.matrix(there.rows, there.columns, kernels::DType::kBF16);
       kernels::copy(there, brought);
@@ -148,6 +168,19 @@ TEST_F(RdStreams, BytesAndNumbersAreThoseOfTheCpu) {
       const int64_t components = std::min(rows, quantiser_.components(0, level));
       expect_those_of_the_cpu(codes(components, 441, 11), chunks, level);
     }
+  }
+}
+
+// Of 2,000 tokens 32 components are a stream, of 4,096 sixteen.
+TEST_F(RdStreams, LongChunksAreSeveralStreams) {
+  const int64_t chunks[] = {2000, 30, 4096};
+  DenseMatrix values = codes(kComponents, 6126, 15);
+  for (int64_t row = 0; row < kComponents; ++row) values.at(row, 100 + row) = values.at(row, 6000) = 1e5f;
+  for (const int32_t level : {0, 1}) {
+    const int64_t components = quantiser_.components(0, level);
+    DenseMatrix sent(components, values.columns);
+    std::copy_n(values.values.begin(), sent.values.size(), sent.values.begin());
+    expect_those_of_the_cpu(sent, chunks, level);
   }
 }
 

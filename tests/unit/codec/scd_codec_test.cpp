@@ -152,7 +152,7 @@ TEST_F(BrokenScdPayload, IsNamedAndNeverRead) {
   expect_data_loss(place, with(0, 99), "unknown kind 99");
   expect_data_loss(place, with(0, uint8_t(PayloadKind::kRaw)), "not a Reuse payload");
   expect_data_loss(place, with(0, uint8_t(PayloadKind::kScdPatch)), "not a Reuse payload");
-  expect_data_loss(place, with(1, 2), "version 2");
+  expect_data_loss(place, with(1, 1), "version 1");
   expect_data_loss(place, with(2, 18), "its header says 18 tokens");
   expect_data_loss(place, with(4, 0), "ranks 0 and 8");
   expect_data_loss(place, with(4, 9), "ranks 9 and 8");

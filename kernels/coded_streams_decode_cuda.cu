@@ -1,0 +1,172 @@
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/coded_streams_cuda.cuh"
+#include "kernels/cuda_kernels.h"
+#include "kernels/require.h"
+
+namespace scd::kernels {
+namespace {
+
+using namespace cuda::streams;
+using cuda::check;
+
+constexpr int32_t kLargestEscaped = 1'000'000'000;
+
+__device__ inline float value_of(int32_t integer, float shift, float step) {
+  const float signed_shift = integer > 0 ? shift : integer < 0 ? -shift : 0.0f;
+  return __fmul_rn(__fadd_rn(static_cast<float>(integer), signed_shift), step);
+}
+
+// A stream on the device.
+struct Place {
+  const uint32_t* states;
+  const uint16_t* words;
+  const int32_t* escapes;
+  const StreamRow* row_tables;
+  const uint32_t* slots;
+  __nv_bfloat16* numbers;
+  int64_t stride;
+  float step;
+  int32_t word_count, escape_count;
+  int32_t rows, columns;
+};
+
+// Where a step of the decoder finds its table and puts its number.
+struct Target {
+  StreamRow row;
+  int32_t number;
+  bool active;
+};
+
+__global__ void decode_kernel(const Place* places, StreamProblem* problems) {
+  const unsigned lane = threadIdx.x;
+  const Place place = places[blockIdx.x];
+  const bool codes = lane < kLanes;
+  uint32_t state = codes ? place.states[lane] : kLowerBound;
+  bool sound = state >= kLowerBound;
+  bool in_range = true;
+  int32_t next_word = 0, next_escape = 0;
+  const int32_t count = place.rows * place.columns;
+  Cursor at(place.rows, place.columns, lane % kLanes);
+  Target next[kSteps];
+  const auto fetch = [&] {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i, at.forward()) {
+      const bool active = codes && at.inside();
+      const int32_t row = active ? at.row : 0;
+      next[i] = {place.row_tables[row], static_cast<int32_t>((active ? at.column : 0) * place.stride + row), active};
+    }
+  };
+  if (count > 0) fetch();
+  const int32_t last_word = max(place.word_count - 1, 0);
+  for (int32_t first = 0; first < count; first += kSteps * kLanes) {
+    Target targets[kSteps];
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) targets[i] = next[i];
+    fetch();
+    uint32_t escaped = 0;  // a bit a step
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const Target& target = targets[i];
+      const uint32_t slot = __ldg(place.slots + target.row.table * 4096 + (state & 4095U));
+      const uint32_t stepped = ((slot >> kBits & 4095U) + 1) * (state >> kBits) + (slot & 4095U);
+      const bool takes = target.active && stepped < kLowerBound;
+      const unsigned taking = __ballot_sync(kAll, takes);
+      const int32_t from = next_word + count_below(taking, lane);
+      next_word += __popc(taking);
+      const uint32_t word = from <= last_word ? __ldg(place.words + min(from, last_word)) : 0;
+      state = target.active ? (takes ? stepped << 16 | word : stepped) : state;
+      const uint32_t symbol = slot >> 24;
+      escaped |= target.active && symbol == 0 ? 1U << i : 0;
+      const float value = value_of(static_cast<int32_t>(symbol) - kCentre, target.row.shift, place.step);
+      if (target.active) place.numbers[target.number] = __float2bfloat16_rn(value);
+    }
+    if (__any_sync(kAll, escaped != 0)) {
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        const bool escapes = (escaped >> i & 1U) != 0;
+        const unsigned escaping = __ballot_sync(kAll, escapes);
+        const int32_t escape = next_escape + count_below(escaping, lane);
+        next_escape += __popc(escaping);
+        if (!escapes) continue;
+        const int32_t integer = escape < place.escape_count ? place.escapes[escape] : 0;
+        in_range &= integer >= -kLargestEscaped && integer <= kLargestEscaped;
+        const float value = value_of(integer, targets[i].row.shift, place.step);
+        place.numbers[targets[i].number] = __float2bfloat16_rn(value);
+      }
+    }
+  }
+  sound &= state == kLowerBound && next_word == place.word_count && next_escape == place.escape_count;
+  const bool all_sound = __all_sync(kAll, sound);
+  const bool all_in_range = __all_sync(kAll, in_range);
+  if (lane == 0) {
+    problems[blockIdx.x] = !all_sound      ? StreamProblem::kUnsound
+                           : !all_in_range ? StreamProblem::kEscapeOutOfRange
+                                           : StreamProblem::kNone;
+  }
+}
+
+// What decode_streams() needs of memory, kept by its thread.
+struct Decoding {
+  HostStaging in, out;
+  DeviceBuffer there;
+};
+
+size_t aligned(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
+}  // namespace
+
+std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode> streams) {
+  std::vector<StreamProblem> problems(streams.size(), StreamProblem::kNone);
+  thread_local Decoding memory;
+  // Places, then each stream's states and words, then its escapes: one copy for all.
+  size_t bytes = aligned(streams.size() * sizeof(Place)) + 16;  // a word is read behind the last one
+  for (const StreamToDecode& stream : streams) {
+    bytes += aligned(stream.stream.rans.size()) + aligned(stream.stream.escapes.size());
+  }
+  std::byte* const here = staged(memory.in, bytes);
+  std::byte* const there = grown(memory.there, bytes);
+  std::vector<size_t> decoded;  // the others are unsound already
+  size_t next = aligned(streams.size() * sizeof(Place));
+  for (size_t i = 0; i < streams.size(); ++i) {
+    const StreamToDecode& stream = streams[i];
+    const auto [rans, escapes] = stream.stream;
+    require(stream.numbers.device == Device::kCuda && stream.numbers.dtype == DType::kBF16 &&
+                stream.numbers.columns >= stream.row_count,
+            "decode_streams: numbers ", stream.numbers, " for ", stream.row_count, " rows");
+    if (rans.size() < kStateBytes || rans.size() % 2 != 0 || escapes.size() % 4 != 0) {
+      problems[i] = StreamProblem::kUnsound;
+      continue;
+    }
+    const Place place{.states = reinterpret_cast<const uint32_t*>(there + next),
+                      .words = reinterpret_cast<const uint16_t*>(there + next + kStateBytes),
+                      .escapes = reinterpret_cast<const int32_t*>(there + next + aligned(rans.size())),
+                      .row_tables = stream.rows.rows,
+                      .slots = reinterpret_cast<const uint32_t*>(stream.rows.tables->slots()),
+                      .numbers = static_cast<__nv_bfloat16*>(stream.numbers.data),
+                      .stride = stream.numbers.row_stride,
+                      .step = stream.rows.step,
+                      .word_count = static_cast<int32_t>((rans.size() - kStateBytes) / 2),
+                      .escape_count = static_cast<int32_t>(escapes.size() / 4),
+                      .rows = static_cast<int32_t>(stream.row_count),
+                      .columns = static_cast<int32_t>(stream.numbers.rows)};
+    std::memcpy(here + decoded.size() * sizeof place, &place, sizeof place);
+    std::ranges::copy(rans, here + next);
+    next += aligned(rans.size());
+    std::ranges::copy(escapes, here + next);
+    next += aligned(escapes.size());
+    decoded.push_back(i);
+  }
+  if (decoded.empty()) return problems;
+  auto* const results = reinterpret_cast<StreamProblem*>(staged(memory.out, decoded.size()));
+  check(cudaMemcpyAsync(there, here, next, cudaMemcpyHostToDevice, cuda::stream()), "copy");
+  decode_kernel<<<static_cast<unsigned>(decoded.size()), kWarp, 0, cuda::stream()>>>(
+      reinterpret_cast<const Place*>(there), results);
+  cuda::check_launch("decoding of streams");
+  cuda::synchronize();
+  for (size_t i = 0; i < decoded.size(); ++i) problems[decoded[i]] = results[i];
+  return problems;
+}
+
+}  // namespace scd::kernels
