@@ -15,7 +15,7 @@ constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kStepKeys = 32;  // keys a warp scores before it adds their values
 constexpr int kMaxGroup = 8;
-constexpr int64_t kMaxParts = 64;
+constexpr int kMaxParts = 64;  // whole warps
 constexpr int kBlocksPerProcessor = 8;
 constexpr float kLog2E = 1.44269504f;
 
@@ -73,6 +73,14 @@ __global__ void __launch_bounds__(kThreads) rows_kernel(Rows args, Partials part
   const int64_t part_keys = ((position + 1 - visible + parts - 1) / parts + kBlockKeys - 1) / kBlockKeys * kBlockKeys;
   const int64_t begin = visible + part * part_keys;
   const int64_t end = min(begin + part_keys, position + 1);
+  if (begin >= end) {  // of a short context
+    if (threadIdx.x < kGroup) {
+      const int64_t at = ((row * args.kv_heads + kv_head) * kGroup + threadIdx.x) * parts + part;
+      partials.largest[at] = -INFINITY;
+      partials.total[at] = 0.0f;
+    }
+    return;
+  }
 
   float query[kGroup][8];
 #pragma unroll
@@ -96,7 +104,7 @@ __global__ void __launch_bounds__(kThreads) rows_kernel(Rows args, Partials part
   };
   for (int64_t first = begin + warp * kStepKeys; first < end; first += kBlockKeys) {
     const int count = static_cast<int>(min(int64_t{kStepKeys}, end - first));
-#pragma unroll 4
+#pragma unroll 8
     for (int k = 0; k < kStepKeys; k += kKeys) {
       const int own = k + slot;
       const Eight key = load_eight(args.keys + slice(first + min(own, count - 1)));
@@ -127,7 +135,7 @@ __global__ void __launch_bounds__(kThreads) rows_kernel(Rows args, Partials part
       for (int i = 0; i < 8; ++i) mixed[g][i] *= shrink;
     }
     __syncwarp();
-#pragma unroll 4
+#pragma unroll 8
     for (int k = 0; k < kStepKeys; k += kKeys) {
       const int own = k + slot;
       const Eight value = load_eight(args.values + slice(first + min(own, count - 1)));
@@ -181,21 +189,48 @@ __global__ void __launch_bounds__(kThreads) rows_kernel(Rows args, Partials part
   }
 }
 
+// The first warp weighs the parts, then a thread adds up an element of each that has keys.
 template <class Out>
-__global__ void merge_kernel(Partials partials, int64_t parts, int64_t head_dim, Out* output, int64_t output_stride) {
+__global__ void merge_kernel(Partials partials, int parts, int64_t head_dim, Out* output, int64_t output_stride) {
+  constexpr int kEach = kMaxParts / 32;
+  __shared__ float weights[kMaxParts];
+  __shared__ int used;
   const int64_t row = blockIdx.y, head = blockIdx.x;
   const int64_t first = (row * gridDim.x + head) * parts;
-  float top = -INFINITY;
-  for (int64_t p = 0; p < parts; ++p) top = fmaxf(top, partials.largest[first + p]);
-  for (int64_t i = threadIdx.x; i < head_dim; i += blockDim.x) {
-    float sum = 0.0f, total = 0.0f;
-    for (int64_t p = 0; p < parts; ++p) {
-      const float part_total = partials.total[first + p];
-      const float weight = part_total > 0.0f ? exp2f(partials.largest[first + p] - top) : 0.0f;
-      sum += weight * partials.mixed[(first + p) * head_dim + i];
-      total += weight * part_total;
+  const int lane = static_cast<int>(threadIdx.x);
+  if (lane < 32) {
+    float largest[kEach], total[kEach], top = -INFINITY, sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      const int part = 32 * j + lane;
+      largest[j] = part < parts ? partials.largest[first + part] : -INFINITY;
+      total[j] = part < parts ? partials.total[first + part] : 0.0f;
+      top = fmaxf(top, largest[j]);
     }
-    store(sum / total, output + row * output_stride + head * head_dim + i);
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, offset));
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      largest[j] = total[j] > 0.0f ? exp2f(largest[j] - top) : 0.0f;
+      sum += largest[j] * total[j];
+    }
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    int last = 0;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      weights[32 * j + lane] = largest[j] / sum;
+      const unsigned with_keys = __ballot_sync(0xffffffffu, total[j] > 0.0f);
+      if (with_keys != 0) last = 32 * j + 32 - __clz(static_cast<int>(with_keys));
+    }
+    if (lane == 0) used = last;
+  }
+  __syncthreads();
+  for (int64_t i = threadIdx.x; i < head_dim; i += blockDim.x) {
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int p = 0; p < used; ++p) sum += weights[p] * partials.mixed[(first + p) * head_dim + i];
+    store(sum, output + row * output_stride + head * head_dim + i);
   }
 }
 
@@ -227,7 +262,7 @@ void attention_rows(const AttentionArgs& args, const DeviceSequences& sequences)
   // By the batch alone, not by the context: a captured graph serves any.
   const int64_t blocks = args.queries.rows * args.kv.kv_heads;
   const int64_t wanted = int64_t{cuda_device().multiprocessors} * kBlocksPerProcessor;
-  const int64_t parts = std::clamp<int64_t>(wanted / blocks, 1, kMaxParts);
+  const auto parts = static_cast<int>(std::clamp<int64_t>(wanted / blocks, 1, kMaxParts));
   const int64_t heads = args.queries.rows * args.query_heads;
   const auto count = static_cast<size_t>(heads * parts);
   auto* memory = reinterpret_cast<float*>(
