@@ -1,6 +1,8 @@
 #include "common/codec/rd/rd_on_device.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <utility>
 
 #include "common/base/check.h"
@@ -57,6 +59,45 @@ std::shared_ptr<T> shared(T made) {
             delete used;
           }};
 }
+
+// Memory of a thread's blocks. The driver waits for the GPU before it gives or takes any, so that some is kept: pieces
+// in powers of two, each used again for blocks of its size.
+class BlockMemory {
+ public:
+  static std::shared_ptr<const kernels::DeviceBuffer> of(size_t bytes) {
+    const size_t size = std::bit_ceil(std::max(bytes, kSmallest));
+    std::vector<kernels::DeviceBuffer>& unused = mine().unused_[static_cast<size_t>(std::countr_zero(size))];
+    kernels::DeviceBuffer memory;
+    if (unused.empty()) {
+      memory = kernels::DeviceBuffer(kDevice, size);
+    } else {
+      memory = std::move(unused.back());
+      unused.pop_back();
+      mine().kept_bytes_ -= size;
+    }
+    return {new kernels::DeviceBuffer(std::move(memory)), [](kernels::DeviceBuffer* used) {
+              mine().keep(std::move(*used));
+              delete used;
+            }};
+  }
+
+ private:
+  static constexpr size_t kSmallest = size_t{1} << 16;
+  static constexpr size_t kMostKept = size_t{1} << 30;
+
+  static BlockMemory& mine() {
+    thread_local BlockMemory memory;
+    return memory;
+  }
+  void keep(kernels::DeviceBuffer memory) {
+    if (kept_bytes_ + memory.size() > kMostKept) return;
+    kept_bytes_ += memory.size();
+    unused_[static_cast<size_t>(std::countr_zero(memory.size()))].push_back(std::move(memory));
+  }
+
+  std::array<std::vector<kernels::DeviceBuffer>, 64> unused_;
+  size_t kept_bytes_ = 0;
+};
 
 kernels::ConstMatrix on_device(const kernels::ConstMatrix& m, kernels::GrowBuffer& memory) {
   if (m.device == kDevice) return m;
@@ -225,19 +266,13 @@ RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vect
 std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const Shape> shapes) const {
   size_t bytes = 0;
   for (const Shape& shape : shapes) bytes += static_cast<size_t>(shape.tokens * padded(shape.components)) * 2;
-  auto memory = taken<kernels::DeviceBuffer>();
-  if (memory.size() < bytes) {
-    memory = {};
-    unused<kernels::DeviceBuffer>().clear();  // each as small, or room for this one
-    memory = kernels::DeviceBuffer(kDevice, bytes + bytes / 4);
-  }
+  const std::shared_ptr<const kernels::DeviceBuffer> memory = BlockMemory::of(bytes);
+  std::byte* next = memory->data();
   const auto words = static_cast<int64_t>(bytes / sizeof(float));
-  kernels::clear({memory.data(), 1, words, words, kF32, kDevice});  // what rows have behind their codes
-  std::byte* next = memory.data();
-  const std::shared_ptr<const kernels::DeviceBuffer> kept = shared(std::move(memory));
+  kernels::clear({next, 1, words, words, kF32, kDevice});  // what rows have behind their codes
   std::vector<Block> made;
   for (const auto& [tokens, components] : shapes) {
-    made.push_back({kept, {next, tokens, components, padded(components), kBF16, kDevice}});
+    made.push_back({memory, {next, tokens, components, padded(components), kBF16, kDevice}});
     next += tokens * padded(components) * 2;
   }
   return made;
