@@ -12,6 +12,7 @@
 #include "tools/scd/eval.h"
 #include "tools/scd/inspect.h"
 #include "tools/scd/logits.h"
+#include "tools/scd/make_artifact.h"
 #include "tools/scd/make_model.h"
 #include "tools/scd/plot.h"
 #include "tools/scd/server_commands.h"
@@ -30,6 +31,7 @@ int main(int argc, char** argv) {
   scd::add_logits_command(app);
   scd::add_inspect_command(app);
   scd::add_make_model_command(app);
+  scd::add_make_artifact_command(app);
   CLI::App* bench = app.add_subcommand("bench", "Measure a part against its limit");
   bench->require_subcommand(1);
   scd::add_bench_adapters_command(*bench);

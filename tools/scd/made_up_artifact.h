@@ -1,0 +1,24 @@
+// An artifact of codec rd whose maps are random: what is served with it takes the time of the real thing.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "common/codec/layer_plan.h"
+
+namespace scd {
+
+struct MadeUpArtifactOptions {
+  std::filesystem::path producer, consumer, out;  // checkpoints, and the folder to write
+  int32_t exact_layers = 1;                       // 0: nothing is predicted
+  int32_t group = 3;                              // layers coded together, at most
+  std::vector<double> ratios{16, 32, 64, 128};    // of the levels, about; rising
+  uint64_t seed = 1;
+};
+
+// Shows its progress. Returns its plan. Throws Error: what a checkpoint lacks, ratios that do not rise, a folder that
+// holds another artifact.
+LayerPlan write_made_up_artifact(const MadeUpArtifactOptions& options);
+
+}  // namespace scd
