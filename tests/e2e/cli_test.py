@@ -310,9 +310,10 @@ class CliTest(unittest.TestCase):
 
     def test_devices_that_cannot_be_used_are_named(self):
         for device, said in (("gpu", "expected cpu, cuda or cuda:N"), ("cuda:4096", "device cuda:4096: ")):
-            done = daemons.run("scd", "bench", "engine", "--model", self.model, "--device", device, check=False)
-            self.assertEqual(done.returncode, 1)
-            self.assertIn(said, done.stderr)
+            for bench in (("engine", "--model", self.model), ("kernels",), ("codec",)):
+                done = daemons.run("scd", "bench", *bench, "--device", device, check=False)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(said, done.stderr)
 
     def test_bench_codec_measures_every_level_both_ways(self):
         rows = self.report("bench", "codec", "--layers", "2", "--components", "24,8", "--tokens", "33", "--repetitions",

@@ -4,24 +4,32 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/device/open_device.h"
 #include "kernels/limits.h"
 #include "kernels/linear.h"
 #include "tools/scd/codec_bench_level.h"
+#include "tools/scd/codec_bench_maps.h"
+#include "tools/scd/codec_bench_on_device.h"
+#include "tools/scd/device_limits.h"
 #include "tools/scd/report.h"
 
 namespace scd {
 namespace {
 
 struct BenchCodecOptions {
+  std::string device = "cpu";
   std::string artifact;
   SyntheticShape shape;
   int64_t tokens = 128;
+  int64_t prompt_tokens = 8192;
   int repetitions = 9;
   std::string json;
 };
@@ -114,11 +122,80 @@ void check_shape(const SyntheticShape& shape) {
   }
 }
 
-void run(const BenchCodecOptions& options) {
+// The two ways and their parts at one level, each beside the limit of the GPU that bounds it.
+class RowsOnDevice {
+ public:
+  RowsOnDevice(const BenchCodecOptions& options, const DeviceLimits& limits) : options_(options), limits_(limits) {}
+
+  void add(int32_t level, const CodecBenchTimes& times) {
+    add_flops(level, times, "pages to payloads", times.encode_seconds, times.encode_flops);
+    add_flops(level, times, "of it, pages to codes", times.codes_seconds, times.encode_flops);
+    add_bytes(level, times, "of it, codes to payloads", times.coding_seconds, times.coding_bytes());
+    add_flops(level, times, "payloads to pages", times.rebuild_seconds, times.rebuild_flops);
+    add_bytes(level, times, "of it, payloads to codes", times.reading_seconds, times.reading_bytes());
+    add_flops(level, times, "of it, codes to pages", times.products_seconds, times.rebuild_flops);
+  }
+
+  void print() const {
+    table_.print(std::cout);
+    std::cout << "a prompt of " << options_.prompt_tokens << " tokens in chunks of " << options_.tokens
+              << ", the best of " << options_.repetitions << "; bits: of a component, headers included.\n"
+              << "limits, measured in this run: a BF16 GEMM " << format_fixed(limits_.gemm_flop_per_s / 1e12, 1)
+              << " TFLOP/s; memory " << format_fixed(limits_.memory_byte_per_s / 1e9, 0)
+              << " GB/s (a copy, bytes read and written).\n";
+    report_.write(options_.json);
+  }
+
+ private:
+  void add_flops(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double flops) {
+    add(level, times, op, seconds, flops / seconds / 1e12, "tflop_per_s", limits_.gemm_flop_per_s / 1e12);
+  }
+  void add_bytes(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double bytes) {
+    add(level, times, op, seconds, bytes / seconds / 1e9, "gbyte_per_s", limits_.memory_byte_per_s / 1e9);
+  }
+  void add(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double rate, const char* unit,
+           double limit) {
+    const double bits = 8 * times.payload_bytes / std::max(1.0, times.codes);
+    table_.add_row({op, std::to_string(level), format_fixed(bits, 2), format_fixed(seconds * 1e3, 3),
+                    format_fixed(rate, 1), unit, format_percent(rate / limit)});
+    report_.add_row({{"task", "codec"},
+                     {"codec", "rd"},
+                     {"level", level},
+                     {"bytes_per_token", times.payload_bytes / static_cast<double>(options_.prompt_tokens)},
+                     {"device", options_.device},
+                     {"op", op},
+                     {"tokens", options_.prompt_tokens},
+                     {"bits_per_component", bits},
+                     {"total_ms", seconds * 1e3},
+                     {unit, rate},
+                     {"limit", limit},
+                     {"limit_share", rate / limit}});
+  }
+
+  const BenchCodecOptions& options_;
+  const DeviceLimits limits_;
+  TextTable table_{{"op", "level", "bits", "ms", "reached", "unit", "share of the limit"}};
+  Report report_;
+};
+
+void run_on_device(const BenchCodecOptions& options, kernels::Device device, CodecBenchMaps maps) {
+  CodecBenchOnDevice bench(
+      std::move(maps),
+      {.tokens = options.prompt_tokens, .batch_tokens = options.prompt_tokens, .chunk_tokens = options.tokens});
+  std::cerr << "limits of " << kernels::linear_backend(device) << " ..." << std::endl;
+  RowsOnDevice rows(options, measure_limits(device));
+  for (int32_t level = 0; level < bench.levels(); ++level) {
+    std::cerr << "level " << level << " ..." << std::endl;
+    rows.add(level, bench.measure(level, [&](const std::function<void()>& action) {
+      return best_seconds(device, options.repetitions, action);
+    }));
+  }
+  rows.print();
+}
+
+void run_on_cpu(const BenchCodecOptions& options, const CodecBenchMaps& maps) {
   omp_set_num_threads(1);  // rates are of one core
-  if (options.artifact.empty()) check_shape(options.shape);
-  const CodecBenchCase codec = options.artifact.empty() ? CodecBenchCase::synthetic(options.shape, options.tokens)
-                                                        : CodecBenchCase::of_artifact(options.artifact, options.tokens);
+  const CodecBenchCase codec(maps, options.tokens);
   const RdQuantiser quantiser(codec.quantiser());
   const std::vector<RansTable> tables = rans_tables(codec.quantiser());
   std::vector<CodecBenchLevel> levels;
@@ -144,6 +221,18 @@ void run(const BenchCodecOptions& options) {
   report.write(options.json);
 }
 
+void run(const BenchCodecOptions& options) {
+  if (options.artifact.empty()) check_shape(options.shape);
+  const kernels::Device device = open_device(options.device);
+  CodecBenchMaps maps = options.artifact.empty() ? CodecBenchMaps::synthetic(options.shape)
+                                                 : CodecBenchMaps::of_artifact(options.artifact);
+  if (device == kernels::Device::kCuda) {
+    run_on_device(options, device, std::move(maps));
+  } else {
+    run_on_cpu(options, maps);
+  }
+}
+
 }  // namespace
 
 void add_bench_codec_command(CLI::App& bench) {
@@ -151,7 +240,9 @@ void add_bench_codec_command(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand(
       "codec",
       "Speed of codec rd on one core, part by part: transform, quantiser, entropy coder, the packed form, the whole.\n"
+      "On a GPU: pages to codes to payloads and back. Beside the machine's limits, measured in the same run.\n"
       "Of an artifact, or of maps made up for a shape; values are random, of the deviations that were calibrated.");
+  command->add_option("--device", options->device, "cpu or cuda:N")->capture_default_str();
   CLI::Option* artifact = command->add_option("--artifact", options->artifact, "Artifact of codec rd");
   const auto shape_option = [&](const char* name, auto& value, const char* what) {
     command->add_option(name, value, what)->check(CLI::Range(1, 4096))->capture_default_str()->excludes(artifact);
@@ -169,7 +260,10 @@ void add_bench_codec_command(CLI::App& bench) {
   command->add_option("--tokens", options->tokens, "Tokens of a chunk")
       ->check(CLI::Range(int64_t{1}, int64_t{4096}))
       ->capture_default_str();
-  command->add_option("--repetitions", options->repetitions, "The median of so many counts")
+  command->add_option("--prompt-tokens", options->prompt_tokens, "On a GPU: tokens coded together, chunk by chunk")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 17))
+      ->capture_default_str();
+  command->add_option("--repetitions", options->repetitions, "The median of so many counts; on a GPU the best")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   command->add_option("--json", options->json, "File for machine, commit, command and rows");

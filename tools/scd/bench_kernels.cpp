@@ -1,7 +1,6 @@
 #include "tools/scd/bench_kernels.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <iostream>
@@ -15,12 +14,12 @@
 #include "kernels/attention.h"
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
-#include "kernels/limits.h"
 #include "kernels/linear.h"
 #include "kernels/ragged_batch.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
-#include "tools/scd/bench_rd.h"
+#include "tools/scd/codec_bench_on_device.h"
+#include "tools/scd/device_limits.h"
 #include "tools/scd/report.h"
 
 namespace scd {
@@ -63,14 +62,8 @@ class KernelsBench {
  public:
   KernelsBench(const BenchKernelsOptions& options, const ModelShape& shape, Device device)
       : options_(options), shape_(shape), device_(device) {
-    const bool cuda = device == Device::kCuda;
     precision_ = kernels::native_precision(device);
-    const int64_t side = cuda ? 8192 : 1024;
-    const kernels::GemmShape peak{side, side, side};
-    gemm_ = cuda ? kernels::measure_gemm_rate_cuda(std::span(&peak, 1))
-                 : kernels::measure_gemm_rate_onednn(std::span(&peak, 1), kernels::kernel_threads());
-    memory_ = cuda ? kernels::measure_copy_bandwidth_cuda(size_t{4} << 30)
-                   : kernels::measure_read_bandwidth(size_t{1} << 28, kernels::kernel_threads());
+    limits_ = measure_limits(device);
   }
 
   void linear_layers() {
@@ -212,28 +205,28 @@ class KernelsBench {
 
   // Codec rd over a prompt whose batches are of so many tokens; times are of 1,024 of them.
   void codec(int64_t batch_tokens) {
-    const RdBenchSettings settings{
-        .model = {shape_.layers, shape_.kv_heads, shape_.head_dim, shape_.hidden, rope_table()},
-        .precision = precision_,
-        .tokens = options_.tokens,
-        .batch_tokens = std::min(batch_tokens, options_.tokens),
-        .components = options_.components};
-    const RdBenchResult result = bench_rd_on_device(settings, [&](const auto& action) { return best_seconds(action); });
+    const CodecModel model{shape_.layers, shape_.kv_heads, shape_.head_dim, shape_.hidden, rope_table()};
+    CodecBenchOnDevice bench(
+        CodecBenchMaps::grouped(model, options_.components),
+        {.tokens = options_.tokens, .batch_tokens = std::min(batch_tokens, options_.tokens), .chunk_tokens = 128});
+    const CodecBenchTimes times = bench.measure(0, [&](const auto& action) { return best_seconds(action); });
     const double share = 1024.0 / static_cast<double>(options_.tokens);
     const std::string of = ", 1,024 of " + std::to_string(options_.tokens) + " tokens";
     add_flops("rd: pages to payloads" + of + " in batches of " + std::to_string(batch_tokens),
-              share * result.encode_seconds, share * result.encode_flops);
-    add_flops("rd: of it, pages to codes", share * result.codes_seconds, share * result.encode_flops);
-    add_flops("rd: payloads to pages" + of, share * result.rebuild_seconds, share * result.rebuild_flops);
-    add_bytes("rd: of it, payloads to codes", share * result.read_seconds, share * result.payload_bytes);
-    std::cerr << "payloads of " << format_fixed(result.payload_bytes / static_cast<double>(options_.tokens), 0)
+              share * times.encode_seconds, share * times.encode_flops);
+    add_flops("rd: of it, pages to codes", share * times.codes_seconds, share * times.encode_flops);
+    add_bytes("rd: of it, codes to payloads", share * times.coding_seconds, share * times.coding_bytes());
+    add_flops("rd: payloads to pages" + of, share * times.rebuild_seconds, share * times.rebuild_flops);
+    add_bytes("rd: of it, payloads to codes", share * times.reading_seconds, share * times.reading_bytes());
+    add_flops("rd: of it, codes to pages", share * times.products_seconds, share * times.rebuild_flops);
+    std::cerr << "payloads of " << format_fixed(times.payload_bytes / static_cast<double>(options_.tokens), 0)
               << " bytes a token" << std::endl;
   }
 
   void print() {
     table_.print(std::cout);
-    std::cout << "limits, measured in this run: a BF16 GEMM " << format_fixed(gemm_ / 1e12, 1) << " TFLOP/s; memory "
-              << format_fixed(memory_ / 1e9, 0) << " GB/s "
+    std::cout << "limits, measured in this run: a BF16 GEMM " << format_fixed(limits_.gemm_flop_per_s / 1e12, 1)
+              << " TFLOP/s; memory " << format_fixed(limits_.memory_byte_per_s / 1e9, 0) << " GB/s "
               << (device_ == Device::kCuda ? "(a copy, bytes read and written)" : "(a plain read)") << ".\n";
     report_.write(options_.json);
   }
@@ -249,29 +242,15 @@ class KernelsBench {
 
   static int64_t pages_of(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
-  // Of one call; the best of the repetitions, each of them long enough for the host's clock.
   double best_seconds(const std::function<void()>& action) const {
-    constexpr double kShortest = 0.02;
-    const auto timed = [&](int64_t count) {
-      kernels::synchronize(device_);
-      const auto begin = std::chrono::steady_clock::now();
-      for (int64_t i = 0; i < count; ++i) action();
-      kernels::synchronize(device_);
-      return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() /
-             static_cast<double>(count);
-    };
-    timed(2);  // warm-up
-    const auto count = 1 + static_cast<int64_t>(kShortest / timed(1));
-    double best = timed(count);
-    for (int i = 1; i < options_.repetitions; ++i) best = std::min(best, timed(count));
-    return best;
+    return scd::best_seconds(device_, options_.repetitions, action);
   }
 
   void add_flops(const std::string& name, double seconds, double flops) {
-    add(name, seconds, flops / seconds / 1e12, "tflop_per_s", gemm_ / 1e12);
+    add(name, seconds, flops / seconds / 1e12, "tflop_per_s", limits_.gemm_flop_per_s / 1e12);
   }
   void add_bytes(const std::string& name, double seconds, double bytes) {
-    add(name, seconds, bytes / seconds / 1e9, "gbyte_per_s", memory_ / 1e9);
+    add(name, seconds, bytes / seconds / 1e9, "gbyte_per_s", limits_.memory_byte_per_s / 1e9);
   }
   void add(const std::string& name, double seconds, double rate, const char* unit, double limit) {
     table_.add_row({name, format_fixed(seconds * 1e6, 1), format_fixed(rate, 1), unit, format_percent(rate / limit)});
@@ -289,8 +268,7 @@ class KernelsBench {
   const ModelShape& shape_;
   const Device device_;
   DType precision_ = DType::kBF16;
-  double gemm_ = 0.0;
-  double memory_ = 0.0;
+  DeviceLimits limits_;
   Report report_;
   TextTable table_{{"op", "us", "reached", "unit", "share of the limit"}};
 };

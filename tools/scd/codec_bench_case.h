@@ -1,10 +1,10 @@
-// What `scd bench codec` measures: the maps and the quantiser of an `rd` codec, of an artifact or made up, with values
-// to code. All that depends on how the codec's classes are cut is in here.
+// What `scd bench codec` measures on the CPU: an `rd` codec, whole and in parts, with values to code. All that depends
+// on how the codec's classes are cut is in here.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -12,16 +12,9 @@
 #include "common/codec/dense_matrix.h"
 #include "common/codec/rd/rd_maps.h"
 #include "common/codec/rd/rd_state.h"
+#include "tools/scd/codec_bench_maps.h"
 
 namespace scd {
-
-// A codec that nobody calibrated.
-struct SyntheticShape {
-  int32_t layers = 8;
-  int64_t kv_heads = 3;
-  int64_t head_dim = 64;
-  std::vector<int64_t> components{120, 60, 30};  // a layer sends at each level, the finest first
-};
 
 // What is coded at once: one layer of a chunk of tokens.
 struct CodecBenchUnit {
@@ -35,8 +28,7 @@ struct CodecBenchUnit {
 
 class CodecBenchCase {
  public:
-  static CodecBenchCase of_artifact(const std::filesystem::path& directory, int64_t tokens);
-  static CodecBenchCase synthetic(const SyntheticShape& shape, int64_t tokens);
+  CodecBenchCase(const CodecBenchMaps& maps, int64_t tokens);
 
   int64_t tokens() const { return tokens_; }
   const std::vector<CodecBenchUnit>& units() const { return units_; }
@@ -50,10 +42,7 @@ class CodecBenchCase {
   void decode(size_t unit, std::span<const std::byte> payload) const { decode_(unit, payload); }
 
  private:
-  explicit CodecBenchCase(int64_t tokens) : tokens_(tokens) {}
-  struct Codec;
   struct State;
-  static CodecBenchCase make(const Codec& codec, int64_t tokens);
 
   int64_t tokens_;
   std::vector<CodecBenchUnit> units_;

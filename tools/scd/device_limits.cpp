@@ -1,0 +1,40 @@
+#include "tools/scd/device_limits.h"
+
+#include <algorithm>
+#include <chrono>
+#include <span>
+
+#include "kernels/device.h"
+#include "kernels/limits.h"
+
+namespace scd {
+
+DeviceLimits measure_limits(kernels::Device device) {
+  const bool cuda = device == kernels::Device::kCuda;
+  const int64_t side = cuda ? 8192 : 1024;
+  const kernels::GemmShape peak{side, side, side};
+  if (cuda) {
+    return {kernels::measure_gemm_rate_cuda({&peak, 1}), kernels::measure_copy_bandwidth_cuda(size_t{4} << 30)};
+  }
+  const int threads = kernels::kernel_threads();
+  return {kernels::measure_gemm_rate_onednn({&peak, 1}, threads),
+          kernels::measure_read_bandwidth(size_t{1} << 28, threads)};
+}
+
+double best_seconds(kernels::Device device, int repetitions, const std::function<void()>& action) {
+  constexpr double kShortest = 0.02;
+  const auto timed = [&](int64_t count) {
+    kernels::synchronize(device);
+    const auto begin = std::chrono::steady_clock::now();
+    for (int64_t i = 0; i < count; ++i) action();
+    kernels::synchronize(device);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / static_cast<double>(count);
+  };
+  timed(2);  // warm-up
+  const auto count = 1 + static_cast<int64_t>(kShortest / timed(1));
+  double best = timed(count);
+  for (int i = 1; i < repetitions; ++i) best = std::min(best, timed(count));
+  return best;
+}
+
+}  // namespace scd

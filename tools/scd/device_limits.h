@@ -1,0 +1,19 @@
+// What the benches put their figures beside: the limits of a device, measured in the same run, and how they time.
+#pragma once
+
+#include <functional>
+
+#include "kernels/matrix.h"
+
+namespace scd {
+
+struct DeviceLimits {
+  double gemm_flop_per_s = 0.0;    // of a BF16 product
+  double memory_byte_per_s = 0.0;  // a GPU's: read and written by a copy; the CPU's: read
+};
+DeviceLimits measure_limits(kernels::Device device);
+
+// Of one call; the best of the repetitions, each of them long enough for the host's clock.
+double best_seconds(kernels::Device device, int repetitions, const std::function<void()>& action);
+
+}  // namespace scd
