@@ -10,7 +10,7 @@ import unittest
 
 import daemons
 
-COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-model", "plot"]
+COMMANDS = ["complete", "calibrate", "eval", "tokenize", "logits", "inspect", "make-artifact", "make-model", "plot"]
 BENCHES = ["adapters", "codec", "engine", "kernels", "pair", "pareto", "scale", "serve", "transfer"]
 REPORT_KEYS = {"machine", "commit", "command", "rows"}
 ROW_KEYS = ["codec", "level", "task", "questions", "f1", "exact_match", "same_answer", "kl_question", "kl_answer", "kl_p99",
@@ -55,6 +55,15 @@ class CliTest(unittest.TestCase):
         self.assertEqual(sorted(listed_commands("bench")), sorted(BENCHES))
         for command in [*([name] for name in COMMANDS), *(["bench", name] for name in BENCHES)]:
             self.assertGreater(len(daemons.run("scd", *command, "--help").stdout.splitlines()), 5, command)
+
+    def test_a_made_up_artifact_is_one_of_the_pair(self):
+        made_up = self.folder / "made-up"
+        pair = ("--producer", self.model, "--consumer", self.model)
+        said = daemons.run("scd", "make-artifact", *pair, "--ratios", "16,64", "--out", made_up).stdout
+        self.assertIn("not calibrated", said)
+        self.assertIn("codec rd", daemons.run("scd", "inspect", made_up).stdout.replace("  ", " ").replace("  ", " "))
+        refused = daemons.run("scd", "make-artifact", *pair, "--ratios", "64,16", "--out", made_up, check=False)
+        self.assertIn("that rise", refused.stderr)
 
     def test_tokenize_goes_there_and_back(self):
         text = "Zwölf Boxkämpfer jagen Viktor 🙂\n"

@@ -182,14 +182,16 @@ class CodecBenchOnDevice::Work {
     const auto finish = [&](Coder& coder) {
       const std::vector<kernels::CodedStream> streams = coder.encoder.finish();
       if (streams.empty()) throw Error(ErrorCode::kFailedPrecondition, "most codes escape: the CPU codes them");
-      for (const kernels::CodedStream& stream : streams) {
+      for (const auto of_chunk : rd_streams_by_chunk(streams, components(coder.unit), *coder.chunks)) {
         ByteBuffer body;
-        RdQuantiser::append_entropy_body(stream, body);
+        RdQuantiser::append_entropy_body(of_chunk, body);
       }
     };
     for (size_t i = 0; i < coders_.size() + kMostPending; ++i) {
       if (i >= kMostPending) finish(coders_[i - kMostPending]);
-      if (i < coders_.size()) coders_[i].encoder.start(*coders_[i].chunks, tables_.rows(coders_[i].unit, level_));
+      if (i >= coders_.size()) continue;
+      const Coder& next = coders_[i];
+      coders_[i].encoder.start(rd_stream_parts(components(next.unit), *next.chunks), tables_.rows(next.unit, level_));
     }
   }
 

@@ -37,6 +37,8 @@ DenseMatrix normal_matrix(int64_t rows, int64_t columns, uint64_t seed, float de
   return matrix;
 }
 
+constexpr uint64_t kSeeds = 1'000'003;  // apart from those of models with random weights: theirs are small numbers
+
 // Deviations of components fall by a factor of e over all of a state. Such a normal component costs about log2 of
 // deviation / step and two bits more, and the last one that is sent has the least ratio that is.
 constexpr double kFall = 1.0;
@@ -124,7 +126,7 @@ LayerPlan write_made_up_artifact(const MadeUpArtifactOptions& options) {
     const bool anchored = plan.anchor_of(i) >= 0;
     const auto components = static_cast<int64_t>(deviations.size());
     const int64_t width = rd_state_width(consumer.model, plan.units[i]);
-    const uint64_t seed = options.seed + 3 * i;
+    const uint64_t seed = kSeeds * options.seed + 3 * i;
     encoder.rd.units.push_back(made_up_encoder(deviations, rd_source_width(producer.model, plan.units[i], source),
                                                anchored ? producer.model.hidden : 0, seed));
     const int64_t directions = anchored ? consumer.model.hidden : 0;

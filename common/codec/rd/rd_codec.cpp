@@ -206,12 +206,10 @@ class RdEncoder::OnDevicePayloads final : public PendingPayloads {
       encode_on_host(payloads);
     } else {
       const int64_t components = streams_->products.rows;
-      std::span<const kernels::CodedStream> left(streams);
+      const auto by_chunk = rd_streams_by_chunk(streams, components, chunk_tokens_);
       for (size_t i = 0; i < payloads.size(); ++i) {
-        const auto count = static_cast<size_t>(rd_streams(components, chunk_tokens_[i]));
         append_rd_header(chunk_tokens_[i], components, caps_.level, payloads[i]);
-        RdQuantiser::append_entropy_body(left.first(count), payloads[i]);
-        left = left.subspan(count);
+        RdQuantiser::append_entropy_body(by_chunk[i], payloads[i]);
       }
     }
     return payloads;

@@ -152,6 +152,18 @@ std::vector<kernels::StreamPart> rd_stream_parts(int64_t components, std::span<c
   return parts;
 }
 
+std::vector<std::span<const kernels::CodedStream>> rd_streams_by_chunk(std::span<const kernels::CodedStream> streams,
+                                                                       int64_t components,
+                                                                       std::span<const int64_t> chunk_tokens) {
+  std::vector<std::span<const kernels::CodedStream>> chunks;
+  for (const int64_t tokens : chunk_tokens) {
+    const auto count = static_cast<size_t>(rd_streams(components, tokens));
+    chunks.push_back(streams.first(count));
+    streams = streams.subspan(count);
+  }
+  return chunks;
+}
+
 RdQuantiser::RdQuantiser(RdQuantiserSettings settings) : settings_(std::move(settings)) {
   if (settings_.steps.empty() || settings_.steps.size() > kRdMaxLevels) refuse("expected 1 to 16 levels");
   if (!(settings_.steps.front() > 0) || !std::ranges::is_sorted(settings_.steps)) refuse("steps of levels must rise");

@@ -40,6 +40,10 @@ inline int64_t rd_stream_components(int64_t tokens) { return std::max(int64_t{1}
 int64_t rd_streams(int64_t components, int64_t tokens);  // at least one
 // Of chunks of tokens side by side, a chunk's streams after each other.
 std::vector<kernels::StreamPart> rd_stream_parts(int64_t components, std::span<const int64_t> chunk_tokens);
+// Of the streams of those parts: each chunk's.
+std::vector<std::span<const kernels::CodedStream>> rd_streams_by_chunk(std::span<const kernels::CodedStream> streams,
+                                                                       int64_t components,
+                                                                       std::span<const int64_t> chunk_tokens);
 
 enum class RdForm : uint8_t { kEntropy = 0, kPacked = 1 };
 

@@ -65,11 +65,9 @@ class RdStreams : public ::testing::Test {
     encoder_->start(rd_stream_parts(values.rows, chunks), rows);
     std::vector<ByteBuffer> bodies;
     const std::vector<kernels::CodedStream> streams = encoder_->finish();
-    std::span<const kernels::CodedStream> left(streams);
-    for (size_t i = 0; !left.empty(); ++i) {
-      const auto count = static_cast<size_t>(rd_streams(values.rows, chunks[i]));
-      RdQuantiser::append_entropy_body(left.first(count), bodies.emplace_back());
-      left = left.subspan(count);
+    if (streams.empty()) return bodies;
+    for (const auto of_chunk : rd_streams_by_chunk(streams, values.rows, chunks)) {
+      RdQuantiser::append_entropy_body(of_chunk, bodies.emplace_back());
     }
     return bodies;
   }
