@@ -30,6 +30,11 @@ PrefillStream::PrefillStream(Callbacks callbacks) : callbacks_(std::move(callbac
 void PrefillStream::send(v1::PrefillCommand command) {
   std::scoped_lock lock(mutex_);
   if (ended_) return;
+  // Messages that are done while a command is on its way are named together.
+  if (command.has_chunk_done() && commands_.size() > 1 && commands_.back().has_chunk_done()) {
+    commands_.back().mutable_chunk_done()->MergeFrom(command.chunk_done());
+    return;
+  }
   commands_.push_back(std::move(command));
   if (!writing_) write_next();
 }

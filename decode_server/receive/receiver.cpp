@@ -54,7 +54,7 @@ void Receiver::chunk_done(TransferKey key, uint32_t sequence) {
   const auto stream = stream_of(key);
   if (stream == nullptr) return;
   v1::PrefillCommand command;
-  command.mutable_chunk_done()->set_sequence(sequence);
+  command.mutable_chunk_done()->add_sequence(sequence);
   stream->send(std::move(command));
 }
 

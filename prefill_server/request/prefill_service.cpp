@@ -39,7 +39,9 @@ class PrefillCall final : public PrefillReactor {
     if (job == nullptr) return;  // refused or done; what still comes in is late
     switch (command_.command_case()) {
       case v1::PrefillCommand::kCredit: args_.handover.grant(job, command_.credit().messages()); break;
-      case v1::PrefillCommand::kChunkDone: args_.handover.acknowledge(job, command_.chunk_done().sequence()); break;
+      case v1::PrefillCommand::kChunkDone:
+        for (const uint32_t sequence : command_.chunk_done().sequence()) args_.handover.acknowledge(job, sequence);
+        break;
       case v1::PrefillCommand::kSetLevel: set_level(*job); break;
       case v1::PrefillCommand::kAbandon:
         if (command_.abandon().generation() < job->request.generation) break;

@@ -80,7 +80,7 @@ class Consumer {
     }
     void acknowledge(uint32_t sequence) {
       v1::PrefillCommand command;
-      command.mutable_chunk_done()->set_sequence(sequence);
+      command.mutable_chunk_done()->add_sequence(sequence);
       stream_->Write(command);
     }
     void write(const v1::PrefillCommand& command) { stream_->Write(command); }
