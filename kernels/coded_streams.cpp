@@ -42,10 +42,14 @@ Matrix StreamEncoder::numbers(int64_t, int64_t) { return {}; }
 void StreamEncoder::start(std::span<const StreamPart>, const StreamRows&) {}
 bool StreamEncoder::finished() const { return true; }
 std::vector<CodedStream> StreamEncoder::finish() { return {}; }
-std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode>) {
-  require_device_in_build(Device::kCuda);
-  return {};
-}
+struct StreamDecoder::Work {};
+StreamDecoder::StreamDecoder() { require_device_in_build(Device::kCuda); }
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
+StreamDecoder::~StreamDecoder() = default;
+void StreamDecoder::start(std::span<const StreamToDecode>) {}
+bool StreamDecoder::finished() const { return true; }
+std::vector<StreamProblem> StreamDecoder::finish() { return {}; }
 #endif
 
 }  // namespace scd::kernels

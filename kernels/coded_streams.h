@@ -94,8 +94,25 @@ struct StreamToDecode {
   Matrix numbers;
 };
 
-// Untrusted bytes; nothing is read or written out of bounds. All streams at once; waits. By stream: what is wrong with
-// it, in which case its numbers mean nothing.
-std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode> streams);
+// Decodes streams side by side, beside what its thread queues meanwhile. Its memory grows and is kept.
+class StreamDecoder {
+ public:
+  StreamDecoder();
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
+  ~StreamDecoder();
+
+  // Untrusted bytes, copied here; nothing is read or written out of bounds. Begins behind what the thread has queued,
+  // and returns at once. Not between start() and finish().
+  void start(std::span<const StreamToDecode> streams);
+  // Whether finish() would not wait.
+  bool finished() const;
+  // Waits. By stream: what is wrong with it, in which case its numbers mean nothing.
+  std::vector<StreamProblem> finish();
+
+ private:
+  struct Work;
+  std::unique_ptr<Work> work_;
+};
 
 }  // namespace scd::kernels

@@ -107,36 +107,50 @@ __global__ void decode_kernel(const Place* places, StreamProblem* problems) {
   }
 }
 
-// What decode_streams() needs of memory, kept by its thread.
-struct Decoding {
-  HostStaging in, out;
-  DeviceBuffer there;
-};
-
 size_t aligned(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
 }  // namespace
 
-std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode> streams) {
-  std::vector<StreamProblem> problems(streams.size(), StreamProblem::kNone);
-  thread_local Decoding memory;
+struct StreamDecoder::Work {
+  HostStaging in, out;
+  DeviceBuffer there;
+  std::vector<StreamProblem> problems;
+  std::vector<size_t> decoded;  // the other streams were seen to be unsound
+  const StreamProblem* results = nullptr;
+  SideQueue side;
+};
+
+StreamDecoder::StreamDecoder() {
+  cuda::stream();
+  work_ = std::make_unique<Work>();
+}
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
+StreamDecoder::~StreamDecoder() {
+  if (work_ != nullptr) work_->side.wait_quietly();
+}
+
+void StreamDecoder::start(std::span<const StreamToDecode> streams) {
+  Work& work = *work_;
+  work.side.wait("decoding of streams");
+  work.problems.assign(streams.size(), StreamProblem::kNone);
+  work.decoded.clear();
   // Places, then each stream's states and words, then its escapes: one copy for all.
   size_t bytes = aligned(streams.size() * sizeof(Place)) + 16;  // a word is read behind the last one
   for (const StreamToDecode& stream : streams) {
     bytes += aligned(stream.stream.rans.size()) + aligned(stream.stream.escapes.size());
   }
-  std::byte* const here = staged(memory.in, bytes);
-  std::byte* const there = grown(memory.there, bytes);
-  std::vector<size_t> decoded;  // the others are unsound already
+  std::byte* const here = staged(work.in, bytes);
+  std::byte* const there = grown(work.there, bytes);
   size_t next = aligned(streams.size() * sizeof(Place));
   for (size_t i = 0; i < streams.size(); ++i) {
     const StreamToDecode& stream = streams[i];
     const auto [rans, escapes] = stream.stream;
     require(stream.numbers.device == Device::kCuda && stream.numbers.dtype == DType::kBF16 &&
                 stream.numbers.columns >= stream.row_count,
-            "decode_streams: numbers ", stream.numbers, " for ", stream.row_count, " rows");
+            "StreamDecoder: numbers ", stream.numbers, " for ", stream.row_count, " rows");
     if (rans.size() < kStateBytes || rans.size() % 2 != 0 || escapes.size() % 4 != 0) {
-      problems[i] = StreamProblem::kUnsound;
+      work.problems[i] = StreamProblem::kUnsound;
       continue;
     }
     const Place place{.states = reinterpret_cast<const uint32_t*>(there + next),
@@ -151,22 +165,32 @@ std::vector<StreamProblem> decode_streams(std::span<const StreamToDecode> stream
                       .escape_count = static_cast<int32_t>(escapes.size() / 4),
                       .rows = static_cast<int32_t>(stream.row_count),
                       .columns = static_cast<int32_t>(stream.numbers.rows)};
-    std::memcpy(here + decoded.size() * sizeof place, &place, sizeof place);
+    std::memcpy(here + work.decoded.size() * sizeof place, &place, sizeof place);
     std::ranges::copy(rans, here + next);
     next += aligned(rans.size());
     std::ranges::copy(escapes, here + next);
     next += aligned(escapes.size());
-    decoded.push_back(i);
+    work.decoded.push_back(i);
   }
-  if (decoded.empty()) return problems;
-  auto* const results = reinterpret_cast<StreamProblem*>(staged(memory.out, decoded.size()));
-  check(cudaMemcpyAsync(there, here, next, cudaMemcpyHostToDevice, cuda::stream()), "copy");
-  decode_kernel<<<static_cast<unsigned>(decoded.size()), kWarp, 0, cuda::stream()>>>(
+  if (work.decoded.empty()) return;
+  auto* const results = reinterpret_cast<StreamProblem*>(staged(work.out, work.decoded.size()));
+  work.results = results;
+  work.side.begin();
+  check(cudaMemcpyAsync(there, here, next, cudaMemcpyHostToDevice, work.side.stream()), "copy");
+  decode_kernel<<<static_cast<unsigned>(work.decoded.size()), kWarp, 0, work.side.stream()>>>(
       reinterpret_cast<const Place*>(there), results);
   cuda::check_launch("decoding of streams");
-  cuda::synchronize();
-  for (size_t i = 0; i < decoded.size(); ++i) problems[decoded[i]] = results[i];
-  return problems;
+  work.side.end();
+}
+
+bool StreamDecoder::finished() const { return work_->side.idle(); }
+
+std::vector<StreamProblem> StreamDecoder::finish() {
+  Work& work = *work_;
+  work.side.wait("decoding of streams");
+  for (size_t i = 0; i < work.decoded.size(); ++i) work.problems[work.decoded[i]] = work.results[i];
+  work.decoded.clear();
+  return std::move(work.problems);
 }
 
 }  // namespace scd::kernels

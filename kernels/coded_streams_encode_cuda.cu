@@ -175,26 +175,6 @@ __global__ void encode_kernel(EncodeArgs args, int columns, const Part* parts, u
   for (int i = static_cast<int>(lane); i < escape_count; i += kWarp) escapes_to[i] = escapes[first_escape + i];
 }
 
-// Beside the thread's queue.
-struct SideQueue {
-  cudaStream_t stream = nullptr;
-  SideQueue() {
-    cuda::stream();
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-  }
-  SideQueue(const SideQueue&) = delete;
-  SideQueue& operator=(const SideQueue&) = delete;
-  ~SideQueue() { cudaStreamDestroy(stream); }
-};
-
-struct Event {
-  cudaEvent_t event = nullptr;
-  Event() { check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate"); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  ~Event() { cudaEventDestroy(event); }
-};
-
 }  // namespace
 
 struct StreamEncoder::Work {
@@ -203,7 +183,6 @@ struct StreamEncoder::Work {
   Matrix numbers;
   std::vector<Part> parts;
   std::byte* host = nullptr;  // StreamEnd of every stream, then their bytes
-  Event queued, done;
   SideQueue side;
 };
 
@@ -214,11 +193,11 @@ StreamEncoder::StreamEncoder() {
 StreamEncoder::StreamEncoder(StreamEncoder&&) noexcept = default;
 StreamEncoder& StreamEncoder::operator=(StreamEncoder&&) noexcept = default;
 StreamEncoder::~StreamEncoder() {
-  if (work_ != nullptr) cudaEventSynchronize(work_->done.event);
+  if (work_ != nullptr) work_->side.wait_quietly();
 }
 
 Matrix StreamEncoder::numbers(int64_t rows, int64_t columns) {
-  check(cudaEventSynchronize(work_->done.event), "coding of streams");  // which nobody may have waited for
+  work_->side.wait("coding of streams");  // which nobody may have waited for
   std::byte* memory = grown(work_->numbers_memory, static_cast<size_t>(rows * columns) * sizeof(float));
   work_->numbers = {memory, rows, columns, columns, DType::kF32, Device::kCuda};
   return work_->numbers;
@@ -247,8 +226,7 @@ void StreamEncoder::start(std::span<const StreamPart> parts, const StreamRows& r
   const size_t head = work.parts.size() * sizeof(StreamEnd);
   work.host = staged(work.out, head + static_cast<size_t>(slot_offset(count, streams)));
   cuda::upload({reinterpret_cast<const int32_t*>(work.parts.data()), work.parts.size() * sizeof(Part) / 4}, places);
-  check(cudaEventRecord(work.queued.event, cuda::stream()), "cudaEventRecord");
-  check(cudaStreamWaitEvent(work.side.stream, work.queued.event), "cudaStreamWaitEvent");
+  work.side.begin();
   const EncodeArgs args{static_cast<const float*>(work.numbers.data),
                         work.numbers.row_stride,
                         rows.rows,
@@ -259,24 +237,24 @@ void StreamEncoder::start(std::span<const StreamPart> parts, const StreamRows& r
   if (count > 0) {
     const dim3 grid(static_cast<unsigned>((work.numbers.columns + 255) / 256),
                     static_cast<unsigned>(work.numbers.rows));
-    quantise_kernel<<<grid, 256, 0, work.side.stream>>>(args, static_cast<int>(work.numbers.columns), symbols);
+    quantise_kernel<<<grid, 256, 0, work.side.stream()>>>(args, static_cast<int>(work.numbers.columns), symbols);
     cuda::check_launch("quantising");
   }
   if (streams > 0) {
-    encode_kernel<<<static_cast<unsigned>(streams), kWarp, 0, work.side.stream>>>(
+    encode_kernel<<<static_cast<unsigned>(streams), kWarp, 0, work.side.stream()>>>(
         args, static_cast<int>(work.numbers.columns), reinterpret_cast<const Part*>(places),
         reinterpret_cast<uint16_t*>(words), reinterpret_cast<int32_t*>(escapes), work.host + head,
         reinterpret_cast<StreamEnd*>(work.host));
     cuda::check_launch("coding of streams");
   }
-  check(cudaEventRecord(work.done.event, work.side.stream), "cudaEventRecord");
+  work.side.end();
 }
 
-bool StreamEncoder::finished() const { return cudaEventQuery(work_->done.event) == cudaSuccess; }
+bool StreamEncoder::finished() const { return work_->side.idle(); }
 
 std::vector<CodedStream> StreamEncoder::finish() {
   Work& work = *work_;
-  check(cudaEventSynchronize(work.done.event), "coding of streams");
+  work.side.wait("coding of streams");
   std::vector<CodedStream> streams;
   const std::byte* bytes = work.host + work.parts.size() * sizeof(StreamEnd);
   for (size_t i = 0; i < work.parts.size(); ++i) {

@@ -42,9 +42,15 @@ std::unique_ptr<PendingPayloads> Encoder::begin(const LayerChunk& rows, std::spa
   return std::make_unique<FinishedPayloads>(std::move(payloads));
 }
 
-Result<std::vector<CodeBlock>> Decoder::read_ahead(std::span<const Payload>) const {
+Result<std::unique_ptr<PendingBlocks>> Decoder::begin_reading(std::span<const Payload>) const {
   SCD_CHECK(reads_ahead(), "a decoder that reads ahead");
-  return std::vector<CodeBlock>{};
+  return std::unique_ptr<PendingBlocks>{};
+}
+
+Result<std::vector<CodeBlock>> Decoder::read_ahead(std::span<const Payload> payloads) const {
+  auto pending = begin_reading(payloads);
+  if (!pending) return pending.failure();
+  return pending.value()->finish();
 }
 
 void Decoder::decode_block(const PayloadPlace&, const CodeBlock&, DecodedLayer&) const {

@@ -169,6 +169,16 @@ struct CodeBlock {
   std::shared_ptr<const void> codes;
 };
 
+// Payloads that are being read (Decoder::begin_reading). Goes no later than its thread.
+class PendingBlocks {
+ public:
+  virtual ~PendingBlocks() = default;
+  // Whether finish() would not wait.
+  virtual bool finished() const = 0;
+  // Waits for them. DATA_LOSS names the payload that is not sound. Once.
+  virtual Result<std::vector<CodeBlock>> finish() = 0;
+};
+
 class Decoder {
  public:
   virtual ~Decoder() = default;
@@ -187,9 +197,11 @@ class Decoder {
                               DecodedLayer& out) const = 0;
   // Decoders that work on many payloads at once (on a GPU) take them before what they are predicted from is there.
   virtual bool reads_ahead() const { return false; }
-  // The first half of decode(), which needs no anchor, of all payloads. Payloads whose tokens follow each other share a
-  // block.
-  virtual Result<std::vector<CodeBlock>> read_ahead(std::span<const Payload> payloads) const;
+  // The first half of decode(), which needs no anchor, of all payloads, beside what its thread does meanwhile; the
+  // bytes are not needed any more. Payloads whose tokens follow each other share a block. DATA_LOSS as of decode().
+  virtual Result<std::unique_ptr<PendingBlocks>> begin_reading(std::span<const Payload> payloads) const;
+  // Begins, and waits.
+  Result<std::vector<CodeBlock>> read_ahead(std::span<const Payload> payloads) const;
   // The second half; `place` is the block's, and its anchor.
   virtual void decode_block(const PayloadPlace& place, const CodeBlock& block, DecodedLayer& out) const;
   // No payload of this many tokens is longer (sizes staging slots).

@@ -31,6 +31,7 @@ CodedPrompt::CodedPrompt(Args args)
 
 void CodedPrompt::begin(TransferPlan plan) {
   suffix_.reset();
+  reading_.clear();
   blocks_.clear();
   rebuild_.emplace(PrefixRebuild::Args{.model = args_.model,
                                        .cache = args_.cache,
@@ -52,6 +53,7 @@ void CodedPrompt::push(ReceivedMessage message) {
 
 void CodedPrompt::forget_messages() {
   messages_.clear();
+  reading_.clear();
   blocks_.clear();
   suffix_.reset();
   rebuild_.reset();
@@ -149,7 +151,11 @@ std::deque<CodeBlock>::const_iterator CodedPrompt::next_block() const {
 
 bool CodedPrompt::rebuild_possible() const {
   if (rebuild_->running()) return true;
-  if (rebuild_->reads_ahead()) return !messages_.empty() || next_block() != blocks_.end();
+  if (rebuild_->reads_ahead()) {
+    // What is being read is waited for only where nothing else can be done.
+    const bool read = !reading_.empty() && (reading_.front()->finished() || !exact_pending());
+    return !messages_.empty() || read || next_block() != blocks_.end();
+  }
   return next_message() != messages_.end();
 }
 
@@ -157,8 +163,12 @@ Result<double> CodedPrompt::rebuild() {
   // A native span that has not begun takes along what is here behind its tokens.
   if (!rebuild_->reads_ahead() && next_message() != messages_.end()) return rebuild_one();
   if (rebuild_->running()) return run_native();
-  if (!messages_.empty()) return read_ahead();
+  if (!messages_.empty()) return begin_reading();
+  while (!reading_.empty() && (next_block() == blocks_.end() || reading_.front()->finished())) {
+    if (auto read = finish_reading(); !read) return read.failure();
+  }
   const auto block = next_block();
+  if (block == blocks_.end()) return 0.0;
   rebuild_->apply(*block);
   blocks_.erase(block);
   return 0.0;
@@ -170,19 +180,27 @@ double CodedPrompt::count(const ReceivedMessage& message) {
   return message.header().token_count * share_of_layers(kCostOfDecoding * message.header().layer_count);
 }
 
-Result<double> CodedPrompt::read_ahead() {
+Result<double> CodedPrompt::begin_reading() {
   const auto end = messages_.begin() + std::min(std::ssize(messages_), kMostReadAhead);
   std::vector<ReceivedMessage> messages(std::make_move_iterator(messages_.begin()), std::make_move_iterator(end));
   messages_.erase(messages_.begin(), end);
-  auto blocks = rebuild_->read_ahead(messages);
-  if (!blocks) return blocks.failure();
-  std::ranges::move(blocks.value(), std::back_inserter(blocks_));
+  auto reading = rebuild_->begin_reading(messages);
+  if (!reading) return reading.failure();
+  reading_.push_back(std::move(reading.value()));
   double cost = 0;
   for (ReceivedMessage& message : messages) {
     cost += count(message);
     args_.on_rebuilt(std::move(message));
   }
   return cost;
+}
+
+Result<Done> CodedPrompt::finish_reading() {
+  auto blocks = reading_.front()->finish();
+  reading_.pop_front();
+  if (!blocks) return blocks.failure();
+  std::ranges::move(blocks.value(), std::back_inserter(blocks_));
+  return Done{};
 }
 
 Result<double> CodedPrompt::rebuild_one() {

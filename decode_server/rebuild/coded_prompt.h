@@ -79,7 +79,8 @@ class CodedPrompt {
   bool rebuild_possible() const;
   Result<double> rebuild();
   Result<double> rebuild_one();
-  Result<double> read_ahead();
+  Result<double> begin_reading();
+  Result<Done> finish_reading();
   double count(const ReceivedMessage& message);
   SequenceChunk tokens(int64_t begin, int64_t end) const;
 
@@ -88,7 +89,8 @@ class CodedPrompt {
   bool sinks_pending_;
   std::optional<NativeLayers> exact_;  // layers [0, wish.first_layer) of the hand-over
   std::deque<ReceivedMessage> messages_;
-  std::deque<CodeBlock> blocks_;  // read, of messages whose slots are free again
+  std::deque<std::unique_ptr<PendingBlocks>> reading_;  // of messages whose slots are free again
+  std::deque<CodeBlock> blocks_;                        // read
   std::optional<PrefixRebuild> rebuild_;
   std::unique_ptr<ForwardPass> suffix_;
   int64_t exact_rows_ = 0;  // of the chunk that exact_ runs

@@ -55,7 +55,7 @@ Result<Done> PrefixRebuild::apply(const ReceivedMessage& message) {
   return Done{};
 }
 
-Result<std::vector<CodeBlock>> PrefixRebuild::read_ahead(std::span<const ReceivedMessage> messages) {
+Result<std::unique_ptr<PendingBlocks>> PrefixRebuild::begin_reading(std::span<const ReceivedMessage> messages) {
   std::vector<Payload> payloads;
   for (const ReceivedMessage& message : messages) {
     const MessageHeader& header = message.header();
@@ -64,7 +64,7 @@ Result<std::vector<CodeBlock>> PrefixRebuild::read_ahead(std::span<const Receive
     payloads.push_back({{header.first_layer, header.first_token, header.token_count}, message.payload()});
     arrived(header) = true;
   }
-  return args_.plan.decoder->read_ahead(payloads);
+  return args_.plan.decoder->begin_reading(payloads);
 }
 
 bool PrefixRebuild::applicable(const CodeBlock& block) const {

@@ -34,10 +34,10 @@ class PrefixRebuild {
   bool applicable(const ReceivedMessage& message) const;
   // DATA_LOSS names the message and what is wrong with it. May leave a native span running().
   Result<Done> apply(const ReceivedMessage& message);
-  // Of a decoder that reads ahead: all messages at once, so that their slots are free; then, in any order in which they
-  // become applicable, the blocks.
+  // Of a decoder that reads ahead: all messages at once, whose slots are free then; and, in any order in which they
+  // become applicable, the blocks that they become.
   bool reads_ahead() const { return args_.plan.decoder->reads_ahead(); }
-  Result<std::vector<CodeBlock>> read_ahead(std::span<const ReceivedMessage> messages);
+  Result<std::unique_ptr<PendingBlocks>> begin_reading(std::span<const ReceivedMessage> messages);
   bool applicable(const CodeBlock& block) const;
   void apply(const CodeBlock& block);
   bool running() const { return units_.running(); }

@@ -58,16 +58,48 @@ std::string read_on_host(const RdQuantiser& quantiser, const RdBody& body, const
   return problem;
 }
 
+class PendingRdBlocks final : public PendingBlocks {
+ public:
+  PendingRdBlocks(std::shared_ptr<kernels::StreamDecoder> streams, std::vector<PayloadPlace> place_of_stream,
+                  std::vector<CodeBlock> blocks)
+      : streams_(std::move(streams)), place_of_stream_(std::move(place_of_stream)), blocks_(std::move(blocks)) {}
+  PendingRdBlocks(const PendingRdBlocks&) = delete;
+  PendingRdBlocks& operator=(const PendingRdBlocks&) = delete;
+  // The blocks' memory is used again as soon as it is free.
+  ~PendingRdBlocks() override {
+    if (!taken_) (void)streams_->finish();
+  }
+
+  bool finished() const override { return streams_->finished(); }
+
+  Result<std::vector<CodeBlock>> finish() override {
+    taken_ = true;
+    const std::vector<kernels::StreamProblem> problems = streams_->finish();
+    for (size_t s = 0; s < problems.size(); ++s) {
+      if (problems[s] == kernels::StreamProblem::kNone) continue;
+      return payload_failure(place_of_stream_[s], text_of(problems[s]));
+    }
+    return std::move(blocks_);
+  }
+
+ private:
+  const std::shared_ptr<kernels::StreamDecoder> streams_;
+  const std::vector<PayloadPlace> place_of_stream_;
+  std::vector<CodeBlock> blocks_;
+  bool taken_ = false;
+};
+
 }  // namespace
 
-Result<std::vector<CodeBlock>> read_rd_blocks(const RdDecoderOnDevice& decoder, const RdQuantiser& quantiser,
-                                              std::span<const Payload> payloads, std::span<const RdBody> bodies) {
+Result<std::unique_ptr<PendingBlocks>> begin_rd_blocks(const RdDecoderOnDevice& decoder, const RdQuantiser& quantiser,
+                                                       std::span<const Payload> payloads,
+                                                       std::span<const RdBody> bodies) {
   const std::vector<Run> runs = runs_of(payloads, bodies);
   std::vector<RdDecoderOnDevice::Shape> shapes;
   for (const Run& run : runs) shapes.push_back({run.tokens, bodies[run.payloads.front()].components});
   const std::vector<Block> blocks = decoder.blocks(shapes);
   std::vector<kernels::StreamToDecode> streams;
-  std::vector<size_t> payload_of;  // by stream
+  std::vector<PayloadPlace> place_of_stream;
   for (size_t r = 0; r < runs.size(); ++r) {
     int64_t first = 0;
     for (const size_t i : runs[r].payloads) {
@@ -85,7 +117,7 @@ Result<std::vector<CodeBlock>> read_rd_blocks(const RdDecoderOnDevice& decoder, 
           components.data = numbers.row<uint16_t>(0) + parts[s].first_row;
           components.columns = parts[s].rows;
           streams.push_back({(*coded)[s], rows, parts[s].rows, components});
-          payload_of.push_back(i);
+          place_of_stream.push_back(place);
         }
       } else if (std::string problem = read_on_host(quantiser, body, place, blocks[r], first); !problem.empty()) {
         return payload_failure(place, problem);
@@ -93,18 +125,15 @@ Result<std::vector<CodeBlock>> read_rd_blocks(const RdDecoderOnDevice& decoder, 
       first += place.tokens;
     }
   }
-  const std::vector<kernels::StreamProblem> problems = kernels::decode_streams(streams);
-  for (size_t s = 0; s < problems.size(); ++s) {
-    if (problems[s] != kernels::StreamProblem::kNone) {
-      return payload_failure(payloads[payload_of[s]].place, text_of(problems[s]));
-    }
-  }
   std::vector<CodeBlock> made;
   for (size_t r = 0; r < runs.size(); ++r) {
     const PayloadPlace& first = payloads[runs[r].payloads.front()].place;
     made.push_back({{first.layer, first.first_position, runs[r].tokens}, std::make_shared<Block>(blocks[r])});
   }
-  return made;
+  const std::shared_ptr<kernels::StreamDecoder> decoding = decoder.stream_decoder();
+  decoding->start(streams);
+  return std::unique_ptr<PendingBlocks>(
+      std::make_unique<PendingRdBlocks>(decoding, std::move(place_of_stream), std::move(made)));
 }
 
 }  // namespace scd

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -21,7 +22,8 @@ struct RdBody {
 
 // bodies: of the payloads. Blocks are CodeBlock::codes of type RdDecoderOnDevice::Block. DATA_LOSS names the payload
 // that is not sound.
-Result<std::vector<CodeBlock>> read_rd_blocks(const RdDecoderOnDevice& decoder, const RdQuantiser& quantiser,
-                                              std::span<const Payload> payloads, std::span<const RdBody> bodies);
+Result<std::unique_ptr<PendingBlocks>> begin_rd_blocks(const RdDecoderOnDevice& decoder, const RdQuantiser& quantiser,
+                                                       std::span<const Payload> payloads,
+                                                       std::span<const RdBody> bodies);
 
 }  // namespace scd

@@ -355,7 +355,7 @@ Result<Done> RdDecoder::decode(const PayloadPlace& place, std::span<const std::b
   return Done{};
 }
 
-Result<std::vector<CodeBlock>> RdDecoder::read_ahead(std::span<const Payload> payloads) const {
+Result<std::unique_ptr<PendingBlocks>> RdDecoder::begin_reading(std::span<const Payload> payloads) const {
   SCD_CHECK(on_device_ != nullptr, "a decoder on a GPU");
   std::vector<RdBody> bodies;
   for (const Payload& payload : payloads) {
@@ -363,7 +363,7 @@ Result<std::vector<CodeBlock>> RdDecoder::read_ahead(std::span<const Payload> pa
     if (!found) return found.failure();
     bodies.push_back(found.value());
   }
-  return read_rd_blocks(*on_device_, quantiser_, payloads, bodies);
+  return begin_rd_blocks(*on_device_, quantiser_, payloads, bodies);
 }
 
 void RdDecoder::require_anchor(const PayloadPlace& place, size_t unit) const {

@@ -69,7 +69,7 @@ class RdDecoder final : public Decoder {
   bool needs_anchor(int32_t layer) const override;
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
   bool reads_ahead() const override { return on_device_ != nullptr; }
-  Result<std::vector<CodeBlock>> read_ahead(std::span<const Payload> payloads) const override;
+  Result<std::unique_ptr<PendingBlocks>> begin_reading(std::span<const Payload> payloads) const override;
   void decode_block(const PayloadPlace& place, const CodeBlock& block, DecodedLayer& out) const override;
   size_t max_payload_bytes(int64_t tokens) const override;
   // What decode() makes of the codes it has read, [components, tokens]; no more components than were calibrated.

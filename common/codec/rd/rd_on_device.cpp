@@ -278,6 +278,10 @@ std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const 
   return made;
 }
 
+std::shared_ptr<kernels::StreamDecoder> RdDecoderOnDevice::stream_decoder() const {
+  return shared(taken<kernels::StreamDecoder>());
+}
+
 void RdDecoderOnDevice::put(kernels::ConstMatrix codes, const Block& block, int64_t first) {
   thread_local kernels::GrowBuffer memory;
   if (codes.rows == 0) return;

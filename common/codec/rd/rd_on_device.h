@@ -100,6 +100,9 @@ class RdDecoderOnDevice {
   // codes [components, tokens] F32 on the host -> the rows of a block from `first` on.
   static void put(kernels::ConstMatrix codes, const Block& block, int64_t first);
 
+  // For the calling thread alone.
+  std::shared_ptr<kernels::StreamDecoder> stream_decoder() const;
+
   // What codes the unit's streams.
   kernels::StreamRows rows(size_t index, int32_t level) const { return tables_.rows(index, level); }
   // Codes -> what they rebuild, left on the device; keys before RoPE.

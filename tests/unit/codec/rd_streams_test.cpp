@@ -98,7 +98,9 @@ class RdStreams : public ::testing::Test {
       }
     }
     std::vector<kernels::StreamProblem> problems(bodies.size(), kernels::StreamProblem::kNone);
-    const std::vector<kernels::StreamProblem> of_streams = kernels::decode_streams(streams);
+    kernels::StreamDecoder decoder;
+    decoder.start(streams);
+    const std::vector<kernels::StreamProblem> of_streams = decoder.finish();
     for (size_t s = 0; s < streams.size(); ++s) {
       if (of_streams[s] != kernels::StreamProblem::kNone) problems[body_of[s]] = of_streams[s];
     }
