@@ -72,24 +72,16 @@ class There {
   There(int64_t rows, int64_t columns)
       : memory_(Device::kCuda, static_cast<size_t>(rows * columns) * sizeof(double)), rows_(rows), columns_(columns) {}
   explicit There(const ConstColumnsF64& from) : There(from.rows, from.columns) {
-    move(data(), rows_, from.data, from.stride);
+    cuda::copy({from.data, columns_, 2 * rows_, 2 * from.stride}, words());
   }
-  void bring_back(const ColumnsF64& to) const {
-    move(to.data, to.stride, data(), rows_);
-    synchronize();
-  }
+  void bring_back(const ColumnsF64& to) const { cuda::copy(words(), {to.data, columns_, 2 * rows_, 2 * to.stride}); }
   double* data() const { return reinterpret_cast<double*>(memory_.data()); }
   int stride() const { return static_cast<int>(rows_); }
   DeviceBuffer take() { return std::move(memory_); }
 
  private:
-  void move(double* to, int64_t to_stride, const double* from, int64_t from_stride) const {
-    check(cudaMemcpy2DAsync(to, static_cast<size_t>(to_stride) * sizeof(double), from,
-                            static_cast<size_t>(from_stride) * sizeof(double),
-                            static_cast<size_t>(rows_) * sizeof(double), static_cast<size_t>(columns_),
-                            cudaMemcpyDefault, stream()),
-          "copy of doubles");
-  }
+  // Two a double: what copy() moves.
+  Matrix words() const { return {memory_.data(), columns_, 2 * rows_, 2 * rows_, DType::kF32, Device::kCuda}; }
   DeviceBuffer memory_;
   int64_t rows_;
   int64_t columns_;
