@@ -42,6 +42,7 @@ struct RebuildAccount {
 
 // KL(truth || other) of each row's next-token distribution, nats; double inside. Same rows and vocabulary.
 std::vector<double> kl_divergence(const Continuation& truth, const Continuation& other);
+std::vector<double> kl_divergence(const Continuation& truth, kernels::ConstMatrix other);  // logits on the host
 
 // KL(softmax(truth) || softmax(other)) of one row of logits, nats.
 double kl_divergence(std::span<const float> truth, std::span<const float> other);
