@@ -23,7 +23,7 @@ struct RowSizes {
 };
 
 // Where staging takes less time than it costs to begin.
-inline constexpr size_t kFewestStagedBytes = size_t{32} << 20;
+inline constexpr size_t kFewestStagedBytes = size_t{16} << 20;
 
 // One side is the host's, the other the GPU's. Waits.
 void staged_upload(ConstByteRows from, ByteRows to, RowSizes sizes);
