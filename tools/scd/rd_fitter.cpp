@@ -88,17 +88,17 @@ class SeenMoment {
 // Through which a consumer's decoder looks at each unit's anchor, in BF16; empty: at all of it.
 std::vector<DenseMatrix> anchor_bases(const RdConsumer& consumer, std::span<const AnchoredUnit> units,
                                       const RdFitOptions& options) {
+  std::vector<DenseMatrix> bases(units.size());
+  if (options.anchor_share >= 1) return bases;
   std::vector<RegressionMoment> moments;
   std::vector<AnchorDirections> directions;
   for (const AnchoredUnit& of : units) {
     moments.push_back(consumer.statistics.unit(of).moment());
-    const bool chosen = options.anchor_share < 1 && moments.back().anchor_dims() > 0;
-    directions.push_back(
-        chosen ? anchor_directions(moments.back(), unit_metric(consumer, of), options.ridge, algebra_of(consumer))
-               : AnchorDirections{});
+    directions.push_back(moments.back().anchor_dims() > 0 ? anchor_directions(moments.back(), unit_metric(consumer, of),
+                                                                              options.ridge, algebra_of(consumer))
+                                                          : AnchorDirections{});
   }
   const std::vector<int64_t> counts = share_out(moments, directions, options.anchor_share);
-  std::vector<DenseMatrix> bases(units.size());
   for (size_t i = 0; i < units.size(); ++i) {
     if (directions[i].told.size() == 0 || counts[i] == moments[i].anchor_dims()) continue;
     bases[i] = DenseMatrix(moments[i].anchor_dims(), counts[i]);
