@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <optional>
 
 #include "common/base/error.h"
 #include "common/codec/rd/rd_quantiser.h"
@@ -24,12 +23,6 @@ template <class F>
 void for_columns(const MatrixView& matrix, const F& f) {
 #pragma omp parallel for schedule(static)
   for (Eigen::Index column = 0; column < matrix.cols(); ++column) f(column);
-}
-
-MatrixXd copy_of(const MatrixView& matrix) {
-  MatrixXd copy(matrix.rows(), matrix.cols());
-  for_columns(matrix, [&](Eigen::Index column) { copy.col(column) = matrix.col(column); });
-  return copy;
 }
 
 // minuend - subtrahend
@@ -94,31 +87,40 @@ MatrixXd square_root(const MatrixXd& matrix, const Algebra& algebra) {
   });
 }
 
-// Covariances of the parts of a moment.
-struct Covariances {
+// Covariances of the parts of a moment, which outlives it: each is made when it is asked for, as all of them are
+// gigabytes.
+class Covariances {
+ public:
   explicit Covariances(const RegressionMoment& moment)
-      : x(moment.source_dims), y(moment.target_dims), h(moment.anchor_dims()) {
+      : x(moment.source_dims), y(moment.target_dims), h(moment.anchor_dims()), sum_(moment.sum) {
     SCD_CHECK(x >= 1 && y >= 1 && h >= 0, "a moment of rows [x y h 1]");
     const Eigen::Index dims = x + y + h;
-    const double count = moment.sum(dims, dims);
-    mean = moment.sum.col(dims).head(dims) / count;
-    all.resize(dims, dims);
-    for_columns(all, [&](Eigen::Index column) {
-      all.col(column) = moment.sum.col(column).head(dims) / count - mean[column] * mean;
-    });
-    if (!all_finite(all)) throw Error(ErrorCode::kInternal, "calibration: a statistic is not finite");
+    count_ = sum_(dims, dims);
+    mean = sum_.col(dims).head(dims) / count_;
   }
-  auto xx() const { return all.block(0, 0, x, x); }
-  auto xy() const { return all.block(0, x, x, y); }
-  auto xh() const { return all.block(0, x + y, x, h); }
-  auto yy() const { return all.block(x, x, y, y); }
-  auto hh() const { return all.block(x + y, x + y, h, h); }
-  auto hy() const { return all.block(x + y, x, h, y); }
-  auto hx() const { return all.block(x + y, 0, h, x); }
+  MatrixXd xx() const { return block(0, 0, x, x); }
+  MatrixXd xy() const { return block(0, x, x, y); }
+  MatrixXd xh() const { return block(0, x + y, x, h); }
+  MatrixXd yy() const { return block(x, x, y, y); }
+  MatrixXd hh() const { return block(x + y, x + y, h, h); }
+  MatrixXd hy() const { return block(x + y, x, h, y); }
+  MatrixXd hx() const { return block(x + y, 0, h, x); }
 
   Eigen::Index x, y, h;
   VectorXd mean;
-  MatrixXd all;
+
+ private:
+  MatrixXd block(Eigen::Index row, Eigen::Index column, Eigen::Index rows, Eigen::Index columns) const {
+    MatrixXd covariance(rows, columns);
+    for_columns(covariance, [&](Eigen::Index i) {
+      covariance.col(i) = sum_.col(column + i).segment(row, rows) / count_ - mean[column + i] * mean.segment(row, rows);
+    });
+    if (!all_finite(covariance)) throw Error(ErrorCode::kInternal, "calibration: a statistic is not finite");
+    return covariance;
+  }
+
+  const MatrixXd& sum_;
+  double count_ = 0;
 };
 
 // The last `count` eigenvectors, falling; the largest entry of each is positive.
@@ -143,11 +145,12 @@ struct Target {
 Target unpredicted(const Covariances& of, const MatrixXd& metric, double ridge, const Algebra& algebra) {
   SCD_CHECK(metric.rows() == of.y && metric.cols() == of.y, "a metric of the consumer's state");
   if (!all_finite(metric)) throw Error(ErrorCode::kInternal, "calibration: a metric is not finite");
-  const double energy = inner_product(metric, of.yy());
-  if (of.h == 0) return {copy_of(of.xy()), copy_of(of.yy()), energy};
-  const MatrixXd prediction = algebra.cholesky(copy_of(of.hh()), ridge).solve(copy_of(of.hy()));
+  MatrixXd s_yy = of.yy();
+  const double energy = inner_product(metric, s_yy);
+  if (of.h == 0) return {of.xy(), std::move(s_yy), energy};
+  const MatrixXd prediction = algebra.cholesky(of.hh(), ridge).solve(of.hy());
   return {difference(of.xy(), algebra.product(of.xh(), prediction)),
-          difference(of.yy(), algebra.transposed_product(of.hy(), prediction)), energy};
+          difference(s_yy, algebra.transposed_product(of.hy(), prediction)), energy};
 }
 
 // M = U diag(s) V^T of the columns of all consumers, by way of the smaller of M^T M and M M^T.
@@ -184,14 +187,12 @@ RateFit fit_rate(const RegressionMoment& moment, const MatrixXd& metric, double 
 RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge, const Algebra& algebra) {
   SCD_CHECK(!consumers.empty(), "a consumer");
   const Covariances first(consumers.front().moment);
-  const Cholesky whitening = algebra.cholesky(copy_of(first.xx()), ridge);
+  const Cholesky whitening = algebra.cholesky(first.xx(), ridge);
   RateFit fit;
   double lost = 0;
   MatrixXd weighted(first.x, 0);
   for (const RegressionTarget& consumer : consumers) {
-    const std::optional<Covariances> further =
-        &consumer == &consumers.front() ? std::nullopt : std::optional<Covariances>(std::in_place, consumer.moment);
-    const Covariances& of = further ? *further : first;
+    const Covariances of(consumer.moment);
     SCD_CHECK(of.x == first.x && consumer.weight > 0, "consumers of one producer");
     Target target = unpredicted(of, consumer.metric, ridge, algebra);
     fit.energy += consumer.weight * target.energy;
@@ -222,10 +223,11 @@ RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& e
   const Eigen::Index known = codes + of.h;
   const MatrixXd s_cc = algebra.product(algebra.transposed_product(map, of.xx()), map);
   const MatrixXd s_cy = algebra.transposed_product(map, of.xy());
+  const MatrixXd s_hh = of.hh(), s_hy = of.hy();
   const MatrixXd s_hc = of.h > 0 ? algebra.product(of.hx(), map) : MatrixXd(0, codes);
   // Codes and anchor differ by orders of magnitude: the ridge is one of correlations.
   VectorXd scale(known);
-  scale << s_cc.diagonal(), of.hh().diagonal();
+  scale << s_cc.diagonal(), s_hh.diagonal();
   scale = scale.cwiseMax(1e-30).cwiseSqrt().cwiseInverse().eval();
   const auto of_codes = scale.head(codes), of_anchor = scale.tail(of.h);
   MatrixXd s_kk(known, known), s_ky(known, of.y);
@@ -237,12 +239,12 @@ RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& e
       anchor_part = scale[column] * of_anchor.cwiseProduct(s_hc.col(column));
     } else {
       codes_part.setZero();
-      anchor_part = scale[column] * of_anchor.cwiseProduct(of.hh().col(column - codes));
+      anchor_part = scale[column] * of_anchor.cwiseProduct(s_hh.col(column - codes));
     }
   });
   for_columns(s_ky, [&](Eigen::Index column) {
     s_ky.col(column).head(codes) = of_codes.cwiseProduct(s_cy.col(column));
-    s_ky.col(column).tail(of.h) = of_anchor.cwiseProduct(of.hy().col(column));
+    s_ky.col(column).tail(of.h) = of_anchor.cwiseProduct(s_hy.col(column));
   });
   MatrixXd solution = algebra.cholesky(std::move(s_kk), ridge).solve(std::move(s_ky));
   for_columns(solution, [&](Eigen::Index column) { solution.col(column).array() *= scale.array(); });
@@ -258,8 +260,8 @@ AnchorDirections anchor_directions(const RegressionMoment& moment, const MatrixX
                                    const Algebra& algebra) {
   const Covariances of(moment);
   SCD_CHECK(of.h > 0, "an anchor");
-  const Cholesky whitening = algebra.cholesky(copy_of(of.hh()), ridge);
-  const MatrixXd weighted = algebra.product(whitening.solve_lower(copy_of(of.hy())), square_root(metric, algebra));
+  const Cholesky whitening = algebra.cholesky(of.hh(), ridge);
+  const MatrixXd weighted = algebra.product(whitening.solve_lower(of.hy()), square_root(metric, algebra));
   const SymmetricEigen eigen = algebra.symmetric_eigen(algebra.product_with_transposed(weighted, weighted));
   return {whitening.solve_upper(falling_directions(eigen.vectors, of.h)), eigen.values.reverse().cwiseMax(0.0)};
 }
