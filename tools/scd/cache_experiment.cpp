@@ -292,8 +292,9 @@ Continuation CacheExperiment::run(std::span<const TokenId> forced) {
   return std::move(run_all(std::span(&tokens, 1)).front());
 }
 
-std::vector<Continuation> CacheExperiment::run_all(std::span<const std::vector<TokenId>> forced) {
-  return state_->working.run(forced);
+std::vector<Continuation> CacheExperiment::run_all(std::span<const std::vector<TokenId>> forced,
+                                                   std::span<const int64_t> last) {
+  return state_->working.run(forced, last);
 }
 
 std::vector<TokenId> CacheExperiment::generate(int32_t max_tokens, const std::function<bool(TokenId)>& ends) {
