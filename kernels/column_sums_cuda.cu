@@ -8,7 +8,7 @@
 namespace scd::kernels::cuda {
 namespace {
 
-constexpr int kColumns = 32, kWarps = 8;
+constexpr int kColumns = 32, kWarps = 32;
 
 // out [2, columns]: sums, then squares.
 __global__ void column_sums_kernel(const float* m, int64_t stride, int64_t rows, int64_t columns, double* out) {

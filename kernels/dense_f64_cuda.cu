@@ -1,4 +1,5 @@
-// cuBLAS and cuSOLVER over copies of the host's matrices. Memory is taken for each call: calls are few and large.
+// cuBLAS and cuSOLVER over copies of the host's matrices. A thread keeps what memory its calls took for those that
+// follow: giving it back waits for all that the GPU does, also for other threads.
 #include "kernels/dense_f64.h"
 
 #include <cusolverDn.h>
@@ -66,46 +67,82 @@ const SolverHandle& solver_handle() {
   return made;
 }
 
+// Memory of the GPU for the length of a call.
+class CallMemory {
+ public:
+  explicit CallMemory(size_t bytes) : memory_(taken(bytes)) {}
+  CallMemory(CallMemory&& other) noexcept = default;
+  CallMemory& operator=(CallMemory&&) = delete;
+  ~CallMemory() {
+    if (memory_.data() != nullptr) idle().push_back(std::move(memory_));
+  }
+  std::byte* data() const { return memory_.data(); }
+  DeviceBuffer take() { return std::move(memory_); }
+
+ private:
+  static std::vector<DeviceBuffer>& idle() {
+    stream();  // outlives it
+    thread_local std::vector<DeviceBuffer> buffers;
+    return buffers;
+  }
+  // The smallest that will do without wasting more than it gives; else new memory, for which idle memory makes room.
+  static DeviceBuffer taken(size_t bytes) {
+    std::vector<DeviceBuffer>& buffers = idle();
+    const auto suits = [bytes](const DeviceBuffer& buffer) {
+      return buffer.size() >= bytes && buffer.size() / 2 <= bytes;
+    };
+    auto best = buffers.end();
+    for (auto it = buffers.begin(); it != buffers.end(); ++it) {
+      if (suits(*it) && (best == buffers.end() || it->size() < best->size())) best = it;
+    }
+    if (best != buffers.end()) {
+      DeviceBuffer found = std::move(*best);
+      buffers.erase(best);
+      return found;
+    }
+    try {
+      return {Device::kCuda, bytes};
+    } catch (const OutOfDeviceMemory&) {
+      buffers.clear();
+      return {Device::kCuda, bytes};
+    }
+  }
+
+  DeviceBuffer memory_;
+};
+
 // Columns of doubles on the GPU, dense.
 class There {
  public:
   There(int64_t rows, int64_t columns)
-      : memory_(Device::kCuda, static_cast<size_t>(rows * columns) * sizeof(double)), rows_(rows), columns_(columns) {}
+      : memory_(static_cast<size_t>(rows * columns) * sizeof(double)), rows_(rows), columns_(columns) {}
   explicit There(const ConstColumnsF64& from) : There(from.rows, from.columns) {
-    move(data(), rows_, from.data, from.stride);
+    cuda::copy({from.data, columns_, 2 * rows_, 2 * from.stride}, words());
   }
-  void bring_back(const ColumnsF64& to) const {
-    move(to.data, to.stride, data(), rows_);
-    synchronize();
-  }
+  void bring_back(const ColumnsF64& to) const { cuda::copy(words(), {to.data, columns_, 2 * rows_, 2 * to.stride}); }
   double* data() const { return reinterpret_cast<double*>(memory_.data()); }
   int stride() const { return static_cast<int>(rows_); }
-  DeviceBuffer take() { return std::move(memory_); }
+  DeviceBuffer take() { return memory_.take(); }
 
  private:
-  void move(double* to, int64_t to_stride, const double* from, int64_t from_stride) const {
-    check(cudaMemcpy2DAsync(to, static_cast<size_t>(to_stride) * sizeof(double), from,
-                            static_cast<size_t>(from_stride) * sizeof(double),
-                            static_cast<size_t>(rows_) * sizeof(double), static_cast<size_t>(columns_),
-                            cudaMemcpyDefault, stream()),
-          "copy of doubles");
-  }
-  DeviceBuffer memory_;
+  // Two a double: what copy() moves.
+  Matrix words() const { return {memory_.data(), columns_, 2 * rows_, 2 * rows_, DType::kF32, Device::kCuda}; }
+  CallMemory memory_;
   int64_t rows_;
   int64_t columns_;
 };
 
 // What an op of cuSOLVER works in.
 struct Workspace {
-  Workspace(size_t device_bytes, size_t host_bytes) : device(Device::kCuda, device_bytes), host(host_bytes) {}
-  DeviceBuffer device;
+  Workspace(size_t device_bytes, size_t host_bytes) : device(device_bytes), host(host_bytes) {}
+  CallMemory device;
   std::vector<std::byte> host;
 };
 
 // What cuSOLVER says of the numbers: 0 where all is well.
 class Info {
  public:
-  Info() : memory_(Device::kCuda, sizeof(int)) {}
+  Info() : memory_(sizeof(int)) {}
   int* data() const { return reinterpret_cast<int*>(memory_.data()); }
   int read() const {
     int value = 0;
@@ -115,7 +152,7 @@ class Info {
   }
 
  private:
-  DeviceBuffer memory_;
+  CallMemory memory_;
 };
 
 }  // namespace

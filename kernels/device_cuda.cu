@@ -9,6 +9,7 @@
 #include "kernels/cuda_common.cuh"
 #include "kernels/cuda_kernels.h"
 #include "kernels/ragged_batch.h"
+#include "kernels/staged_copy.h"
 
 namespace scd::kernels {
 namespace {
@@ -196,6 +197,12 @@ void copy(ConstMatrix from, Matrix to) {
     return;
   }
   const size_t row_bytes = static_cast<size_t>(from.columns) * size;
+  const bool staged = row_bytes * static_cast<size_t>(from.rows) >= kFewestStagedBytes && from.device != to.device;
+  if (staged) {
+    return (to.device == Device::kCuda ? staged_upload : staged_download)(
+        {static_cast<const std::byte*>(from.data), pitch(from)}, {static_cast<std::byte*>(to.data), pitch(to)},
+        {static_cast<size_t>(from.rows), row_bytes});
+  }
   if (pitch(from) == row_bytes && pitch(to) == row_bytes) {  // a pitch has a limit
     check(cudaMemcpyAsync(to.data, from.data, row_bytes * static_cast<size_t>(from.rows), cudaMemcpyDefault, stream()),
           "copy");

@@ -7,7 +7,7 @@
 namespace scd::kernels::cuda {
 namespace {
 
-constexpr int64_t kBlockRows = 1024;
+constexpr int64_t kBlockRows = 2048;
 constexpr int kTileRows = 32, kTileColumns = 8;
 
 // lower: column-major.

@@ -7,9 +7,14 @@
 namespace scd {
 
 DenseMatrix transposed(const DenseMatrix& matrix) {
+  constexpr int64_t kRows = 16;  // of a cache line's values
   DenseMatrix turned(matrix.columns, matrix.rows);
-  for (int64_t row = 0; row < matrix.rows; ++row) {
-    for (int64_t column = 0; column < matrix.columns; ++column) turned.at(column, row) = matrix.at(row, column);
+#pragma omp parallel for schedule(static)
+  for (int64_t first = 0; first < matrix.rows; first += kRows) {
+    const int64_t end = std::min(first + kRows, matrix.rows);
+    for (int64_t column = 0; column < matrix.columns; ++column) {
+      for (int64_t row = first; row < end; ++row) turned.at(column, row) = matrix.at(row, column);
+    }
   }
   return turned;
 }

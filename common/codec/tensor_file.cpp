@@ -6,6 +6,8 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/codec/payload.h"
@@ -95,33 +97,51 @@ DenseMatrix int8_scales(const DenseMatrix& matrix) {
   return scales;
 }
 
+// A matrix as the file has it.
+struct NarrowTensor {
+  const char* dtype = "F32";
+  ByteBuffer values;   // where they are narrower than the matrix has them
+  DenseMatrix scales;  // of I8
+};
+
+NarrowTensor narrowed(const DenseMatrix& matrix) {
+  NarrowTensor narrow;
+  if (exact_in_bf16(matrix)) {
+    narrow.dtype = "BF16";
+    append_bf16(matrix.values, narrow.values);
+    return narrow;
+  }
+  if (matrix.rows > 1) narrow.scales = int8_scales(matrix);
+  if (narrow.scales.empty()) return narrow;
+  narrow.dtype = "I8";
+  narrow.values.resize(matrix.values.size());
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    const float* from = matrix.view().row<float>(row);
+    std::byte* to = narrow.values.data() + row * matrix.columns;
+    for (int64_t column = 0; column < matrix.columns; ++column) {
+      to[column] = static_cast<std::byte>(static_cast<int8_t>(std::nearbyint(from[column] / narrow.scales.at(row, 0))));
+    }
+  }
+  return narrow;
+}
+
 // The header's entries and the bytes of a file in the making.
 struct FileInWork {
   json header = json::object();
-  std::string body;
+  std::vector<std::span<const std::byte>> body;
+  size_t body_bytes = 0;
 
   void add(const std::string& name, const DenseMatrix& matrix, const char* dtype, std::span<const std::byte> bytes) {
-    const size_t begin = body.size();
-    body.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    header[name] = {{"dtype", dtype}, {"shape", {matrix.rows, matrix.columns}}, {"data_offsets", {begin, body.size()}}};
+    const size_t begin = body_bytes;
+    body.push_back(bytes);
+    body_bytes += bytes.size();
+    header[name] = {{"dtype", dtype}, {"shape", {matrix.rows, matrix.columns}}, {"data_offsets", {begin, body_bytes}}};
   }
 
-  void add(const std::string& name, const DenseMatrix& matrix) {
-    ByteBuffer narrow;
-    if (exact_in_bf16(matrix)) {
-      append_bf16(matrix.values, narrow);
-      return add(name, matrix, "BF16", narrow);
-    }
-    const DenseMatrix scales = matrix.rows > 1 ? int8_scales(matrix) : DenseMatrix{};
-    if (scales.empty()) return add(name, matrix, "F32", as_bytes_of(matrix));
-    for (int64_t row = 0; row < matrix.rows; ++row) {
-      for (int64_t column = 0; column < matrix.columns; ++column) {
-        narrow.push_back(
-            static_cast<std::byte>(static_cast<int8_t>(std::nearbyint(matrix.at(row, column) / scales.at(row, 0)))));
-      }
-    }
-    add(name, matrix, "I8", narrow);
-    add(name + kScaleSuffix, scales, "F32", as_bytes_of(scales));
+  void add(const std::string& name, const DenseMatrix& matrix, const NarrowTensor& narrow) {
+    add(name, matrix, narrow.dtype,
+        narrow.values.empty() ? as_bytes_of(matrix) : std::span<const std::byte>(narrow.values));
+    if (!narrow.scales.empty()) add(name + kScaleSuffix, narrow.scales, "F32", as_bytes_of(narrow.scales));
   }
 };
 
@@ -146,16 +166,24 @@ bool all_finite(const DenseMatrix& matrix) {
 }  // namespace
 
 std::string serialize_tensors(const TensorMap& tensors) {
+  std::vector<const DenseMatrix*> matrices;
+  for (const auto& [name, matrix] : tensors) matrices.push_back(&matrix);
+  std::vector<NarrowTensor> narrow(matrices.size());
+#pragma omp parallel for schedule(dynamic)
+  for (size_t i = 0; i < matrices.size(); ++i) narrow[i] = narrowed(*matrices[i]);
   FileInWork work;
-  for (const auto& [name, matrix] : tensors) work.add(name, matrix);
-  const json& header = work.header;
-  const std::string& body = work.body;
-  std::string head = header.dump();
+  size_t next = 0;
+  for (const auto& [name, matrix] : tensors) work.add(name, matrix, narrow[next++]);
+  std::string head = work.header.dump();
   head.resize((head.size() + 7) / 8 * 8, ' ');
   const uint64_t length = head.size();
-  std::string file(sizeof length, '\0');
-  std::memcpy(file.data(), &length, sizeof length);
-  return file + head + body;
+  std::string file;
+  file.reserve(sizeof length + head.size() + work.body_bytes);
+  file.append(reinterpret_cast<const char*>(&length), sizeof length).append(head);
+  for (const std::span<const std::byte> bytes : work.body) {
+    file.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+  return file;
 }
 
 TensorMap parse_tensors(std::span<const std::byte> bytes, const std::filesystem::path& file) {

@@ -35,13 +35,21 @@ bool aligned(const kernels::ConstMatrix& matrix) {
   return reinterpret_cast<uintptr_t>(matrix.data) % kernels::size_of(matrix.dtype) == 0;
 }
 
+// By all cores: the pages of a checkpoint are mapped as they are read.
+void copy_bytes(const std::byte* from, std::byte* to, size_t bytes) {
+  constexpr size_t kPiece = size_t{1} << 20;
+#pragma omp parallel for schedule(static)
+  for (size_t begin = 0; begin < bytes; begin += kPiece) {
+    std::memcpy(to + begin, from + begin, std::min(kPiece, bytes - begin));
+  }
+}
+
 // Rows [first, first + part.rows) of `whole` become `part`, converted where the dtypes differ.
 void place(kernels::ConstMatrix part, const kernels::Matrix& whole, int64_t first) {
   const size_t row_bytes = static_cast<size_t>(whole.columns) * kernels::size_of(whole.dtype);
   auto* to = static_cast<std::byte*>(whole.data) + static_cast<size_t>(first) * row_bytes;
   if (part.dtype == whole.dtype) {
-    std::memcpy(to, part.data, static_cast<size_t>(part.rows) * row_bytes);
-    return;
+    return copy_bytes(static_cast<const std::byte*>(part.data), to, static_cast<size_t>(part.rows) * row_bytes);
   }
   std::vector<std::byte> copy;
   if (!aligned(part)) {

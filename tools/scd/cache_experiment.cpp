@@ -160,8 +160,12 @@ ByteBuffer CacheExperiment::State::encode(const Encoder& encoder, const LayerPla
   const UnitSource of = encoder.source(plan, unit);
   LayerChunk chunk{.layer = coded.first_layer, .first_position = range.first};
   KeysValues rows;
+  std::vector<kernels::PagedKv> layers;
   if (coded.residual) {
     chunk.residual = kept_rows(of.first_layer, HiddenState::kResidual, range);
+  } else if (encoder.reads_pages()) {
+    for (int32_t layer = of.first_layer; layer < of.end(); ++layer) layers.push_back(source().cache.layer(layer));
+    chunk.pages = {layers, source().pages.page_ids(), range.count};
   } else {
     rows = unit_rows(source(), of, range);
     chunk.keys = rows.keys.view();
@@ -288,8 +292,9 @@ Continuation CacheExperiment::run(std::span<const TokenId> forced) {
   return std::move(run_all(std::span(&tokens, 1)).front());
 }
 
-std::vector<Continuation> CacheExperiment::run_all(std::span<const std::vector<TokenId>> forced) {
-  return state_->working.run(forced);
+std::vector<Continuation> CacheExperiment::run_all(std::span<const std::vector<TokenId>> forced,
+                                                   std::span<const int64_t> last) {
+  return state_->working.run(forced, last);
 }
 
 std::vector<TokenId> CacheExperiment::generate(int32_t max_tokens, const std::function<bool(TokenId)>& ends) {

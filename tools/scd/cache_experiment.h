@@ -42,6 +42,7 @@ struct RebuildAccount {
 
 // KL(truth || other) of each row's next-token distribution, nats; double inside. Same rows and vocabulary.
 std::vector<double> kl_divergence(const Continuation& truth, const Continuation& other);
+std::vector<double> kl_divergence(const Continuation& truth, kernels::ConstMatrix other);  // logits on the host
 
 // KL(softmax(truth) || softmax(other)) of one row of logits, nats.
 double kl_divergence(std::span<const float> truth, std::span<const float> other);
@@ -75,7 +76,8 @@ class CacheExperiment {
   // The suffix [handover, prompt) and then `forced`, natively over the chosen cache: a distribution for every one of
   // these tokens. May be called again and again. Of one prompt, and of all in one batch.
   Continuation run(std::span<const TokenId> forced);
-  std::vector<Continuation> run_all(std::span<const std::vector<TokenId>> forced);
+  // last: of each prompt only so many last ones, all forced ones and one more at least.
+  std::vector<Continuation> run_all(std::span<const std::vector<TokenId>> forced, std::span<const int64_t> last = {});
 
   // Greedily up to max_tokens ids (PromptBatch::generate).
   std::vector<TokenId> generate(int32_t max_tokens, const std::function<bool(TokenId)>& ends = {});

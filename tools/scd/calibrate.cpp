@@ -207,8 +207,9 @@ void require_text(const CalibrateOptions& options) {
 }
 
 // Fits take and give back matrices of up to gigabytes: from the heap, which keeps them, their pages are there the next
-// time.
+// time. One heap: those of further threads hold nothing as large.
 void keep_large_memory() {
+  mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
 }

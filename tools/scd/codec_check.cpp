@@ -10,12 +10,6 @@
 namespace scd {
 namespace {
 
-// KL of the scored rows, which are the last ones.
-double scored_kl(const Continuation& truth, const Continuation& other, int64_t scored) {
-  const std::vector<double> kl = kl_divergence(truth, other);
-  return std::accumulate(kl.end() - std::min(scored, std::ssize(kl)), kl.end(), 0.0);
-}
-
 int64_t longest_of(std::span<const TokenWindow> windows) {
   size_t longest = 0;
   for (const TokenWindow& window : windows) longest = std::max(longest, window.size());
@@ -45,19 +39,19 @@ std::vector<CheckedCodec> check_codecs(const Model& producer, const Model& consu
     experiment.set_prompts({windows.begin(), windows.begin() + static_cast<std::ptrdiff_t>(count)}, encoders);
     if (experiment.handover() <= options.sinks) continue;
     const std::vector<std::vector<TokenId>> nothing(count);
-    const std::vector<Continuation> truth = experiment.run_all(nothing);
+    const std::span<const int64_t> scored = std::span(text.scored).subspan(first, count);
+    const std::vector<Continuation> truth = experiment.run_all(nothing, scored);
     rows.push_back(0);
-    for (size_t i = 0; i < count; ++i) {
-      rows.back() += static_cast<double>(std::min(text.scored[first + i], truth[i].rows));
-    }
+    for (const Continuation& of_prompt : truth) rows.back() += static_cast<double>(of_prompt.rows);
     for (size_t c = 0; c < codecs.size(); ++c) {
       const RebuildAccount account = experiment.rebuild(codecs[c].encoder, codecs[c].decoder, codecs[c].caps);
       sums[c].rebuild_us += 1000 * (account.decode_ms + account.native_ms);
       sums[c].prediction.bytes_per_token += static_cast<double>(account.payload_bytes);
-      const std::vector<Continuation> rebuilt = experiment.run_all(nothing);
+      const std::vector<Continuation> rebuilt = experiment.run_all(nothing, scored);
       kl_sums[c].push_back(0);
       for (size_t i = 0; i < count; ++i) {
-        kl_sums[c].back() += scored_kl(truth[i], rebuilt[i], text.scored[first + i]);
+        const std::vector<double> kl = kl_divergence(truth[i], rebuilt[i]);
+        kl_sums[c].back() = std::accumulate(kl.begin(), kl.end(), kl_sums[c].back());
       }
       if (c == 0) tokens += account.tokens;
       progress.update(

@@ -35,11 +35,16 @@ double kl_divergence(std::span<const float> truth, std::span<const float> other)
 }
 
 std::vector<double> kl_divergence(const Continuation& truth, const Continuation& other) {
-  SCD_CHECK(truth.rows == other.rows && truth.vocab == other.vocab, "continuations of the same tokens");
+  return kl_divergence(truth, kernels::matrix(other.logits.data(), other.rows, other.vocab));
+}
+
+std::vector<double> kl_divergence(const Continuation& truth, kernels::ConstMatrix other) {
+  SCD_CHECK(truth.rows == other.rows && truth.vocab == other.columns, "continuations of the same tokens");
   std::vector<double> divergence(static_cast<size_t>(truth.rows));
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < truth.rows; ++row) {
-    divergence[static_cast<size_t>(row)] = kl_divergence(truth.row(row), other.row(row));
+    const std::span<const float> values(other.row<float>(row), static_cast<size_t>(other.columns));
+    divergence[static_cast<size_t>(row)] = kl_divergence(truth.row(row), values);
   }
   return divergence;
 }

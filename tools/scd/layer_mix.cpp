@@ -1,6 +1,7 @@
 #include "tools/scd/layer_mix.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -65,7 +66,8 @@ struct LayerMix::State {
   }
   void prefill(const Model& model, BatchCache& into) const;
   void use(int32_t layer, LayerSource source);
-  Continuation run_suffixes();
+  // Calls use(logits) with those of the tokens that count, on the host.
+  void run_suffixes(const std::function<void(kernels::ConstMatrix)>& use);
   void rebuild_window(size_t window, const Encoder& encoder, const Decoder& decoder, std::span<const int32_t> layers,
                       BatchCache& into);
   void rebuild_chunk(size_t window, const LayerChunk& chunk, const Encoder& encoder, const Decoder& decoder,
@@ -90,7 +92,7 @@ void LayerMix::State::use(int32_t layer, LayerSource source) {
   current = source;
 }
 
-Continuation LayerMix::State::run_suffixes() {
+void LayerMix::State::run_suffixes(const std::function<void(kernels::ConstMatrix)>& use) {
   std::vector<SequenceChunk> batch;
   for (size_t i = 0; i < windows.size(); ++i) {
     batch.push_back({&working.pages[i], handover(i), std::span(windows[i]).subspan(static_cast<size_t>(handover(i)))});
@@ -103,9 +105,7 @@ Continuation LayerMix::State::run_suffixes() {
     end += std::ssize(batch[i].tokens);
     for (int64_t row = end - scored[i]; row < end; ++row) rows.push_back(row);
   }
-  const kernels::ConstMatrix logits = pass.logits(rows);
-  const auto* begin = logits.row<float>(0);
-  return {0, logits.rows, logits.columns, {begin, begin + logits.rows * logits.columns}};
+  use(pass.logits(rows));
 }
 
 void LayerMix::State::rebuild_chunk(size_t window, const LayerChunk& chunk, const Encoder& encoder,
@@ -168,7 +168,10 @@ LayerMix::LayerMix(const Model& producer, const Model& consumer, std::span<const
   state_->prefill(producer, state_->produced);
   state_->prefill(consumer, state_->truth);
   for (int32_t layer = 0; layer < consumer.config().layers; ++layer) state_->use(layer, LayerSource::kTruth);
-  state_->truth_logits = state_->run_suffixes();
+  state_->run_suffixes([this](kernels::ConstMatrix logits) {
+    const auto* begin = logits.row<float>(0);
+    state_->truth_logits = {0, logits.rows, logits.columns, {begin, begin + logits.rows * logits.columns}};
+  });
 }
 
 LayerMix::~LayerMix() = default;
@@ -189,7 +192,8 @@ double LayerMix::mean_kl(std::span<const LayerSource> sources) {
     const bool exact = layer == 0 && state_->options.exact_layer0;
     state_->use(layer, exact ? LayerSource::kTruth : sources[static_cast<size_t>(layer)]);
   }
-  const std::vector<double> kl = kl_divergence(state_->truth_logits, state_->run_suffixes());
+  std::vector<double> kl;
+  state_->run_suffixes([&](kernels::ConstMatrix logits) { kl = kl_divergence(state_->truth_logits, logits); });
   return std::accumulate(kl.begin(), kl.end(), 0.0) / static_cast<double>(kl.size());
 }
 

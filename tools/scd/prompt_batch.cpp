@@ -45,8 +45,10 @@ void PromptBatch::cache_changed() {
   }
 }
 
-std::vector<Continuation> PromptBatch::run(std::span<const std::vector<TokenId>> forced) {
+std::vector<Continuation> PromptBatch::run(std::span<const std::vector<TokenId>> forced,
+                                           std::span<const int64_t> last) {
   SCD_CHECK(forced.size() == prompts_.size(), "forced tokens of every prompt");
+  SCD_CHECK(last.empty() || last.size() == prompts_.size(), "last tokens of every prompt");
   std::vector<std::vector<TokenId>> tokens;
   std::vector<SequenceChunk> batch;
   for (size_t i = 0; i < prompts_.size(); ++i) {
@@ -59,15 +61,21 @@ std::vector<Continuation> PromptBatch::run(std::span<const std::vector<TokenId>>
   while (pass.next_layer() < consumer_.config().layers) pass.run_layer();
   std::vector<Continuation> continuations;
   first_ids_.clear();
-  int64_t first_row = 0;
+  int64_t end = 0;
   for (size_t i = 0; i < tokens.size(); ++i) {
-    std::vector<int64_t> rows(tokens[i].size());
-    std::iota(rows.begin(), rows.end(), first_row);
-    first_row += std::ssize(rows);
+    end += std::ssize(tokens[i]);
+    const int64_t count = last.empty() ? std::ssize(tokens[i]) : std::min(last[i], std::ssize(tokens[i]));
+    const int64_t first_id = count - std::ssize(forced[i]) - 1;  // row
+    SCD_CHECK(first_id >= 0, "the prompt's last token and all forced ones");
+    std::vector<int64_t> rows(static_cast<size_t>(count));
+    std::iota(rows.begin(), rows.end(), end - count);
     const kernels::ConstMatrix logits = pass.logits(rows);
     const auto* begin = logits.row<float>(0);
-    continuations.push_back({shared_, logits.rows, logits.columns, {begin, begin + logits.rows * logits.columns}});
-    first_ids_.push_back(kernels::sample(continuations.back().row(std::ssize(prompts_[i]) - shared_ - 1), {}, 0.0));
+    continuations.push_back({shared_ + std::ssize(tokens[i]) - count,
+                             logits.rows,
+                             logits.columns,
+                             {begin, begin + logits.rows * logits.columns}});
+    first_ids_.push_back(kernels::sample(continuations.back().row(first_id), {}, 0.0));
   }
   return continuations;
 }

@@ -45,8 +45,9 @@ class PromptBatch {
   void cache_changed();
 
   // Of each prompt [shared, end) and then its forced tokens: a distribution for every one of these. forced: one a
-  // prompt. Throws Error kOutOfRange beyond max_tokens.
-  std::vector<Continuation> run(std::span<const std::vector<TokenId>> forced);
+  // prompt. last: of each prompt only so many last ones, all forced ones and one more at least; empty: all. Throws
+  // Error kOutOfRange beyond max_tokens.
+  std::vector<Continuation> run(std::span<const std::vector<TokenId>> forced, std::span<const int64_t> last = {});
 
   // Greedily up to max_tokens ids a prompt. The first end-of-sequence id of the consumer, or the first id that `ends`
   // holds for, is the last of them, as in a decode server's answer.

@@ -2,8 +2,10 @@
 
 #include <utility>
 
+#include "common/codec/calibration/algebra.h"
 #include "common/log/progress.h"
 #include "tools/scd/rd_costs.h"
+#include "tools/scd/run_tasks.h"
 
 namespace scd {
 namespace {
@@ -39,12 +41,13 @@ std::vector<LayerMetric> weighted_metrics(const CalibrationInput& input, const R
       options.weigh_on_answers ? validation_sample(input, options.experiment)
                                : last_tokens_of(one_of_each_context(input.text.validation).windows, options.experiment),
       statistics, {.first = first, .seed = options.seed, .experiment = options.experiment});
-  std::vector<LayerMetric> metrics;
-  for (int32_t layer = 0; layer < input.consumer.config().layers; ++layer) {
-    metrics.push_back(metric_of(input.consumer, layer, statistics.layer(layer)));
-    metrics.back().keys *= costs.keys[static_cast<size_t>(layer)];
-    metrics.back().values *= costs.values[static_cast<size_t>(layer)];
-  }
+  std::vector<LayerMetric> metrics(costs.keys.size());
+  run_tasks({metrics.size(), Algebra(input.consumer.device()).fits_at_once()}, [&](size_t layer, size_t) {
+    const auto index = static_cast<int32_t>(layer);
+    metrics[layer] = metric_of(input.consumer, index, statistics.layer(index));
+    metrics[layer].keys *= costs.keys[layer];
+    metrics[layer].values *= costs.values[layer];
+  });
   return metrics;
 }
 

@@ -1,7 +1,9 @@
 #include "tools/scd/rd_fitter.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <numeric>
 #include <string>
 
 #include "common/base/error.h"
@@ -9,6 +11,7 @@
 #include "common/codec/rd/rd_quantiser.h"
 #include "kernels/linear.h"
 #include "tools/scd/calibration.h"
+#include "tools/scd/run_tasks.h"
 
 namespace scd {
 namespace {
@@ -85,17 +88,17 @@ class SeenMoment {
 // Through which a consumer's decoder looks at each unit's anchor, in BF16; empty: at all of it.
 std::vector<DenseMatrix> anchor_bases(const RdConsumer& consumer, std::span<const AnchoredUnit> units,
                                       const RdFitOptions& options) {
+  std::vector<DenseMatrix> bases(units.size());
+  if (options.anchor_share >= 1) return bases;
   std::vector<RegressionMoment> moments;
   std::vector<AnchorDirections> directions;
   for (const AnchoredUnit& of : units) {
     moments.push_back(consumer.statistics.unit(of).moment());
-    const bool chosen = options.anchor_share < 1 && moments.back().anchor_dims() > 0;
-    directions.push_back(
-        chosen ? anchor_directions(moments.back(), unit_metric(consumer, of), options.ridge, algebra_of(consumer))
-               : AnchorDirections{});
+    directions.push_back(moments.back().anchor_dims() > 0 ? anchor_directions(moments.back(), unit_metric(consumer, of),
+                                                                              options.ridge, algebra_of(consumer))
+                                                          : AnchorDirections{});
   }
   const std::vector<int64_t> counts = share_out(moments, directions, options.anchor_share);
-  std::vector<DenseMatrix> bases(units.size());
   for (size_t i = 0; i < units.size(); ++i) {
     if (directions[i].told.size() == 0 || counts[i] == moments[i].anchor_dims()) continue;
     bases[i] = DenseMatrix(moments[i].anchor_dims(), counts[i]);
@@ -174,24 +177,30 @@ void require_sound_step(const RdQuantiserSettings& settings, double ratio) {
 // What rounding a decoder's map as round_columns_to_int8() does loses of a value of y, as a share of its variance, mean
 // over values. Small but where a map needs much more of weak components than of strong ones.
 double int8_loss(const DenseMatrix& map, std::span<const float> deviations) {
-  const auto columns = static_cast<size_t>(map.columns);
-  std::vector<double> largest(columns), energy(columns);
+  constexpr int64_t kColumns = 64;  // that a thread takes
   double variance = 0;
-  for (int64_t row = 0; row < map.rows; ++row) {
-    const double deviation = deviations[static_cast<size_t>(row)];
-    variance += deviation * deviation;
-    const float* values = map.view().row<float>(row);
+  for (const float deviation : deviations.first(static_cast<size_t>(map.rows)))
+    variance += double{deviation} * deviation;
+  std::vector<double> losses(static_cast<size_t>(map.columns));
+#pragma omp parallel for schedule(static)
+  for (int64_t first = 0; first < map.columns; first += kColumns) {
+    const auto columns = static_cast<size_t>(std::min(kColumns, map.columns - first));
+    std::array<double, kColumns> largest{}, energy{};
+    for (int64_t row = 0; row < map.rows; ++row) {
+      const double deviation = deviations[static_cast<size_t>(row)];
+      const float* values = map.view().row<float>(row) + first;
+      for (size_t column = 0; column < columns; ++column) {
+        const double value = values[column];
+        largest[column] = std::max(largest[column], std::abs(value));
+        energy[column] += value * deviation * value * deviation;
+      }
+    }
     for (size_t column = 0; column < columns; ++column) {
-      const double value = values[column];
-      largest[column] = std::max(largest[column], std::abs(value));
-      energy[column] += value * deviation * value * deviation;
+      if (energy[column] == 0) continue;
+      losses[static_cast<size_t>(first) + column] = std::pow(largest[column] / 127, 2) / 12 * variance / energy[column];
     }
   }
-  double sum = 0;
-  for (size_t column = 0; column < columns; ++column) {
-    if (energy[column] > 0) sum += std::pow(largest[column] / 127, 2) / 12 * variance / energy[column];
-  }
-  return sum / static_cast<double>(map.columns);
+  return std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(map.columns);
 }
 
 // In 8 bits a value where that loses next to nothing, else in 16.
@@ -214,6 +223,18 @@ RdUnitDecoder fit_unit_decoder(const RdConsumer& consumer, const AnchoredUnit& o
   round_columns_to_int8(decoder.anchor_map);
   decoder.anchor_basis = basis;
   return decoder;
+}
+
+// bases: by unit.
+RdDecoderMaps fit_decoders(const RdConsumer& consumer, std::span<const AnchoredUnit> units,
+                           std::span<const DenseMatrix> bases, const RdEncoderMaps& encoder,
+                           const RdFitOptions& options) {
+  RdDecoderMaps maps{encoder.plan, std::vector<RdUnitDecoder>(units.size()), encoder.quantiser};
+  run_tasks({units.size(), algebra_of(consumer).fits_at_once()}, [&](size_t i, size_t) {
+    maps.units[i] =
+        fit_unit_decoder(consumer, units[i], bases[i], encoder.units[i], encoder.quantiser.deviations[i], options);
+  });
+  return maps;
 }
 
 // Components that even the finest level does not send are of no use.
@@ -266,21 +287,24 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
   const auto [producer_layers, consumer_layers] = statistics.depths();
   std::vector<std::vector<DenseMatrix>> bases;  // by consumer and unit
   for (const RdConsumer& consumer : weighted) bases.push_back(anchor_bases(consumer, units, options));
-  for (size_t i = 0; i < units.size(); ++i) {
+  std::vector<RateFit> rates(units.size());
+  run_tasks({units.size(), algebra_of(consumers.front()).fits_at_once()}, [&](size_t i, size_t) {
     const AnchoredUnit& of = units[i];
-    if (producer_layers != consumer_layers) fit.encoder.sources.push_back(of.source);
     std::vector<SeenMoment> seen;
     for (size_t k = 0; k < consumers.size(); ++k) {
       seen.emplace_back(consumers[k].statistics.unit(of).moment(), bases[k][i], algebra_of(consumers[k]));
     }
-    RateFit rate = fit_unit(weighted, seen, of, options);
+    rates[i] = fit_unit(weighted, seen, of, options);
     if (options.variant == RdVariant::kFixedRank) {
-      fix_rank(rate, fixed_rank(plan, options) * (of.unit.residual ? 1 : of.unit.layers));
+      fix_rank(rates[i], fixed_rank(plan, options) * (of.unit.residual ? 1 : of.unit.layers));
     }
-    round_to_bf16(rate.encoder.map.values);
-    fit.encoder.units.push_back(std::move(rate.encoder));
-    fit.encoder.quantiser.deviations.push_back(std::move(rate.deviations));
-    fit.units.push_back({of, rate.energy, rate.unpredictable});
+    round_to_bf16(rates[i].encoder.map.values);
+  });
+  for (size_t i = 0; i < units.size(); ++i) {
+    if (producer_layers != consumer_layers) fit.encoder.sources.push_back(units[i].source);
+    fit.encoder.units.push_back(std::move(rates[i].encoder));
+    fit.encoder.quantiser.deviations.push_back(std::move(rates[i].deviations));
+    fit.units.push_back({units[i], rates[i].energy, rates[i].unpredictable});
   }
   const std::vector<DenseMatrix> codes = train(statistics, units, fit.encoder);
   for (const double ratio : options.ratios) {
@@ -292,11 +316,7 @@ RdFit fit_rd(std::span<const RdConsumer> consumers, const LayerPlan& plan, const
     drop_unsent(fit.encoder.units[i], fit.encoder.quantiser.deviations[i], fit.encoder.quantiser.steps.front());
   }
   for (size_t k = 0; k < consumers.size(); ++k) {
-    RdDecoderMaps& maps = fit.decoders.emplace_back(plan, std::vector<RdUnitDecoder>{}, fit.encoder.quantiser);
-    for (size_t i = 0; i < units.size(); ++i) {
-      maps.units.push_back(fit_unit_decoder(consumers[k], units[i], bases[k][i], fit.encoder.units[i],
-                                            fit.encoder.quantiser.deviations[i], options));
-    }
+    fit.decoders.push_back(fit_decoders(consumers[k], units, bases[k], fit.encoder, options));
   }
   return fit;
 }
@@ -311,14 +331,8 @@ RdDecoderMaps without_codes(RdDecoderMaps maps) {
 }
 
 RdDecoderMaps fit_rd_decoder(const RdConsumer& consumer, const RdEncoderMaps& encoder, const RdFitOptions& options) {
-  RdDecoderMaps maps{encoder.plan, {}, encoder.quantiser};
   const std::vector<AnchoredUnit> units = anchored_units(encoder.plan, consumer.statistics.depths());
-  const std::vector<DenseMatrix> bases = anchor_bases(consumer, units, options);
-  for (size_t i = 0; i < units.size(); ++i) {
-    maps.units.push_back(
-        fit_unit_decoder(consumer, units[i], bases[i], encoder.units[i], encoder.quantiser.deviations[i], options));
-  }
-  return maps;
+  return fit_decoders(consumer, units, anchor_bases(consumer, units, options), encoder, options);
 }
 
 }  // namespace scd

@@ -6,7 +6,9 @@
 
 #include "common/codec/calibration/algebra.h"
 #include "kernels/device.h"
+#include "kernels/elementwise.h"
 #include "kernels/grow_buffer.h"
+#include "kernels/linear.h"
 #include "kernels/rope.h"
 
 namespace scd {
@@ -33,19 +35,33 @@ void scale_to_unit_trace(MatrixXd& metric) {
 }
 
 // A linear map as the layer applies it, without its bias, [inputs, outputs].
-MatrixXd weights_of(const kernels::PackedLinear& linear, int64_t inputs, int64_t outputs) {
-  DenseMatrix units(inputs + 1, inputs), rows(inputs + 1, outputs);  // the last row: nothing but the bias
-  for (int64_t i = 0; i < inputs; ++i) units.at(i, i) = 1.0f;
-  kernels::GrowBuffer units_memory, rows_memory;
-  const auto there = [&](kernels::GrowBuffer& memory, const DenseMatrix& like) {
-    return memory.matrix(like.rows, like.columns, kernels::DType::kF32, linear.device());
+DenseMatrix weights_of(const kernels::PackedLinear& linear, int64_t inputs, int64_t outputs) {
+  kernels::GrowBuffer units_memory, rows_memory, here_memory;
+  const auto f32 = [](kernels::GrowBuffer& memory, int64_t rows, int64_t columns, kernels::Device device) {
+    return memory.matrix(rows, columns, kernels::DType::kF32, device);
   };
-  const kernels::Matrix units_there = there(units_memory, units), rows_there = there(rows_memory, rows);
-  kernels::copy(std::as_const(units).view(), units_there);
-  linear.forward(units_there, rows_there);
-  kernels::copy(rows_there, rows.view());
-  const MatrixXd all = Eigen::Map<const RowMajorF>(rows.values.data(), rows.rows, rows.columns).cast<double>();
-  return all.topRows(inputs).rowwise() - all.row(inputs);
+  const kernels::Matrix units = f32(units_memory, inputs + 1, inputs, linear.device());
+  const kernels::Matrix rows = f32(rows_memory, inputs + 1, outputs, linear.device());
+  const kernels::Matrix here = f32(here_memory, inputs + 1, outputs, kernels::Device::kCpu);
+  const kernels::Matrix diagonal{units.data, inputs, 1, inputs + 1, units.dtype, units.device};
+  const kernels::DeviceVector ones(std::vector<float>(static_cast<size_t>(inputs), 1.0f), linear.device());
+  kernels::clear(units);  // the last row stays: nothing but the bias
+  kernels::fill_rows(diagonal, ones);
+  linear.forward(units, rows);
+  kernels::copy(rows, here);
+  DenseMatrix weights(inputs, outputs);
+  const float* bias = here.row<float>(inputs);
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < inputs; ++row) {
+    const float* from = here.row<float>(row);
+    float* to = weights.view().row<float>(row);
+    for (int64_t column = 0; column < outputs; ++column) to[column] = from[column] - bias[column];
+  }
+  return weights;
+}
+
+Eigen::Map<const RowMajorF> mapped(const DenseMatrix& matrix) {
+  return {matrix.values.data(), matrix.rows, matrix.columns};
 }
 
 }  // namespace
@@ -56,19 +72,25 @@ LayerMetric metric_of(const Model& consumer, int32_t layer, const RdLayerStatist
   const int64_t width = d * config.kv_heads;
   const int64_t group = config.query_heads / config.kv_heads;
   LayerMetric metric{MatrixXd::Zero(width, width), MatrixXd::Zero(width, width)};
+  std::vector<MatrixXd> moments(static_cast<size_t>(config.kv_heads), MatrixXd::Zero(d, d));  // of any query of a head
+  for (size_t head = 0; head < moments.size(); ++head) {
+    const MatrixXd& joined = statistics.queries[head].sum();
+    for (int64_t query = 0; query < group; ++query) moments[head] += joined.block(query * d, query * d, d, d);
+  }
   for (int step = 0; step < kDistances; ++step) {
     const auto distance = static_cast<int32_t>(std::pow(kFarthest, (step + 0.5) / kDistances));
     const MatrixXd turned = rotation(config, distance);
     for (int64_t head = 0; head < config.kv_heads; ++head) {
-      const MatrixXd& moment = statistics.queries[static_cast<size_t>(head)].sum();
-      metric.keys.block(head * d, head * d, d, d) += turned.transpose() * moment * turned;
+      metric.keys.block(head * d, head * d, d, d) += turned.transpose() * moments[static_cast<size_t>(head)] * turned;
     }
   }
-  const MatrixXd output = weights_of(consumer.layer(layer).output, d * config.query_heads, config.hidden);
+  const DenseMatrix output = weights_of(consumer.layer(layer).output, d * config.query_heads, config.hidden);
+  DenseMatrix of_head(d, d);
   for (int64_t head = 0; head < config.query_heads; ++head) {
     const int64_t at = head / group * d;
-    const MatrixXd rows = output.middleRows(head * d, d);
-    metric.values.block(at, at, d, d) += rows * rows.transpose();
+    const kernels::ConstMatrix rows = kernels::matrix(output.view().row<float>(head * d), d, output.columns);
+    kernels::gemm_f32({.a = rows, .b = rows, .c = of_head.view(), .transpose_b = true});
+    metric.values.block(at, at, d, d) += mapped(of_head).cast<double>();
   }
   scale_to_unit_trace(metric.keys);
   scale_to_unit_trace(metric.values);
@@ -86,7 +108,8 @@ MatrixXd residual_metric(const Model& consumer, const AnchoredUnit& span, std::s
   const Algebra algebra(consumer.device());
   MatrixXd metric = MatrixXd::Zero(config.hidden, config.hidden);
   for (int32_t layer = span.unit.first_layer; layer < span.unit.end(); ++layer) {
-    const MatrixXd all = weights_of(consumer.layer(layer).qkv, config.hidden, queries + 2 * width);
+    const MatrixXd all =
+        mapped(weights_of(consumer.layer(layer).qkv, config.hidden, queries + 2 * width)).cast<double>();
     const std::vector<float> norm = consumer.layer(layer).attention_norm.on_host();
     const Eigen::VectorXd scale = Eigen::Map<const Eigen::VectorXf>(norm.data(), config.hidden).cast<double>();
     const MatrixXd keys = scale.asDiagonal() * all.middleCols(queries, width);

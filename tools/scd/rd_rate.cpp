@@ -64,16 +64,18 @@ CodedUnitBody code_and_read(const RdQuantiser& quantiser, int32_t unit, int32_t 
   return body;
 }
 
-// Coded and read again: adds to bits and distortion.
-void add_unit(const RdQuantiser& quantiser, int32_t unit, int32_t level, const DenseMatrix& codes, RateBound& bound) {
+// Coded and read again: bits and distortion.
+RateBound bound_of_unit(const RdQuantiser& quantiser, int32_t unit, int32_t level, const DenseMatrix& codes) {
   const auto [body, decoded] = code_and_read(quantiser, unit, level, codes);
   double squares = 0;
   for (size_t i = 0; i < codes.values.size(); ++i) {
     const double error = double{codes.values[i]} - decoded.values[i];
     squares += error * error;
   }
-  bound.bits += 8.0 * static_cast<double>(body.size()) / static_cast<double>(codes.columns);
-  bound.distortion += squares / static_cast<double>(codes.columns);
+  RateBound bound;
+  bound.bits = 8.0 * static_cast<double>(body.size()) / static_cast<double>(codes.columns);
+  bound.distortion = squares / static_cast<double>(codes.columns);
+  return bound;
 }
 
 }  // namespace
@@ -101,9 +103,15 @@ std::vector<RateBound> rate_bounds(const RdQuantiserSettings& settings, std::spa
   }
   std::vector<RateBound> bounds(static_cast<size_t>(quantiser.levels()));
   for (int32_t level = 0; level < quantiser.levels(); ++level) {
-    RateBound& bound = bounds[static_cast<size_t>(level)];
+    std::vector<RateBound> of_units(codes.size());
+#pragma omp parallel for schedule(dynamic)
     for (size_t unit = 0; unit < codes.size(); ++unit) {
-      add_unit(quantiser, static_cast<int32_t>(unit), level, codes[unit], bound);
+      of_units[unit] = bound_of_unit(quantiser, static_cast<int32_t>(unit), level, codes[unit]);
+    }
+    RateBound& bound = bounds[static_cast<size_t>(level)];
+    for (const RateBound& of_unit : of_units) {
+      bound.bits += of_unit.bits;
+      bound.distortion += of_unit.distortion;
     }
     bound.bound_bits = gaussian_bits(variances, bound.distortion);
   }

@@ -95,10 +95,11 @@ void RdSearch::try_plan(const LayerPlan& plan, RdVariant variant, double anchor_
                             .ridge = options_.ridge,
                             .variant = variant,
                             .anchor_share = anchor_share};
-  const RdFit regressions = timed(stages_, "fits", [&] { return fit_rd(consumers_, plan, wanted); });
+  RdFit regressions = timed(stages_, "fits", [&] { return fit_rd(consumers_, plan, wanted); });
   progress.finish();
-  for (const int64_t width : options_.network_widths) {
-    RdFit fit = regressions;
+  for (const int64_t& width : options_.network_widths) {
+    const bool last = &width == &options_.network_widths.back();
+    RdFit fit = last ? std::move(regressions) : regressions;  // gigabytes
     if (width > 0) add_networks(width, fit);
     consider(std::move(fit), {.plan = plan,
                               .variant = variant,

@@ -38,7 +38,9 @@ RdStatistics::RdStatistics(const Model& producer, const Model& consumer, std::sp
   const ModelConfig& b = consumer.config();
   layers_.resize(static_cast<size_t>(b.layers));
   for (RdLayerStatistics& layer : layers_) {
-    for (int32_t head = 0; head < b.kv_heads; ++head) layer.queries.emplace_back(b.head_dim, consumer.device());
+    for (int32_t head = 0; head < b.kv_heads; ++head) {
+      layer.queries.emplace_back(b.query_heads / b.kv_heads * b.head_dim, consumer.device());
+    }
   }
   const CodecModel source = codec_model_of(producer.config());
   const CodecModel target = codec_model_of(consumer.config());
@@ -77,13 +79,11 @@ const RdUnitStatistics& RdStatistics::unit(const AnchoredUnit& of) const {
 
 void RdStatistics::add_layer(int32_t layer, const LayerRows& rows) {
   RdLayerStatistics& statistics = layers_[static_cast<size_t>(layer)];
-  const int64_t head_dim = consumer_.config().head_dim;
-  const int64_t group = consumer_.config().query_heads / consumer_.config().kv_heads;
-  for (int64_t head = 0; head < consumer_.config().query_heads; ++head) {
-    kernels::ConstMatrix of_head = rows.queries;
-    of_head.data = rows.queries.row<float>(0) + head * head_dim;
-    of_head.columns = head_dim;
-    statistics.queries[static_cast<size_t>(head / group)].add(of_head);
+  kernels::ConstMatrix of_head = rows.queries;
+  of_head.columns /= std::ssize(statistics.queries);
+  for (SecondMoment& queries : statistics.queries) {
+    queries.add(of_head);
+    of_head.data = of_head.row<float>(0) + of_head.columns;
   }
   // Of each batch by itself: that its mean is not the text's is of no weight here.
   const auto before = static_cast<double>(statistics.tokens), more = static_cast<double>(rows.keys.rows);

@@ -28,7 +28,7 @@ struct RdUnitStatistics {
 
 // Of the consumer.
 struct RdLayerStatistics {
-  std::vector<SecondMoment> queries;  // by KV head: of its queries without RoPE, [tokens * queries a head, head_dim]
+  std::vector<SecondMoment> queries;  // by KV head: of its queries without RoPE, [tokens, queries a head * head_dim]
   int64_t tokens = 0;
   double residual_power = 0;  // sum over tokens of the mean square of the residual stream before the layer
   double key_variance = 0;    // mean variance of a value of its keys

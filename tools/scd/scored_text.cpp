@@ -26,17 +26,27 @@ ScoredText answers_of(const CalibrationInput& input, const KeptText& text, const
   CacheExperiment experiment(input.consumer, input.consumer,
                              static_cast<int64_t>(longest_of(text.windows)) + kLongestAnswer, options);
   Progress progress(purpose);
-  for (size_t i = 0; i < std::min(text.prompts.size(), text.windows.size()); ++i) {
-    if (text.prompts[i] == 0) continue;
-    TokenWindow& window = answered.windows[i];
-    window.resize(text.prompts[i]);
-    experiment.set_prompt(window, {});
-    const std::vector<TokenId> answer = experiment.generate(
+  const std::span<const TokenWindow> windows(text.windows);
+  for (size_t first = 0, count = 0; first < windows.size(); first += count) {
+    count = windows_of_a_context(windows.subspan(first));
+    std::vector<size_t> asked;
+    for (size_t i = first; i < std::min(first + count, text.prompts.size()); ++i) {
+      if (text.prompts[i] > 0) asked.push_back(i);
+    }
+    if (asked.empty()) continue;
+    std::vector<TokenWindow> prompts;
+    for (const size_t i : asked)
+      prompts.emplace_back(windows[i].begin(), windows[i].begin() + static_cast<std::ptrdiff_t>(text.prompts[i]));
+    experiment.set_prompts(prompts, {});
+    const std::vector<std::vector<TokenId>> answers = experiment.generate_all(
         kLongestAnswer, [&](TokenId id) { return std::ranges::binary_search(input.text.line_ends, id); });
-    // The prompt's last token predicts the answer's first, and so on: the answer's last predicts nothing that counts.
-    window.insert(window.end(), answer.begin(), answer.end() - 1);
-    answered.scored[i] = std::ssize(answer);
-    progress.update(static_cast<double>(i + 1) / static_cast<double>(text.windows.size()));
+    for (size_t k = 0; k < asked.size(); ++k) {
+      // The prompt's last token predicts the answer's first, and so on: the answer's last predicts nothing that counts.
+      prompts[k].insert(prompts[k].end(), answers[k].begin(), answers[k].end() - 1);
+      answered.windows[asked[k]] = std::move(prompts[k]);
+      answered.scored[asked[k]] = std::ssize(answers[k]);
+    }
+    progress.update(static_cast<double>(first + count) / static_cast<double>(windows.size()));
   }
   progress.finish();
   return answered;

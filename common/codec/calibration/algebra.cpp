@@ -110,11 +110,10 @@ MatrixXd Algebra::with_spectrum(const MatrixXd& matrix, const std::function<void
   MatrixXd changed = MatrixXd::Zero(matrix.rows(), matrix.cols());
   for (Eigen::Index first = 0; first < matrix.rows();) {
     Eigen::Index end = first + 1;
-    for (Eigen::Index row = first; row < end; ++row) {
-      for (Eigen::Index column = matrix.cols(); column-- > end;) {
-        if (matrix(row, column) == 0 && matrix(column, row) == 0) continue;
-        end = column + 1;
-      }
+    for (Eigen::Index column = first; column < end; ++column) {
+      Eigen::Index last = matrix.rows();  // of what is not zero below
+      while (last > end && matrix(last - 1, column) == 0) --last;
+      end = last;
     }
     auto [values, vectors] = symmetric_eigen(matrix.block(first, first, end - first, end - first));
     change(values);

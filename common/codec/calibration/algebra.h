@@ -40,6 +40,9 @@ class Algebra {
   Algebra() = default;
   explicit Algebra(kernels::Device device) : device_(device) {}
 
+  // How many fits at once use it well: a GPU waits while a fit's matrices come and go, and long for its eigenvectors.
+  size_t fits_at_once() const { return device_ == kernels::Device::kCpu ? 1 : 4; }
+
   Eigen::MatrixXd product(const MatrixView& a, const MatrixView& b) const { return multiply(a, false, b, false); }
   Eigen::MatrixXd product_with_transposed(const MatrixView& a, const MatrixView& b) const {  // a b^T
     return multiply(a, false, b, true);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <optional>
 
 #include "common/base/error.h"
 #include "common/codec/rd/rd_quantiser.h"
@@ -18,17 +17,60 @@ using RowMajorF = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::Ro
 constexpr double kSmallestComponent = 1e-4;  // of the largest
 constexpr double kSmallestEigenvalue = 1e-10;
 
-DenseMatrix to_dense(const MatrixXd& matrix) {
+// Matrices here are of up to gigabytes, so what is done to them value by value is done by all cores, column by column:
+// f(column).
+template <class F>
+void for_columns(const MatrixView& matrix, const F& f) {
+#pragma omp parallel for schedule(static)
+  for (Eigen::Index column = 0; column < matrix.cols(); ++column) f(column);
+}
+
+// minuend - subtrahend
+MatrixXd difference(const MatrixView& minuend, MatrixXd subtrahend) {
+  for_columns(minuend,
+              [&](Eigen::Index column) { subtrahend.col(column) = minuend.col(column) - subtrahend.col(column); });
+  return subtrahend;
+}
+
+bool all_finite(const MatrixView& matrix) {
+  bool finite = true;
+#pragma omp parallel for schedule(static) reduction(&& : finite)
+  for (Eigen::Index column = 0; column < matrix.cols(); ++column) finite = finite && matrix.col(column).allFinite();
+  return finite;
+}
+
+// The trace of a b, of symmetric matrices.
+double inner_product(const MatrixView& a, const MatrixView& b) {
+  VectorXd of_columns(a.cols());
+  for_columns(a, [&](Eigen::Index column) { of_columns[column] = a.col(column).dot(b.col(column)); });
+  return of_columns.sum();
+}
+
+DenseMatrix to_dense(const MatrixView& matrix) {
+  constexpr Eigen::Index kRows = 64;  // whose values share cache lines of the source
   DenseMatrix dense(matrix.rows(), matrix.cols());
-  Eigen::Map<RowMajorF>(dense.values.data(), matrix.rows(), matrix.cols()) = matrix.cast<float>();
+  Eigen::Map<RowMajorF> to(dense.values.data(), matrix.rows(), matrix.cols());
+#pragma omp parallel for schedule(static)
+  for (Eigen::Index first = 0; first < matrix.rows(); first += kRows) {
+    const Eigen::Index rows = std::min(kRows, matrix.rows() - first);
+    to.middleRows(first, rows) = matrix.middleRows(first, rows).cast<float>();
+  }
   return dense;
 }
 
 // Columns of the one are rows of the other: a copy in order.
 DenseMatrix transposed_to_dense(const MatrixXd& matrix) {
   DenseMatrix dense(matrix.cols(), matrix.rows());
-  Eigen::Map<Eigen::MatrixXf>(dense.values.data(), matrix.rows(), matrix.cols()) = matrix.cast<float>();
+  Eigen::Map<Eigen::MatrixXf> to(dense.values.data(), matrix.rows(), matrix.cols());
+  for_columns(matrix, [&](Eigen::Index column) { to.col(column) = matrix.col(column).cast<float>(); });
   return dense;
+}
+
+MatrixXd transposed_to_doubles(const DenseMatrix& dense) {
+  const Eigen::Map<const Eigen::MatrixXf> from(dense.values.data(), dense.columns, dense.rows);
+  MatrixXd matrix(dense.columns, dense.rows);
+  for_columns(matrix, [&](Eigen::Index column) { matrix.col(column) = from.col(column).cast<double>(); });
+  return matrix;
 }
 
 std::vector<float> to_floats(const VectorXd& vector) {
@@ -45,40 +87,52 @@ MatrixXd square_root(const MatrixXd& matrix, const Algebra& algebra) {
   });
 }
 
-// Covariances of the parts of a moment.
-struct Covariances {
+// Covariances of the parts of a moment, which outlives it: each is made when it is asked for, as all of them are
+// gigabytes.
+class Covariances {
+ public:
   explicit Covariances(const RegressionMoment& moment)
-      : x(moment.source_dims), y(moment.target_dims), h(moment.anchor_dims()) {
+      : x(moment.source_dims), y(moment.target_dims), h(moment.anchor_dims()), sum_(moment.sum) {
     SCD_CHECK(x >= 1 && y >= 1 && h >= 0, "a moment of rows [x y h 1]");
-    if (!moment.sum.allFinite()) throw Error(ErrorCode::kInternal, "calibration: a statistic is not finite");
     const Eigen::Index dims = x + y + h;
-    const double count = moment.sum(dims, dims);
-    mean = moment.sum.col(dims).head(dims) / count;
-    all.resize(dims, dims);
-#pragma omp parallel for schedule(static)
-    for (Eigen::Index column = 0; column < dims; ++column) {
-      all.col(column) = moment.sum.col(column).head(dims) / count - mean[column] * mean;
-    }
+    count_ = sum_(dims, dims);
+    mean = sum_.col(dims).head(dims) / count_;
   }
-  auto xx() const { return all.block(0, 0, x, x); }
-  auto xy() const { return all.block(0, x, x, y); }
-  auto xh() const { return all.block(0, x + y, x, h); }
-  auto yy() const { return all.block(x, x, y, y); }
-  auto hh() const { return all.block(x + y, x + y, h, h); }
-  auto hy() const { return all.block(x + y, x, h, y); }
+  MatrixXd xx() const { return block(0, 0, x, x); }
+  MatrixXd xy() const { return block(0, x, x, y); }
+  MatrixXd xh() const { return block(0, x + y, x, h); }
+  MatrixXd yy() const { return block(x, x, y, y); }
+  MatrixXd hh() const { return block(x + y, x + y, h, h); }
+  MatrixXd hy() const { return block(x + y, x, h, y); }
+  MatrixXd hx() const { return block(x + y, 0, h, x); }
 
   Eigen::Index x, y, h;
   VectorXd mean;
-  MatrixXd all;
+
+ private:
+  MatrixXd block(Eigen::Index row, Eigen::Index column, Eigen::Index rows, Eigen::Index columns) const {
+    MatrixXd covariance(rows, columns);
+    for_columns(covariance, [&](Eigen::Index i) {
+      covariance.col(i) = sum_.col(column + i).segment(row, rows) / count_ - mean[column + i] * mean.segment(row, rows);
+    });
+    if (!all_finite(covariance)) throw Error(ErrorCode::kInternal, "calibration: a statistic is not finite");
+    return covariance;
+  }
+
+  const MatrixXd& sum_;
+  double count_ = 0;
 };
 
-// The largest entry of each column becomes positive.
-void fix_signs(MatrixXd& directions) {
-  for (Eigen::Index i = 0; i < directions.cols(); ++i) {
+// The last `count` eigenvectors, falling; the largest entry of each is positive.
+MatrixXd falling_directions(const MatrixXd& rising, Eigen::Index count) {
+  MatrixXd directions(rising.rows(), count);
+  for_columns(directions, [&](Eigen::Index column) {
+    directions.col(column) = rising.col(rising.cols() - 1 - column);
     Eigen::Index largest = 0;
-    directions.col(i).cwiseAbs().maxCoeff(&largest);
-    if (directions(largest, i) < 0) directions.col(i) *= -1.0;
-  }
+    directions.col(column).cwiseAbs().maxCoeff(&largest);
+    if (directions(largest, column) < 0) directions.col(column) *= -1.0;
+  });
+  return directions;
 }
 
 // What a consumer adds to a fit.
@@ -90,14 +144,13 @@ struct Target {
 
 Target unpredicted(const Covariances& of, const MatrixXd& metric, double ridge, const Algebra& algebra) {
   SCD_CHECK(metric.rows() == of.y && metric.cols() == of.y, "a metric of the consumer's state");
-  if (!metric.allFinite()) throw Error(ErrorCode::kInternal, "calibration: a metric is not finite");
-  Target target{of.xy(), of.yy(), (metric.array() * of.yy().array()).sum()};
-  if (of.h > 0) {
-    const MatrixXd prediction = algebra.cholesky(of.hh(), ridge).solve(of.hy());
-    target.s_xe -= algebra.product(of.xh(), prediction);
-    target.s_ee -= algebra.transposed_product(of.hy(), prediction);
-  }
-  return target;
+  if (!all_finite(metric)) throw Error(ErrorCode::kInternal, "calibration: a metric is not finite");
+  MatrixXd s_yy = of.yy();
+  const double energy = inner_product(metric, s_yy);
+  if (of.h == 0) return {of.xy(), std::move(s_yy), energy};
+  const MatrixXd prediction = algebra.cholesky(of.hh(), ridge).solve(of.hy());
+  return {difference(of.xy(), algebra.product(of.xh(), prediction)),
+          difference(s_yy, algebra.transposed_product(of.hy(), prediction)), energy};
 }
 
 // M = U diag(s) V^T of the columns of all consumers, by way of the smaller of M^T M and M M^T.
@@ -115,8 +168,7 @@ Components components_of(const MatrixXd& weighted, const Algebra& algebra) {
   const double smallest = kSmallestComponent * kSmallestComponent * std::max(variances[0], 0.0);
   const int64_t kept =
       std::max<int64_t>(1, std::count_if(variances.begin(), variances.end(), [&](double v) { return v > smallest; }));
-  MatrixXd directions = eigen.vectors.rowwise().reverse().leftCols(kept);
-  fix_signs(directions);
+  const MatrixXd directions = falling_directions(eigen.vectors, kept);
   if (tall) {
     components.scaled = algebra.product(weighted, directions);
   } else {
@@ -140,22 +192,23 @@ RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge, cons
   double lost = 0;
   MatrixXd weighted(first.x, 0);
   for (const RegressionTarget& consumer : consumers) {
-    const std::optional<Covariances> further =
-        &consumer == &consumers.front() ? std::nullopt : std::optional<Covariances>(std::in_place, consumer.moment);
-    const Covariances& of = further ? *further : first;
+    const Covariances of(consumer.moment);
     SCD_CHECK(of.x == first.x && consumer.weight > 0, "consumers of one producer");
     Target target = unpredicted(of, consumer.metric, ridge, algebra);
     fit.energy += consumer.weight * target.energy;
-    lost += consumer.weight * (consumer.metric.array() * target.s_ee.array()).sum();
-    weighted.conservativeResize(Eigen::NoChange, weighted.cols() + of.y);
-    weighted.rightCols(of.y) =
-        std::sqrt(consumer.weight) *
+    lost += consumer.weight * inner_product(consumer.metric, target.s_ee);
+    const MatrixXd more =
         algebra.product(whitening.solve_lower(std::move(target.s_xe)), square_root(consumer.metric, algebra));
+    const Eigen::Index before = weighted.cols();
+    weighted.conservativeResize(Eigen::NoChange, before + of.y);
+    for_columns(more, [&](Eigen::Index column) {
+      weighted.col(before + column) = std::sqrt(consumer.weight) * more.col(column);
+    });
   }
-  const Components components = components_of(weighted, algebra);
+  Components components = components_of(weighted, algebra);
   const VectorXd deviations = components.variances.head(components.scaled.cols()).cwiseMax(1e-30).cwiseSqrt();
   // diag(s) U^T L^-1
-  const MatrixXd encoder = whitening.solve_upper(components.scaled);  // transposed
+  const MatrixXd encoder = whitening.solve_upper(std::move(components.scaled));  // transposed
   fit.encoder = {transposed_to_dense(encoder), to_floats(-(encoder.transpose() * first.mean.head(first.x)))};
   fit.deviations = to_floats(deviations);
   fit.unpredictable = std::max(lost - components.variances.cwiseMax(0).sum(), 0.0);
@@ -165,26 +218,38 @@ RateFit fit_rate(std::span<const RegressionTarget> consumers, double ridge, cons
 RdUnitDecoder fit_decoder(const RegressionMoment& moment, const RdUnitEncoder& encoder, double ridge,
                           const Algebra& algebra) {
   const Covariances of(moment);
-  const MatrixXd map =
-      Eigen::Map<const RowMajorF>(encoder.map.values.data(), encoder.map.rows, encoder.map.columns).cast<double>();
-  const Eigen::Index codes = map.rows();
+  const MatrixXd map = transposed_to_doubles(encoder.map);
+  const Eigen::Index codes = map.cols();
   const Eigen::Index known = codes + of.h;
-  MatrixXd s_kk(known, known), s_ky(known, of.y);
-  s_kk.topLeftCorner(codes, codes) = algebra.product_with_transposed(algebra.product(map, of.xx()), map);
-  s_ky.topRows(codes) = algebra.product(map, of.xy());
-  if (of.h > 0) {
-    s_kk.topRightCorner(codes, of.h) = algebra.product(map, of.xh());
-    s_kk.bottomLeftCorner(of.h, codes) = s_kk.topRightCorner(codes, of.h).transpose();
-    s_kk.bottomRightCorner(of.h, of.h) = of.hh();
-    s_ky.bottomRows(of.h) = of.hy();
-  }
+  const MatrixXd s_cc = algebra.product(algebra.transposed_product(map, of.xx()), map);
+  const MatrixXd s_cy = algebra.transposed_product(map, of.xy());
+  const MatrixXd s_hh = of.hh(), s_hy = of.hy();
+  const MatrixXd s_hc = of.h > 0 ? algebra.product(of.hx(), map) : MatrixXd(0, codes);
   // Codes and anchor differ by orders of magnitude: the ridge is one of correlations.
-  const VectorXd scale = s_kk.diagonal().cwiseMax(1e-30).cwiseSqrt().cwiseInverse();
-  s_kk = scale.asDiagonal() * s_kk * scale.asDiagonal();
-  const MatrixXd solution =
-      scale.asDiagonal() * algebra.cholesky(std::move(s_kk), ridge).solve(scale.asDiagonal() * s_ky);
-  const VectorXd mean_codes =
-      map * of.mean.head(of.x) + Eigen::Map<const Eigen::VectorXf>(encoder.offset.data(), codes).cast<double>();
+  VectorXd scale(known);
+  scale << s_cc.diagonal(), s_hh.diagonal();
+  scale = scale.cwiseMax(1e-30).cwiseSqrt().cwiseInverse().eval();
+  const auto of_codes = scale.head(codes), of_anchor = scale.tail(of.h);
+  MatrixXd s_kk(known, known), s_ky(known, of.y);
+  for_columns(s_kk, [&](Eigen::Index column) {  // of the codes' correlation with the anchor only what lies below
+    const bool is_code = column < codes;
+    auto codes_part = s_kk.col(column).head(codes), anchor_part = s_kk.col(column).tail(of.h);
+    if (is_code) {
+      codes_part = scale[column] * of_codes.cwiseProduct(s_cc.col(column));
+      anchor_part = scale[column] * of_anchor.cwiseProduct(s_hc.col(column));
+    } else {
+      codes_part.setZero();
+      anchor_part = scale[column] * of_anchor.cwiseProduct(s_hh.col(column - codes));
+    }
+  });
+  for_columns(s_ky, [&](Eigen::Index column) {
+    s_ky.col(column).head(codes) = of_codes.cwiseProduct(s_cy.col(column));
+    s_ky.col(column).tail(of.h) = of_anchor.cwiseProduct(s_hy.col(column));
+  });
+  MatrixXd solution = algebra.cholesky(std::move(s_kk), ridge).solve(std::move(s_ky));
+  for_columns(solution, [&](Eigen::Index column) { solution.col(column).array() *= scale.array(); });
+  const VectorXd mean_codes = map.transpose() * of.mean.head(of.x) +
+                              Eigen::Map<const Eigen::VectorXf>(encoder.offset.data(), codes).cast<double>();
   VectorXd mean = of.mean.segment(of.x, of.y) - solution.topRows(codes).transpose() * mean_codes;
   if (of.h > 0) mean -= solution.bottomRows(of.h).transpose() * of.mean.tail(of.h);
   return {to_dense(solution.topRows(codes)), of.h > 0 ? to_dense(solution.bottomRows(of.h)) : DenseMatrix{},
@@ -198,9 +263,7 @@ AnchorDirections anchor_directions(const RegressionMoment& moment, const MatrixX
   const Cholesky whitening = algebra.cholesky(of.hh(), ridge);
   const MatrixXd weighted = algebra.product(whitening.solve_lower(of.hy()), square_root(metric, algebra));
   const SymmetricEigen eigen = algebra.symmetric_eigen(algebra.product_with_transposed(weighted, weighted));
-  MatrixXd directions = eigen.vectors.rowwise().reverse();
-  fix_signs(directions);
-  return {whitening.solve_upper(directions), eigen.values.reverse().cwiseMax(0.0)};
+  return {whitening.solve_upper(falling_directions(eigen.vectors, of.h)), eigen.values.reverse().cwiseMax(0.0)};
 }
 
 MatrixXd moment_of_directions(const RegressionMoment& moment, const MatrixXd& basis, const Algebra& algebra) {
@@ -221,6 +284,7 @@ MatrixXd moment_of_directions(const RegressionMoment& moment, const MatrixXd& ba
 void train_tables(std::span<const ComponentSample> components, RdQuantiserSettings& settings) {
   settings.frequencies = DenseMatrix(kRdTables, kRansSymbols);
   settings.shifts.assign(kRdTables, 0.0f);
+#pragma omp parallel for schedule(dynamic)
   for (size_t table = 0; table < kRdTables; ++table) {
     std::array<uint64_t, kRansSymbols> counts{};
     double shift = 0;

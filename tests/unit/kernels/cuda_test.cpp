@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -34,6 +35,29 @@ TEST_F(Cuda, CopiesThereAndBack) {
     }
     copy(there.view(), m.view());
     expect_near(m, before, 0.0);
+  }
+}
+
+TEST_F(Cuda, LargeCopiesGoPieceByPiece) {
+  for (const auto& [rows, columns, stride] : {std::array<int64_t, 3>{1, 9'000'001, 9'000'001}, {3001, 3000, 3011}}) {
+    const auto values = static_cast<size_t>(rows * stride);
+    std::vector<float> from(values), to(values, -1.0f);
+    for (size_t i = 0; i < values; ++i) from[i] = static_cast<float>(i % 65521);
+    const DeviceBuffer there(Device::kCuda, static_cast<size_t>(rows * columns) * sizeof(float));
+    const Matrix dense{there.data(), rows, columns, columns, DType::kF32, Device::kCuda};
+    copy(ConstMatrix{from.data(), rows, columns, stride}, dense);
+    copy(dense, Matrix{to.data(), rows, columns, stride});
+    for (size_t i = 0; i < values; ++i) {
+      const bool between_rows = static_cast<int64_t>(i) % stride >= columns;
+      ASSERT_EQ(to[i], between_rows ? -1.0f : from[i]) << i;
+    }
+    std::fill(to.begin(), to.end(), -1.0f);
+    copy(dense, Matrix{to.data(), rows, columns, columns});
+    for (size_t row = 0; row < static_cast<size_t>(rows); row += 500) {
+      for (size_t column = 0; column < static_cast<size_t>(columns); ++column) {
+        ASSERT_EQ(to[row * static_cast<size_t>(columns) + column], from[row * static_cast<size_t>(stride) + column]);
+      }
+    }
   }
 }
 
