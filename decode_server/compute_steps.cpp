@@ -89,8 +89,6 @@ Sequence* ComputeThread::most_urgent(bool by_layers) const {
 bool ComputeThread::run_piece(Sequence& sequence, bool by_layers) {
   try {
     pieces_cost_ += sequence.run_piece(by_layers);
-    // What a GPU has only queued must not be charged to whoever waits for it next.
-    kernels::synchronize(args_.model.device());
     return true;
   } catch (const std::bad_alloc& error) {
     fail(std::ranges::find(sequences_, &sequence, &std::unique_ptr<Sequence>::get), out_of_memory(error));

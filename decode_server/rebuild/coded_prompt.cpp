@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/device.h"
+
 namespace scd {
 namespace {
 
@@ -89,6 +91,8 @@ Result<double> CodedPrompt::run(bool suffix_by_layers) {
   } else {
     cost = run_exact();
   }
+  // What a GPU has only queued must not be charged to whoever waits for it next.
+  kernels::synchronize(args_.model.device());
   const auto end = ServingClock::now();
   if (rebuilds) rebuild_time_ += end - begin;
   args_.job.timeline.add(is_suffix ? TransferPart::kSuffix : TransferPart::kRebuild, begin, end);
