@@ -83,7 +83,7 @@ void Sequence::start_coded(TransferWish wish) {
                         .wish = wish,
                         .sinks = context_.config.codec.sinks,
                         .chunk_tokens = context_.config.limits.prefill_chunk_tokens,
-                        .on_rebuilt = [this](ReceivedMessage message) {
+                        .on_read = [this](ReceivedMessage message) {
                           const uint32_t sequence = message.header().sequence;
                           kept_codes_.add(std::move(message));  // frees the slot before the sender learns of it
                           context_.transfers.chunk_done({job_->id, generation_number_}, sequence);

@@ -220,7 +220,7 @@ __global__ void merge_kernel(Partials partials, int parts, int64_t head_dim, Out
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
       weights[32 * j + lane] = largest[j] / sum;
-      const unsigned with_keys = __ballot_sync(0xffffffffu, total[j] > 0.0f);
+      const unsigned with_keys = __ballot_sync(0xffffffffu, total[j] != 0.0f);  // of NaN, too
       if (with_keys != 0) last = 32 * j + 32 - __clz(static_cast<int>(with_keys));
     }
     if (lane == 0) used = last;

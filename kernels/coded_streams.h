@@ -74,8 +74,8 @@ class StreamEncoder {
   void start(std::span<const StreamPart> parts, const StreamRows& rows);
   // Whether finish() would not wait.
   bool finished() const;
-  // Waits; the streams stay valid until the next start(). Empty: more than a quarter of a part's numbers escape, for
-  // which there is no room.
+  // Waits; the streams stay valid until the next start(). A stream without states: more than a quarter of its numbers
+  // escape, for which there is no room.
   std::vector<CodedStream> finish();
 
  private:

@@ -260,7 +260,10 @@ std::vector<CodedStream> StreamEncoder::finish() {
   for (size_t i = 0; i < work.parts.size(); ++i) {
     StreamEnd end;
     std::memcpy(&end, work.host + i * sizeof end, sizeof end);
-    if (end.escapes < 0) return {};
+    if (end.escapes < 0) {
+      streams.emplace_back();
+      continue;
+    }
     const std::byte* slot = bytes + slot_offset(work.parts[i].before, static_cast<int64_t>(i)) / 4 * 4;
     const auto word_bytes = static_cast<size_t>(end.words) * sizeof(uint16_t);
     streams.push_back({{slot, kStateBytes + word_bytes},

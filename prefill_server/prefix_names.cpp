@@ -3,6 +3,8 @@
 #include <array>
 #include <string_view>
 
+#include "common/codec/payload.h"
+
 namespace scd {
 namespace {
 
@@ -21,6 +23,7 @@ void update_text(Sha256& hash, std::string_view text) {
 Sha256Digest seed_of(const CodeScope& scope) {
   Sha256 hash;
   hash.update("scd code cache 4");
+  update_number(hash, kPayloadVersion);  // what others wrote is not found
   update_text(hash, scope.cache_salt);
   update_text(hash, scope.producer);
   update_text(hash, scope.computed);

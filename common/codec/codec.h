@@ -169,7 +169,7 @@ struct CodeBlock {
   std::shared_ptr<const void> codes;
 };
 
-// Payloads that are being read (Decoder::begin_reading). Goes no later than its thread.
+// Payloads that are being read (Decoder::begin_reading). Finished or dropped on its thread, before the decoder goes.
 class PendingBlocks {
  public:
   virtual ~PendingBlocks() = default;

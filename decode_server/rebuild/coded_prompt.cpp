@@ -10,7 +10,7 @@
 namespace scd {
 namespace {
 
-constexpr std::ptrdiff_t kMostReadAhead = 256;  // messages at once: others wait for the thread
+constexpr std::ptrdiff_t kMostReadAhead = 256;  // messages whose reading begins at once: others wait for the thread
 constexpr double kCostOfDecoding = 0.25;        // of computing the layers that codes stand for
 
 }  // namespace
@@ -168,7 +168,7 @@ Result<double> CodedPrompt::rebuild() {
   if (!rebuild_->reads_ahead() && next_message() != messages_.end()) return rebuild_one();
   if (rebuild_->running()) return run_native();
   if (!messages_.empty()) return begin_reading();
-  while (!reading_.empty() && (next_block() == blocks_.end() || reading_.front()->finished())) {
+  while (!reading_.empty() && (reading_.front()->finished() || (next_block() == blocks_.end() && !exact_pending()))) {
     if (auto read = finish_reading(); !read) return read.failure();
   }
   const auto block = next_block();
@@ -194,7 +194,7 @@ Result<double> CodedPrompt::begin_reading() {
   double cost = 0;
   for (ReceivedMessage& message : messages) {
     cost += count(message);
-    args_.on_rebuilt(std::move(message));
+    args_.on_read(std::move(message));
   }
   return cost;
 }
@@ -213,7 +213,7 @@ Result<double> CodedPrompt::rebuild_one() {
   messages_.erase(at);
   if (auto applied = rebuild_->apply(message); !applied) return applied.failure();
   const double cost = count(message);
-  args_.on_rebuilt(std::move(message));
+  args_.on_read(std::move(message));
   return cost;
 }
 

@@ -20,7 +20,7 @@ namespace scd {
 // By rising urgency.
 enum class CodedStep : uint8_t {
   kWait,            // nothing can be done until something arrives
-  kRebuild,         // sinks, layer 0, or one message of codes
+  kRebuild,         // sinks, layer 0, or messages of codes
   kSuffixLayer,     // a layer of the last tokens over the rebuilt prefix
   kPrefixComplete,  // all that codes are for is in the cache
   kFirstToken,      // so is the suffix: only the logits are left
@@ -35,9 +35,9 @@ class CodedPrompt {
     const Adapter* adapter = nullptr;  // of the job's model
     std::span<const TokenId> tokens;   // of the prompt, and those behind it that are to be computed with its suffix
     TransferWish wish;
-    int64_t sinks = 0;                                // first tokens computed here, as far as they are not held
-    int64_t chunk_tokens = 0;                         // of native work
-    std::function<void(ReceivedMessage)> on_rebuilt;  // nobody here needs it any more
+    int64_t sinks = 0;                             // first tokens computed here, as far as they are not held
+    int64_t chunk_tokens = 0;                      // of native work
+    std::function<void(ReceivedMessage)> on_read;  // nobody here needs it any more
   };
   explicit CodedPrompt(Args args);
 
@@ -89,9 +89,9 @@ class CodedPrompt {
   bool sinks_pending_;
   std::optional<NativeLayers> exact_;  // layers [0, wish.first_layer) of the hand-over
   std::deque<ReceivedMessage> messages_;
-  std::deque<std::unique_ptr<PendingBlocks>> reading_;  // of messages whose slots are free again
-  std::deque<CodeBlock> blocks_;                        // read
   std::optional<PrefixRebuild> rebuild_;
+  std::deque<std::unique_ptr<PendingBlocks>> reading_;  // by its decoder, of messages whose slots are free again
+  std::deque<CodeBlock> blocks_;                        // read
   std::unique_ptr<ForwardPass> suffix_;
   int64_t exact_rows_ = 0;  // of the chunk that exact_ runs
   int64_t wire_bytes_ = 0;

@@ -40,7 +40,10 @@ class PrefillCall final : public PrefillReactor {
     switch (command_.command_case()) {
       case v1::PrefillCommand::kCredit: args_.handover.grant(job, command_.credit().messages()); break;
       case v1::PrefillCommand::kChunkDone:
-        for (const uint32_t sequence : command_.chunk_done().sequence()) args_.handover.acknowledge(job, sequence);
+        for (const uint32_t sequence : command_.chunk_done().sequence()) {
+          if (job->ended()) break;
+          args_.handover.acknowledge(job, sequence);
+        }
         break;
       case v1::PrefillCommand::kSetLevel: set_level(*job); break;
       case v1::PrefillCommand::kAbandon:

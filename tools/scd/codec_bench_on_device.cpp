@@ -181,7 +181,9 @@ class CodecBenchOnDevice::Work {
   void code() {
     const auto finish = [&](Coder& coder) {
       const std::vector<kernels::CodedStream> streams = coder.encoder.finish();
-      if (streams.empty()) throw Error(ErrorCode::kFailedPrecondition, "most codes escape: the CPU codes them");
+      for (const kernels::CodedStream& stream : streams) {
+        if (stream.rans.empty()) throw Error(ErrorCode::kFailedPrecondition, "most codes escape: the CPU codes them");
+      }
       for (const auto of_chunk : rd_streams_by_chunk(streams, components(coder.unit), *coder.chunks)) {
         ByteBuffer body;
         RdQuantiser::append_entropy_body(of_chunk, body);

@@ -201,37 +201,36 @@ class RdEncoder::OnDevicePayloads final : public PendingPayloads {
 
   std::vector<ByteBuffer> finish() override {
     std::vector<ByteBuffer> payloads(chunk_tokens_.size());
+    const int64_t components = streams_->products.rows;
     const std::vector<kernels::CodedStream> streams = streams_->encoder.finish();
-    if (streams.empty()) {
-      encode_on_host(payloads);
-    } else {
-      const int64_t components = streams_->products.rows;
-      const auto by_chunk = rd_streams_by_chunk(streams, components, chunk_tokens_);
-      for (size_t i = 0; i < payloads.size(); ++i) {
-        append_rd_header(chunk_tokens_[i], components, caps_.level, payloads[i]);
+    const auto by_chunk = rd_streams_by_chunk(streams, components, chunk_tokens_);
+    int64_t first = 0;
+    for (size_t i = 0; i < payloads.size(); ++i) {
+      const int64_t tokens = chunk_tokens_[i];
+      if (std::ranges::any_of(by_chunk[i], [](const kernels::CodedStream& stream) { return stream.rans.empty(); })) {
+        encode_on_host(first, tokens, payloads[i]);
+      } else {
+        append_rd_header(tokens, components, caps_.level, payloads[i]);
         RdQuantiser::append_entropy_body(by_chunk[i], payloads[i]);
       }
+      first += tokens;
     }
     return payloads;
   }
 
  private:
-  // Where nearly everything escapes.
-  void encode_on_host(std::vector<ByteBuffer>& payloads) const {
-    DenseMatrix codes(streams_->products.rows, streams_->products.columns);
-    kernels::copy(streams_->products, codes.view());
+  // A chunk with a stream in which more escapes than there is room for.
+  void encode_on_host(int64_t first, int64_t tokens, ByteBuffer& payload) const {
+    kernels::ConstMatrix products = streams_->products;
+    products.data = products.row<float>(0) + first;
+    products.columns = tokens;
+    DenseMatrix codes(products.rows, tokens);
+    kernels::copy(products, codes.view());
     for (int64_t row = 0; row < codes.rows; ++row) {
       const float offset = encoder_.units_[index_].offset[static_cast<size_t>(row)];
-      for (float& code : std::span(codes.view().row<float>(row), static_cast<size_t>(codes.columns))) code += offset;
+      for (float& code : std::span(codes.view().row<float>(row), static_cast<size_t>(tokens))) code += offset;
     }
-    int64_t first = 0;
-    for (size_t i = 0; i < payloads.size(); ++i) {
-      kernels::ConstMatrix part = std::as_const(codes).view();
-      part.data = part.row<float>(0) + first;
-      part.columns = chunk_tokens_[i];
-      encoder_.append_payload(index_, caps_, part, payloads[i]);
-      first += chunk_tokens_[i];
-    }
+    encoder_.append_payload(index_, caps_, codes.view(), payload);
   }
 
   const RdEncoder& encoder_;

@@ -34,7 +34,7 @@ M columns_of(M m, int64_t first, int64_t count) {
   return m;
 }
 
-constexpr size_t kMostUnused = 8;
+constexpr size_t kMostUnused = 4;  // as many units are coded at a time
 
 // What was made on this thread and is no longer used: its work is queued in order, so it may be used again at once.
 template <class T>

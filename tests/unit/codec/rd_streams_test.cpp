@@ -65,7 +65,9 @@ class RdStreams : public ::testing::Test {
     encoder_->start(rd_stream_parts(values.rows, chunks), rows);
     std::vector<ByteBuffer> bodies;
     const std::vector<kernels::CodedStream> streams = encoder_->finish();
-    if (streams.empty()) return bodies;
+    for (const kernels::CodedStream& stream : streams) {
+      if (stream.rans.empty()) return bodies;
+    }
     for (const auto of_chunk : rd_streams_by_chunk(streams, values.rows, chunks)) {
       RdQuantiser::append_entropy_body(of_chunk, bodies.emplace_back());
     }
@@ -202,6 +204,58 @@ TEST_F(RdStreams, WhereNearlyAllEscapeTheHostHasToCode) {
   const int64_t chunk = 64;
   EXPECT_TRUE(on_device(values, {&chunk, 1}, 0).empty());
   expect_those_of_the_cpu(codes(kComponents, 64, 13), {&chunk, 1}, 0);  // and it is as good as new
+}
+
+// Of 2,000 tokens 32 components are a stream, so that one chunk is of two.
+TEST_F(RdStreams, OneStreamWithoutRoomLeavesTheOthersAsTheyAre) {
+  const int64_t chunks[] = {30, 2000};
+  DenseMatrix values = codes(kComponents, 2030, 16);
+  for (int64_t t = 30; t < 2030; ++t) {
+    for (int64_t row = 0; row < 12; ++row) values.at(row, t) = 1e6f;
+  }
+  const kernels::Matrix there = encoder_->numbers(values.rows, values.columns);
+  kernels::copy(values.view(), there);
+  encoder_->start(rd_stream_parts(values.rows, chunks), tables_->rows(0, 0));
+  std::vector<bool> coded;
+  for (const kernels::CodedStream& stream : encoder_->finish()) coded.push_back(!stream.rans.empty());
+  EXPECT_EQ(coded, (std::vector<bool>{true, false, true}));
+}
+
+TEST_F(RdStreams, ReadingsRunBesideEachOtherAndMayBeDropped) {
+  const CodecModel model = small_model();
+  const LayerPlan plan{1, {{1, 1}, {2, 1}}, true};
+  const testing::RdSample sample = sample_rd(model, plan, {0.1f});
+  const RdEncoder encoder(model, sample.encoder, {}, kCuda);
+  const RdDecoder decoder(model, sample.decoder, {}, kCuda);
+  std::vector<ByteBuffer> bytes;
+  for (int i = 0; i < 6; ++i) {
+    const SampleChunk chunk(model, 1, 16 * i, 16, static_cast<uint32_t>(40 + i));
+    encoder.encode(chunk.chunk, {}, bytes.emplace_back());
+  }
+  const SampleChunk anchors(model, 1, 0, 16, 40);
+  const auto decoded = [&](const CodeBlock& block) {
+    PayloadPlace place = block.place;
+    place.anchor = anchors.chunk.anchor;
+    DecodedLayer out;
+    decoder.decode_block(place, block, out);
+    DenseMatrix keys(out.tokens, model.kv_width());
+    kernels::copy(out.key_rows(), keys.view());
+    return keys.values;
+  };
+  std::vector<std::vector<float>> alone, beside;
+  for (int i = 0; i < 6; ++i) {
+    const Payload one{{1, 16 * i, 16}, bytes[static_cast<size_t>(i)]};
+    alone.push_back(decoded(decoder.read_ahead({&one, 1}).value_or_throw().front()));
+  }
+  std::vector<std::unique_ptr<PendingBlocks>> reading;
+  for (int i = 0; i < 6; ++i) {
+    const Payload one{{1, 16 * i, 16}, bytes[static_cast<size_t>(i)]};
+    (void)decoder.begin_reading({&one, 1}).value_or_throw();  // dropped: its memory is the next one's
+    reading.push_back(decoder.begin_reading({&one, 1}).value_or_throw());
+    std::ranges::fill(bytes[static_cast<size_t>(i)], std::byte{0xFF});  // which nobody needs any more
+  }
+  for (const auto& pending : reading) beside.push_back(decoded(pending->finish().value_or_throw().front()));
+  EXPECT_EQ(beside, alone);
 }
 
 TEST_F(RdStreams, WhatTheCpuRefusesIsRefused) {

@@ -78,9 +78,10 @@ class Consumer {
     std::optional<ReceivedMessage> message(std::chrono::milliseconds timeout = std::chrono::seconds(20)) {
       return inbox_.pop_until(std::chrono::steady_clock::now() + timeout);
     }
-    void acknowledge(uint32_t sequence) {
+    void acknowledge(uint32_t sequence) { acknowledge(std::vector{sequence}); }
+    void acknowledge(const std::vector<uint32_t>& sequences) {
       v1::PrefillCommand command;
-      command.mutable_chunk_done()->add_sequence(sequence);
+      for (const uint32_t sequence : sequences) command.mutable_chunk_done()->add_sequence(sequence);
       stream_->Write(command);
     }
     void write(const v1::PrefillCommand& command) { stream_->Write(command); }

@@ -384,6 +384,21 @@ TEST_F(PrefillServerTest, ALostConsumerEndsItsRequest) {
   EXPECT_TRUE(becomes_idle(5s));
 }
 
+TEST_F(PrefillServerTest, OneCommandAcknowledgesSeveralMessages) {
+  serve();
+  v1::StartPrefill start = consumer_->start(prompt(480), 480);
+  start.set_credit_messages(2);
+  Consumer::Call call(*consumer_, start);
+  for (uint32_t sequence = 0; sequence < 6; sequence += 2) {
+    ASSERT_TRUE(call.message().has_value() && call.message().has_value()) << sequence;
+    EXPECT_FALSE(call.message(50ms).has_value()) << "its credit is used up";
+    call.acknowledge({sequence, sequence + 1});
+  }
+  ASSERT_TRUE(call.message().has_value());
+  call.acknowledge({6, 6});
+  EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << "twice";
+}
+
 TEST_F(PrefillServerTest, CommandsOutOfOrderAreRefused) {
   serve();
   grpc::ClientContext context;
