@@ -13,6 +13,7 @@ const Blas& blas() {
     const CudaLibrary library("cublas", CUBLAS_VER_MAJOR);
     Blas made;
     library.resolve("cublasCreate_v2", made.create);
+    library.resolve("cublasDestroy_v2", made.destroy);
     library.resolve("cublasSetStream_v2", made.set_stream);
     library.resolve("cublasSsyrk_v2", made.ssyrk);
     library.resolve("cublasDgemm_v2", made.dgemm);
@@ -28,16 +29,26 @@ void check_blas(cublasStatus_t result, const char* what) {
   throw std::runtime_error(std::string("cuBLAS, ") + what + ": " + blas().status(result));
 }
 
+namespace {
+
+// Tens of megabytes of the GPU's memory go with it.
+struct Handle {
+  cublasHandle_t handle = nullptr;
+  Handle() {
+    const cudaStream_t queue = stream();  // outlives it
+    check_blas(blas().create(&handle), "cublasCreate");
+    check_blas(blas().set_stream(handle, queue), "cublasSetStream");
+  }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  ~Handle() { blas().destroy(handle); }
+};
+
+}  // namespace
+
 cublasHandle_t blas_handle() {
-  // Left to the process's end, when the GPU may be gone already.
-  thread_local cublasHandle_t handle = [] {
-    cublasHandle_t made = nullptr;
-    const cudaStream_t queue = stream();
-    check_blas(blas().create(&made), "cublasCreate");
-    check_blas(blas().set_stream(made, queue), "cublasSetStream");
-    return made;
-  }();
-  return handle;
+  thread_local const Handle made;
+  return made.handle;
 }
 
 }  // namespace scd::kernels::cuda

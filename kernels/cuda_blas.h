@@ -7,6 +7,7 @@ namespace scd::kernels::cuda {
 
 struct Blas {
   decltype(&cublasCreate_v2) create = nullptr;
+  decltype(&cublasDestroy_v2) destroy = nullptr;
   decltype(&cublasSetStream_v2) set_stream = nullptr;
   decltype(&cublasSsyrk_v2) ssyrk = nullptr;
   decltype(&cublasDgemm_v2) dgemm = nullptr;

@@ -20,8 +20,10 @@ namespace {
 
 struct Solver {
   decltype(&cusolverDnCreate) create = nullptr;
+  decltype(&cusolverDnDestroy) destroy = nullptr;
   decltype(&cusolverDnSetStream) set_stream = nullptr;
   decltype(&cusolverDnCreateParams) create_parameters = nullptr;
+  decltype(&cusolverDnDestroyParams) destroy_parameters = nullptr;
   decltype(&cusolverDnXsyevd_bufferSize) eigen_memory = nullptr;
   decltype(&cusolverDnXsyevd) eigen = nullptr;
   decltype(&cusolverDnXpotrf_bufferSize) cholesky_memory = nullptr;
@@ -33,8 +35,10 @@ const Solver& solver() {
     const CudaLibrary library("cusolver", CUSOLVER_VER_MAJOR);
     Solver made;
     library.resolve("cusolverDnCreate", made.create);
+    library.resolve("cusolverDnDestroy", made.destroy);
     library.resolve("cusolverDnSetStream", made.set_stream);
     library.resolve("cusolverDnCreateParams", made.create_parameters);
+    library.resolve("cusolverDnDestroyParams", made.destroy_parameters);
     library.resolve("cusolverDnXsyevd_bufferSize", made.eigen_memory);
     library.resolve("cusolverDnXsyevd", made.eigen);
     library.resolve("cusolverDnXpotrf_bufferSize", made.cholesky_memory);
@@ -52,18 +56,22 @@ void check_solver(cusolverStatus_t result, const char* what) {
 struct SolverHandle {
   cusolverDnHandle_t handle = nullptr;
   cusolverDnParams_t parameters = nullptr;
+  SolverHandle() {
+    const cudaStream_t queue = stream();  // outlives it
+    check_solver(solver().create(&handle), "cusolverDnCreate");
+    check_solver(solver().set_stream(handle, queue), "cusolverDnSetStream");
+    check_solver(solver().create_parameters(&parameters), "cusolverDnCreateParams");
+  }
+  SolverHandle(const SolverHandle&) = delete;
+  SolverHandle& operator=(const SolverHandle&) = delete;
+  ~SolverHandle() {
+    solver().destroy_parameters(parameters);
+    solver().destroy(handle);
+  }
 };
 
 const SolverHandle& solver_handle() {
-  // Left to the process's end, when the GPU may be gone already.
-  thread_local const SolverHandle made = [] {
-    SolverHandle fresh;
-    const cudaStream_t queue = stream();
-    check_solver(solver().create(&fresh.handle), "cusolverDnCreate");
-    check_solver(solver().set_stream(fresh.handle, queue), "cusolverDnSetStream");
-    check_solver(solver().create_parameters(&fresh.parameters), "cusolverDnCreateParams");
-    return fresh;
-  }();
+  thread_local const SolverHandle made;
   return made;
 }
 

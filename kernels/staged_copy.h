@@ -22,7 +22,7 @@ struct RowSizes {
   size_t row_bytes = 0;
 };
 
-// Where staging takes less time than it costs to begin.
+// Below it staging costs more to begin than it saves.
 inline constexpr size_t kFewestStagedBytes = size_t{16} << 20;
 
 // One side is the host's, the other the GPU's. Waits.

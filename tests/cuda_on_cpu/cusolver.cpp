@@ -44,6 +44,11 @@ cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
   return CUSOLVER_STATUS_SUCCESS;
 }
 
+cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
+  delete handle;
+  return CUSOLVER_STATUS_SUCCESS;
+}
+
 cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
   handle->stream = stream;
   return CUSOLVER_STATUS_SUCCESS;
@@ -51,6 +56,11 @@ cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t str
 
 cusolverStatus_t cusolverDnCreateParams(cusolverDnParams_t* parameters) {
   *parameters = new EmulatedParameters;
+  return CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDestroyParams(cusolverDnParams_t parameters) {
+  delete parameters;
   return CUSOLVER_STATUS_SUCCESS;
 }
 

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "common/base/error.h"
+#include "common/codec/calibration/algebra.h"
 #include "common/codec/registry.h"
 #include "common/model/fingerprint.h"
 #include "common/model/model_config.h"
@@ -207,7 +208,7 @@ void require_text(const CalibrateOptions& options) {
 }
 
 // Fits take and give back matrices of up to gigabytes: from the heap, which keeps them, their pages are there the next
-// time. One heap: those of further threads hold nothing as large.
+// time. One heap for all threads: a further one holds at most 64 MiB, and would have to map what is larger.
 void keep_large_memory() {
   mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_MAX, 0);
@@ -230,6 +231,7 @@ void run(CalibrateOptions options) {
   const CalibrationText text = read_text(options);
   if (!options.recheck) require_writable(options, there, producer, consumer, text);
   const ModelPair pair(options.pair);
+  if (pair.consumer().device() == kernels::Device::kCuda) keep_host_algebra_on_one_thread();
   const CalibrationInput input{pair.producer(), pair.consumer(), producer, consumer, text};
   if (options.recheck) {
     return recheck_and_write(

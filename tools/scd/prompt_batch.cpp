@@ -85,7 +85,10 @@ std::vector<std::vector<TokenId>> PromptBatch::generate(int32_t max_tokens, cons
   std::vector<std::vector<TokenId>> generated(prompts_.size());
   if (max_tokens <= 0) return generated;
   for (const std::vector<TokenId>& prompt : prompts_) check_room(prompt.size() + static_cast<size_t>(max_tokens));
-  if (first_ids_.empty()) (void)run(std::vector<std::vector<TokenId>>(prompts_.size()));
+  if (first_ids_.empty()) {
+    const std::vector<int64_t> only_the_last(prompts_.size(), 1);
+    (void)run(std::vector<std::vector<TokenId>>(prompts_.size()), only_the_last);
+  }
   std::vector<size_t> going(prompts_.size());
   std::iota(going.begin(), going.end(), 0);
   for (const size_t prompt : going) generated[prompt].push_back(first_ids_[prompt]);

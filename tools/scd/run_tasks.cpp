@@ -29,12 +29,13 @@ void run_tasks(const TaskRun& run, const std::function<void(size_t index, size_t
       }
     }
   };
-  if (run.workers <= 1) {
+  const size_t count = std::min(run.workers, run.tasks);
+  if (count <= 1) {
     work(0);
   } else {
-    const int threads = std::max(1, omp_get_max_threads() / static_cast<int>(run.workers));
+    const int threads = std::max(1, omp_get_max_threads() / static_cast<int>(count));
     std::vector<std::jthread> workers;
-    for (size_t worker = 0; worker < run.workers; ++worker) {
+    for (size_t worker = 0; worker < count; ++worker) {
       workers.emplace_back([&work, worker, threads] {
         omp_set_num_threads(threads);  // of this thread's own teams
         work(worker);

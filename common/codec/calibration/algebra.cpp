@@ -1,6 +1,8 @@
 #include "common/codec/calibration/algebra.h"
 
+#include <cblas.h>
 #include <lapacke.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <utility>
@@ -104,6 +106,12 @@ SymmetricEigen Algebra::symmetric_eigen(MatrixXd matrix) const {
   if (!converged) throw Error(ErrorCode::kInternal, "calibration: eigenvalues did not converge");
   eigen.vectors = std::move(matrix);
   return eigen;
+}
+
+void keep_host_algebra_on_one_thread() {
+  const int threads = omp_get_max_threads();
+  openblas_set_num_threads(1);
+  omp_set_num_threads(threads);  // which it set, too
 }
 
 MatrixXd Algebra::with_spectrum(const MatrixXd& matrix, const std::function<void(VectorXd&)>& change) const {

@@ -35,6 +35,10 @@ class Cholesky {
   Eigen::LLT<Eigen::MatrixXd> on_host_;
 };
 
+// For a process whose fits are on a GPU, several at once: what is left to the host is small, and OpenBLAS does not
+// change the size of its team while other threads use it.
+void keep_host_algebra_on_one_thread();
+
 class Algebra {
  public:
   Algebra() = default;

@@ -9,6 +9,7 @@ using cublasHandle_t = struct EmulatedBlas*;
 extern "C" {
 const char* cublasGetStatusString(cublasStatus_t status);
 cublasStatus_t cublasCreate_v2(cublasHandle_t* handle);
+cublasStatus_t cublasDestroy_v2(cublasHandle_t handle);
 cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream);
 cublasStatus_t cublasSsyrk_v2(cublasHandle_t handle, cublasFillMode_t half, cublasOperation_t transpose, int n, int k,
                               const float* alpha, const float* a, int a_stride, const float* beta, float* c,

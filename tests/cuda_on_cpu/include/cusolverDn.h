@@ -16,8 +16,10 @@ using cusolverDnParams_t = struct EmulatedParameters*;
 
 extern "C" {
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle);
+cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle);
 cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream);
 cusolverStatus_t cusolverDnCreateParams(cusolverDnParams_t* parameters);
+cusolverStatus_t cusolverDnDestroyParams(cusolverDnParams_t parameters);
 cusolverStatus_t cusolverDnXsyevd_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t parameters,
                                              cusolverEigMode_t mode, cublasFillMode_t half, int64_t n,
                                              cudaDataType_t type, const void* a, int64_t stride,
