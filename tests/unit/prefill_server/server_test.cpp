@@ -15,7 +15,6 @@ namespace scd {
 namespace {
 
 using testing::Consumer;
-using ::testing::HasSubstr;
 using testing::PrefillServerTest;
 using testing::prompt;
 using testing::Received;
