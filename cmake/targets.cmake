@@ -52,5 +52,7 @@ function(scd_test)
   add_dependencies(tests_${ARG_LABEL} ${ARG_NAME})
   gtest_discover_tests(${ARG_NAME} DISCOVERY_TIMEOUT 120
     WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
-    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT} SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
+    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT} SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]"
+      # Several tests share the cores: threads that wait must not spin.
+      ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
 endfunction()
