@@ -61,8 +61,10 @@ class CliTest(unittest.TestCase):
         pair = ("--producer", self.model, "--consumer", self.model)
         said = daemons.run("scd", "make-artifact", *pair, "--ratios", "16,64", "--out", made_up).stdout
         self.assertIn("not calibrated", said)
-        self.assertIn("codec artifact rd", daemons.run("scd", "inspect", made_up).stdout)
-        refused = daemons.run("scd", "make-artifact", *pair, "--ratios", "64,16", "--out", made_up, check=False)
+        inspected = daemons.run("scd", "inspect", made_up).stdout
+        self.assertIn("codec artifact rd", inspected)
+        self.assertIn("not calibrated", inspected)
+        refused = daemons.run("scd", "make-artifact", *pair, "--ratios", "64,16", "--out", self.folder / "other", check=False)
         self.assertIn("that rise", refused.stderr)
 
     def test_tokenize_goes_there_and_back(self):

@@ -4,6 +4,7 @@
 
 #include "common/codec/rd/rd_codec.h"
 #include "kernels/linear.h"
+#include "tools/scd/made_up_codec.h"
 
 namespace scd {
 

@@ -1,35 +1,18 @@
 #include "tools/scd/codec_bench_maps.h"
 
 #include <cmath>
-#include <span>
 #include <utility>
 
 #include "common/base/error.h"
 #include "common/codec/artifact.h"
-#include "common/codec/calibration/rate_fit.h"
 #include "common/codec/rd/rd_quantiser.h"
-#include "kernels/elementwise.h"
+#include "tools/scd/made_up_codec.h"
 
 namespace scd {
 namespace {
 
-void make_up_tables(RdQuantiserSettings& quantiser) {
-  const DenseMatrix normal = normal_matrix(1, 1 << 16, 1);
-  const ComponentSample sample{normal.values, 1.0f};
-  train_tables({&sample, 1}, quantiser);
-}
-
-// Deviations fall geometrically, and steps so that each level sends the components asked for.
-void make_up_rates(const SyntheticShape& shape, RdQuantiserSettings& quantiser) {
-  constexpr float kFall = 0.97f;
-  std::vector<float> deviations;
-  for (int64_t i = 0; i < shape.components.front(); ++i) deviations.push_back(std::pow(kFall, static_cast<float>(i)));
-  for (const int64_t components : shape.components) {
-    quantiser.steps.push_back(deviations[static_cast<size_t>(components - 1)] / (1.001f * kRdSmallestRatio));
-  }
-  quantiser.deviations.assign(static_cast<size_t>(shape.layers), deviations);
-  make_up_tables(quantiser);
-}
+// Of components that fall to the last ratio that is sent from so many times as much: few escape.
+constexpr double kLargest = 8.0, kSmallest = 0.36;
 
 CodecModel made_up_model(const SyntheticShape& shape) {
   CodecModel model{.layers = shape.layers,
@@ -44,22 +27,22 @@ CodecModel made_up_model(const SyntheticShape& shape) {
   return model;
 }
 
-// Codes of normally distributed numbers have the calibrated deviations.
-RdUnitEncoder made_up_encoder(const std::vector<float>& deviations, int64_t inputs, uint32_t seed) {
-  DenseMatrix map = normal_matrix(std::ssize(deviations), inputs, seed, 1.0f / std::sqrt(static_cast<float>(inputs)));
-  for (int64_t row = 0; row < map.rows; ++row) {
-    for (int64_t i = 0; i < inputs; ++i) map.at(row, i) *= deviations[static_cast<size_t>(row)];
+// Of the plan and the quantiser that are there.
+void make_up_units(CodecBenchMaps& maps) {
+  maps.decoder.plan = maps.encoder.plan;
+  maps.decoder.quantiser = maps.encoder.quantiser;
+  for (size_t i = 0; i < maps.encoder.plan.units.size(); ++i) {
+    MadeUpUnit unit = made_up_unit({.producer = maps.producer,
+                                    .consumer = maps.consumer,
+                                    .plan = maps.encoder.plan,
+                                    .unit = i,
+                                    .deviations = maps.encoder.quantiser.deviations[i]});
+    maps.encoder.units.push_back(std::move(unit.encoder));
+    maps.decoder.units.push_back(std::move(unit.decoder));
   }
-  return {std::move(map), std::vector<float>(deviations.size())};
 }
 
 }  // namespace
-
-DenseMatrix normal_matrix(int64_t rows, int64_t columns, uint32_t seed, float deviation) {
-  DenseMatrix matrix(rows, columns);
-  if (!matrix.empty()) kernels::fill_normal(matrix.view(), seed, deviation);
-  return matrix;
-}
 
 CodecBenchMaps CodecBenchMaps::of_artifact(const std::filesystem::path& directory) {
   ArtifactEncoder encoder = load_encoder(directory);
@@ -75,43 +58,27 @@ CodecBenchMaps CodecBenchMaps::of_artifact(const std::filesystem::path& director
 CodecBenchMaps CodecBenchMaps::synthetic(const SyntheticShape& shape) {
   CodecBenchMaps maps;
   maps.producer = maps.consumer = made_up_model(shape);
-  maps.encoder.plan = maps.decoder.plan = layer_by_layer(shape.layers, 0);
-  make_up_rates(shape, maps.encoder.quantiser);
-  maps.decoder.quantiser = maps.encoder.quantiser;
-  const int64_t width = 2 * maps.producer.kv_width();
-  uint32_t seed = 2;
-  for (const std::vector<float>& deviations : maps.encoder.quantiser.deviations) {
-    maps.encoder.units.push_back(made_up_encoder(deviations, width, seed++));
-    maps.decoder.units.push_back(
-        {normal_matrix(std::ssize(deviations), width, seed++), {}, std::vector<float>(static_cast<size_t>(width))});
+  maps.encoder.plan = layer_by_layer(shape.layers, 0);
+  const std::vector<float> deviations = falling_deviations(shape.components.front(), kLargest, kSmallest);
+  std::vector<float> steps;
+  for (const int64_t components : shape.components) {
+    steps.push_back(deviations[static_cast<size_t>(components - 1)] / (1.001f * kRdSmallestRatio));
   }
+  maps.encoder.quantiser =
+      made_up_quantiser(std::vector(static_cast<size_t>(shape.layers), deviations), std::move(steps));
+  make_up_units(maps);
   return maps;
 }
 
 CodecBenchMaps CodecBenchMaps::grouped(const CodecModel& model, int32_t components) {
   constexpr int32_t kGroup = 2;
-  constexpr float kLargest = 8.0f, kSmallest = 0.36f;
   CodecBenchMaps maps{.producer = model, .consumer = model, .encoder = {}, .decoder = {}};
-  LayerPlan plan{.exact_layers = model.layers % kGroup + kGroup, .units = {}};
+  LayerPlan& plan = maps.encoder.plan;
+  plan.exact_layers = model.layers % kGroup + kGroup;
   for (int32_t layer = plan.exact_layers; layer < model.layers; layer += kGroup) plan.units.push_back({layer, kGroup});
-  std::vector<float> deviations;
-  const int32_t sent = kGroup * components;
-  for (int32_t i = 0; i < sent; ++i) {
-    deviations.push_back(kLargest * std::pow(kSmallest / kLargest, static_cast<float>(i) / static_cast<float>(sent)));
-  }
-  RdQuantiserSettings quantiser;
-  quantiser.steps = {1.0f};
-  quantiser.deviations.assign(plan.units.size(), deviations);
-  make_up_tables(quantiser);
-  const int64_t state = 2 * model.kv_width() * kGroup;
-  const auto map_to_state = [&](int64_t rows) {
-    return normal_matrix(rows, state, 1, 1.0f / std::sqrt(static_cast<float>(rows)));
-  };
-  const size_t units = plan.units.size();
-  const RdUnitDecoder decoder{map_to_state(sent), map_to_state(model.hidden),
-                              std::vector<float>(static_cast<size_t>(state))};
-  maps.encoder = {plan, {}, std::vector(units, made_up_encoder(deviations, state + model.hidden, 1)), quantiser};
-  maps.decoder = {plan, std::vector(units, decoder), quantiser};
+  const std::vector<float> deviations = falling_deviations(int64_t{kGroup} * components, kLargest, kSmallest);
+  maps.encoder.quantiser = made_up_quantiser(std::vector(plan.units.size(), deviations), {1.0f});
+  make_up_units(maps);
   return maps;
 }
 

@@ -32,6 +32,4 @@ struct CodecBenchMaps {
   static CodecBenchMaps grouped(const CodecModel& model, int32_t components);
 };
 
-DenseMatrix normal_matrix(int64_t rows, int64_t columns, uint32_t seed, float deviation = 1.0f);
-
 }  // namespace scd

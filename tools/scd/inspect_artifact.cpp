@@ -21,6 +21,10 @@ void print_model(std::ostream& out, const char* role, const ModelIdentity& ident
 }
 
 void print_calibration(std::ostream& out, const CalibrationRecord& record) {
+  if (record.tokens == 0) {
+    out << "  not calibrated: maps are random, answers mean nothing\n";
+    return;
+  }
   out << "  calibrated on " << record.tokens << " tokens of " << record.text_sha256.size() << " file(s), "
       << record.held_out_tokens << " held out, seed " << record.seed << ", ridge " << record.ridge << "\n";
 }

@@ -9,6 +9,9 @@
 
 namespace scd {
 
+// Below the first, components with nearly all of their states would have to be finer than codec rd makes them.
+inline constexpr double kLeastMadeUpRatio = 13.0, kMostMadeUpRatio = 10000.0;
+
 struct MadeUpArtifactOptions {
   std::filesystem::path producer, consumer, out;  // checkpoints, and the folder to write
   int32_t exact_layers = 1;                       // 0: nothing is predicted
@@ -17,8 +20,8 @@ struct MadeUpArtifactOptions {
   uint64_t seed = 1;
 };
 
-// Shows its progress. Returns its plan. Throws Error: what a checkpoint lacks, ratios that do not rise, a folder that
-// holds another artifact.
+// Shows its progress. Returns its plan. Throws Error: what a checkpoint lacks, tokenizers that differ, ratios that do
+// not rise, a folder that is there.
 LayerPlan write_made_up_artifact(const MadeUpArtifactOptions& options);
 
 }  // namespace scd

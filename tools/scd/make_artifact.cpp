@@ -23,7 +23,7 @@ void add_make_artifact_command(CLI::App& app) {
   make->add_option("--group", command->group, "As of calibrate")->check(CLI::Range(1, 4096))->capture_default_str();
   make->add_option("--ratios", command->ratios, "Levels: about how many times smaller than BF16, rising")
       ->delimiter(',')
-      ->check(CLI::Range(1.5, 10000.0))
+      ->check(CLI::Range(kLeastMadeUpRatio, kMostMadeUpRatio))
       ->capture_default_str();
   make->add_option("--seed", command->seed, "Of the maps")->capture_default_str();
   make->callback([command] {

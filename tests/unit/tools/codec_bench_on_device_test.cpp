@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "tests/support/gpu.h"
+#include "tools/scd/made_up_codec.h"
 
 namespace scd {
 namespace {

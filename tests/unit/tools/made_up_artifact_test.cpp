@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <limits>
+
 #include "common/codec/key_rotation.h"
 #include "common/codec/registry.h"
 #include "kernels/elementwise.h"
@@ -46,6 +48,8 @@ TEST_F(MadeUpArtifact, FitsThePairAndSendsAboutWhatItSays) {
     ByteBuffer payload;
     encodes->encode(chunk, {.level = level}, payload);
     const double raw = 4.0 * static_cast<double>(tokens * width);
+    EXPECT_NEAR(decoder.levels[static_cast<size_t>(level)].ratio_to_bf16, options_.ratios[static_cast<size_t>(level)],
+                0.05 * options_.ratios[static_cast<size_t>(level)]);
     EXPECT_NEAR(raw / static_cast<double>(payload.size()), options_.ratios[static_cast<size_t>(level)],
                 0.3 * options_.ratios[static_cast<size_t>(level)]);
     DecodedLayer out;
@@ -54,9 +58,19 @@ TEST_F(MadeUpArtifact, FitsThePairAndSendsAboutWhatItSays) {
   }
 }
 
-TEST_F(MadeUpArtifact, RatiosThatDoNotRiseAreRefused) {
-  options_.ratios = {64, 16};
+TEST_F(MadeUpArtifact, WhatCannotBeIsRefused) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const std::vector<double>& ratios :
+       {std::vector<double>{}, {64, 16}, {16, 16}, {2, 16}, {16, nan}, {16, 20000}}) {
+    options_.ratios = ratios;
+    EXPECT_THROW(write_made_up_artifact(options_), Error);
+  }
+  options_.ratios = {16};
+  options_.exact_layers = 99;
   EXPECT_THROW(write_made_up_artifact(options_), Error);
+  options_.exact_layers = 1;
+  write_made_up_artifact(options_);
+  EXPECT_THROW(write_made_up_artifact(options_), Error) << "it is there already";
 }
 
 }  // namespace
