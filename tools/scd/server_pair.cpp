@@ -43,8 +43,8 @@ std::vector<std::string> decode_settings(const ServerPairOptions& options, const
                                          const std::string& prefill_address) {
   return with(common_settings(options, artifact),
               {"model.directory=" + options.consumer.string(), "model.adapter=" + options.consumer_adapter.string(),
-               "prefill.endpoints=[" + prefill_address + "]", "codec.mode=raw",
-               "fallback.local_prefill=false", "transport.slot_bytes=1048576", "transport.slots=128"},
+               "prefill.endpoints=[" + prefill_address + "]", "codec.mode=raw", "fallback.local_prefill=false",
+               "transport.slot_bytes=1048576", "transport.slots=128"},
               options.decode_settings);
 }
 
