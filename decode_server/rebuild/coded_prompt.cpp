@@ -11,6 +11,7 @@ namespace scd {
 namespace {
 
 constexpr std::ptrdiff_t kMostReadAhead = 256;  // messages at once: others wait for the thread
+constexpr std::ptrdiff_t kMostBlocks = 64;      // that take memory of the GPU while others could be read
 constexpr double kCostOfDecoding = 0.25;        // of computing the layers that codes stand for
 
 }  // namespace
@@ -167,7 +168,9 @@ Result<double> CodedPrompt::rebuild() {
   // A native span that has not begun takes along what is here behind its tokens.
   if (!rebuild_->reads_ahead() && next_message() != messages_.end()) return rebuild_one();
   if (rebuild_->running()) return run_native();
-  if (!messages_.empty()) return begin_reading();
+  const bool many = std::ssize(reading_) + std::ssize(blocks_) >= kMostBlocks;
+  const bool waits = many && (!reading_.empty() || next_block() != blocks_.end());
+  if (!messages_.empty() && !waits) return begin_reading();
   while (!reading_.empty() && (next_block() == blocks_.end() || reading_.front()->finished())) {
     if (auto read = finish_reading(); !read) return read.failure();
   }
