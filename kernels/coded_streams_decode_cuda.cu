@@ -117,7 +117,7 @@ struct StreamDecoder::Work {
   std::vector<StreamProblem> problems;
   std::vector<size_t> decoded;  // the other streams were seen to be unsound
   const StreamProblem* results = nullptr;
-  SideQueue side;
+  cuda::SideQueue side;
 };
 
 StreamDecoder::StreamDecoder() {

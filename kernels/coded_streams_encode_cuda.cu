@@ -183,7 +183,7 @@ struct StreamEncoder::Work {
   Matrix numbers;
   std::vector<Part> parts;
   std::byte* host = nullptr;  // StreamEnd of every stream, then their bytes
-  SideQueue side;
+  cuda::SideQueue side;
 };
 
 StreamEncoder::StreamEncoder() {

@@ -112,16 +112,6 @@ void fill_normal_of(T* to, const Matrix& m, uint64_t seed, float deviation) {
       "fill_normal");
 }
 
-// Only F32 and BF16 are written: the contracts say so.
-template <class F>
-void with_output(DType dtype, F f) {
-  if (dtype == DType::kF32) {
-    f(static_cast<float*>(nullptr));
-  } else {
-    f(static_cast<__nv_bfloat16*>(nullptr));
-  }
-}
-
 }  // namespace
 
 void embedding(ConstMatrix table, Indices ids, Matrix out) {

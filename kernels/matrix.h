@@ -51,6 +51,21 @@ struct Matrix {
   operator ConstMatrix() const { return {data, rows, columns, row_stride, dtype, device}; }
 };
 
+// Columns, and rows, [first, first + count) of a matrix of any dtype.
+template <class M>
+M columns_of(M m, int64_t first, int64_t count) {
+  m.data = m.dtype == DType::kF32 ? static_cast<decltype(m.data)>(m.template row<float>(0) + first)
+                                  : static_cast<decltype(m.data)>(m.template row<uint16_t>(0) + first);
+  m.columns = count;
+  return m;
+}
+template <class M>
+M rows_of(M m, int64_t first, int64_t count) {
+  m = columns_of(m, first * m.row_stride, m.columns);
+  m.rows = count;
+  return m;
+}
+
 inline Matrix matrix(float* data, int64_t rows, int64_t columns) { return {data, rows, columns, columns}; }
 inline ConstMatrix matrix(const float* data, int64_t rows, int64_t columns) { return {data, rows, columns, columns}; }
 inline Matrix matrix(BFloat16* data, int64_t rows, int64_t columns) {

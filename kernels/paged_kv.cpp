@@ -8,14 +8,22 @@ namespace scd::kernels {
 namespace {
 
 // Rows may be on the host while the cache is on CUDA.
-void check_rows(const PagedKv& kv, const ConstMatrix& m, const char* name) {
+void check_matrix(const PagedKv& kv, const ConstMatrix& m, const char* name) {
   if (kv.device == Device::kCuda && m.device == Device::kCuda) {
     require_matrix(m, name);
   } else {
     require_cpu(m, name);
   }
-  require(m.dtype == DType::kF32, name, " ", m, " of the cache must be F32");
+  require(m.dtype != DType::kF16, name, " ", m, " of the cache must be F32 or BF16");
   require(m.columns == kv.kv_heads * kv.head_dim, name, " ", m, " must have ", kv.kv_heads, " heads of ", kv.head_dim);
+}
+
+void check_rows(const PagedKv& kv, const ConstMatrix& keys, const ConstMatrix& values, const char* op) {
+  check_matrix(kv, keys, "keys");
+  check_matrix(kv, values, "values");
+  require(keys.rows == values.rows, op, ": keys ", keys, " and values ", values, " differ in rows");
+  require(keys.dtype == values.dtype, op, ": keys ", keys, " and values ", values, " differ in dtype");
+  require(keys.device == values.device, op, ": keys on ", keys.device, ", values on ", values.device);
 }
 
 void check_sequence(const PagedKv& kv, const SequenceRows& sequence, int64_t total_rows, const char* op) {
@@ -49,10 +57,7 @@ void check_sequences(const PagedKv& kv, std::span<const SequenceRows> sequences,
 
 void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMatrix values) {
   check_paged_kv(kv, "write_kv");
-  check_rows(kv, keys, "keys");
-  check_rows(kv, values, "values");
-  require(keys.rows == values.rows, "write_kv: keys ", keys, " and values ", values, " differ in rows");
-  require(keys.device == values.device, "write_kv: keys on ", keys.device, ", values on ", values.device);
+  check_rows(kv, keys, values, "write_kv");
   check_sequences(kv, sequences.host, keys.rows, "write_kv");
   if (keys.rows > 0) SCD_DISPATCH(kv.device, write_kv(kv, sequences, keys, values));
 }
@@ -69,21 +74,15 @@ void rope_write_kv(const PagedKv& kv, Sequences sequences, Indices positions, co
 #ifdef SCD_CUDA
   if (kv.device == Device::kCuda) return cuda::rope_write_kv(kv, sequences, table, qkv);
 #endif
-  const auto columns = [&](int64_t first, int64_t count) {
-    return Matrix{qkv.row<float>(0) + first, qkv.rows, count, qkv.row_stride, qkv.dtype, qkv.device};
-  };
-  cpu::rope(columns(0, keys + width), kv.head_dim, positions, table, RopeDirection::kRotate);
-  cpu::write_kv(kv, sequences, columns(keys, width), columns(keys + width, width));
+  cpu::rope(columns_of(qkv, 0, keys + width), kv.head_dim, positions, table, RopeDirection::kRotate);
+  cpu::write_kv(kv, sequences, columns_of(qkv, keys, width), columns_of(qkv, keys + width, width));
 }
 
 void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matrix values) {
   check_paged_kv(kv, "read_kv");
-  check_rows(kv, keys, "keys");
-  check_rows(kv, values, "values");
-  require(keys.rows == sequence.rows && values.rows == sequence.rows, "read_kv: keys ", keys, " and values ", values,
-          " for ", sequence.rows, " rows");
+  check_rows(kv, keys, values, "read_kv");
+  require(keys.rows == sequence.rows, "read_kv: keys and values ", keys, " for ", sequence.rows, " rows");
   check_sequences(kv, {&sequence, 1}, sequence.first_row + sequence.rows, "read_kv");
-  require(keys.device == values.device, "read_kv: keys on ", keys.device, ", values on ", values.device);
   if (sequence.rows > 0) SCD_DISPATCH(kv.device, read_kv(kv, sequence, keys, values));
 }
 

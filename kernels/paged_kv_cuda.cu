@@ -6,34 +6,42 @@
 namespace scd::kernels::cuda {
 namespace {
 
-template <class Stored>
-__global__ void write_kernel(Pool pool, unsigned width, DeviceSequences sequences, const float* keys,
-                             int64_t key_stride, const float* values, int64_t value_stride, Stored* key_pages,
-                             Stored* value_pages) {
+// As number.h rounds, NaN included: what goes out has the bits that the CPU gives it.
+__device__ inline void store_row(float value, float* to) { *to = value; }
+__device__ inline void store_row(float value, __nv_bfloat16* to) {
+  const uint32_t bits = __float_as_uint(value);
+  const bool is_nan = (bits & 0x7fffffffU) > 0x7f800000U;
+  const uint32_t rounded = is_nan ? bits >> 16 | 0x40U : (bits + 0x7fffU + (bits >> 16 & 1U)) >> 16;
+  *to = __ushort_as_bfloat16(static_cast<unsigned short>(rounded));
+}
+
+template <class Row, class Stored>
+__global__ void write_kernel(Pool pool, unsigned width, DeviceSequences sequences, const Row* keys, int64_t key_stride,
+                             const Row* values, int64_t value_stride, Stored* key_pages, Stored* value_pages) {
   const int64_t row = blockIdx.x;
   const int32_t* page_ids = sequences.page_ids + sequences.row_sequence[row] * sequences.page_stride;
   const TokenPlace place(pool, page_ids, sequences.row_position[row]);
   for (unsigned column = threadIdx.x; column < width; column += blockDim.x) {
-    store(keys[row * key_stride + column], key_pages + place.at(column));
-    store(values[row * value_stride + column], value_pages + place.at(column));
+    store(to_float(keys[row * key_stride + column]), key_pages + place.at(column));
+    store(to_float(values[row * value_stride + column]), value_pages + place.at(column));
   }
 }
 
-template <class Stored>
+template <class Row, class Stored>
 __global__ void read_kernel(Pool pool, unsigned width, const int32_t* page_ids, int64_t first_position,
-                            const Stored* key_pages, const Stored* value_pages, float* keys, int64_t key_stride,
-                            float* values, int64_t value_stride) {
+                            const Stored* key_pages, const Stored* value_pages, Row* keys, int64_t key_stride,
+                            Row* values, int64_t value_stride) {
   const int64_t row = blockIdx.x;
   const TokenPlace place(pool, page_ids, first_position + row);
   for (unsigned column = threadIdx.x; column < width; column += blockDim.x) {
-    keys[row * key_stride + column] = to_float(key_pages[place.at(column)]);
-    values[row * value_stride + column] = to_float(value_pages[place.at(column)]);
+    store_row(to_float(key_pages[place.at(column)]), keys + row * key_stride + column);
+    store_row(to_float(value_pages[place.at(column)]), values + row * value_stride + column);
   }
 }
 
 Matrix scratch_like(const ConstMatrix& m, Slot slot) {
-  const size_t bytes = static_cast<size_t>(m.rows * m.columns) * sizeof(float);
-  return {device_scratch(slot, bytes), m.rows, m.columns, m.columns, DType::kF32, Device::kCuda};
+  const size_t bytes = static_cast<size_t>(m.rows * m.columns) * size_of(m.dtype);
+  return {device_scratch(slot, bytes), m.rows, m.columns, m.columns, m.dtype, Device::kCuda};
 }
 
 ConstMatrix brought(const ConstMatrix& m, Slot slot) {
@@ -52,17 +60,14 @@ void write_kv(const PagedKv& kv, Sequences sequences, ConstMatrix keys, ConstMat
   keys = brought(keys, Slot::kKeys);
   values = brought(values, Slot::kValues);
   const Pool pool{kv.kv_heads, kv.page_tokens, kv.head_dim};
-  const auto grid = static_cast<unsigned>(keys.rows);
-  const auto* k = static_cast<const float*>(keys.data);
-  const auto* v = static_cast<const float*>(values.data);
-  if (kv.dtype == DType::kF32) {
-    write_kernel<<<grid, kThreads, 0, stream()>>>(pool, pool.width(), batch, k, keys.row_stride, v, values.row_stride,
-                                                  static_cast<float*>(kv.keys), static_cast<float*>(kv.values));
-  } else {
-    write_kernel<<<grid, kThreads, 0, stream()>>>(pool, pool.width(), batch, k, keys.row_stride, v, values.row_stride,
-                                                  static_cast<__nv_bfloat16*>(kv.keys),
-                                                  static_cast<__nv_bfloat16*>(kv.values));
-  }
+  with_output(keys.dtype, [&]<class Row>(Row*) {
+    with_output(kv.dtype, [&]<class Stored>(Stored*) {
+      write_kernel<<<static_cast<unsigned>(keys.rows), kThreads, 0, stream()>>>(
+          pool, pool.width(), batch, static_cast<const Row*>(keys.data), keys.row_stride,
+          static_cast<const Row*>(values.data), values.row_stride, static_cast<Stored*>(kv.keys),
+          static_cast<Stored*>(kv.values));
+    });
+  });
   check_launch("write_kv");
 }
 
@@ -72,18 +77,14 @@ void read_kv(const PagedKv& kv, const SequenceRows& sequence, Matrix keys, Matri
   const Matrix v = to_host ? scratch_like(values, Slot::kValues) : values;
   const int32_t* page_ids = on_device(Indices(sequence.page_ids));
   const Pool pool{kv.kv_heads, kv.page_tokens, kv.head_dim};
-  const auto grid = static_cast<unsigned>(sequence.rows);
-  auto* k_to = static_cast<float*>(k.data);
-  auto* v_to = static_cast<float*>(v.data);
-  if (kv.dtype == DType::kF32) {
-    read_kernel<<<grid, kThreads, 0, stream()>>>(
-        pool, pool.width(), page_ids, sequence.first_position, static_cast<const float*>(kv.keys),
-        static_cast<const float*>(kv.values), k_to, k.row_stride, v_to, v.row_stride);
-  } else {
-    read_kernel<<<grid, kThreads, 0, stream()>>>(
-        pool, pool.width(), page_ids, sequence.first_position, static_cast<const __nv_bfloat16*>(kv.keys),
-        static_cast<const __nv_bfloat16*>(kv.values), k_to, k.row_stride, v_to, v.row_stride);
-  }
+  with_output(k.dtype, [&]<class Row>(Row*) {
+    with_output(kv.dtype, [&]<class Stored>(Stored*) {
+      read_kernel<<<static_cast<unsigned>(sequence.rows), kThreads, 0, stream()>>>(
+          pool, pool.width(), page_ids, sequence.first_position, static_cast<const Stored*>(kv.keys),
+          static_cast<const Stored*>(kv.values), static_cast<Row*>(k.data), k.row_stride, static_cast<Row*>(v.data),
+          v.row_stride);
+    });
+  });
   check_launch("read_kv");
   if (to_host) {
     cuda::copy(k, keys);

@@ -64,7 +64,7 @@ void add_encoders(Producer& producer, const ModelConfig& model, const std::files
                          .hidden = model.hidden,
                          .rope = model.rope};
   for (const CodecId id : all_codecs()) {
-    if (!needs_artifact(id)) producer.encoders.emplace_back(id, make_encoder(id, shape, nullptr));
+    if (!needs_artifact(id)) producer.encoders.emplace_back(id, make_encoder(id, shape, nullptr, device));
   }
   if (artifact.empty()) return;
   const ArtifactEncoder fitted = load_encoder(artifact);

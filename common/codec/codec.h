@@ -134,7 +134,8 @@ struct DecodedLayer {
   struct OnDevice {
     bool present = false;
     kernels::GrowBuffer memory;
-    kernels::ConstMatrix keys, values, hidden;
+    std::shared_ptr<const void> codes;          // of a block that decode() made, where keys and values stand in it
+    kernels::ConstMatrix keys, values, hidden;  // F32; keys and values BF16 where they came as that
     // The consumer's, where keys are still before RoPE: whoever writes them rotates them on the way. Null: after it.
     const kernels::RopeTable* rope = nullptr;
   };
@@ -202,7 +203,7 @@ class Decoder {
   virtual Result<std::unique_ptr<PendingBlocks>> begin_reading(std::span<const Payload> payloads) const;
   // Begins, and waits.
   Result<std::vector<CodeBlock>> read_ahead(std::span<const Payload> payloads) const;
-  // The second half; `place` is the block's, and its anchor.
+  // The second half; `place` is the block's, and its anchor. What comes out may stand in the block.
   virtual void decode_block(const PayloadPlace& place, const CodeBlock& block, DecodedLayer& out) const;
   // No payload of this many tokens is longer (sizes staging slots).
   virtual size_t max_payload_bytes(int64_t tokens) const = 0;

@@ -94,4 +94,16 @@ bool read_bf16(std::span<const std::byte> bytes, std::span<float> out) {
   return not_finite == 0;
 }
 
+bool copy_bf16(std::span<const std::byte> bytes, std::byte* out) {
+  SCD_CHECK(bytes.size() % 2 == 0, "whole BF16 values");
+  uint16_t not_finite = 0;
+  for (size_t i = 0; i < bytes.size(); i += 2) {
+    uint16_t half;
+    std::memcpy(&half, bytes.data() + i, sizeof half);
+    not_finite |= static_cast<uint16_t>((half & 0x7F80U) == 0x7F80U);
+    std::memcpy(out + i, &half, sizeof half);
+  }
+  return not_finite == 0;
+}
+
 }  // namespace scd

@@ -55,4 +55,7 @@ void append_bf16(std::span<const float> values, ByteBuffer& out);
 // Reads out.size() BF16 values from bytes of exactly that length, of any alignment. False when one is not finite.
 [[nodiscard]] bool read_bf16(std::span<const std::byte> bytes, std::span<float> out);
 
+// The same without a change of type.
+[[nodiscard]] bool copy_bf16(std::span<const std::byte> bytes, std::byte* out);
+
 }  // namespace scd

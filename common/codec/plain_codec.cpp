@@ -43,8 +43,8 @@ PlainDecoder::PlainDecoder(std::unique_ptr<const PlainBody> body, const CodecMod
 
 size_t PlainDecoder::max_payload_bytes(int64_t tokens) const { return kPayloadHeaderBytes + body_->max_bytes(tokens); }
 
-Result<Done> PlainDecoder::decode(const PayloadPlace& place, std::span<const std::byte> payload,
-                                  DecodedLayer& out) const {
+Result<std::span<const std::byte>> PlainDecoder::body_of(const PayloadPlace& place,
+                                                         std::span<const std::byte> payload) const {
   const auto header = read_payload_header(place, payload);
   if (!header) return header.failure();
   if (header.value().kind != body_->kind() || header.value().first_rank != 0 || header.value().second_rank != 0) {
@@ -53,6 +53,13 @@ Result<Done> PlainDecoder::decode(const PayloadPlace& place, std::span<const std
   if (place.layer < 0 || place.layer >= producer_.layers) {
     return payload_failure(place, "the model has " + std::to_string(producer_.layers) + " layers");
   }
+  return payload.subspan(kPayloadHeaderBytes);
+}
+
+Result<Done> PlainDecoder::decode(const PayloadPlace& place, std::span<const std::byte> payload,
+                                  DecodedLayer& out) const {
+  const auto body = body_of(place, payload);
+  if (!body) return body.failure();
   const int64_t width = producer_.kv_width();
   out.kind = DecodedKind::kKeysValues;
   out.tokens = place.tokens;
@@ -61,7 +68,7 @@ Result<Done> PlainDecoder::decode(const PayloadPlace& place, std::span<const std
   out.hidden.clear();
   const kernels::Matrix keys = kernels::matrix(out.keys.data(), place.tokens, width);
   const kernels::Matrix values = kernels::matrix(out.values.data(), place.tokens, width);
-  if (const std::string problem = body_->decode(payload.subspan(kPayloadHeaderBytes), keys, values); !problem.empty()) {
+  if (const std::string problem = body_->decode(body.value(), keys, values); !problem.empty()) {
     return payload_failure(place, problem);
   }
   const bool unrotated = body_->codes_unrotated_keys();

@@ -31,7 +31,7 @@ class PlainBody {
 // SHA-256 of the body's name and the producer's KV shape and RoPE table: names its payloads on the wire and in caches.
 Sha256Digest plain_encoder_id(std::string_view name, const CodecModel& producer);
 
-class PlainEncoder final : public Encoder {
+class PlainEncoder : public Encoder {
  public:
   PlainEncoder(std::unique_ptr<const PlainBody> body, const CodecModel& producer);
 
@@ -40,13 +40,16 @@ class PlainEncoder final : public Encoder {
   // Rank caps do not apply.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
 
+ protected:
+  int64_t kv_width() const { return producer_.kv_width(); }
+
  private:
   std::unique_ptr<const PlainBody> body_;
   CodecModel producer_;
   Sha256Digest id_;
 };
 
-class PlainDecoder final : public Decoder {
+class PlainDecoder : public Decoder {
  public:
   // Throws Error kFailedPrecondition, naming what differs, when the KV shapes are not the same.
   PlainDecoder(std::unique_ptr<const PlainBody> body, const CodecModel& producer, const CodecModel& consumer);
@@ -55,6 +58,11 @@ class PlainDecoder final : public Decoder {
   Result<LayerPlan> plan(int32_t exact_layers) const override { return layer_by_layer(consumer_.layers, exact_layers); }
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
   size_t max_payload_bytes(int64_t tokens) const override;
+
+ protected:
+  int64_t kv_width() const { return producer_.kv_width(); }
+  // What stands behind the header, once that is checked.
+  Result<std::span<const std::byte>> body_of(const PayloadPlace& place, std::span<const std::byte> payload) const;
 
  private:
   std::unique_ptr<const PlainBody> body_;

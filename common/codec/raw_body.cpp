@@ -17,7 +17,7 @@ std::string RawBody::decode(std::span<const std::byte> body, kernels::Matrix key
   const auto count = static_cast<size_t>(keys.rows * width_);
   const bool keys_finite = read_bf16(body.first(count * 2), {keys.row<float>(0), count});
   const bool values_finite = read_bf16(body.subspan(count * 2), {values.row<float>(0), count});
-  return keys_finite && values_finite ? "" : "a value is not finite";
+  return keys_finite && values_finite ? "" : kNotFinite;
 }
 
 }  // namespace scd

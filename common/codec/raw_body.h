@@ -6,6 +6,8 @@
 
 namespace scd {
 
+inline constexpr const char* kNotFinite = "a value is not finite";
+
 class RawBody final : public PlainBody {
  public:
   explicit RawBody(int64_t kv_width) : width_(kv_width) {}

@@ -21,7 +21,8 @@ std::optional<CodecId> codec_from_number(int number);  // as on the wire and in 
 bool needs_artifact(CodecId id);
 bool has_levels(CodecId id);  // codes at several rates and in two forms: rd and kvtc
 
-// Where the linear maps of rd and kvtc run; other codecs work on the CPU whatever it says. A decoder's precision is
+// Where the linear maps of rd and kvtc run, and where raw finds and leaves keys and values; other codecs work on the
+// CPU whatever it says, and so does raw's decoder between models that rotate keys differently. A decoder's precision is
 // that of the cache it fills: for BF16 its maps and what they multiply are rounded as the cache rounds what comes out,
 // which is several times faster where the hardware multiplies BF16. A GPU's decoder always does so.
 struct MapPlacement {

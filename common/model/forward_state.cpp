@@ -7,10 +7,6 @@
 
 namespace scd {
 
-kernels::Matrix columns_of(const kernels::Matrix& matrix, int64_t first, int64_t count) {
-  return {matrix.row<float>(0) + first, matrix.rows, count, matrix.row_stride, matrix.dtype, matrix.device};
-}
-
 namespace {
 
 // q/k norm and RoPE over [q | k | v]; K and V go into the cache.

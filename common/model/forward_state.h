@@ -21,8 +21,6 @@ struct QkvWidths {
   int64_t all() const { return query + 2 * kv; }
 };
 
-kernels::Matrix columns_of(const kernels::Matrix& matrix, int64_t first, int64_t count);
-
 class ForwardState {
  public:
   // Memory for batches of single tokens up to this size: it does not move while they stay within.

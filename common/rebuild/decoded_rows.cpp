@@ -7,20 +7,8 @@
 #include "kernels/unrotated_kv.h"
 
 namespace scd {
-namespace {
-
-kernels::ConstMatrix columns_of(kernels::ConstMatrix rows, int64_t first, int64_t count) {
-  rows.data = rows.row<float>(0) + first;
-  rows.columns = count;
-  return rows;
-}
-
-}  // namespace
-
 kernels::ConstMatrix decoded_rows(kernels::ConstMatrix rows, int64_t skipped) {
-  rows.data = rows.row<float>(skipped);
-  rows.rows -= skipped;
-  return rows;
+  return kernels::rows_of(rows, skipped, rows.rows - skipped);
 }
 
 void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place, const DecodedLayer& decoded) {
@@ -46,8 +34,8 @@ void write_decoded(const Model& model, KvCache& cache, const DecodedPlace& place
   }
   for (int64_t column = 0; column < keys.columns; column += width) {
     const auto layer = place.first_layer + static_cast<int32_t>(column / width);
-    kernels::write_kv(cache.layer(layer), std::span(&rows, 1), columns_of(keys, column, width),
-                      columns_of(values, column, width));
+    kernels::write_kv(cache.layer(layer), std::span(&rows, 1), kernels::columns_of(keys, column, width),
+                      kernels::columns_of(values, column, width));
   }
 }
 

@@ -11,6 +11,7 @@ namespace scd {
 namespace {
 
 constexpr std::ptrdiff_t kMostReadAhead = 256;  // messages whose reading begins at once: others wait for the thread
+constexpr std::ptrdiff_t kMostBlocks = 64;      // that take memory of the GPU while others could be read
 constexpr double kCostOfDecoding = 0.25;        // of computing the layers that codes stand for
 
 }  // namespace
@@ -153,12 +154,19 @@ std::deque<CodeBlock>::const_iterator CodedPrompt::next_block() const {
   return std::ranges::find_if(blocks_, [this](const CodeBlock& block) { return rebuild_->applicable(block); });
 }
 
+// Blocks take memory of the GPU: where many wait, others are read only where nothing else leads on.
+bool CodedPrompt::may_read() const {
+  if (messages_.empty()) return false;
+  const bool few = std::ssize(reading_) + std::ssize(blocks_) < kMostBlocks;
+  return few || (reading_.empty() && next_block() == blocks_.end());
+}
+
 bool CodedPrompt::rebuild_possible() const {
   if (rebuild_->running()) return true;
   if (rebuild_->reads_ahead()) {
     // What is being read is waited for only where nothing else can be done.
     const bool read = !reading_.empty() && (reading_.front()->finished() || !exact_pending());
-    return !messages_.empty() || read || next_block() != blocks_.end();
+    return may_read() || read || next_block() != blocks_.end();
   }
   return next_message() != messages_.end();
 }
@@ -167,7 +175,7 @@ Result<double> CodedPrompt::rebuild() {
   // A native span that has not begun takes along what is here behind its tokens.
   if (!rebuild_->reads_ahead() && next_message() != messages_.end()) return rebuild_one();
   if (rebuild_->running()) return run_native();
-  if (!messages_.empty()) return begin_reading();
+  if (may_read()) return begin_reading();
   while (!reading_.empty() && (reading_.front()->finished() || (next_block() == blocks_.end() && !exact_pending()))) {
     if (auto read = finish_reading(); !read) return read.failure();
   }

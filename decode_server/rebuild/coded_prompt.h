@@ -76,6 +76,7 @@ class CodedPrompt {
   double run_native();
   std::deque<ReceivedMessage>::const_iterator next_message() const;
   std::deque<CodeBlock>::const_iterator next_block() const;
+  bool may_read() const;
   bool rebuild_possible() const;
   Result<double> rebuild();
   Result<double> rebuild_one();

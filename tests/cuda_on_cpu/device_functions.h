@@ -37,6 +37,7 @@ T __ldcs(const T* from) {
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int __clz(int value) { return std::countl_zero(static_cast<unsigned>(value)); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline float __expf(float x) { return expf(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }

@@ -19,13 +19,6 @@ namespace {
 constexpr int64_t kBatchTokens = 2048;
 constexpr int64_t kAligned = 32;  // columns from row to row: products are faster
 
-template <class M>
-M columns_of(M m, int64_t first, int64_t count) {
-  m.data = static_cast<decltype(m.data)>(m.template row<float>(0) + first);
-  m.columns = count;
-  return m;
-}
-
 }  // namespace
 
 kernels::ConstMatrix UnitRows::x() const { return columns_of(all, 0, widths.source); }

@@ -9,13 +9,6 @@
 namespace scd {
 namespace {
 
-template <class M>
-M rows_of(M m, int64_t first, int64_t count) {
-  m.data = static_cast<decltype(m.data)>(m.template row<float>(first));
-  m.rows = count;
-  return m;
-}
-
 KvCache make_cache(const Model& model, std::span<const TokenWindow> windows) {
   int32_t pages = 0;
   for (const TokenWindow& window : windows) {

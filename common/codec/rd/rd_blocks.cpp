@@ -1,10 +1,9 @@
 #include "common/codec/rd/rd_blocks.h"
 
-#include <algorithm>
-#include <numeric>
 #include <string>
 #include <utility>
 
+#include "common/codec/block_runs.h"
 #include "common/codec/dense_matrix.h"
 #include "common/codec/payload.h"
 
@@ -12,33 +11,6 @@ namespace scd {
 namespace {
 
 using Block = RdDecoderOnDevice::Block;
-
-// Payloads of one block, in the order of their tokens.
-struct Run {
-  std::vector<size_t> payloads;
-  int64_t tokens = 0;
-};
-
-std::vector<Run> runs_of(std::span<const Payload> payloads, std::span<const RdBody> bodies) {
-  std::vector<size_t> order(payloads.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::sort(order, {}, [&](size_t i) { return std::pair(bodies[i].unit, payloads[i].place.first_position); });
-  std::vector<Run> runs;
-  for (const size_t i : order) {
-    const PayloadPlace& place = payloads[i].place;
-    const auto follows = [&](const Run& run) {
-      const PayloadPlace& last = payloads[run.payloads.back()].place;
-      const RdBody& body = bodies[run.payloads.back()];
-      return body.unit == bodies[i].unit && body.components == bodies[i].components &&
-             last.first_position + last.tokens == place.first_position &&
-             run.tokens + place.tokens <= RdDecoderOnDevice::kMaxBlockTokens;
-    };
-    if (runs.empty() || !follows(runs.back())) runs.emplace_back();
-    runs.back().payloads.push_back(i);
-    runs.back().tokens += place.tokens;
-  }
-  return runs;
-}
 
 std::string text_of(kernels::StreamProblem problem) {
   switch (problem) {
@@ -94,9 +66,11 @@ class PendingRdBlocks final : public PendingBlocks {
 Result<std::unique_ptr<PendingBlocks>> begin_rd_blocks(const RdDecoderOnDevice& decoder, const RdQuantiser& quantiser,
                                                        std::span<const Payload> payloads,
                                                        std::span<const RdBody> bodies) {
-  const std::vector<Run> runs = runs_of(payloads, bodies);
+  const std::vector<BlockRun> runs = block_runs(payloads, RdDecoderOnDevice::kMaxBlockTokens, [&](size_t i, size_t j) {
+    return bodies[i].components == bodies[j].components;
+  });
   std::vector<RdDecoderOnDevice::Shape> shapes;
-  for (const Run& run : runs) shapes.push_back({run.tokens, bodies[run.payloads.front()].components});
+  for (const BlockRun& run : runs) shapes.push_back({run.tokens, bodies[run.payloads.front()].components});
   const std::vector<Block> blocks = decoder.blocks(shapes);
   std::vector<kernels::StreamToDecode> streams;
   std::vector<PayloadPlace> place_of_stream;
@@ -127,8 +101,7 @@ Result<std::unique_ptr<PendingBlocks>> begin_rd_blocks(const RdDecoderOnDevice& 
   }
   std::vector<CodeBlock> made;
   for (size_t r = 0; r < runs.size(); ++r) {
-    const PayloadPlace& first = payloads[runs[r].payloads.front()].place;
-    made.push_back({{first.layer, first.first_position, runs[r].tokens}, std::make_shared<Block>(blocks[r])});
+    made.push_back({place_of(runs[r], payloads), std::make_shared<Block>(blocks[r])});
   }
   const std::shared_ptr<kernels::StreamDecoder> decoding = decoder.stream_decoder();
   decoding->start(streams);

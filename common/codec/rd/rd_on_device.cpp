@@ -1,12 +1,12 @@
 #include "common/codec/rd/rd_on_device.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <utility>
 
 #include "common/base/check.h"
+#include "common/codec/block_memory.h"
 #include "common/codec/key_rotation.h"
+#include "common/codec/reused.h"
 #include "kernels/elementwise.h"
 #include "kernels/grow_buffer.h"
 #include "kernels/linear.h"
@@ -25,79 +25,6 @@ int64_t aligned(int64_t columns) { return (columns + kAlignedColumns - 1) / kAli
 
 // Of a block's rows: a product's inner dimension is not 0.
 int64_t padded(int64_t components) { return aligned(std::max<int64_t>(components, 1)); }
-
-template <class M>
-M columns_of(M m, int64_t first, int64_t count) {
-  m.data = m.dtype == kF32 ? static_cast<decltype(m.data)>(m.template row<float>(0) + first)
-                           : static_cast<decltype(m.data)>(m.template row<uint16_t>(0) + first);
-  m.columns = count;
-  return m;
-}
-
-constexpr size_t kMostUnused = 4;  // as many units are coded at a time
-
-// What was made on this thread and is no longer used: its work is queued in order, so it may be used again at once.
-template <class T>
-std::vector<T>& unused() {
-  thread_local std::vector<T> all;
-  return all;
-}
-
-template <class T>
-T taken() {
-  if (unused<T>().empty()) return T{};
-  T last = std::move(unused<T>().back());
-  unused<T>().pop_back();
-  return last;
-}
-
-// Back among the unused at the end, which is to be on the same thread.
-template <class T>
-std::shared_ptr<T> shared(T made) {
-  return {new T(std::move(made)), [](T* used) {
-            if (unused<T>().size() < kMostUnused) unused<T>().push_back(std::move(*used));
-            delete used;
-          }};
-}
-
-// Memory of a thread's blocks. The driver waits for the GPU before it gives or takes any, so that some is kept: pieces
-// in powers of two, each used again for blocks of its size.
-class BlockMemory {
- public:
-  static std::shared_ptr<const kernels::DeviceBuffer> of(size_t bytes) {
-    const size_t size = std::bit_ceil(std::max(bytes, kSmallest));
-    std::vector<kernels::DeviceBuffer>& unused = mine().unused_[static_cast<size_t>(std::countr_zero(size))];
-    kernels::DeviceBuffer memory;
-    if (unused.empty()) {
-      memory = kernels::DeviceBuffer(kDevice, size);
-    } else {
-      memory = std::move(unused.back());
-      unused.pop_back();
-      mine().kept_bytes_ -= size;
-    }
-    return {new kernels::DeviceBuffer(std::move(memory)), [](kernels::DeviceBuffer* used) {
-              mine().keep(std::move(*used));
-              delete used;
-            }};
-  }
-
- private:
-  static constexpr size_t kSmallest = size_t{1} << 16;
-  static constexpr size_t kMostKept = size_t{1} << 30;
-
-  static BlockMemory& mine() {
-    thread_local BlockMemory memory;
-    return memory;
-  }
-  void keep(kernels::DeviceBuffer memory) {
-    if (kept_bytes_ + memory.size() > kMostKept) return;
-    kept_bytes_ += memory.size();
-    unused_[static_cast<size_t>(std::countr_zero(memory.size()))].push_back(std::move(memory));
-  }
-
-  std::array<std::vector<kernels::DeviceBuffer>, 64> unused_;
-  size_t kept_bytes_ = 0;
-};
 
 kernels::ConstMatrix on_device(const kernels::ConstMatrix& m, kernels::GrowBuffer& memory) {
   if (m.device == kDevice) return m;
@@ -239,15 +166,15 @@ std::shared_ptr<RdEncoderOnDevice::Streams> RdEncoderOnDevice::begin(size_t inde
                                                                      const LayerChunk& rows,
                                                                      std::span<const int64_t> chunk_tokens,
                                                                      int64_t components, int32_t level) const {
-  Streams streams = taken<Streams>();
+  const auto streams = reused<Streams>();
   const int64_t tokens = unit.residual ? rows.residual.rows : rows.key_value_tokens();
-  const kernels::Matrix numbers = streams.encoder.numbers(components, tokens);
+  const kernels::Matrix numbers = streams->encoder.numbers(components, tokens);
   products(index, unit, rows, numbers);
-  streams.products = numbers;
+  streams->products = numbers;
   kernels::StreamRows coded = tables_.rows(index, level);
   coded.offsets = std::span<const float>(units_[index].offset).data();
-  streams.encoder.start(rd_stream_parts(components, chunk_tokens), coded);
-  return shared(std::move(streams));
+  streams->encoder.start(rd_stream_parts(components, chunk_tokens), coded);
+  return streams;
 }
 
 RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vector<RdUnitDecoder>& units,
@@ -266,7 +193,7 @@ RdDecoderOnDevice::RdDecoderOnDevice(const CodecModel& consumer, const std::vect
 std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const Shape> shapes) const {
   size_t bytes = 0;
   for (const Shape& shape : shapes) bytes += static_cast<size_t>(shape.tokens * padded(shape.components)) * 2;
-  const std::shared_ptr<const kernels::DeviceBuffer> memory = BlockMemory::of(bytes);
+  const std::shared_ptr<const kernels::DeviceBuffer> memory = block_memory(bytes);
   std::byte* next = memory->data();
   const auto words = static_cast<int64_t>(bytes / sizeof(float));
   kernels::clear({next, 1, words, words, kF32, kDevice});  // what rows have behind their codes
@@ -279,7 +206,7 @@ std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const 
 }
 
 std::shared_ptr<kernels::StreamDecoder> RdDecoderOnDevice::stream_decoder() const {
-  return shared(taken<kernels::StreamDecoder>());
+  return reused<kernels::StreamDecoder>();
 }
 
 void RdDecoderOnDevice::put(kernels::ConstMatrix codes, const Block& block, int64_t first) {

@@ -1,13 +1,15 @@
-// Payloads to pages on a GPU: what the CPU rebuilds, to rounding.
+// Payloads to pages on a GPU: what the CPU rebuilds, to rounding; of codec raw to the bit.
 #include "common/rebuild/plan_rebuild.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "common/codec/rd/rd_codec.h"
+#include "common/codec/registry.h"
 #include "common/model/make_model.h"
 #include "common/rebuild/model_shape.h"
 #include "kernels/paged_kv.h"
@@ -33,12 +35,11 @@ class PlanRebuildTest : public ::testing::Test {
   }
   ~PlanRebuildTest() override { std::filesystem::remove_all(directory_); }
 
-  static Payloads payloads(const CodecModel& model, const testing::RdSample& sample) {
-    const RdEncoder encoder(model, sample.encoder, {});
+  static Payloads payloads(const CodecModel& model, const Encoder& encoder, const LayerPlan& plan) {
     Payloads made;
     std::vector<PayloadPlace> places;
     for (int64_t first = 0; first < kTokens; first += kChunk) {
-      for (const CodedUnit& unit : kPlan.units) {
+      for (const CodedUnit& unit : plan.units) {
         const int64_t tokens = std::min(kChunk, kTokens - first);
         const auto seed = static_cast<uint32_t>(100 * unit.first_layer + first);
         const testing::SampleChunk chunk(model, unit.first_layer, first, tokens, seed, unit.layers);
@@ -50,13 +51,21 @@ class PlanRebuildTest : public ::testing::Test {
     return made;
   }
 
-  // Keys and values of all layers, side by side.
-  DenseMatrix rebuilt_on(kernels::Device device) {
-    const Model model = Model::load({.directory = directory_, .precision = kernels::DType::kF32, .device = device});
+  Model load(kernels::Device device) const {
+    return Model::load({.directory = directory_, .precision = kernels::DType::kF32, .device = device});
+  }
+
+  DenseMatrix rebuilt_on(kernels::Device device) const {
+    const Model model = load(device);
     const CodecModel shape = codec_model_of(model.config());
     const testing::RdSample sample = testing::sample_rd(shape, kPlan, {0.02f});
     const RdDecoder decoder(shape, sample.decoder, {}, device);
-    KvCache cache(model.config().kv_shape(kernels::DType::kF32), 8, device);
+    return rebuilt(model, decoder, kPlan, payloads(shape, RdEncoder(shape, sample.encoder, {}), kPlan));
+  }
+
+  // Keys and values of all layers, side by side.
+  static DenseMatrix rebuilt(const Model& model, const Decoder& decoder, const LayerPlan& plan, const Payloads& codes) {
+    KvCache cache(model.config().kv_shape(kernels::DType::kF32), 8, model.device());
     PageTable pages = cache.pool().make_table();
     std::move(pages.reserve(kTokens)).value_or_throw();
     std::vector<TokenId> tokens;
@@ -64,24 +73,26 @@ class PlanRebuildTest : public ::testing::Test {
     const SequenceChunk sinks{&pages, 0, std::span(tokens).first(kSinks)};
     ForwardPass pass(model, cache, std::span(&sinks, 1));
     while (pass.next_layer() < model.config().layers) pass.run_layer();
-    NativeLayers exact({.model = model,
-                        .cache = cache,
-                        .pages = pages,
-                        .tokens = tokens,
-                        .first_layer = 0,
-                        .layers = kPlan.exact_layers,
-                        .keep_anchor = decoder.needs_anchor(0)});
-    exact.begin(kTokens);
-    exact.run_chunk();
+    std::optional<NativeLayers> exact;
+    if (plan.exact_layers > 0) {
+      exact.emplace(NativeLayers::Args{.model = model,
+                                       .cache = cache,
+                                       .pages = pages,
+                                       .tokens = tokens,
+                                       .first_layer = 0,
+                                       .layers = plan.exact_layers,
+                                       .keep_anchor = decoder.needs_anchor(0)});
+      exact->begin(kTokens);
+      exact->run_chunk();
+    }
     PlanRebuild rebuild({.model = model,
                          .cache = cache,
                          .pages = pages,
                          .tokens = tokens,
                          .exact_tokens = kSinks,
-                         .plan = kPlan,
+                         .plan = plan,
                          .decoder = decoder,
-                         .exact_layers = &exact});
-    const Payloads codes = payloads(shape, sample);
+                         .exact_layers = exact ? &*exact : nullptr});
     if (decoder.reads_ahead()) {
       for (const CodeBlock& block : decoder.read_ahead(codes.all).value_or_throw()) {
         EXPECT_TRUE(rebuild.applicable(block.place.layer, block.place.first_position, block.place.tokens));
@@ -119,6 +130,26 @@ TEST_F(PlanRebuildTest, AGpuRebuildsWhatTheCpuDoes) {
     for (int64_t i = 0; i < found.columns; ++i) {
       ASSERT_NEAR(found.at(t, i), expected.at(t, i), 4e-2 * std::max(1.0f, std::abs(expected.at(t, i))))
           << "token " << t << ", column " << i;
+    }
+  }
+}
+
+// What was computed before them stays.
+TEST_F(PlanRebuildTest, AGpuWritesRawBitForBit) {
+  SCD_SKIP_WITHOUT_GPU();
+  std::vector<DenseMatrix> made;
+  for (const kernels::Device device : {kernels::Device::kCpu, kernels::Device::kCuda}) {
+    const Model model = load(device);
+    const CodecModel shape = codec_model_of(model.config());
+    const LayerPlan plan = layer_by_layer(shape.layers, 0);
+    const auto encoder = make_encoder(CodecId::kRaw, shape, nullptr);
+    const auto decoder = make_decoder(CodecId::kRaw, shape, shape, nullptr, {.device = device});
+    EXPECT_EQ(decoder->reads_ahead(), device == kernels::Device::kCuda);
+    made.push_back(rebuilt(model, *decoder, plan, payloads(shape, *encoder, plan)));
+  }
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t i = 0; i < made[0].columns; ++i) {
+      ASSERT_NEAR(made[1].at(t, i), made[0].at(t, i), t < kSinks ? 1e-3 : 0) << "token " << t << ", column " << i;
     }
   }
 }

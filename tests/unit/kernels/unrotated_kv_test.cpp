@@ -74,12 +74,6 @@ struct Tokens {
   std::vector<int32_t> pages = std::vector<int32_t>(kPages);
 };
 
-Matrix columns_of(Matrix rows, int64_t first, int64_t count) {
-  rows.data = rows.row<float>(0) + first;
-  rows.columns = count;
-  return rows;
-}
-
 TEST(UnrotatedKv, IsRopeBesideReadingAndWriting) {
   for (const Shape& shape : kShapes) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {

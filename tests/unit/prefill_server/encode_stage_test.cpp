@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 
 #include "common/codec/rd/rd_codec.h"
+#include "common/codec/registry.h"
 #include "kernels/paged_kv.h"
 #include "tests/support/gpu.h"
 #include "tests/unit/codec/rd_samples.h"
@@ -36,7 +38,8 @@ class EncodeOnDevices : public ::testing::Test {
  protected:
   static constexpr int64_t kTokens = 48;
   static constexpr int32_t kLayers = 4;
-  using Keys = std::map<std::tuple<size_t, int32_t, int64_t>, std::vector<float>>;  // by prompt, layer, first token
+  using Place = std::tuple<size_t, int32_t, int64_t>;  // prompt, layer, first token
+  using Keys = std::map<Place, std::vector<float>>;
 
   EncodeOnDevices() {
     model_.layers = kLayers;
@@ -49,14 +52,8 @@ class EncodeOnDevices : public ::testing::Test {
     const testing::RdSample sample = testing::sample_rd(model_, plan_, {0.02f});
     const RdEncoder encoder(model_, sample.encoder, {}, device);
     const RdDecoder decoder(model_, sample.decoder, {});
-    EXPECT_EQ(encoder.reads_pages(), device == kernels::Device::kCuda);
-    KvCache cache({kLayers, model_.kv_heads, model_.head_dim, kernels::DType::kBF16}, 8, device);
-    std::vector<std::vector<int32_t>> pages{{6, 1, 3}, {0, 7, 2}};
-    std::vector<EncodeStage::Job> jobs;
     Keys keys;
-    CodeCache codes(0, 16);
-    EncodeStage stage(codes, [&](const EncodeStage::Job& job, const CodeUnit& code) {
-      const auto prompt = static_cast<size_t>(std::ranges::find(jobs, job) - jobs.begin());
+    encode(encoder, device, 1, [&](size_t prompt, const CodeUnit& code) {
       kernels::ConstMatrix anchor = std::as_const(anchors_[prompt]).view();
       anchor.data = anchor.row<float>(code.tokens.first);
       anchor.rows = code.tokens.count;
@@ -65,15 +62,37 @@ class EncodeOnDevices : public ::testing::Test {
       ASSERT_TRUE(decoder.decode(place, code.payload.bytes, decoded).ok());
       keys[{prompt, code.layer, code.tokens.first}] = decoded.keys;
     });
+    return keys;
+  }
+
+  std::map<Place, std::vector<std::byte>> raw_by(kernels::Device device) {
+    std::map<Place, std::vector<std::byte>> payloads;
+    encode(*make_encoder(CodecId::kRaw, model_, nullptr, device), device, 0, [&](size_t prompt, const CodeUnit& code) {
+      const std::span<const std::byte> bytes = code.payload.bytes;
+      payloads[{prompt, code.layer, code.tokens.first}] = {bytes.begin(), bytes.end()};
+    });
+    return payloads;
+  }
+
+  void encode(const Encoder& encoder, kernels::Device device, int32_t exact_layers,
+              const std::function<void(size_t, const CodeUnit&)>& on_code) {
+    EXPECT_EQ(encoder.reads_pages(), device == kernels::Device::kCuda);
+    KvCache cache({kLayers, model_.kv_heads, model_.head_dim, kernels::DType::kBF16}, 8, device);
+    std::vector<std::vector<int32_t>> pages{{6, 1, 3}, {0, 7, 2}};
+    std::vector<EncodeStage::Job> jobs;
+    CodeCache codes(0, 16);
+    EncodeStage stage(codes, [&](const EncodeStage::Job& job, const CodeUnit& code) {
+      on_code(static_cast<size_t>(std::ranges::find(jobs, job) - jobs.begin()), code);
+    });
     std::vector<StepPart> parts;
     for (size_t prompt = 0; prompt < 2; ++prompt) {
       jobs.push_back(testing::quiet_job(
-          kTokens, encoder, [](PrefillJob&, const std::optional<Failure>&) {}, 1));
+          kTokens, encoder, [](PrefillJob&, const std::optional<Failure>&) {}, exact_layers));
       parts.push_back({jobs.back(), {0, kTokens}});
       for (int32_t layer = 0; layer < kLayers; ++layer) write(cache, layer, prompt, pages[prompt]);
     }
     stage.begin_step(parts);
-    for (size_t prompt = 0; prompt < 2; ++prompt) {
+    for (size_t prompt = 0; prompt < 2 && encoder.needs_residual(0); ++prompt) {
       stage.keep_residual(jobs[prompt], {0, {0, kTokens}, anchors_[prompt].view()});
     }
     for (int32_t layer = 0; layer < kLayers; ++layer) {
@@ -82,7 +101,6 @@ class EncodeOnDevices : public ::testing::Test {
       }
     }
     stage.end_step();
-    return keys;
   }
 
   void write(KvCache& cache, int32_t layer, size_t prompt, std::span<const int32_t> pages) const {
@@ -107,6 +125,13 @@ TEST_F(EncodeOnDevices, AGpuCodesWhatTheCpuDoes) {
     ASSERT_EQ(other.size(), keys.size());
     for (size_t i = 0; i < keys.size(); ++i) ASSERT_NEAR(other[i], keys[i], 0.1) << i;
   }
+}
+
+TEST_F(EncodeOnDevices, AGpuHandsOnTheRawBytesOfTheCpu) {
+  SCD_SKIP_WITHOUT_GPU();
+  const auto found = raw_by(kernels::Device::kCuda);
+  EXPECT_EQ(found.size(), 2 * kLayers * 3);
+  EXPECT_EQ(found, raw_by(kernels::Device::kCpu));
 }
 
 }  // namespace

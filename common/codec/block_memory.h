@@ -1,0 +1,15 @@
+// Memory of a GPU for what codecs leave there for a while.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "kernels/device.h"
+
+namespace scd {
+
+// At least so many bytes, contents undefined. The driver waits for the GPU before it gives or takes any, so that the
+// thread keeps some: work there is queued in order, so what it gives back it may use again at once.
+std::shared_ptr<const kernels::DeviceBuffer> block_memory(size_t bytes);
+
+}  // namespace scd
