@@ -47,8 +47,11 @@ void check_codec(const CodecOptions& codec) {
 CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& identity) {
   const LayerPlan* plan = identity.artifact ? identity.artifact->calibrated_plan() : nullptr;
   const int32_t computed_here = plan != nullptr ? plan->exact_layers : config.codec.exact_layer0 ? 1 : 0;
-  const ArtifactDecoder* artifact = config.device == "cpu" && identity.artifact ? &*identity.artifact : nullptr;
-  return measure_coders(identity.model, identity.model.layers - computed_here, artifact);
+  const bool on_gpu = config.device != "cpu";
+  const ArtifactDecoder* artifact = !on_gpu && identity.artifact ? &*identity.artifact : nullptr;
+  CoderCosts costs = measure_coders(identity.model, identity.model.layers - computed_here, artifact);
+  if (on_gpu) costs.raw.seconds = 0;  // it goes at the speed of copies there; lossless stays on the host
+  return costs;
 }
 
 }  // namespace

@@ -66,6 +66,7 @@ Result<Done> PlainDecoder::decode(const PayloadPlace& place, std::span<const std
   out.keys.resize(static_cast<size_t>(place.tokens * width));
   out.values.resize(out.keys.size());
   out.hidden.clear();
+  out.on_device.present = false;
   const kernels::Matrix keys = kernels::matrix(out.keys.data(), place.tokens, width);
   const kernels::Matrix values = kernels::matrix(out.values.data(), place.tokens, width);
   if (const std::string problem = body_->decode(body.value(), keys, values); !problem.empty()) {

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::ptrdiff_t kMostReadAhead = 256;  // messages whose reading begins at once: others wait for the thread
 constexpr std::ptrdiff_t kMostBlocks = 64;      // that take memory of the GPU while others could be read
+constexpr std::ptrdiff_t kMostReadings = 4;     // the same
 constexpr double kCostOfDecoding = 0.25;        // of computing the layers that codes stand for
 
 }  // namespace
@@ -157,7 +158,7 @@ std::deque<CodeBlock>::const_iterator CodedPrompt::next_block() const {
 // Blocks take memory of the GPU: where many wait, others are read only where nothing else leads on.
 bool CodedPrompt::may_read() const {
   if (messages_.empty()) return false;
-  const bool few = std::ssize(reading_) + std::ssize(blocks_) < kMostBlocks;
+  const bool few = std::ssize(reading_) < kMostReadings && std::ssize(blocks_) < kMostBlocks;
   return few || (reading_.empty() && next_block() == blocks_.end());
 }
 
@@ -175,10 +176,16 @@ Result<double> CodedPrompt::rebuild() {
   // A native span that has not begun takes along what is here behind its tokens.
   if (!rebuild_->reads_ahead() && next_message() != messages_.end()) return rebuild_one();
   if (rebuild_->running()) return run_native();
+  const auto finish_readings = [this](const auto& next) -> Result<Done> {
+    while (!reading_.empty() && next()) {
+      if (auto read = finish_reading(); !read) return read;
+    }
+    return Done{};
+  };
+  if (auto read = finish_readings([this] { return reading_.front()->finished(); }); !read) return read.failure();
   if (may_read()) return begin_reading();
-  while (!reading_.empty() && (reading_.front()->finished() || (next_block() == blocks_.end() && !exact_pending()))) {
-    if (auto read = finish_reading(); !read) return read.failure();
-  }
+  const auto waits = [this] { return next_block() == blocks_.end() && !exact_pending(); };
+  if (auto read = finish_readings(waits); !read) return read.failure();
   const auto block = next_block();
   if (block == blocks_.end()) return 0.0;
   rebuild_->apply(*block);
