@@ -83,6 +83,7 @@ class PrefixRebuildTest : public ::testing::Test {
     job_.pages = cache_.pool().make_table();
     EXPECT_TRUE(job_.pages.reserve(64).ok());
     job_.request.prompt.assign(64, 5);
+    fill_cache(0.5f);  // what was computed natively
     auto lease = staging_.open_lease({.key = {1, 1},
                                       .token = {},
                                       .slots = 8,
@@ -91,6 +92,18 @@ class PrefixRebuildTest : public ::testing::Test {
     lease_ = std::move(lease).value();
   }
   ~PrefixRebuildTest() override { job_.pages.release(); }
+
+  // Keys, and values of the other sign.
+  void fill_cache(float key) {
+    const auto count = static_cast<size_t>(cache_.shape().kv_width() * 64);
+    std::vector<float> keys(count, key), values(count, -key);
+    const kernels::SequenceRows rows{job_.pages.page_ids(), 0, 64, 0};
+    for (int32_t layer = 0; layer < model_.config().layers; ++layer) {
+      kernels::write_kv(cache_.layer(layer), std::span(&rows, 1),
+                        kernels::matrix(keys.data(), 64, cache_.shape().kv_width()),
+                        kernels::matrix(values.data(), 64, cache_.shape().kv_width()));
+    }
+  }
 
   static Model load() {
     const auto directory = std::filesystem::temp_directory_path() / ("scd_rebuild_" + std::to_string(::getpid()));
