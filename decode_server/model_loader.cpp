@@ -50,7 +50,7 @@ CoderCosts coder_costs(const DecodeConfig& config, const ConsumerIdentity& ident
   const bool on_gpu = config.device != "cpu";
   const ArtifactDecoder* artifact = !on_gpu && identity.artifact ? &*identity.artifact : nullptr;
   CoderCosts costs = measure_coders(identity.model, identity.model.layers - computed_here, artifact);
-  if (on_gpu) costs.raw.seconds = 0;  // it goes at the speed of copies there; lossless stays on the host
+  if (on_gpu) costs.raw.seconds = 0;  // copies alone there; lossless stays on the host
   return costs;
 }
 
