@@ -44,8 +44,6 @@ bool StreamEncoder::finished() const { return true; }
 std::vector<CodedStream> StreamEncoder::finish() { return {}; }
 struct StreamDecoder::Work {};
 StreamDecoder::StreamDecoder() { require_device_in_build(Device::kCuda); }
-StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
-StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
 StreamDecoder::~StreamDecoder() = default;
 void StreamDecoder::start(std::span<const StreamToDecode>) {}
 bool StreamDecoder::finished() const { return true; }

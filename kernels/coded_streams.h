@@ -98,8 +98,6 @@ struct StreamToDecode {
 class StreamDecoder {
  public:
   StreamDecoder();
-  StreamDecoder(StreamDecoder&&) noexcept;
-  StreamDecoder& operator=(StreamDecoder&&) noexcept;
   ~StreamDecoder();
 
   // Untrusted bytes, copied here; nothing is read or written out of bounds. Begins behind what the thread has queued,

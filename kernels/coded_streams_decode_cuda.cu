@@ -39,6 +39,26 @@ struct Target {
   bool active;
 };
 
+// Of a group of steps, whose numbers that escape have a bit each: these, in their order. False where one is out of
+// range.
+__device__ inline bool put_escapes(const Place& place, const Target (&targets)[kSteps], uint32_t escaped, unsigned lane,
+                                   int32_t& next) {
+  bool in_range = true;
+#pragma unroll
+  for (int i = 0; i < kSteps; ++i) {
+    const bool escapes = (escaped >> i & 1U) != 0;
+    const unsigned escaping = __ballot_sync(kAll, escapes);
+    const int32_t escape = next + count_below(escaping, lane);
+    next += __popc(escaping);
+    if (!escapes) continue;
+    const int32_t integer = escape < place.escape_count ? place.escapes[escape] : 0;
+    in_range &= integer >= -kLargestEscaped && integer <= kLargestEscaped;
+    const float value = value_of(integer, targets[i].row.shift, place.step);
+    place.numbers[targets[i].number] = __float2bfloat16_rn(value);
+  }
+  return in_range;
+}
+
 __global__ void decode_kernel(const Place* places, StreamProblem* problems) {
   const unsigned lane = threadIdx.x;
   const Place place = places[blockIdx.x];
@@ -82,20 +102,7 @@ __global__ void decode_kernel(const Place* places, StreamProblem* problems) {
       const float value = value_of(static_cast<int32_t>(symbol) - kCentre, target.row.shift, place.step);
       if (target.active) place.numbers[target.number] = __float2bfloat16_rn(value);
     }
-    if (__any_sync(kAll, escaped != 0)) {
-#pragma unroll
-      for (int i = 0; i < kSteps; ++i) {
-        const bool escapes = (escaped >> i & 1U) != 0;
-        const unsigned escaping = __ballot_sync(kAll, escapes);
-        const int32_t escape = next_escape + count_below(escaping, lane);
-        next_escape += __popc(escaping);
-        if (!escapes) continue;
-        const int32_t integer = escape < place.escape_count ? place.escapes[escape] : 0;
-        in_range &= integer >= -kLargestEscaped && integer <= kLargestEscaped;
-        const float value = value_of(integer, targets[i].row.shift, place.step);
-        place.numbers[targets[i].number] = __float2bfloat16_rn(value);
-      }
-    }
+    if (__any_sync(kAll, escaped != 0)) in_range &= put_escapes(place, targets, escaped, lane, next_escape);
   }
   sound &= state == kLowerBound && next_word == place.word_count && next_escape == place.escape_count;
   const bool all_sound = __all_sync(kAll, sound);
@@ -124,11 +131,7 @@ StreamDecoder::StreamDecoder() {
   cuda::stream();
   work_ = std::make_unique<Work>();
 }
-StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
-StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
-StreamDecoder::~StreamDecoder() {
-  if (work_ != nullptr) work_->side.wait_quietly();
-}
+StreamDecoder::~StreamDecoder() { work_->side.wait_quietly(); }
 
 void StreamDecoder::start(std::span<const StreamToDecode> streams) {
   Work& work = *work_;

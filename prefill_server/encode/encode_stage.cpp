@@ -155,12 +155,10 @@ void EncodeStage::read_keys_values(const ComputedLayer& state, const UnitSource&
   const int64_t width = cache.shape().kv_width();
   keys_ = keys_memory_.matrix(tokens.count, width * source.layers, kernels::DType::kF32, device);
   values_ = values_memory_.matrix(tokens.count, width * source.layers, kernels::DType::kF32, device);
-  const auto columns_of = [&](const kernels::Matrix& all, int32_t index) {
-    return kernels::Matrix{all.row<float>(0) + index * width, all.rows, width, all.row_stride, all.dtype, all.device};
-  };
   for (int32_t index = 0; index < source.layers; ++index) {
     kernels::read_kv(cache.layer(source.first_layer + index), {state.page_ids, 0, tokens.count, tokens.first},
-                     columns_of(keys_, index), columns_of(values_, index));
+                     kernels::columns_of(keys_, index * width, width),
+                     kernels::columns_of(values_, index * width, width));
   }
 }
 

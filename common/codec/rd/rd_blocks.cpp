@@ -80,17 +80,12 @@ Result<std::unique_ptr<PendingBlocks>> begin_rd_blocks(const RdDecoderOnDevice& 
       const PayloadPlace& place = payloads[i].place;
       const RdBody& body = bodies[i];
       if (const auto coded = RdQuantiser::entropy_streams(body.body, body.components, place.tokens)) {
-        kernels::Matrix numbers = blocks[r].codes;
-        numbers.data = numbers.row<uint16_t>(first);
-        numbers.rows = place.tokens;
+        const kernels::Matrix numbers = rows_of(blocks[r].codes, first, place.tokens);
         const auto parts = rd_stream_parts(body.components, std::span(&place.tokens, 1));
         for (size_t s = 0; s < parts.size(); ++s) {
           kernels::StreamRows rows = decoder.rows(body.unit, body.level);
           rows.rows += parts[s].first_row;
-          kernels::Matrix components = numbers;
-          components.data = numbers.row<uint16_t>(0) + parts[s].first_row;
-          components.columns = parts[s].rows;
-          streams.push_back({(*coded)[s], rows, parts[s].rows, components});
+          streams.push_back({(*coded)[s], rows, parts[s].rows, columns_of(numbers, parts[s].first_row, parts[s].rows)});
           place_of_stream.push_back(place);
         }
       } else if (std::string problem = read_on_host(quantiser, body, place, blocks[r], first); !problem.empty()) {

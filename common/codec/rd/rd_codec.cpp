@@ -221,11 +221,8 @@ class RdEncoder::OnDevicePayloads final : public PendingPayloads {
  private:
   // A chunk with a stream in which more escapes than there is room for.
   void encode_on_host(int64_t first, int64_t tokens, ByteBuffer& payload) const {
-    kernels::ConstMatrix products = streams_->products;
-    products.data = products.row<float>(0) + first;
-    products.columns = tokens;
-    DenseMatrix codes(products.rows, tokens);
-    kernels::copy(products, codes.view());
+    DenseMatrix codes(streams_->products.rows, tokens);
+    kernels::copy(kernels::columns_of(streams_->products, first, tokens), codes.view());
     for (int64_t row = 0; row < codes.rows; ++row) {
       const float offset = encoder_.units_[index_].offset[static_cast<size_t>(row)];
       for (float& code : std::span(codes.view().row<float>(row), static_cast<size_t>(tokens))) code += offset;

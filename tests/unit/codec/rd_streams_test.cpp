@@ -92,10 +92,8 @@ class RdStreams : public ::testing::Test {
         const auto number = static_cast<size_t>(part.first_row / rd_stream_components(chunks[i]));
         kernels::StreamRows of_stream = tables_->rows(0, level);
         of_stream.rows += part.first_row;
-        kernels::Matrix components = numbers[i];
-        components.data = numbers[i].row<uint16_t>(0) + part.first_row;
-        components.columns = part.rows;
-        streams.push_back({(*coded)[number], of_stream, part.rows, components});
+        streams.push_back(
+            {(*coded)[number], of_stream, part.rows, kernels::columns_of(numbers[i], part.first_row, part.rows)});
         body_of.push_back(i);
       }
     }
@@ -163,6 +161,14 @@ class RdStreams : public ::testing::Test {
       kernels::cuda_device().usable ? std::optional<kernels::StreamEncoder>(std::in_place) : std::nullopt;
 };
 
+// Layers 1 and 2 of the small model, each on its own, at one level.
+struct TwoUnits {
+  CodecModel model = small_model();
+  testing::RdSample sample = sample_rd(model, {1, {{1, 1}, {2, 1}}, true}, {0.1f});
+  RdEncoder encoder{model, sample.encoder, {}, kCuda};
+  RdDecoder decoder{model, sample.decoder, {}, kCuda};
+};
+
 TEST_F(RdStreams, BytesAndNumbersAreThoseOfTheCpu) {
   for (const int64_t rows : {kComponents, int64_t{1}, int64_t{0}}) {
     const int64_t chunks[] = {128, 1, 37, 16, 256, 3};
@@ -222,11 +228,8 @@ TEST_F(RdStreams, OneStreamWithoutRoomLeavesTheOthersAsTheyAre) {
 }
 
 TEST_F(RdStreams, ReadingsRunBesideEachOtherAndMayBeDropped) {
-  const CodecModel model = small_model();
-  const LayerPlan plan{1, {{1, 1}, {2, 1}}, true};
-  const testing::RdSample sample = sample_rd(model, plan, {0.1f});
-  const RdEncoder encoder(model, sample.encoder, {}, kCuda);
-  const RdDecoder decoder(model, sample.decoder, {}, kCuda);
+  const TwoUnits units;
+  const auto& [model, sample, encoder, decoder] = units;
   std::vector<ByteBuffer> bytes;
   for (int i = 0; i < 6; ++i) {
     const SampleChunk chunk(model, 1, 16 * i, 16, static_cast<uint32_t>(40 + i));
@@ -344,11 +347,8 @@ TEST_F(RdStreams, EitherDeviceReadsWhatTheOtherWrote) {
 }
 
 TEST_F(RdStreams, PayloadsThatFollowEachOtherBecomeABlock) {
-  const CodecModel model = small_model();
-  const LayerPlan plan{1, {{1, 1}, {2, 1}}, true};
-  const testing::RdSample sample = sample_rd(model, plan, {0.1f});
-  const RdEncoder encoder(model, sample.encoder, {}, kCuda);
-  const RdDecoder decoder(model, sample.decoder, {}, kCuda);
+  const TwoUnits units;
+  const auto& [model, sample, encoder, decoder] = units;
   std::vector<ByteBuffer> bytes;
   std::vector<Payload> payloads;
   for (const int32_t layer : {2, 1}) {
