@@ -48,6 +48,7 @@ StreamDecoder::~StreamDecoder() = default;
 void StreamDecoder::start(std::span<const StreamToDecode>) {}
 bool StreamDecoder::finished() const { return true; }
 std::vector<StreamProblem> StreamDecoder::finish() { return {}; }
+void StreamDecoder::abandon() noexcept {}
 #endif
 
 }  // namespace scd::kernels

@@ -107,6 +107,8 @@ class StreamDecoder {
   bool finished() const;
   // Waits. By stream: what is wrong with it, in which case its numbers mean nothing.
   std::vector<StreamProblem> finish();
+  // Waits too, whatever became of the streams.
+  void abandon() noexcept;
 
  private:
   struct Work;

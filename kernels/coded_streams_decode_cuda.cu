@@ -59,9 +59,11 @@ __device__ inline bool put_escapes(const Place& place, const Target (&targets)[k
   return in_range;
 }
 
-__global__ void decode_kernel(const Place* places, StreamProblem* problems) {
-  const unsigned lane = threadIdx.x;
-  const Place place = places[blockIdx.x];
+__global__ void __launch_bounds__(kThreadsOfBlock)
+    decode_kernel(const Place* places, unsigned streams, StreamProblem* problems) {
+  const unsigned lane = threadIdx.x % kWarp, stream = stream_of_warp();
+  if (stream >= streams) return;
+  const Place place = places[stream];
   const bool codes = lane < kLanes;
   uint32_t state = codes ? place.states[lane] : kLowerBound;
   bool sound = state >= kLowerBound;
@@ -71,24 +73,23 @@ __global__ void decode_kernel(const Place* places, StreamProblem* problems) {
   Cursor at(place.rows, place.columns, lane % kLanes);
   Target next[kSteps];
   const auto fetch = [&] {
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i, at.forward()) {
-      const bool active = codes && at.inside();
-      const int32_t row = active ? at.row : 0;
-      next[i] = {place.row_tables[row], static_cast<int32_t>((active ? at.column : 0) * place.stride + row), active};
-    }
+    const bool active = codes && at.inside();
+    const int32_t row = active ? at.row : 0, column = active ? at.column : 0;
+    at.forward();
+    return Target{place.row_tables[row], static_cast<int32_t>(column * place.stride + row), active};
   };
-  if (count > 0) fetch();
+  if (count > 0) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) next[i] = fetch();
+  }
   const int32_t last_word = max(place.word_count - 1, 0);
   for (int32_t first = 0; first < count; first += kSteps * kLanes) {
     Target targets[kSteps];
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) targets[i] = next[i];
-    fetch();
     uint32_t escaped = 0;  // a bit a step
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      const Target& target = targets[i];
+      const Target target = targets[i] = next[i];
+      next[i] = fetch();
       const uint32_t slot = __ldg(place.slots + target.row.table * 4096 + (state & 4095U));
       const uint32_t stepped = ((slot >> kBits & 4095U) + 1) * (state >> kBits) + (slot & 4095U);
       const bool takes = target.active && stepped < kLowerBound;
@@ -108,9 +109,9 @@ __global__ void decode_kernel(const Place* places, StreamProblem* problems) {
   const bool all_sound = __all_sync(kAll, sound);
   const bool all_in_range = __all_sync(kAll, in_range);
   if (lane == 0) {
-    problems[blockIdx.x] = !all_sound      ? StreamProblem::kUnsound
-                           : !all_in_range ? StreamProblem::kEscapeOutOfRange
-                                           : StreamProblem::kNone;
+    problems[stream] = !all_sound      ? StreamProblem::kUnsound
+                       : !all_in_range ? StreamProblem::kEscapeOutOfRange
+                                       : StreamProblem::kNone;
   }
 }
 
@@ -124,14 +125,14 @@ struct StreamDecoder::Work {
   std::vector<StreamProblem> problems;
   std::vector<size_t> decoded;  // the other streams were seen to be unsound
   const StreamProblem* results = nullptr;
-  cuda::SideQueue side;
+  cuda::SideQueue side;  // ends first
 };
 
 StreamDecoder::StreamDecoder() {
   cuda::stream();
   work_ = std::make_unique<Work>();
 }
-StreamDecoder::~StreamDecoder() { work_->side.wait_quietly(); }
+StreamDecoder::~StreamDecoder() = default;
 
 void StreamDecoder::start(std::span<const StreamToDecode> streams) {
   Work& work = *work_;
@@ -180,13 +181,13 @@ void StreamDecoder::start(std::span<const StreamToDecode> streams) {
   work.results = results;
   work.side.begin();
   check(cudaMemcpyAsync(there, here, next, cudaMemcpyHostToDevice, work.side.stream()), "copy");
-  decode_kernel<<<static_cast<unsigned>(work.decoded.size()), kWarp, 0, work.side.stream()>>>(
-      reinterpret_cast<const Place*>(there), results);
+  decode_kernel<<<blocks_of(work.decoded.size()), kThreadsOfBlock, 0, work.side.stream()>>>(
+      reinterpret_cast<const Place*>(there), static_cast<unsigned>(work.decoded.size()), results);
   cuda::check_launch("decoding of streams");
-  work.side.end();
 }
 
 bool StreamDecoder::finished() const { return work_->side.idle(); }
+void StreamDecoder::abandon() noexcept { work_->side.wait_quietly(); }
 
 std::vector<StreamProblem> StreamDecoder::finish() {
   Work& work = *work_;

@@ -89,16 +89,38 @@ __device__ inline Symbol symbol_at(const EncodeArgs& args, const Part& part, int
   return {__ldg(&args.row_tables[row].table) * 256 + __ldg(args.symbols + row * columns + column), active};
 }
 
+// By a warp, in pairs: the bus is slow with less.
+__device__ inline void copy_words(const uint16_t* from, uint32_t* to, int count, unsigned lane) {
+  constexpr int kTogether = 8;  // whose loads are under way together
+  const int pairs = (count + 1) / 2;
+  for (int first = static_cast<int>(lane); first < pairs; first += kTogether * kWarp) {
+    uint32_t pair[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int word = 2 * (first + i * static_cast<int>(kWarp));
+      pair[i] = word < count ? from[word] : 0;
+      if (word + 1 < count) pair[i] |= uint32_t{from[word + 1]} << 16;
+    }
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int at = first + i * static_cast<int>(kWarp);
+      if (at < pairs) to[at] = pair[i];
+    }
+  }
+}
+
 // words and escapes: scratch of the stream, filled from its end.
-__global__ void encode_kernel(EncodeArgs args, int columns, const Part* parts, uint16_t* all_words,
-                              int32_t* all_escapes, std::byte* out, StreamEnd* ends) {
-  const unsigned lane = threadIdx.x;
-  const Part part = parts[blockIdx.x];
+__global__ void __launch_bounds__(kThreadsOfBlock)
+    encode_kernel(EncodeArgs args, int columns, const Part* parts, unsigned streams, uint16_t* all_words,
+                  int32_t* all_escapes, std::byte* out, StreamEnd* ends) {
+  const unsigned lane = threadIdx.x % kWarp, stream = stream_of_warp();
+  if (stream >= streams) return;
+  const Part part = parts[stream];
   const int64_t before = part.before;
   const int32_t count = part.rows * part.columns;
   uint16_t* const words = all_words + before;
   const int64_t room = escape_room(count);
-  int32_t* const escapes = all_escapes + before / kEscapeShare + blockIdx.x;
+  int32_t* const escapes = all_escapes + before / kEscapeShare + stream;
   int32_t first_word = count;
   auto first_escape = static_cast<int32_t>(room);
   uint32_t state = kLowerBound;
@@ -163,14 +185,12 @@ __global__ void encode_kernel(EncodeArgs args, int columns, const Part* parts, u
   const bool fits = first_escape >= 0;
   const int32_t word_count = count - first_word;
   const auto escape_count = static_cast<int32_t>(room - first_escape);
-  if (lane == 0) ends[blockIdx.x] = {word_count, fits ? escape_count : -1};
+  if (lane == 0) ends[stream] = {word_count, fits ? escape_count : -1};
   if (!fits) return;
   __syncwarp();
-  std::byte* const slot = out + slot_offset(before, blockIdx.x) / 4 * 4;
+  std::byte* const slot = out + slot_offset(before, stream) / 4 * 4;
   if (codes) reinterpret_cast<uint32_t*>(slot)[lane] = state;
-  auto* const to = reinterpret_cast<uint16_t*>(slot + kStateBytes);
-#pragma unroll 4
-  for (int i = static_cast<int>(lane); i < word_count; i += kWarp) to[i] = words[first_word + i];
+  copy_words(words + first_word, reinterpret_cast<uint32_t*>(slot + kStateBytes), word_count, lane);
   auto* const escapes_to = reinterpret_cast<int32_t*>(slot + kStateBytes + (word_count + 1) / 2 * 4);
   for (int i = static_cast<int>(lane); i < escape_count; i += kWarp) escapes_to[i] = escapes[first_escape + i];
 }
@@ -183,7 +203,7 @@ struct StreamEncoder::Work {
   Matrix numbers;
   std::vector<Part> parts;
   std::byte* host = nullptr;  // StreamEnd of every stream, then their bytes
-  cuda::SideQueue side;
+  cuda::SideQueue side;       // ends first
 };
 
 StreamEncoder::StreamEncoder() {
@@ -192,9 +212,7 @@ StreamEncoder::StreamEncoder() {
 }
 StreamEncoder::StreamEncoder(StreamEncoder&&) noexcept = default;
 StreamEncoder& StreamEncoder::operator=(StreamEncoder&&) noexcept = default;
-StreamEncoder::~StreamEncoder() {
-  if (work_ != nullptr) work_->side.wait_quietly();
-}
+StreamEncoder::~StreamEncoder() = default;
 
 Matrix StreamEncoder::numbers(int64_t rows, int64_t columns) {
   work_->side.wait("coding of streams");  // which nobody may have waited for
@@ -241,13 +259,12 @@ void StreamEncoder::start(std::span<const StreamPart> parts, const StreamRows& r
     cuda::check_launch("quantising");
   }
   if (streams > 0) {
-    encode_kernel<<<static_cast<unsigned>(streams), kWarp, 0, work.side.stream()>>>(
+    encode_kernel<<<blocks_of(work.parts.size()), kThreadsOfBlock, 0, work.side.stream()>>>(
         args, static_cast<int>(work.numbers.columns), reinterpret_cast<const Part*>(places),
-        reinterpret_cast<uint16_t*>(words), reinterpret_cast<int32_t*>(escapes), work.host + head,
-        reinterpret_cast<StreamEnd*>(work.host));
+        static_cast<unsigned>(streams), reinterpret_cast<uint16_t*>(words), reinterpret_cast<int32_t*>(escapes),
+        work.host + head, reinterpret_cast<StreamEnd*>(work.host));
     cuda::check_launch("coding of streams");
   }
-  work.side.end();
 }
 
 bool StreamEncoder::finished() const { return work_->side.idle(); }

@@ -15,6 +15,7 @@ void SideCopy::to_device(std::byte*) {}
 void SideCopy::from_device(const std::byte*) {}
 bool SideCopy::finished() const { return true; }
 void SideCopy::wait() {}
+void SideCopy::abandon() noexcept {}
 #endif
 
 }  // namespace scd::kernels

@@ -24,6 +24,8 @@ class SideCopy {
   // Whether wait() would not wait.
   bool finished() const;
   void wait();
+  // Waits too, whatever became of the copy.
+  void abandon() noexcept;
 
  private:
   struct Work;

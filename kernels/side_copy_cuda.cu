@@ -8,13 +8,11 @@ struct SideCopy::Work {
   HostStaging host;
   std::byte* here = nullptr;
   size_t bytes = 0;
-  cuda::SideQueue side;
+  cuda::SideQueue side;  // ends first
 
-  ~Work() { side.wait_quietly(); }
   void copy(void* to, const void* from) {
     side.begin();
     cuda::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, side.stream()), "copy");
-    side.end();
   }
 };
 
@@ -34,6 +32,7 @@ std::byte* SideCopy::host(size_t bytes) {
 void SideCopy::to_device(std::byte* there) { work_->copy(there, work_->here); }
 void SideCopy::from_device(const std::byte* there) { work_->copy(work_->here, there); }
 bool SideCopy::finished() const { return work_->side.idle(); }
+void SideCopy::abandon() noexcept { work_->side.wait_quietly(); }
 void SideCopy::wait() { work_->side.wait("a copy beside the queue"); }
 
 }  // namespace scd::kernels

@@ -5,20 +5,19 @@
 
 namespace scd::kernels::cuda {
 
-// What is put into it between begin() and end() comes after what the thread had queued.
+// What is put into it after begin() comes after what the thread had queued by then.
 class SideQueue {
  public:
   SideQueue() {
     cuda::stream();
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     check(cudaEventCreateWithFlags(&queued_, cudaEventDisableTiming), "cudaEventCreate");
-    check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreate");
   }
   SideQueue(const SideQueue&) = delete;
   SideQueue& operator=(const SideQueue&) = delete;
   ~SideQueue() {
+    cudaStreamSynchronize(stream_);
     cudaEventDestroy(queued_);
-    cudaEventDestroy(done_);
     cudaStreamDestroy(stream_);
   }
 
@@ -27,14 +26,17 @@ class SideQueue {
     check(cudaEventRecord(queued_, cuda::stream()), "cudaEventRecord");
     check(cudaStreamWaitEvent(stream_, queued_), "cudaStreamWaitEvent");
   }
-  void end() { check(cudaEventRecord(done_, stream_), "cudaEventRecord"); }
-  bool idle() const { return cudaEventQuery(done_) == cudaSuccess; }
-  void wait(const char* what) const { check(cudaEventSynchronize(done_), what); }
-  void wait_quietly() const noexcept { cudaEventSynchronize(done_); }
+  bool idle() const {
+    const cudaError_t state = cudaStreamQuery(stream_);
+    if (state != cudaErrorNotReady) check(state, "work beside the queue");
+    return state == cudaSuccess;
+  }
+  void wait(const char* what) const { check(cudaStreamSynchronize(stream_), what); }
+  void wait_quietly() const noexcept { cudaStreamSynchronize(stream_); }
 
  private:
   cudaStream_t stream_ = nullptr;
-  cudaEvent_t queued_ = nullptr, done_ = nullptr;
+  cudaEvent_t queued_ = nullptr;
 };
 
 }  // namespace scd::kernels::cuda

@@ -51,7 +51,7 @@ class CopiedPayloads final : public PendingPayloads {
   }
   CopiedPayloads(const CopiedPayloads&) = delete;
   CopiedPayloads& operator=(const CopiedPayloads&) = delete;
-  ~CopiedPayloads() override { copy_->wait(); }  // the memory is used again as soon as it is free
+  ~CopiedPayloads() override { copy_->abandon(); }  // the memory is used again as soon as it is free
 
   bool finished() const override { return copy_->finished(); }
 
@@ -110,7 +110,7 @@ class CopiedBlocks final : public PendingBlocks {
   }
   CopiedBlocks(const CopiedBlocks&) = delete;
   CopiedBlocks& operator=(const CopiedBlocks&) = delete;
-  ~CopiedBlocks() override { copy_->wait(); }  // the memory is used again as soon as it is free
+  ~CopiedBlocks() override { copy_->abandon(); }  // the memory is used again as soon as it is free
 
   // The body's length is right. False where a value is not finite.
   bool put(size_t payload, std::span<const std::byte> body) {

@@ -147,6 +147,61 @@ TEST(CudaOnCpuDeathTest, HostAndDeviceKeepToTheirMemory) {
   EXPECT_DEATH(*memory.data() = 0.0f, "the host touches memory of the device");
 }
 
+struct Streams {
+  cudaStream_t one = nullptr, other = nullptr;
+  cudaEvent_t event = nullptr;
+  float* pinned = nullptr;
+  Streams() {
+    cudaStreamCreateWithFlags(&one, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    cudaMallocHost(reinterpret_cast<void**>(&pinned), sizeof(float));
+  }
+  ~Streams() {
+    cudaStreamDestroy(one);
+    cudaStreamDestroy(other);
+    cudaEventDestroy(event);
+    cudaFreeHost(pinned);
+  }
+};
+
+TEST(CudaOnCpu, WorkIsNotDoneBeforeSomebodyWaits) {
+  const Device<float, 1> memory;
+  Streams streams;
+  write_kernel<<<1, 1, 0, streams.one>>>(memory.data(), 0);
+  cudaMemcpyAsync(streams.pinned, memory.data(), sizeof(float), cudaMemcpyDeviceToHost, streams.one);
+  EXPECT_TRUE(std::isnan(*streams.pinned));
+  EXPECT_EQ(cudaStreamQuery(streams.one), cudaErrorNotReady);
+  EXPECT_TRUE(std::isnan(*streams.pinned));
+  cudaStreamSynchronize(streams.one);
+  EXPECT_EQ(*streams.pinned, 0.0f);
+  EXPECT_EQ(cudaStreamQuery(streams.one), cudaSuccess);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+}
+
+TEST(CudaOnCpu, StreamsWaitForEachOtherByEventsOnly) {
+  for (const bool waits : {false, true}) {
+    const Device<float, 1> memory;
+    Streams streams;
+    write_kernel<<<1, 1, 0, streams.one>>>(memory.data(), 0);
+    cudaEventRecord(streams.event, streams.one);
+    if (waits) cudaStreamWaitEvent(streams.other, streams.event);
+    cudaMemcpyAsync(streams.pinned, memory.data(), sizeof(float), cudaMemcpyDeviceToHost, streams.other);
+    cudaStreamSynchronize(streams.other);
+    EXPECT_EQ(std::isnan(*streams.pinned), !waits);
+  }
+}
+
+TEST(CudaOnCpu, CopiesFromOrdinaryMemoryTakeWhatIsThere) {
+  const Device<float, 1> memory;
+  Streams streams;
+  float ordinary = 1;
+  cudaMemcpyAsync(memory.data(), &ordinary, sizeof ordinary, cudaMemcpyHostToDevice, streams.one);
+  ordinary = 2;
+  cudaMemcpyAsync(&ordinary, memory.data(), sizeof ordinary, cudaMemcpyDeviceToHost, streams.one);
+  EXPECT_EQ(ordinary, 1.0f);
+}
+
 TEST(CudaOnCpu, LaunchesThatNoGpuTakesFail) {
   stuck_kernel<<<1, 1025>>>();
   EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidConfiguration);

@@ -7,7 +7,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <string_view>
@@ -110,9 +112,58 @@ bool release_device_memory(void* given) {
   return true;
 }
 
+bool is_device_memory(const void* memory) {
+  Memory& all = scd::cuda_on_cpu::memory();
+  const std::scoped_lock lock(all.mutex);
+  const auto after = all.pieces.upper_bound(memory);
+  if (after == all.pieces.begin()) return false;
+  const Piece& piece = std::prev(after)->second;
+  return static_cast<const std::byte*>(memory) < piece.begin + piece.bytes;
+}
+
 size_t free_device_memory() {
   const std::scoped_lock lock(memory().mutex);
   return kDeviceBytes - memory().used;
+}
+
+namespace {
+
+struct PinnedMemory {
+  std::mutex mutex;
+  std::map<const void*, size_t> pieces;  // bytes of each, by where it begins
+};
+
+PinnedMemory& pinned_memory() {
+  static auto* const made = new PinnedMemory;
+  return *made;
+}
+
+}  // namespace
+
+void* allocate_pinned_memory(size_t bytes) {
+  void* memory = std::aligned_alloc(kPage, rounded_up(bytes, kPage));
+  if (memory == nullptr) return nullptr;
+  std::memset(memory, kUnwritten, bytes);
+  const std::scoped_lock lock(pinned_memory().mutex);
+  pinned_memory().pieces[memory] = bytes;
+  return memory;
+}
+
+bool release_pinned_memory(void* memory) {
+  {
+    const std::scoped_lock lock(pinned_memory().mutex);
+    if (pinned_memory().pieces.erase(memory) == 0) return false;
+  }
+  std::free(memory);
+  return true;
+}
+
+bool is_pinned_memory(const void* memory) {
+  const std::scoped_lock lock(pinned_memory().mutex);
+  const auto after = pinned_memory().pieces.upper_bound(memory);
+  if (after == pinned_memory().pieces.begin()) return false;
+  const auto& [begin, bytes] = *std::prev(after);
+  return static_cast<const std::byte*>(memory) < static_cast<const std::byte*>(begin) + bytes;
 }
 
 DeviceWork::DeviceWork() {

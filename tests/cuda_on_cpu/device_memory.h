@@ -11,7 +11,13 @@ inline constexpr int kUnwritten = 0xff;                   // bytes nobody wrote:
 
 void* allocate_device_memory(size_t bytes);  // null: there is not so much
 bool release_device_memory(void* memory);    // false: it was not allocated
+bool is_device_memory(const void* memory);
 size_t free_device_memory();
+
+// Page-locked memory of the host.
+void* allocate_pinned_memory(size_t bytes);
+bool release_pinned_memory(void* memory);
+bool is_pinned_memory(const void* memory);
 
 // While it lives, its thread may touch device memory.
 class DeviceWork {

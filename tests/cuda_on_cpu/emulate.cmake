@@ -40,7 +40,7 @@ function(scd_emulated_library name version)
   endif()
 endfunction()
 
-scd_emulated_library(cuda_on_cpu 13 SOURCES block.cpp device_memory.cpp fiber.cpp runtime.cpp tensor_core.cpp)
+scd_emulated_library(cuda_on_cpu 13 SOURCES block.cpp device_memory.cpp fiber.cpp queue.cpp runtime.cpp tensor_core.cpp)
 scd_emulated_library(cublas 13 SOURCES cublas.cpp DEPENDS BLAS::BLAS)
 scd_emulated_library(cublasLt 13 SOURCES cublas_lt.cpp DEPENDS BLAS::BLAS)
 scd_emulated_library(cusolver 12 SOURCES cusolver.cpp DEPENDS LAPACKE::lapacke)

@@ -17,7 +17,7 @@ struct Launch {
       : kernel(of), blocks(of_blocks), threads(of_threads), shared_bytes(bytes), stream(in) {}
 };
 
-// Runs the work now, or keeps it for the graph that the stream is recording.
+// Keeps the work for when somebody waits for the stream, or for the graph that it is recording.
 cudaError_t submit(cudaStream_t stream, std::function<cudaError_t()> work);
 
 cudaError_t run_blocks(const Launch& launch, void (*thread)(const void* call), const void* call);

@@ -2,20 +2,30 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
 #include "tests/cuda_on_cpu/device_memory.h"
+#include "tests/cuda_on_cpu/queue.h"
+
+using scd::cuda_on_cpu::Queue;
+using scd::cuda_on_cpu::Work;
 
 struct EmulatedGraph {
-  std::vector<std::function<cudaError_t()>> work;
+  std::vector<Work> work;
 };
 struct EmulatedStream {
   EmulatedGraph* recording = nullptr;
+  std::shared_ptr<Queue> queue = Queue::make();
 };
-struct EmulatedEvent {};
+struct EmulatedEvent {
+  std::mutex mutex;
+  std::shared_ptr<Queue> queue;  // none: it was not recorded
+  uint64_t work = 0;             // that is done when it has happened
+};
 
 namespace scd::cuda_on_cpu {
 namespace {
@@ -37,12 +47,16 @@ void note_error(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
 }
 
-cudaError_t submit(cudaStream_t stream, std::function<cudaError_t()> work) {
-  if (stream == nullptr || stream->recording == nullptr) {
+cudaError_t submit(cudaStream_t stream, Work work) {
+  if (stream == nullptr) {
     const DeviceWork now;
     return work();
   }
-  stream->recording->work.push_back(std::move(work));
+  if (stream->recording != nullptr) {
+    stream->recording->work.push_back(std::move(work));
+  } else {
+    stream->queue->put(std::move(work));
+  }
   return cudaSuccess;
 }
 
@@ -57,6 +71,7 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorNotReady: return "device not ready";
     case cudaErrorLaunchFailure: return "a kernel is stuck";
     case cudaErrorStreamCaptureUnsupported: return "operation not permitted while a stream is recording";
   }
@@ -89,21 +104,22 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return noted(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
+// As on a GPU, which waits for all its work before memory goes.
 cudaError_t cudaFree(void* memory) {
-  return noted(memory == nullptr || release_device_memory(memory) ? cudaSuccess : cudaErrorInvalidValue);
+  if (memory == nullptr) return cudaSuccess;
+  run_all();
+  return noted(release_device_memory(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
-  constexpr size_t kPage = 4096;
-  *memory = std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage);
-  if (*memory == nullptr) return noted(cudaErrorMemoryAllocation);
-  std::memset(*memory, kUnwritten, bytes);
-  return cudaSuccess;
+  *memory = allocate_pinned_memory(bytes);
+  return noted(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFreeHost(void* memory) {
-  std::free(memory);
-  return cudaSuccess;
+  if (memory == nullptr) return cudaSuccess;
+  run_all();
+  return noted(release_pinned_memory(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
@@ -112,25 +128,42 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return cudaSuccess;
 }
 
+namespace {
+
+bool pageable(const void* memory) { return !is_device_memory(memory) && !is_pinned_memory(memory); }
+
+void copy_rows(std::byte* to, size_t to_pitch, const std::byte* from, size_t from_pitch, size_t width, size_t height) {
+  for (size_t row = 0; row < height; ++row) std::memmove(to + row * to_pitch, from + row * from_pitch, width);
+}
+
+}  // namespace
+
+// From ordinary memory the call takes along what is there, and where it copies to such memory it waits, as on a GPU.
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind, cudaStream_t stream) {
   if (width > to_pitch || width > from_pitch || std::max(to_pitch, from_pitch) > kLargestPitch) {
     return noted(cudaErrorInvalidValue);
   }
-  return noted(submit(stream, [=] {
-    for (size_t row = 0; row < height; ++row) {
-      std::memmove(static_cast<std::byte*>(to) + row * to_pitch, static_cast<const std::byte*>(from) + row * from_pitch,
-                   width);
-    }
+  auto* const target = static_cast<std::byte*>(to);
+  const auto* source = static_cast<const std::byte*>(from);
+  const bool later = stream != nullptr && stream->recording == nullptr;
+  std::shared_ptr<std::vector<std::byte>> taken;
+  if (later && pageable(from)) {
+    taken = std::make_shared<std::vector<std::byte>>(width * height);
+    copy_rows(taken->data(), width, source, from_pitch, width, height);
+    source = taken->data();
+    from_pitch = width;
+  }
+  submit(stream, [=] {
+    static_cast<void>(taken);  // lives as long
+    copy_rows(target, to_pitch, source, from_pitch, width, height);
     return cudaSuccess;
-  }));
+  });
+  return later && pageable(to) ? cudaStreamSynchronize(stream) : cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  return noted(submit(stream, [=] {
-    std::memmove(to, from, bytes);
-    return cudaSuccess;
-  }));
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
 }
 
 cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream) {
@@ -151,15 +184,26 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const cudaError_t error = cudaStreamSynchronize(stream);
   delete stream;
-  return cudaSuccess;
+  return error;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  return noted(stream != nullptr && stream->recording != nullptr ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+  if (stream == nullptr) return cudaSuccess;
+  if (stream->recording != nullptr) return noted(cudaErrorStreamCaptureUnsupported);
+  return noted(stream->queue->run(stream->queue->put_in()));
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t, unsigned) { return cudaStreamSynchronize(stream); }
+// A GPU gets on while somebody asks. That it is not ready is no error that cudaGetLastError() tells.
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (stream == nullptr) return cudaSuccess;
+  if (stream->recording != nullptr) return noted(cudaErrorStreamCaptureUnsupported);
+  Queue& queue = *stream->queue;
+  if (queue.done(queue.put_in())) return cudaStreamSynchronize(stream);
+  queue.run_one();
+  return cudaErrorNotReady;
+}
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || stream->recording != nullptr) return noted(cudaErrorStreamCaptureUnsupported);
@@ -184,9 +228,37 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t stream) { return cudaStreamSynchronize(stream); }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (stream == nullptr) return noted(cudaErrorInvalidValue);  // the project has no events there
+  if (stream->recording != nullptr) return noted(cudaErrorStreamCaptureUnsupported);
+  const std::scoped_lock lock(event->mutex);
+  event->queue = stream->queue;
+  event->work = stream->queue->put_in();
+  return cudaSuccess;
+}
+
+namespace {
+
+// Where the work is that must be done, as it was last recorded.
+std::pair<std::shared_ptr<Queue>, uint64_t> recorded(cudaEvent_t event) {
+  const std::scoped_lock lock(event->mutex);
+  return {event->queue, event->work};
+}
+
+}  // namespace
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (stream == nullptr) return noted(cudaErrorInvalidValue);
+  if (stream->recording != nullptr) return noted(cudaErrorStreamCaptureUnsupported);
+  const auto [queue, work] = recorded(event);
+  if (queue == nullptr) return cudaSuccess;
+  return submit(stream, [queue = queue, work = work] { return queue->run(work); });
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const auto [queue, work] = recorded(event);
+  return noted(queue == nullptr ? cudaSuccess : queue->run(work));
+}
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
   *made = new EmulatedGraph(*graph);

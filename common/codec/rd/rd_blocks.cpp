@@ -38,14 +38,12 @@ class PendingRdBlocks final : public PendingBlocks {
   PendingRdBlocks(const PendingRdBlocks&) = delete;
   PendingRdBlocks& operator=(const PendingRdBlocks&) = delete;
   // The blocks' memory is used again as soon as it is free.
-  ~PendingRdBlocks() override {
-    if (!taken_) (void)streams_->finish();
-  }
+  ~PendingRdBlocks() override { streams_->abandon(); }
 
+  void start(std::span<const kernels::StreamToDecode> streams) { streams_->start(streams); }
   bool finished() const override { return streams_->finished(); }
 
   Result<std::vector<CodeBlock>> finish() override {
-    taken_ = true;
     const std::vector<kernels::StreamProblem> problems = streams_->finish();
     for (size_t s = 0; s < problems.size(); ++s) {
       if (problems[s] == kernels::StreamProblem::kNone) continue;
@@ -58,7 +56,6 @@ class PendingRdBlocks final : public PendingBlocks {
   const std::shared_ptr<kernels::StreamDecoder> streams_;
   const std::vector<PayloadPlace> place_of_stream_;
   std::vector<CodeBlock> blocks_;
-  bool taken_ = false;
 };
 
 }  // namespace
@@ -98,10 +95,10 @@ Result<std::unique_ptr<PendingBlocks>> begin_rd_blocks(const RdDecoderOnDevice& 
   for (size_t r = 0; r < runs.size(); ++r) {
     made.push_back({place_of(runs[r], payloads), std::make_shared<Block>(blocks[r])});
   }
-  const std::shared_ptr<kernels::StreamDecoder> decoding = decoder.stream_decoder();
-  decoding->start(streams);
-  return std::unique_ptr<PendingBlocks>(
-      std::make_unique<PendingRdBlocks>(decoding, std::move(place_of_stream), std::move(made)));
+  auto pending =
+      std::make_unique<PendingRdBlocks>(decoder.stream_decoder(), std::move(place_of_stream), std::move(made));
+  pending->start(streams);
+  return std::unique_ptr<PendingBlocks>(std::move(pending));
 }
 
 }  // namespace scd
