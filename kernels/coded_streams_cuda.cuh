@@ -14,6 +14,7 @@ namespace scd::kernels::cuda::streams {
 
 inline constexpr int kLanes = 16;
 inline constexpr unsigned kWarp = 32;
+inline constexpr unsigned kAll = 0xFFFFFFFFU;
 // A warp waits for its chain most of the time; together in a block they leave the other multiprocessors whole to what
 // runs beside them.
 inline constexpr unsigned kStreamsOfBlock = 8;
@@ -21,8 +22,10 @@ inline constexpr unsigned kThreadsOfBlock = kStreamsOfBlock * kWarp;
 inline constexpr unsigned blocks_of(size_t streams) {
   return static_cast<unsigned>((streams + kStreamsOfBlock - 1) / kStreamsOfBlock);
 }
-__device__ inline unsigned stream_of_warp() { return blockIdx.x * kStreamsOfBlock + threadIdx.x / kWarp; }
-inline constexpr unsigned kAll = 0xFFFFFFFFU;
+// By a shuffle, so that the compiler knows that it is the same for all lanes, and that they stay together.
+__device__ inline unsigned stream_of_warp() {
+  return blockIdx.x * kStreamsOfBlock + __shfl_sync(kAll, threadIdx.x / kWarp, 0);
+}
 inline constexpr int kSteps = 8;  // whose loads are under way together
 inline constexpr uint32_t kLowerBound = 1U << 16;
 inline constexpr int kBits = 12;

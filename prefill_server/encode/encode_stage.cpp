@@ -101,6 +101,7 @@ void EncodeStage::encode_unit(Part& part, size_t unit) {
   const int64_t first = job->encoding.front().chunk.tokens.first, end = job->encoding.back().chunk.tokens.end();
   const LayerChunk rows = rows_of_unit(part, unit, {first, end - first});
   pending_.push_back({job, unit, job->encoder.begin(rows, counts, job->encoding.front().rank)});
+  kernels::synchronize(job->encoder.device());  // its products are encoding, and not the next layer's computing
   job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});
   const bool last = unit + 1 == job->plan.layers.units.size();
   hand_on_finished(last ? 0 : kMostPending);
