@@ -125,6 +125,10 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes) {
   return scd::cuda_on_cpu::exchanged("__shfl_xor_sync", mask, value, scd::cuda_on_cpu::lane() ^ lanes);
 }
 template <class T>
+T __shfl_sync(unsigned mask, T value, int lane) {
+  return scd::cuda_on_cpu::exchanged("__shfl_sync", mask, value, static_cast<unsigned>(lane) % 32);
+}
+template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned lanes) {
   const unsigned own = scd::cuda_on_cpu::lane();
   return scd::cuda_on_cpu::exchanged("__shfl_up_sync", mask, value, own < lanes ? own : own - lanes);
