@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/base/send_memory.h"
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
 #include "common/device/open_device.h"
@@ -121,6 +122,16 @@ std::unique_ptr<CodeStore> make_store(RedisOptions options, const Producer& prod
 
 }  // namespace
 
+// What codes may take that are kept or wait for their consumer lies in memory that network cards know.
+std::unique_ptr<Transport> transport_of(const PrefillConfig& config) {
+  const auto mib = static_cast<size_t>(config.code_cache.memory_mib) +
+                   static_cast<size_t>(config.limits.max_unsent_mib) * static_cast<size_t>(config.limits.max_computing);
+  if (!SendMemory::of_process().reserve(mib << 20)) {
+    log_warning("send_memory_not_reserved", {{"mib", mib}, {"next", "lower code_cache.memory_mib"}});
+  }
+  return make_transport(config.transport);
+}
+
 // In the order they are built; taken down in ~PrefillServer().
 struct PrefillServer::Parts {
   Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
@@ -128,7 +139,7 @@ struct PrefillServer::Parts {
         model(load_model(config.model, open_device(config.device))),
         kv_cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
         metrics(registry),
-        transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
+        transport(given != nullptr ? std::move(given) : transport_of(config)),
         producer(make_producer(config, model, *transport)),
         code_store(make_store(config.code_cache.redis, producer)),
         pipeline({config, producer, model, kv_cache, *transport, metrics, code_store.get()}),

@@ -1,5 +1,6 @@
-// Bytes on their way to a network. Whatever copies a large buffer page by page (process_vm_readv, registration with a
-// network card) is faster on huge pages.
+// Bytes on their way to a network: in the memory a network card knows from the start, or where that has no room in
+// ordinary memory, on huge pages where whole ones fit. Whatever copies or registers a large buffer page by page
+// (process_vm_readv, a network card) is faster on those.
 #pragma once
 
 #include <sys/mman.h>
@@ -8,20 +9,22 @@
 #include <new>
 #include <vector>
 
+#include "common/base/send_memory.h"
+
 namespace scd {
 
-// Asks for huge pages where a whole one fits; a tail shorter than that stays on ordinary pages, so no memory is lost.
 template <class T>
-struct HugePageAllocator {
+struct SendAllocator {
   using value_type = T;
   static constexpr size_t kHugePage = size_t{2} << 20;
 
-  HugePageAllocator() = default;
+  SendAllocator() = default;
   template <class U>
-  HugePageAllocator(const HugePageAllocator<U>&) {}  // NOLINT(google-explicit-constructor): an allocator rebinds
+  SendAllocator(const SendAllocator<U>&) {}  // NOLINT(google-explicit-constructor): an allocator rebinds
 
   T* allocate(size_t count) {
     const size_t bytes = count * sizeof(T);
+    if (std::byte* const known = SendMemory::of_process().take(bytes)) return reinterpret_cast<T*>(known);
     const std::align_val_t alignment = alignment_of(bytes);
     void* memory = ::operator new(bytes, alignment);
     if (bytes >= kHugePage) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // only a hint
@@ -29,11 +32,12 @@ struct HugePageAllocator {
   }
   void deallocate(T* memory, size_t count) {
     const size_t bytes = count * sizeof(T);
+    if (SendMemory::of_process().give_back(reinterpret_cast<std::byte*>(memory), bytes)) return;
     ::operator delete(memory, bytes, alignment_of(bytes));
   }
 
   template <class U>
-  bool operator==(const HugePageAllocator<U>&) const {
+  bool operator==(const SendAllocator<U>&) const {
     return true;
   }
 
@@ -43,6 +47,6 @@ struct HugePageAllocator {
   }
 };
 
-using ByteBuffer = std::vector<std::byte, HugePageAllocator<std::byte>>;
+using ByteBuffer = std::vector<std::byte, SendAllocator<std::byte>>;
 
 }  // namespace scd

@@ -157,7 +157,7 @@ class StagingPool {
   void fail_lease(LeaseKey key, const Failure& failure);
 
   size_t slot_bytes() const;
-  std::span<std::byte> memory() const;  // all slots, page-aligned, for registration with a network card
+  std::span<std::byte> memory() const;  // all slots, page-aligned: network cards are told of it
   StagingCounters counters() const;
 
  private:

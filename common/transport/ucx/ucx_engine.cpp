@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/base/send_memory.h"
 #include "common/transport/ucx/socket_address.h"
 
 namespace scd {
@@ -20,7 +21,11 @@ constexpr std::chrono::milliseconds kCloseLimit{1000};
 
 }  // namespace
 
-UcxEngine::UcxEngine(const Shared& shared) : shared_(shared), context_(shared.options) {
+UcxEngine::UcxEngine(const Shared& shared)
+    : shared_(shared),
+      context_(shared.options),
+      slots_(context_, shared.pool.memory(), "staging slots"),
+      sends_(context_, SendMemory::of_process().region(), "payloads to send") {
   worker_ = std::make_unique<UcxWorker>(context_);
   receiver_ = std::make_unique<UcxReceiver>(
       UcxReceiver::Args{worker_->handle(), shared.pool, reaper_, shared.options, shared.connections_refused});

@@ -50,6 +50,7 @@ class UcxEngine {
 
   Shared shared_;
   UcxContext context_;
+  UcxRegistration slots_, sends_;
   // Ends before the parts below it are taken apart: it may still write into slots and read payloads.
   std::unique_ptr<UcxWorker> worker_;
   EndpointReaper reaper_;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "common/log/log.h"
 #include "common/transport/ucx/socket_address.h"
 #include "common/transport/ucx/ucx_check.h"
 #include "common/transport/ucx/ucx_settings.h"
@@ -63,6 +64,28 @@ UcxContext::UcxContext(const TransportOptions& options) {
 
 Lanes UcxContext::resources() const {
   return parse_context_resources(printed([&](std::FILE* stream) { ucp_context_print_info(handle_, stream); }));
+}
+
+UcxRegistration::UcxRegistration(const UcxContext& context, std::span<std::byte> memory, std::string_view what)
+    : context_(context.handle()) {
+  if (memory.empty()) return;
+  ucp_mem_map_params_t params{};
+  params.field_mask =
+      UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH | UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE;
+  params.address = memory.data();
+  params.length = memory.size();
+  params.memory_type = UCS_MEMORY_TYPE_HOST;
+  const ucs_status_t status = ucp_mem_map(context_, &params, &handle_);
+  if (status == UCS_OK) return;
+  handle_ = nullptr;
+  log_warning("memory_not_registered", {{"memory", what},
+                                     {"mib", memory.size() >> 20},
+                                     {"reason", ucs_status_string(status)},
+                                     {"next", "raise the limit of locked memory (ulimit -l)"}});
+}
+
+UcxRegistration::~UcxRegistration() {
+  if (handle_ != nullptr) ucp_mem_unmap(context_, handle_);
 }
 
 UcxWorker::UcxWorker(const UcxContext& context) {

@@ -3,7 +3,9 @@
 
 #include <ucp/api/ucp.h>
 
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "common/transport/options.h"
 #include "common/transport/ucx/lanes.h"
@@ -24,6 +26,21 @@ class UcxContext {
 
  private:
   ucp_context_h handle_ = nullptr;
+};
+
+// Memory that network cards are told of once, so that UCX finds it in its cache of registrations whenever it sends from
+// there or receives into it. A failure is a warning with the next step: UCX then registers what it touches.
+class UcxRegistration {
+ public:
+  // what: for the log. The memory must outlive this.
+  UcxRegistration(const UcxContext& context, std::span<std::byte> memory, std::string_view what);
+  UcxRegistration(const UcxRegistration&) = delete;
+  UcxRegistration& operator=(const UcxRegistration&) = delete;
+  ~UcxRegistration();
+
+ private:
+  ucp_context_h context_ = nullptr;
+  ucp_mem_h handle_ = nullptr;  // null: there was nothing, or it failed
 };
 
 class UcxWorker {

@@ -3,7 +3,10 @@
 
 #include <memory>
 #include <ostream>
+#include <span>
+#include <vector>
 
+#include "common/base/send_memory.h"
 #include "common/transport/loopback.h"
 #include "transport_test_kit.h"
 
@@ -22,6 +25,7 @@ void PrintTo(const Wire& wire, std::ostream* out) { *out << wire.name; }
 class TransportContract : public testing::TestWithParam<Wire> {
  protected:
   static constexpr LeaseKey kKey{7, 1};
+  static constexpr size_t kSendMemory = 4 << 20;
 
   TransportOptions options() const {
     TransportOptions options;
@@ -35,6 +39,8 @@ class TransportContract : public testing::TestWithParam<Wire> {
   }
   std::unique_ptr<Transport> make(const TransportOptions& options) { return make_transport(options, &network_); }
 
+  // Before transports are made, as in a server: network cards are told of it.
+  const bool reserved_ = SendMemory::of_process().reserve(kSendMemory);
   LoopbackNetwork network_;
   std::unique_ptr<Transport> receiver_ = make(options());
   std::unique_ptr<Transport> sender_ = make(options());
@@ -60,6 +66,27 @@ TEST_P(TransportContract, carries_messages_of_every_size_unharmed) {
   EXPECT_EQ(receiver_->counters().staging.messages_received, sequence);
   EXPECT_EQ(receiver_->counters().staging.slots_in_use, 0U);
   EXPECT_EQ(sender_->counters().sends_pending, 0U);
+}
+
+TEST_P(TransportContract, carries_payloads_in_memory_made_for_them_and_beside_it) {
+  constexpr size_t kMessages = 8, kBytes = 1 << 20;
+  Lease lease = receiver_->open_lease(collector_.request(kKey, kMessages)).value_or_throw();
+  const std::span<std::byte> region = SendMemory::of_process().region();
+  std::vector<PendingSend> sends;
+  size_t inside = 0;
+  for (uint32_t i = 0; i < kMessages; ++i) {
+    sends.push_back(make_send(receiver_->address(), kKey, i, kBytes));
+    const std::byte* const at = sends.back().job.payload.bytes.data();
+    if (at >= region.data() && at < region.data() + region.size()) ++inside;
+  }
+  EXPECT_GT(inside, 0U);
+  EXPECT_LT(inside, kMessages);
+  for (PendingSend& send : sends) ASSERT_TRUE(send_and_wait(*sender_, std::move(send)).ok());
+  for (uint32_t i = 0; i < kMessages; ++i) {
+    const auto message = collector_.next();
+    ASSERT_TRUE(message) << i;
+    EXPECT_TRUE(has_bytes(*message, pattern(kBytes, message->header().sequence)));
+  }
 }
 
 TEST_P(TransportContract, carries_many_messages_with_credit) {
