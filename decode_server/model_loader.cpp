@@ -105,6 +105,9 @@ std::shared_ptr<ServedModel> ModelLoader::make(const ServedModelOptions& options
   if (!codec.artifact.empty()) {
     identity.artifact =
         read_field("artifact", [&] { return load_decoder(codec.artifact, identity.fingerprint.weights); });
+    if (identity.artifact->calibration.made_up()) {
+      log_warning("artifact_made_up", {{"artifact", codec.artifact.string()}, {"means", "answers mean nothing"}});
+    }
   }
   std::unique_ptr<const Adapter> adapter;
   if (adapter_unmerged) {

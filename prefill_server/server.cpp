@@ -74,6 +74,8 @@ void add_encoders(Producer& producer, const ModelConfig& model, const std::files
   if (!fits) {
     throw Error(fits.failure().code, "codec.artifact " + artifact.string() + ": " + fits.failure().message);
   }
+  if (fitted.calibration.made_up())
+    log_warning("artifact_made_up", {{"artifact", artifact.string()}, {"means", "answers mean nothing"}});
   producer.encoders.emplace_back(fitted.codec, make_encoder(fitted.codec, shape, &fitted, device));
 }
 

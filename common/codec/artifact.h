@@ -40,6 +40,7 @@ struct CalibrationRecord {
   int64_t held_out_tokens = 0;           // KL measured on; never fitted
   uint64_t seed = 0;
   double ridge = 0;
+  bool made_up() const { return tokens == 0; }  // maps are random: answers mean nothing
   bool operator==(const CalibrationRecord&) const = default;
 };
 

@@ -21,7 +21,7 @@ void print_model(std::ostream& out, const char* role, const ModelIdentity& ident
 }
 
 void print_calibration(std::ostream& out, const CalibrationRecord& record) {
-  if (record.tokens == 0) {
+  if (record.made_up()) {
     out << "  not calibrated: maps are random, answers mean nothing\n";
     return;
   }
