@@ -1,5 +1,6 @@
 // The GPU of the process, its memory and its queue.
 #include <array>
+#include <cstdio>
 #include <cstring>
 #include <mutex>
 #include <stdexcept>
@@ -18,12 +19,13 @@ constexpr int kOldestCapability = 80;
 
 CudaDevice look_at(int ordinal) {
   CudaDevice found;
-  cudaDriverGetVersion(&found.driver);
+  cudaDriverGetVersion(&found.cuda_of_driver);
+  cudaRuntimeGetVersion(&found.cuda_runtime);
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || ordinal < 0 || ordinal >= count) {
     cudaGetLastError();  // it is told here and must not be found again by the next check
-    if (found.driver == 0) {
+    if (found.cuda_of_driver == 0) {
       found.reason = "no NVIDIA driver on this machine";
     } else if (error != cudaSuccess) {
       found.reason = cudaGetErrorString(error);
@@ -35,6 +37,10 @@ CudaDevice look_at(int ordinal) {
   cudaDeviceProp properties{};
   cuda::check(cudaGetDeviceProperties(&properties, ordinal), "cudaGetDeviceProperties");
   found.name = properties.name;
+  std::array<char, 32> place{};
+  std::snprintf(place.data(), place.size(), "%08x:%02x:%02x.0", static_cast<unsigned>(properties.pciDomainID),
+                static_cast<unsigned>(properties.pciBusID), static_cast<unsigned>(properties.pciDeviceID));
+  found.pci_bus_id = place.data();
   found.compute_capability = properties.major * 10 + properties.minor;
   found.multiprocessors = properties.multiProcessorCount;
   found.memory_bytes = properties.totalGlobalMem;

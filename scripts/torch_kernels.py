@@ -10,6 +10,7 @@ import json
 import time
 from dataclasses import dataclass
 
+import provenance
 import torch
 import torch.nn.functional as functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -159,9 +160,22 @@ def layer_rows(shape):
         yield label, seconds, "gbyte_per_s", read / seconds / 1e9
 
 
+def machine(shape):
+    if shape.device == "cpu":
+        return {"gpu": None, "torch": torch.__version__}
+    properties = torch.cuda.get_device_properties(0)
+    x = shape.random(8192, 8192)
+    for _ in range(900):  # more than a second of BF16 products, under way while the clocks are read
+        torch.mm(x, x)
+    fields = provenance.gpu(f"GPU-{properties.uuid}" if hasattr(properties, "uuid") else 0)
+    shape.wait()
+    version = {"torch": torch.__version__, "cuda_runtime": torch.version.cuda}
+    return {"gpu": properties.name, "gpu_memory_gib": round(properties.total_memory / 2**30)} | fields | version
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="file for GPU, version and rows")
+    parser.add_argument("--json", help="file for machine, commit, command and rows")
     parser.add_argument("--tiny", action="store_true", help="a small shape on the CPU")
     options = parser.parse_args()
     shape = TINY if options.tiny else Shape()
@@ -171,8 +185,12 @@ def main():
             print(f"{name:52s} {seconds * 1e6:9.1f} us {rate:8.1f} {unit}")
             rows.append({"op": name, "total_ms": seconds * 1e3, unit: rate})
     if options.json:
-        name = torch.cuda.get_device_name() if shape.device == "cuda" else "none"
-        report = {"gpu": name, "torch": torch.__version__, "rows": rows}
+        report = {
+            "machine": machine(shape),
+            "commit": provenance.commit(),
+            "command": provenance.command_line(),
+            "rows": rows,
+        }
         with open(options.json, "w", encoding="utf-8") as out:
             json.dump(report, out, indent=1)
             out.write("\n")

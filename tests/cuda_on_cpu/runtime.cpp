@@ -85,6 +85,8 @@ cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 
+cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
+
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
   return cudaSuccess;
@@ -92,7 +94,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return noted(cudaErrorInvalidDevice);
-  *properties = {"emulated GPU on the CPU", 8, 0, 16, kDeviceBytes};
+  *properties = {"emulated GPU on the CPU", 8, 0, 16, kDeviceBytes, 0, 0, 0};
   return cudaSuccess;
 }
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -122,7 +123,8 @@ void check_shape(const SyntheticShape& shape) {
   }
 }
 
-// The two ways and their parts at one level, each beside the limit of the GPU that bounds it.
+// The two ways and their parts at one level, each beside the limit of the GPU that bounds it, and the host's entropy
+// coder.
 class RowsOnDevice {
  public:
   RowsOnDevice(const BenchCodecOptions& options, const DeviceLimits& limits) : options_(options), limits_(limits) {}
@@ -136,10 +138,21 @@ class RowsOnDevice {
     add_flops(level, times, "of it, codes to pages", times.products_seconds, times.rebuild_flops);
   }
 
+  // Beside "of it, codes to payloads" and "of it, payloads to codes".
+  void add(int32_t level, const CodecBenchTimes& times, const CodecBenchHostTimes& host) {
+    add_of_host(level, times, "host: codes from the GPU", host.fetch_seconds, 4 * times.codes);
+    add_of_host(level, times, "host: codes to payloads", host.coding_seconds, times.coding_bytes());
+    add_of_host(level, times, "host: payloads to codes", host.reading_seconds, times.reading_bytes());
+    add_of_host(level, times, "host: codes to the GPU", host.return_seconds, 4 * times.codes);
+  }
+
   void print() const {
     table_.print(std::cout);
     std::cout << "a prompt of " << options_.prompt_tokens << " tokens in chunks of " << options_.tokens
               << ", the best of " << options_.repetitions << "; bits: of a component, headers included.\n"
+              << "host: the same streams by the CPU's entropy coder on " << omp_get_max_threads()
+              << " cores, and what\n"
+              << "it then has to copy, which the GPU's coder does not; its rates count the bytes of the GPU's.\n"
               << "limits, measured in this run: a BF16 GEMM " << format_fixed(limits_.gemm_flop_per_s / 1e12, 1)
               << " TFLOP/s; memory " << format_fixed(limits_.memory_byte_per_s / 1e9, 0)
               << " GB/s (a copy, bytes read and written).\n";
@@ -153,11 +166,14 @@ class RowsOnDevice {
   void add_bytes(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double bytes) {
     add(level, times, op, seconds, bytes / seconds / 1e9, "gbyte_per_s", limits_.memory_byte_per_s / 1e9);
   }
+  void add_of_host(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double bytes) {
+    add(level, times, op, seconds, bytes / seconds / 1e9, "gbyte_per_s", std::nullopt);
+  }
   void add(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double rate, const char* unit,
-           double limit) {
+           std::optional<double> limit) {
     const double bits = 8 * times.payload_bytes / std::max(1.0, times.codes);
     table_.add_row({op, std::to_string(level), format_fixed(bits, 2), format_fixed(seconds * 1e3, 3),
-                    format_fixed(rate, 1), unit, format_percent(rate / limit)});
+                    format_fixed(rate, 1), unit, limit ? format_percent(rate / *limit) : "-"});
     report_.add_row({{"task", "codec"},
                      {"codec", "rd"},
                      {"level", level},
@@ -169,8 +185,9 @@ class RowsOnDevice {
                      {"bits_per_component", bits},
                      {"total_ms", seconds * 1e3},
                      {unit, rate},
-                     {"limit", limit},
-                     {"limit_share", rate / limit}});
+                     {"limit", limit ? nlohmann::ordered_json(*limit) : nullptr},
+                     {"limit_share", limit ? nlohmann::ordered_json(rate / *limit) : nullptr},
+                     {"cores", limit ? nullptr : nlohmann::ordered_json(omp_get_max_threads())}});
   }
 
   const BenchCodecOptions& options_;
@@ -185,11 +202,14 @@ void run_on_device(const BenchCodecOptions& options, kernels::Device device, Cod
       {.tokens = options.prompt_tokens, .batch_tokens = options.prompt_tokens, .chunk_tokens = options.tokens});
   std::cerr << "limits of " << kernels::linear_backend(device) << " ..." << std::endl;
   RowsOnDevice rows(options, measure_limits(device));
+  const auto best = [&](const std::function<void()>& action) {
+    return best_seconds(device, options.repetitions, action);
+  };
   for (int32_t level = 0; level < bench.levels(); ++level) {
     std::cerr << "level " << level << " ..." << std::endl;
-    rows.add(level, bench.measure(level, [&](const std::function<void()>& action) {
-      return best_seconds(device, options.repetitions, action);
-    }));
+    const CodecBenchTimes times = bench.measure(level, best);
+    rows.add(level, times);
+    rows.add(level, times, bench.measure_host(level, best));
   }
   rows.print();
 }
@@ -241,7 +261,8 @@ void add_bench_codec_command(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand(
       "codec",
       "Speed of codec rd on one core, part by part: transform, quantiser, entropy coder, the packed form, the whole.\n"
-      "On a GPU: pages to codes to payloads and back. Beside the machine's limits, measured in the same run.\n"
+      "On a GPU: pages to codes to payloads and back, and the host's entropy coder over the same streams.\n"
+      "Beside the machine's limits, measured in the same run.\n"
       "Of an artifact, or of maps made up for a shape; values are random, of the deviations that were calibrated.");
   command->add_option("--device", options->device, "cpu or cuda:N")->capture_default_str();
   CLI::Option* artifact = command->add_option("--artifact", options->artifact, "Artifact of codec rd");

@@ -15,6 +15,7 @@
 #include "kernels/grow_buffer.h"
 #include "kernels/linear.h"
 #include "kernels/unrotated_kv.h"
+#include "tools/scd/codec_bench_host.h"
 
 namespace scd {
 namespace {
@@ -173,20 +174,28 @@ class CodecBenchOnDevice::Work {
     coders_.clear();
     for_each_unit([&](size_t unit, const Batch& batch, const LayerChunk& rows) {
       Coder& coder = coders_.emplace_back(unit, &batch.chunks);
-      products_.products(unit, plan_.units[unit], rows, coder.encoder.numbers(components(unit), batch.tokens));
+      coder.numbers = coder.encoder.numbers(components(unit), batch.tokens);
+      products_.products(unit, plan_.units[unit], rows, coder.numbers);
     });
   }
 
+  // Of the codes that fill_coders() left.
+  CodecBenchHost host_coder() const {
+    CodecBenchHost host(quantiser_, level_);
+    for (const Coder& coder : coders_) host.add(coder.unit, coder.numbers, *coder.chunks);
+    return host;
+  }
+
   // Codes to bodies of payloads. fill_coders() came before.
-  void code() {
+  std::vector<ByteBuffer> code() {
+    std::vector<ByteBuffer> bodies;
     const auto finish = [&](Coder& coder) {
       const std::vector<kernels::CodedStream> streams = coder.encoder.finish();
       for (const kernels::CodedStream& stream : streams) {
         if (stream.rans.empty()) throw Error(ErrorCode::kFailedPrecondition, "most codes escape: the CPU codes them");
       }
       for (const auto of_chunk : rd_streams_by_chunk(streams, components(coder.unit), *coder.chunks)) {
-        ByteBuffer body;
-        RdQuantiser::append_entropy_body(of_chunk, body);
+        RdQuantiser::append_entropy_body(of_chunk, bodies.emplace_back());
       }
     };
     for (size_t i = 0; i < coders_.size() + kMostPending; ++i) {
@@ -195,6 +204,7 @@ class CodecBenchOnDevice::Work {
       const Coder& next = coders_[i];
       coders_[i].encoder.start(rd_stream_parts(components(next.unit), *next.chunks), tables_.rows(next.unit, level_));
     }
+    return bodies;
   }
 
   // The payloads of encode() to codes.
@@ -241,6 +251,7 @@ class CodecBenchOnDevice::Work {
     size_t unit;
     const std::vector<int64_t>* chunks;
     kernels::StreamEncoder encoder = {};
+    kernels::Matrix numbers = {};  // the encoder's
   };
   // [components, state], [directions, state] and, of few directions, [hidden, directions]
   struct DecoderShape {
@@ -311,8 +322,7 @@ CodecBenchOnDevice::~CodecBenchOnDevice() = default;
 
 int32_t CodecBenchOnDevice::levels() const { return work_->levels(); }
 
-CodecBenchTimes CodecBenchOnDevice::measure(int32_t level,
-                                            const std::function<double(const std::function<void()>&)>& best_seconds) {
+CodecBenchTimes CodecBenchOnDevice::measure(int32_t level, const BestSeconds& best_seconds) {
   Work& work = *work_;
   work.use_level(level);
   CodecBenchTimes times;
@@ -320,11 +330,25 @@ CodecBenchTimes CodecBenchOnDevice::measure(int32_t level,
   times.rebuild_seconds = best_seconds([&] { work.rebuild(work.read_payloads()); });
   times.codes_seconds = best_seconds([&] { work.make_codes(); });
   work.fill_coders();
-  times.coding_seconds = best_seconds([&] { work.code(); });
+  times.coding_seconds = best_seconds([&] { (void)work.code(); });
   times.reading_seconds = best_seconds([&] { (void)work.read_payloads(); });
   const std::vector<CodeBlock> blocks = work.read_payloads();
   times.products_seconds = best_seconds([&] { work.rebuild(blocks); });
   work.count(times);
+  return times;
+}
+
+CodecBenchHostTimes CodecBenchOnDevice::measure_host(int32_t level, const BestSeconds& best_seconds) {
+  Work& work = *work_;
+  work.use_level(level);
+  work.fill_coders();
+  CodecBenchHost host = work.host_coder();
+  CodecBenchHostTimes times;
+  times.fetch_seconds = best_seconds([&] { host.fetch(); });
+  times.coding_seconds = best_seconds([&] { host.code(); });
+  if (host.bodies() != work.code()) throw Error(ErrorCode::kInternal, "bench codec: host and GPU code differently");
+  times.reading_seconds = best_seconds([&] { host.read(); });
+  times.return_seconds = best_seconds([&] { host.send_back(); });
   return times;
 }
 

@@ -32,6 +32,17 @@ struct CodecBenchTimes {
   double reading_bytes() const { return 2 * codes + payload_bytes; }
 };
 
+// Of the same codes by the host's entropy coder on all cores, with what that costs the bus.
+struct CodecBenchHostTimes {
+  double fetch_seconds = 0.0;    // codes from the GPU
+  double coding_seconds = 0.0;   // codes to payloads
+  double reading_seconds = 0.0;  // payloads to codes
+  double return_seconds = 0.0;   // codes to the GPU
+};
+
+// Seconds of an action, the best of several.
+using BestSeconds = std::function<double(const std::function<void()>&)>;
+
 class CodecBenchOnDevice {
  public:
   // Pages, anchors and residual streams are of normally distributed numbers, and the encoder's rows are scaled for
@@ -41,8 +52,9 @@ class CodecBenchOnDevice {
   ~CodecBenchOnDevice();
 
   int32_t levels() const;
-  // best_seconds: of calls of an action.
-  CodecBenchTimes measure(int32_t level, const std::function<double(const std::function<void()>&)>& best_seconds);
+  CodecBenchTimes measure(int32_t level, const BestSeconds& best_seconds);
+  // Throws Error kInternal where host and GPU do not make the same bytes.
+  CodecBenchHostTimes measure_host(int32_t level, const BestSeconds& best_seconds);
 
  private:
   class Work;

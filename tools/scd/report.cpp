@@ -12,6 +12,7 @@
 
 #include "common/base/error.h"
 #include "kernels/device.h"
+#include "kernels/gpu_driver.h"
 #include "kernels/linear.h"
 
 namespace scd {
@@ -50,7 +51,26 @@ size_t display_width(const std::string& cell) {
   return static_cast<size_t>(std::ranges::count_if(cell, [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
+// 13000 -> "13.0"
+std::string cuda_version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
 }  // namespace
+
+nlohmann::ordered_json gpu_provenance(const std::string& driver_version, const kernels::GpuClocks& clocks) {
+  const auto or_null = [](const std::optional<int>& mhz) {
+    return mhz ? nlohmann::ordered_json(*mhz) : nlohmann::ordered_json();
+  };
+  nlohmann::ordered_json fields = {{"gpu_driver", nullptr},
+                                   {"sm_clock_mhz", or_null(clocks.sm_mhz)},
+                                   {"sm_clock_max_mhz", or_null(clocks.sm_max_mhz)},
+                                   {"memory_clock_mhz", or_null(clocks.memory_mhz)},
+                                   {"memory_clock_max_mhz", or_null(clocks.memory_max_mhz)}};
+  if (!driver_version.empty()) fields["gpu_driver"] = driver_version;
+  if (!clocks.problem.empty()) fields["clocks_unknown"] = clocks.problem;
+  return fields;
+}
 
 nlohmann::ordered_json machine_description() {
   const auto pages = static_cast<double>(::sysconf(_SC_PHYS_PAGES));
@@ -63,8 +83,10 @@ nlohmann::ordered_json machine_description() {
   const kernels::CudaDevice& gpu = kernels::cuda_device();
   if (gpu.usable) {
     machine["gpu"] = gpu.name;
-    machine["cuda_driver"] = gpu.driver;
     machine["gpu_memory_gib"] = static_cast<int64_t>(static_cast<double>(gpu.memory_bytes) / kGiB + 0.5);
+    machine.update(gpu_provenance(kernels::installed_driver_version(), kernels::clocks_under_load(kernels::Nvml())));
+    machine["cuda_of_driver"] = cuda_version(gpu.cuda_of_driver);
+    machine["cuda_runtime"] = cuda_version(gpu.cuda_runtime);
   }
   return machine;
 }

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/gpu_driver.h"
+
 namespace scd {
 
 // The row with the keys that every row of every report has, null where it did not measure them: codec, level, task,
@@ -29,9 +31,15 @@ class Report {
   nlohmann::ordered_json rows_ = nlohmann::ordered_json::array();
 };
 
-// {"cpu": model name, "cores": usable ones, "isa": widest vector and matrix extensions, "memory_gib": installed}.
+// {"cpu": model name, "cores": usable ones, "isa": widest vector and matrix extensions, "memory_gib": installed}, and
+// where a GPU is {"gpu": name, "gpu_memory_gib", gpu_provenance(), "cuda_of_driver": newest that it serves, as "13.0",
+// "cuda_runtime": built with}. Keeps the GPU busy for a moment to read its clocks, whatever the run itself used.
 nlohmann::ordered_json machine_description();
-// The commit this binary was built from, "-dirty" appended where the tree had changes; "unknown" outside a repository.
+// {"gpu_driver": "580.159.04", "sm_clock_mhz", "sm_clock_max_mhz", "memory_clock_mhz", "memory_clock_max_mhz"}, null
+// where not known, and then "clocks_unknown": why.
+nlohmann::ordered_json gpu_provenance(const std::string& driver_version, const kernels::GpuClocks& clocks);
+// The commit this binary was built from, "-dirty" appended where the tree had changes; of sources without their
+// repository what $SCD_COMMIT said when they were built, else "unknown".
 std::string build_commit();
 // The command line of this process, arguments quoted where they need it.
 std::string command_line();

@@ -52,6 +52,16 @@ TEST_F(CodecBenchOnDeviceTest, MeasuresEveryPartOfGroupsThatArePredictedFromAnAn
   EXPECT_LT(8 * (times.payload_bytes - 2 * 4 * 100), 3.2 * times.codes);
 }
 
+TEST_F(CodecBenchOnDeviceTest, TheHostCodesTheSameStreamsInFourSteps) {
+  CodecBenchOnDevice bench(CodecBenchMaps::grouped(small_model(), 10),
+                           {.tokens = 75, .batch_tokens = 50, .chunk_tokens = 33});
+  const CodecBenchHostTimes times = bench.measure_host(0, Turns{});  // throws where bytes differ
+  EXPECT_EQ(times.fetch_seconds, 1);
+  EXPECT_EQ(times.coding_seconds, 2);
+  EXPECT_EQ(times.reading_seconds, 3);
+  EXPECT_EQ(times.return_seconds, 4);
+}
+
 TEST_F(CodecBenchOnDeviceTest, CodesOfAnArtifactHaveItsDeviationsWhateverItsMapsAreScaledTo) {
   const SyntheticShape shape{.layers = 2, .kv_heads = 2, .head_dim = 16, .components = {24, 8}};
   const CodecBenchPrompt prompt{.tokens = 64, .batch_tokens = 64, .chunk_tokens = 32};

@@ -22,6 +22,23 @@ TEST(Report, HoldsMachineCommitCommandAndRows) {
   EXPECT_EQ(json["rows"][0]["total_ms"], 1.5);
 }
 
+TEST(Report, TellsTheGpusDriverAndClocksAndNullWithTheReasonWhereItDoesNotKnow) {
+  const auto known =
+      gpu_provenance("580.159.04", {.sm_mhz = 1755, .sm_max_mhz = 1980, .memory_mhz = 2619, .memory_max_mhz = 2619});
+  EXPECT_EQ(known["gpu_driver"], "580.159.04");
+  EXPECT_EQ(known["sm_clock_mhz"], 1755);
+  EXPECT_EQ(known["sm_clock_max_mhz"], 1980);
+  EXPECT_EQ(known["memory_clock_mhz"], 2619);
+  EXPECT_EQ(known["memory_clock_max_mhz"], 2619);
+  EXPECT_FALSE(known.contains("clocks_unknown"));
+  const auto unknown = gpu_provenance("", {.problem = "no NVML"});
+  for (const char* key :
+       {"gpu_driver", "sm_clock_mhz", "sm_clock_max_mhz", "memory_clock_mhz", "memory_clock_max_mhz"}) {
+    EXPECT_TRUE(unknown.contains(key) && unknown[key].is_null()) << key;
+  }
+  EXPECT_EQ(unknown["clocks_unknown"], "no NVML");
+}
+
 TEST(Report, EveryRowHasTheSameKeysAndNullWhereItDidNotMeasure) {
   Report report;
   report.add_row({{"codec", "raw"}, {"f1", 0.5}, {"regime", "handoff"}});
