@@ -82,6 +82,7 @@ class HostStaging {
   HostStaging& operator=(const HostStaging&) = delete;
   ~HostStaging();
   Matrix matrix(int64_t rows, int64_t columns, DType dtype = DType::kF32);
+  size_t size() const { return size_; }
 
  private:
   std::byte* memory_ = nullptr;
