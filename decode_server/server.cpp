@@ -1,5 +1,6 @@
 #include "decode_server/server.h"
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -42,9 +43,13 @@ Model load_model(const ModelOptions& options, kernels::Device device) {
   return Model::load(load);
 }
 
-int32_t pages_of(const KvCacheOptions& options, const Model& model) {
-  return cache_pages(model.config().kv_shape(model.precision()), model.device(), options.pages,
-                     options.gpu_memory_fraction, model.weight_bytes());
+int32_t pages_of(const DecodeConfig& config, const Model& model) {
+  const auto limits = workspace_limits(config, model.config());
+  const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
+                       .held_bytes = model.weight_bytes(),
+                       .workspace_bytes = workspace_bytes(model.config(), model.precision(), limits),
+                       .step_key = "limits.max_batched_tokens or limits.prefill_chunk_tokens"};
+  return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
 }
 
 int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
@@ -52,6 +57,20 @@ int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
 }
 
 }  // namespace
+
+WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& model) {
+  constexpr int64_t kUnitLayers = 4;      // of an artifact, at most as a rule
+  constexpr int64_t kCodedTokens = 4096;  // of prompts under way; what longer ones lack ends them alone
+  const bool calibrated = !config.codec.artifact.empty() ||
+                          std::ranges::any_of(config.models, [](const auto& named) { return !named.artifact.empty(); });
+  return {.step_tokens = std::max(config.limits.step_tokens(true), config.limits.prefill_chunk_tokens),
+          .passes = 2,  // a step, and a prompt that is being rebuilt
+          .batch = config.limits.max_running,
+          .sequences = config.limits.max_running,
+          .coded_tokens = std::min(kCodedTokens, int64_t{model.max_positions}),
+          .unit_layers = calibrated ? kUnitLayers : 1,
+          .anchored = calibrated};
+}
 
 // Declared in the order requests flow backwards: destruction ends the intake first, and what it hands to last.
 struct DecodeServer::Parts {
@@ -95,7 +114,7 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
     : config(configuration),
       model(load_model(config.model, open_device(config.device))),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
-      cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
+      cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device()),
       prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
       models(loader.load_configured()),

@@ -19,8 +19,6 @@
 namespace scd::kernels::cuda {
 namespace {
 
-constexpr size_t kWorkspace = size_t{32} << 20;
-
 struct BlasLt {
   decltype(&cublasLtCreate) create;
   decltype(&cublasLtMatmul) matmul;
@@ -120,7 +118,7 @@ Preference make_preference(const ProductKey& key) {
   cublasLtMatmulPreference_t made = nullptr;
   check_blas(blas, blas.make_preference(&made), "a preference");
   Preference preference(made);
-  check_blas(blas, blas.set_preference(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace, sizeof(kWorkspace)),
+  check_blas(blas, blas.set_preference(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kProductWorkspace, sizeof(kProductWorkspace)),
              "the size of the workspace");
   const auto align = [&](cublasLtMatmulPreferenceAttributes_t attribute, uint32_t bytes) {
     check_blas(blas, blas.set_preference(made, attribute, &bytes, sizeof(bytes)), "an alignment");
@@ -189,10 +187,10 @@ class Product {
 
   cublasStatus_t run(const GemmArgs& args, cublasLtMatmulDesc_t operation) const {
     const BlasLt& blas = blas_lt();
-    std::byte* workspace = device_scratch(Slot::kBlas, kWorkspace);
+    std::byte* workspace = device_scratch(Slot::kBlas, kProductWorkspace);
     const float one = 1.0f;
     return blas.matmul(blas.handle, operation, &one, args.b.data, b_.get(), args.a.data, a_.get(), &args.beta,
-                       args.c.data, c_.get(), args.c.data, c_.get(), &algorithm_, workspace, kWorkspace, stream());
+                       args.c.data, c_.get(), args.c.data, c_.get(), &algorithm_, workspace, kProductWorkspace, stream());
   }
 
   Operation taken() {

@@ -1,5 +1,6 @@
 #include "prefill_server/server.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -99,9 +100,12 @@ const PrefillConfig& checked(const PrefillConfig& config) {
   return config;
 }
 
-int32_t pages_of(const KvCacheOptions& options, const Model& model) {
-  return cache_pages(model.config().kv_shape(model.precision()), model.device(), options.pages,
-                     options.gpu_memory_fraction, model.weight_bytes());
+int32_t pages_of(const PrefillConfig& config, const Model& model) {
+  const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
+                       .held_bytes = model.weight_bytes(),
+                       .workspace_bytes = workspace_bytes(model.config(), model.precision(), workspace_limits(config)),
+                       .step_key = "limits.batch_tokens"};
+  return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
 }
 
 // A code may take more than the BF16 numbers it stands for, but not twice as much.
@@ -121,12 +125,23 @@ std::unique_ptr<CodeStore> make_store(RedisOptions options, const Producer& prod
 
 }  // namespace
 
+WorkspaceLimits workspace_limits(const PrefillConfig& config) {
+  constexpr int64_t kUnitLayers = 4;  // of an artifact, at most as a rule
+  const int64_t step_tokens = std::max(config.limits.batch_tokens, config.codec.chunk_tokens);
+  const bool calibrated = !config.codec.artifact.empty();
+  return {.step_tokens = step_tokens,
+          .sequences = config.limits.max_computing,
+          .coded_tokens = step_tokens,
+          .unit_layers = calibrated ? kUnitLayers : 1,
+          .anchored = calibrated};
+}
+
 // In the order they are built; taken down in ~PrefillServer().
 struct PrefillServer::Parts {
   Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
       : config(checked(settings)),
         model(load_model(config.model, open_device(config.device))),
-        kv_cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
+        kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device()),
         metrics(registry),
         transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
         producer(make_producer(config, model, *transport)),
