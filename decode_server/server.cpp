@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
 #include "common/kv/kv_cache.h"
 #include "common/log/log.h"
@@ -40,7 +41,10 @@ Model load_model(const ModelOptions& options, kernels::Device device) {
   load.device = device;
   Progress progress("loading " + options.directory.string());
   load.progress = [&progress](double share) { progress.update(share); };
-  return Model::load(load);
+  return needing_memory({"the weights of the model " + options.directory.string(),
+                         "take a smaller model, model.precision: bf16 or a larger device, or lower "
+                         "kv_cache.gpu_memory_fraction of another server on it"},
+                        [&] { return Model::load(load); });
 }
 
 int32_t pages_of(const DecodeConfig& config, const Model& model) {
@@ -114,7 +118,8 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
     : config(configuration),
       model(load_model(config.model, open_device(config.device))),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
-      cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device()),
+      cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
+            pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
       prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
       models(loader.load_configured()),

@@ -6,6 +6,7 @@
 
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
+#include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
@@ -40,11 +41,17 @@ std::string name_of(const ModelOptions& options) {
 Model load_model(const ModelOptions& options, kernels::Device device) {
   Progress progress("loading " + options.directory.string());
   const auto started = std::chrono::steady_clock::now();
-  Model model = Model::load({.directory = options.directory,
-                             .adapter = adapter_of(options),
-                             .precision = precision_of(options.precision, device),
-                             .device = device,
-                             .progress = [&progress](double share) { progress.update(share); }});
+  Model model =
+      needing_memory({"the weights of the model " + options.directory.string(),
+                      "take a smaller model, model.precision: bf16 or a larger device, or lower "
+                      "kv_cache.gpu_memory_fraction of another server on it"},
+                     [&] {
+                       return Model::load({.directory = options.directory,
+                                           .adapter = adapter_of(options),
+                                           .precision = precision_of(options.precision, device),
+                                           .device = device,
+                                           .progress = [&progress](double share) { progress.update(share); }});
+                     });
   progress.finish();
   log_info("model_loaded",
            {{"directory", options.directory.string()},
@@ -141,7 +148,8 @@ struct PrefillServer::Parts {
   Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
       : config(checked(settings)),
         model(load_model(config.model, open_device(config.device))),
-        kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device()),
+        kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
+                 pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
         metrics(registry),
         transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
         producer(make_producer(config, model, *transport)),
@@ -198,7 +206,9 @@ PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transp
                       {"kv_cache_pages", parts_->kv_cache.pool().pages()},
                       {"kv_cache_mib", static_cast<int64_t>(parts_->kv_cache.bytes() >> 20)}});
   log_info("data_plane", {{"address", parts_->producer.data_plane}, {"uses", parts_->transport->description()}});
-  parts_->pipeline.warm();
+  needing_memory({"workspaces of a step of " + std::to_string(config.limits.batch_tokens) + " tokens",
+                  "lower limits.batch_tokens or " + parts_->kv_cache.sized_by()},
+                 [this] { parts_->pipeline.warm(); });
   parts_->rpc.set_serving(true);
   log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});
   if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});

@@ -40,16 +40,18 @@ int32_t cache_pages(const KvShape& shape, kernels::Device device, int32_t config
   return gpu_pages(shape, share);
 }
 
-KvCache::KvCache(KvShape shape, int32_t pages, kernels::Device device) : shape_(shape), pool_(pages, kPageTokens) {
+std::string_view pages_key(kernels::Device device, double memory_fraction) {
+  return device == kernels::Device::kCpu || memory_fraction == 0 ? "kv_cache.pages" : "kv_cache.gpu_memory_fraction";
+}
+
+KvCache::KvCache(KvShape shape, int32_t pages, kernels::Device device, std::string_view sized_by)
+    : shape_(shape), pool_(pages, kPageTokens), sized_by_(sized_by) {
   SCD_CHECK(shape.layers > 0 && shape.kv_heads > 0 && shape.head_dim > 0, "a KV cache has a shape");
-  const auto refuse = [&](const std::string& why) {
-    throw Error(ErrorCode::kResourceExhausted,
-                "KV cache: cannot allocate " + std::to_string(bytes() >> 20) + " MiB" + why + "; lower kv_cache.pages");
-  };
   try {
     memory_ = kernels::DeviceBuffer(device, bytes());
   } catch (const std::bad_alloc& error) {
-    refuse(std::string(" (") + error.what() + ")");
+    throw Error(ErrorCode::kResourceExhausted, "KV cache: no memory for " + std::to_string(pages) + " pages, " +
+                                                   mib(bytes()) + " (" + error.what() + "); lower " + sized_by_);
   }
 }
 

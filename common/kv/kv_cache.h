@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "common/kv/page_pool.h"
@@ -40,20 +41,28 @@ int32_t gpu_pages(const KvShape& shape, const GpuShare& share);
 // What a server's cache has: on the CPU, or where the fraction is 0, as many pages as configured; else gpu_pages().
 int32_t cache_pages(const KvShape& shape, kernels::Device device, int32_t configured, const GpuShare& share);
 
+// The key of the configuration that decided.
+std::string_view pages_key(kernels::Device device, double memory_fraction);
+
 class KvCache {
  public:
-  KvCache(KvShape shape, int32_t pages, kernels::Device device = kernels::Device::kCpu);
+  // sized_by: the key that says how many pages, for messages. RESOURCE_EXHAUSTED with the numbers where the memory does
+  // not suffice.
+  KvCache(KvShape shape, int32_t pages, kernels::Device device = kernels::Device::kCpu,
+          std::string_view sized_by = "kv_cache.pages");
 
   const KvShape& shape() const { return shape_; }
   PagePool& pool() { return pool_; }
   const PagePool& pool() const { return pool_; }
   kernels::PagedKv layer(int32_t index) const;
   size_t bytes() const;
+  const std::string& sized_by() const { return sized_by_; }
 
  private:
   size_t layer_bytes() const;  // of K, or of V
   KvShape shape_;
   PagePool pool_;
+  std::string sized_by_;
   kernels::DeviceBuffer memory_;
 };
 

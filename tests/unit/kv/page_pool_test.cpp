@@ -141,7 +141,29 @@ TEST(GpuPages, FillTheShareThatWeightsAndWorkspacesLeave) {
       EXPECT_NE(what.find(part), std::string::npos) << what;
     }
   }
-  EXPECT_THROW(KvCache(shape, 1 << 20, kernels::Device::kCuda), Error);  // 2 TiB
+}
+
+TEST(GpuPages, ThatFitNowhereAreRefusedWithTheKeyThatAskedForThem) {
+  SCD_SKIP_WITHOUT_GPU();
+  const KvShape shape{.layers = 32, .kv_heads = 8, .head_dim = 128};
+  for (const double fraction : {0.0, 0.5}) {
+    const std::string key(pages_key(kernels::Device::kCuda, fraction));
+    try {
+      const KvCache cache(shape, 1 << 20, kernels::Device::kCuda, key);
+      FAIL() << "2 TiB";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+      const std::string what = error.what();
+      EXPECT_TRUE(what.starts_with("KV cache: no memory for 1048576 pages, 2097152 MiB (GPU memory: ")) << what;
+      EXPECT_TRUE(what.ends_with("MiB are free); lower " + key)) << what;
+    }
+  }
+}
+
+TEST(CachePages, AreNamedByTheKeyThatDecides) {
+  EXPECT_EQ(pages_key(kernels::Device::kCpu, 0.45), "kv_cache.pages");
+  EXPECT_EQ(pages_key(kernels::Device::kCuda, 0), "kv_cache.pages");
+  EXPECT_EQ(pages_key(kernels::Device::kCuda, 0.45), "kv_cache.gpu_memory_fraction");
 }
 
 }  // namespace
