@@ -23,6 +23,7 @@
 #include "decode_server/request/admission.h"
 #include "decode_server/request/completion_service.h"
 #include "decode_server/request/model_admin_service.h"
+#include "kernels/device.h"
 #include "kernels/linear.h"
 
 namespace scd {
@@ -54,6 +55,11 @@ int32_t pages_of(const DecodeConfig& config, const Model& model) {
                        .workspace_bytes = workspace_bytes(model.config(), model.precision(), limits),
                        .step_key = "limits.max_batched_tokens or limits.prefill_chunk_tokens"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
+}
+
+// That a GPU's buffers have come to hold; 0 on the CPU.
+int64_t mib_since(size_t held_before) {
+  return (static_cast<int64_t>(kernels::cuda_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
@@ -92,6 +98,7 @@ struct DecodeServer::Parts {
   const Tokenizer tokenizer;
   PrefillForecast forecast;
   KvCache cache;
+  const size_t held_before_warmth;  // of a GPU: weights and pages
   PrefixCache prefixes;
   const ModelLoader loader;
   ModelRegistry models;
@@ -120,6 +127,7 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
             pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
+      held_before_warmth(kernels::cuda_held_bytes()),
       prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
       models(loader.load_configured()),
@@ -214,7 +222,8 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
   log_info("memory", {{"device", parts_->config.device},
                       {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
                       {"kv_cache_pages", parts_->cache.pool().pages()},
-                      {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});
+                      {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)},
+                      {"workspace_mib", mib_since(parts_->held_before_warmth)}});
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->models.default_name()},
                                    {"models", static_cast<int64_t>(parts_->models.list().size())},

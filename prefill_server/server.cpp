@@ -13,6 +13,7 @@
 #include "common/metrics/exposition.h"
 #include "common/model/model.h"
 #include "common/rpc/server.h"
+#include "kernels/device.h"
 #include "kernels/linear.h"
 #include "prefill_server/metrics.h"
 #include "prefill_server/pipeline.h"
@@ -115,6 +116,11 @@ int32_t pages_of(const PrefillConfig& config, const Model& model) {
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
 }
 
+// That a GPU's buffers have come to hold; 0 on the CPU.
+int64_t mib_since(size_t held_before) {
+  return (static_cast<int64_t>(kernels::cuda_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
+}
+
 // A code may take more than the BF16 numbers it stands for, but not twice as much.
 size_t most_chunk_bytes(const Producer& producer) {
   constexpr size_t kHeads = size_t{1} << 20;
@@ -150,6 +156,7 @@ struct PrefillServer::Parts {
         model(load_model(config.model, open_device(config.device))),
         kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
                  pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
+        held_before_warmth(kernels::cuda_held_bytes()),
         metrics(registry),
         transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
         producer(make_producer(config, model, *transport)),
@@ -166,6 +173,7 @@ struct PrefillServer::Parts {
   const PrefillConfig config;
   const Model model;
   KvCache kv_cache;
+  const size_t held_before_warmth;  // of a GPU: weights and pages
   MetricsRegistry registry;
   PrefillMetrics metrics;
   std::unique_ptr<Transport> transport;
@@ -201,14 +209,15 @@ PrefillReadings PrefillServer::Parts::readings() const {
 
 PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transport> transport)
     : parts_(std::make_unique<Parts>(config, std::move(transport))) {
-  log_info("memory", {{"device", config.device},
-                      {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
-                      {"kv_cache_pages", parts_->kv_cache.pool().pages()},
-                      {"kv_cache_mib", static_cast<int64_t>(parts_->kv_cache.bytes() >> 20)}});
   log_info("data_plane", {{"address", parts_->producer.data_plane}, {"uses", parts_->transport->description()}});
   needing_memory({"workspaces of a step of " + std::to_string(config.limits.batch_tokens) + " tokens",
                   "lower limits.batch_tokens or " + parts_->kv_cache.sized_by()},
                  [this] { parts_->pipeline.warm(); });
+  log_info("memory", {{"device", config.device},
+                      {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
+                      {"kv_cache_pages", parts_->kv_cache.pool().pages()},
+                      {"kv_cache_mib", static_cast<int64_t>(parts_->kv_cache.bytes() >> 20)},
+                      {"workspace_mib", mib_since(parts_->held_before_warmth)}});
   parts_->rpc.set_serving(true);
   log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});
   if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});
