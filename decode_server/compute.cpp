@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "common/device/needing_memory.h"
 #include "common/log/log.h"
 #include "kernels/device.h"
 
@@ -35,7 +36,9 @@ Failure out_of_memory(const std::bad_alloc& error) {
 ComputeThread::ComputeThread(const Args& args)
     : args_(args),
       step_tokens_(args.config.limits.step_tokens(args.model.device() == kernels::Device::kCuda)),
-      step_(args.model, args.cache, args.config.limits.max_running),
+      step_(needing_memory({"workspaces of " + std::to_string(args.config.limits.max_running) + " answers",
+                            "lower limits.max_running or " + args.cache.sized_by()},
+                           [&] { return DecodeStep(args.model, args.cache, args.config.limits.max_running); })),
       inbox_(args.config.transport.slots +
              (kEventsPerJob + kEventsPerTry * kMostTries) * static_cast<size_t>(args.config.limits.max_running) + 64),
       kept_codes_{.limit_bytes = size_t{1048576} * static_cast<size_t>(args.config.limits.kept_codes_mib)} {}
@@ -100,7 +103,10 @@ void ComputeThread::warm_up() {
   const int64_t chunk = std::min(int64_t{args_.config.limits.prefill_chunk_tokens}, room);
   // On a GPU a whole chunk: its memory is taken, and cuBLASLt is opened, before anybody waits for it.
   const bool on_gpu = args_.model.device() == kernels::Device::kCuda;
-  compute_for_warmth(on_gpu ? std::max(chunk, std::min(step_tokens_, room)) : 2 * page_tokens);
+  const int64_t step = on_gpu ? std::max(chunk, std::min(step_tokens_, room)) : 2 * page_tokens;
+  needing_memory({"workspaces of a step of " + std::to_string(step) + " tokens",
+                  "lower limits.max_batched_tokens and limits.prefill_chunk_tokens, or " + args_.cache.sized_by()},
+                 [&] { compute_for_warmth(step); });
   const PrefillOptions& prefill = args_.config.prefill;
   if (prefill.local == LocalPrefill::kOff || prefill.endpoints.empty()) return;
   // Prompts are handed over until it is known how fast this server would be.

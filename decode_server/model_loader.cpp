@@ -115,13 +115,18 @@ std::shared_ptr<ServedModel> ModelLoader::make(const ServedModelOptions& options
     kernels::synchronize(model.device());  // other threads' queues read it
   }
   CoderCosts costs = coder_costs(config, identity);
-  return std::make_shared<ServedModel>(
-      ServedModel::Args{.identity = std::move(identity),
-                        .adapter = std::move(adapter),
-                        .codec = std::move(codec),
-                        .costs = std::move(costs),
-                        .validation = {config, model.config(), args_.tokenizer, options.name, args_.kv_pages},
-                        .prefixes = args_.prefixes});
+  return std::make_shared<ServedModel>(ServedModel::Args{
+      .identity = std::move(identity),
+      .adapter = std::move(adapter),
+      .codec = std::move(codec),
+      .costs = std::move(costs),
+      .validation = {.config = config,
+                     .model = model.config(),
+                     .tokenizer = args_.tokenizer,
+                     .model_name = options.name,
+                     .kv_pages = args_.kv_pages,
+                     .pages_key = std::string(pages_key(model.device(), config.kv_cache.gpu_memory_fraction))},
+      .prefixes = args_.prefixes});
 }
 
 }  // namespace scd

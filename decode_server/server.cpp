@@ -1,9 +1,11 @@
 #include "decode_server/server.h"
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
 #include "common/kv/kv_cache.h"
 #include "common/log/log.h"
@@ -21,6 +23,7 @@
 #include "decode_server/request/admission.h"
 #include "decode_server/request/completion_service.h"
 #include "decode_server/request/model_admin_service.h"
+#include "kernels/device.h"
 #include "kernels/linear.h"
 
 namespace scd {
@@ -39,12 +42,24 @@ Model load_model(const ModelOptions& options, kernels::Device device) {
   load.device = device;
   Progress progress("loading " + options.directory.string());
   load.progress = [&progress](double share) { progress.update(share); };
-  return Model::load(load);
+  return needing_memory({"the weights of the model " + options.directory.string(),
+                         "take a smaller model, model.precision: bf16 or a larger device, or lower "
+                         "kv_cache.gpu_memory_fraction of another server on it"},
+                        [&] { return Model::load(load); });
 }
 
-int32_t pages_of(const KvCacheOptions& options, const Model& model) {
-  return cache_pages(model.config().kv_shape(model.precision()), model.device(), options.pages,
-                     options.gpu_memory_fraction, model.weight_bytes());
+int32_t pages_of(const DecodeConfig& config, const Model& model) {
+  const auto limits = workspace_limits(config, model.config());
+  const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
+                       .held_bytes = model.weight_bytes(),
+                       .workspace_bytes = workspace_bytes(model.config(), model.precision(), limits),
+                       .step_key = "limits.max_batched_tokens or limits.prefill_chunk_tokens"};
+  return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
+}
+
+// That a GPU's buffers have come to hold; 0 on the CPU.
+int64_t mib_since(size_t held_before) {
+  return (static_cast<int64_t>(kernels::cuda_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
@@ -52,6 +67,20 @@ int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
 }
 
 }  // namespace
+
+WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& model) {
+  constexpr int64_t kUnitLayers = 4;      // of an artifact, at most as a rule
+  constexpr int64_t kCodedTokens = 4096;  // of prompts under way; what longer ones lack ends them alone
+  const bool calibrated = !config.codec.artifact.empty() ||
+                          std::ranges::any_of(config.models, [](const auto& named) { return !named.artifact.empty(); });
+  return {.step_tokens = std::max(config.limits.step_tokens(true), config.limits.prefill_chunk_tokens),
+          .passes = 2,  // a step, and a prompt that is being rebuilt
+          .batch = config.limits.max_running,
+          .sequences = config.limits.max_running,
+          .coded_tokens = std::min(kCodedTokens, int64_t{model.max_positions}),
+          .unit_layers = calibrated ? kUnitLayers : 1,
+          .anchored = calibrated};
+}
 
 // Declared in the order requests flow backwards: destruction ends the intake first, and what it hands to last.
 struct DecodeServer::Parts {
@@ -69,6 +98,7 @@ struct DecodeServer::Parts {
   const Tokenizer tokenizer;
   PrefillForecast forecast;
   KvCache cache;
+  const size_t held_before_warmth;  // of a GPU: weights and pages
   PrefixCache prefixes;
   const ModelLoader loader;
   ModelRegistry models;
@@ -95,7 +125,9 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
     : config(configuration),
       model(load_model(config.model, open_device(config.device))),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
-      cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
+      cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
+            pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
+      held_before_warmth(kernels::cuda_held_bytes()),
       prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
       models(loader.load_configured()),
@@ -190,7 +222,8 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
   log_info("memory", {{"device", parts_->config.device},
                       {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
                       {"kv_cache_pages", parts_->cache.pool().pages()},
-                      {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)}});
+                      {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)},
+                      {"workspace_mib", mib_since(parts_->held_before_warmth)}});
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->models.default_name()},
                                    {"models", static_cast<int64_t>(parts_->models.list().size())},

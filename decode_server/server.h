@@ -7,11 +7,15 @@
 #include <string>
 
 #include "common/metrics/registry.h"
+#include "common/model/workspace.h"
 #include "common/transport/transport.h"
 #include "decode_server/config.h"
 #include "decode_server/counters.h"
 
 namespace scd {
+
+// What its steps work in on a GPU.
+WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& model);
 
 class DecodeServer {
  public:

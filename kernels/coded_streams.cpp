@@ -42,6 +42,7 @@ Matrix StreamEncoder::numbers(int64_t, int64_t) { return {}; }
 void StreamEncoder::start(std::span<const StreamPart>, const StreamRows&) {}
 bool StreamEncoder::finished() const { return true; }
 std::vector<CodedStream> StreamEncoder::finish() { return {}; }
+size_t StreamEncoder::bytes() const { return 0; }
 struct StreamDecoder::Work {};
 StreamDecoder::StreamDecoder() { require_device_in_build(Device::kCuda); }
 StreamDecoder::~StreamDecoder() = default;
@@ -49,6 +50,7 @@ void StreamDecoder::start(std::span<const StreamToDecode>) {}
 bool StreamDecoder::finished() const { return true; }
 std::vector<StreamProblem> StreamDecoder::finish() { return {}; }
 void StreamDecoder::abandon() noexcept {}
+size_t StreamDecoder::bytes() const { return 0; }
 #endif
 
 }  // namespace scd::kernels

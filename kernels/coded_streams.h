@@ -77,6 +77,7 @@ class StreamEncoder {
   // Waits; the streams stay valid until the next start(). A stream without states: more than a quarter of its numbers
   // escape, for which there is no room.
   std::vector<CodedStream> finish();
+  size_t bytes() const;  // of memory, on both sides
 
  private:
   struct Work;
@@ -109,6 +110,7 @@ class StreamDecoder {
   std::vector<StreamProblem> finish();
   // Waits too, whatever became of the streams.
   void abandon() noexcept;
+  size_t bytes() const;  // of memory, on both sides
 
  private:
   struct Work;

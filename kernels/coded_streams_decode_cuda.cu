@@ -188,6 +188,7 @@ void StreamDecoder::start(std::span<const StreamToDecode> streams) {
 
 bool StreamDecoder::finished() const { return work_->side.idle(); }
 void StreamDecoder::abandon() noexcept { work_->side.wait_quietly(); }
+size_t StreamDecoder::bytes() const { return work_->in.size() + work_->out.size() + work_->there.size(); }
 
 std::vector<StreamProblem> StreamDecoder::finish() {
   Work& work = *work_;

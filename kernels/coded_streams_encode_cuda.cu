@@ -268,6 +268,11 @@ void StreamEncoder::start(std::span<const StreamPart> parts, const StreamRows& r
 }
 
 bool StreamEncoder::finished() const { return work_->side.idle(); }
+size_t StreamEncoder::bytes() const {
+  const Work& work = *work_;
+  return work.numbers_memory.size() + work.symbols.size() + work.words.size() + work.escapes.size() +
+         work.parts_memory.size() + work.out.size();
+}
 
 std::vector<CodedStream> StreamEncoder::finish() {
   Work& work = *work_;

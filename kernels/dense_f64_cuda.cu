@@ -1,5 +1,5 @@
 // cuBLAS and cuSOLVER over copies of the host's matrices. A thread keeps what memory its calls took for those that
-// follow: giving it back waits for all that the GPU does, also for other threads.
+// follow, up to 2 GiB: giving it back waits for all that the GPU does, also for other threads.
 #include "kernels/dense_f64.h"
 
 #include <cusolverDn.h>
@@ -14,6 +14,7 @@
 #include "kernels/cuda_common.cuh"
 #include "kernels/cuda_kernels.h"
 #include "kernels/cuda_library.h"
+#include "kernels/kept.h"
 
 namespace scd::kernels::cuda {
 namespace {
@@ -82,36 +83,26 @@ class CallMemory {
   CallMemory(CallMemory&& other) noexcept = default;
   CallMemory& operator=(CallMemory&&) = delete;
   ~CallMemory() {
-    if (memory_.data() != nullptr) idle().push_back(std::move(memory_));
+    const size_t bytes = memory_.size();
+    if (bytes > 0) idle().keep(std::move(memory_), bytes, bytes);
   }
   std::byte* data() const { return memory_.data(); }
   DeviceBuffer take() { return std::move(memory_); }
 
  private:
-  static std::vector<DeviceBuffer>& idle() {
-    stream();  // outlives it
-    thread_local std::vector<DeviceBuffer> buffers;
+  static Kept<DeviceBuffer>& idle() {
+    constexpr size_t kMostBytes = size_t{2} << 30;  // four square matrices of 8192
+    stream();                                       // outlives it
+    thread_local Kept<DeviceBuffer> buffers(kMostBytes);
     return buffers;
   }
-  // The smallest that will do without wasting more than it gives; else new memory, for which idle memory makes room.
+  // Idle memory makes room where there is none.
   static DeviceBuffer taken(size_t bytes) {
-    std::vector<DeviceBuffer>& buffers = idle();
-    const auto suits = [bytes](const DeviceBuffer& buffer) {
-      return buffer.size() >= bytes && buffer.size() / 2 <= bytes;
-    };
-    auto best = buffers.end();
-    for (auto it = buffers.begin(); it != buffers.end(); ++it) {
-      if (suits(*it) && (best == buffers.end() || it->size() < best->size())) best = it;
-    }
-    if (best != buffers.end()) {
-      DeviceBuffer found = std::move(*best);
-      buffers.erase(best);
-      return found;
-    }
+    if (auto found = idle().take(bytes)) return std::move(found->one);
     try {
       return {Device::kCuda, bytes};
     } catch (const OutOfDeviceMemory&) {
-      buffers.clear();
+      idle().clear();
       return {Device::kCuda, bytes};
     }
   }

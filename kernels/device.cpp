@@ -1,6 +1,7 @@
 #include "kernels/device.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -22,7 +23,12 @@ std::byte* allocate_on_host(size_t bytes) {
   return static_cast<std::byte*>(memory);
 }
 
+// Of the GPU, in all buffers; relaxed: it orders nothing.
+std::atomic<size_t> held_bytes{0};
+
 }  // namespace
+
+size_t cuda_held_bytes() { return held_bytes.load(std::memory_order_relaxed); }
 
 #ifndef SCD_CUDA
 const CudaDevice& cuda_device() {
@@ -43,7 +49,9 @@ void synchronize([[maybe_unused]] Device device) {
 
 DeviceBuffer::DeviceBuffer(Device device, size_t bytes) : size_(bytes), device_(device) {
   require_device_in_build(device);
-  if (bytes > 0) data_ = SCD_ON(device, cuda::allocate(bytes), allocate_on_host(bytes));
+  if (bytes == 0) return;
+  data_ = SCD_ON(device, cuda::allocate(bytes), allocate_on_host(bytes));
+  if (device == Device::kCuda) held_bytes.fetch_add(bytes, std::memory_order_relaxed);
 }
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
@@ -57,7 +65,9 @@ DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
 }
 
 DeviceBuffer::~DeviceBuffer() {
-  if (data_ != nullptr) SCD_ON(device_, cuda::release(data_), std::free(data_));
+  if (data_ == nullptr) return;
+  SCD_ON(device_, cuda::release(data_), std::free(data_));
+  if (device_ == Device::kCuda) held_bytes.fetch_sub(size_, std::memory_order_relaxed);
 }
 
 HostStaging::~HostStaging() {

@@ -45,6 +45,8 @@ struct DeviceMemory {
 };
 // Of the GPU, as all processes leave it.
 DeviceMemory cuda_memory();
+// What this process has of it in buffers; the driver's own comes on top.
+size_t cuda_held_bytes();
 
 // A GPU's memory does not suffice; says what was asked for and what is free.
 class OutOfDeviceMemory : public std::bad_alloc {
@@ -84,6 +86,7 @@ class HostStaging {
   HostStaging& operator=(const HostStaging&) = delete;
   ~HostStaging();
   Matrix matrix(int64_t rows, int64_t columns, DType dtype = DType::kF32);
+  size_t size() const { return size_; }
 
  private:
   std::byte* memory_ = nullptr;

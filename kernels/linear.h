@@ -4,6 +4,7 @@
 // memory bandwidth for few.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -12,6 +13,9 @@
 #include "kernels/matrix.h"
 
 namespace scd::kernels {
+
+// Bytes that cuBLASLt may work in, for each thread that multiplies on a GPU.
+inline constexpr size_t kProductWorkspace = size_t{32} << 20;
 
 // A weight matrix packed once for the chosen precision. Move-only; forward() is const and may be called from one
 // thread at a time (it uses the process's OpenMP threads and a scratch of its own).

@@ -3,10 +3,12 @@
 #include <cublasLt.h>
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <tuple>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda_common.cuh"
@@ -17,16 +19,17 @@
 namespace scd::kernels::cuda {
 namespace {
 
-constexpr size_t kWorkspace = size_t{32} << 20;
-
 struct BlasLt {
   decltype(&cublasLtCreate) create;
   decltype(&cublasLtMatmul) matmul;
   decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
   decltype(&cublasLtMatmulDescCreate) make_operation;
+  decltype(&cublasLtMatmulDescDestroy) end_operation;
   decltype(&cublasLtMatmulDescSetAttribute) set_operation;
   decltype(&cublasLtMatrixLayoutCreate) make_layout;
+  decltype(&cublasLtMatrixLayoutDestroy) end_layout;
   decltype(&cublasLtMatmulPreferenceCreate) make_preference;
+  decltype(&cublasLtMatmulPreferenceDestroy) end_preference;
   decltype(&cublasLtMatmulPreferenceSetAttribute) set_preference;
   decltype(&cublasLtGetStatusString) status;
   cublasLtHandle_t handle = nullptr;
@@ -45,9 +48,12 @@ const BlasLt& blas_lt() {
     library.resolve("cublasLtMatmul", made.matmul);
     library.resolve("cublasLtMatmulAlgoGetHeuristic", made.heuristic);
     library.resolve("cublasLtMatmulDescCreate", made.make_operation);
+    library.resolve("cublasLtMatmulDescDestroy", made.end_operation);
     library.resolve("cublasLtMatmulDescSetAttribute", made.set_operation);
     library.resolve("cublasLtMatrixLayoutCreate", made.make_layout);
+    library.resolve("cublasLtMatrixLayoutDestroy", made.end_layout);
     library.resolve("cublasLtMatmulPreferenceCreate", made.make_preference);
+    library.resolve("cublasLtMatmulPreferenceDestroy", made.end_preference);
     library.resolve("cublasLtMatmulPreferenceSetAttribute", made.set_preference);
     library.resolve("cublasLtGetStatusString", made.status);
     stream();
@@ -59,14 +65,16 @@ const BlasLt& blas_lt() {
 
 cudaDataType_t type_of(DType dtype) { return dtype == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF; }
 
-// c [m, n] = op(a) op(b), row-major: for cuBLAS, whose matrices are column-major, c^T = op(b)^T op(a)^T. A bias of n
-// numbers, of c's type, is one for each of its rows.
-struct Product {
-  cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
-  cublasLtMatmulAlgo_t algorithm{};
-  bool adds_bias = false;
+// A descriptor of cuBLASLt's; products that are under way need none.
+template <class Handle, auto end>
+struct EndOf {
+  void operator()(Handle handle) const { (blas_lt().*end)(handle); }
 };
+template <class Handle, auto end>
+using Owned = std::unique_ptr<std::remove_pointer_t<Handle>, EndOf<Handle, end>>;
+using Operation = Owned<cublasLtMatmulDesc_t, &BlasLt::end_operation>;
+using Layout = Owned<cublasLtMatrixLayout_t, &BlasLt::end_layout>;
+using Preference = Owned<cublasLtMatmulPreference_t, &BlasLt::end_preference>;
 
 struct ProductKey {
   int64_t m, n, k, a_stride, b_stride, c_stride;
@@ -82,104 +90,138 @@ cublasStatus_t set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_
   return blas_lt().set_operation(operation, attribute, &value, sizeof(value));
 }
 
-cublasLtMatmulDesc_t make_operation(const ProductKey& key, bool adds_bias) {
+Operation make_operation(const ProductKey& key, bool adds_bias) {
   const BlasLt& blas = blas_lt();
-  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatmulDesc_t made = nullptr;
   const cublasComputeType_t compute = key.tensor_cores ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-  check_blas(blas, blas.make_operation(&operation, compute, CUDA_R_32F), "an operation");
+  check_blas(blas, blas.make_operation(&made, compute, CUDA_R_32F), "an operation");
+  Operation operation(made);
   const auto transposed = [](bool is) { return is ? CUBLAS_OP_T : CUBLAS_OP_N; };
-  check_blas(blas, set(operation, CUBLASLT_MATMUL_DESC_TRANSA, transposed(key.transpose_b)), "a transposition");
-  check_blas(blas, set(operation, CUBLASLT_MATMUL_DESC_TRANSB, transposed(key.transpose_a)), "a transposition");
+  check_blas(blas, set(made, CUBLASLT_MATMUL_DESC_TRANSA, transposed(key.transpose_b)), "a transposition");
+  check_blas(blas, set(made, CUBLASLT_MATMUL_DESC_TRANSB, transposed(key.transpose_a)), "a transposition");
   const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-  if (adds_bias) check_blas(blas, set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue), "a bias");
+  if (adds_bias) check_blas(blas, set(made, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue), "a bias");
   return operation;
 }
 
-// False: there is none.
-bool choose_algorithm(Product& product, cublasLtMatmulPreference_t preference) {
-  const BlasLt& blas = blas_lt();
-  cublasLtMatmulHeuristicResult_t found{};
-  int count = 0;
-  const cublasStatus_t result = blas.heuristic(blas.handle, product.operation, product.b, product.a, product.c,
-                                               product.c, preference, 1, &found, &count);
-  if (result == CUBLAS_STATUS_NOT_SUPPORTED || (result == CUBLAS_STATUS_SUCCESS && count == 0)) return false;
-  check_blas(blas, result, "choosing an algorithm");
-  product.algorithm = found.algo;
-  return true;
+Layout make_layout(DType dtype, int64_t rows, int64_t columns, int64_t stride) {
+  cublasLtMatrixLayout_t made = nullptr;
+  check_blas(
+      blas_lt(),
+      blas_lt().make_layout(&made, type_of(dtype), static_cast<uint64_t>(columns), static_cast<uint64_t>(rows), stride),
+      "a layout");
+  return Layout(made);
 }
 
-// bias: any that is aligned as the key says.
-Product make_product(const ProductKey& key, const void* bias) {
+Preference make_preference(const ProductKey& key) {
   const BlasLt& blas = blas_lt();
-  Product product;
-  const auto layout = [&](cublasLtMatrixLayout_t& made, DType dtype, int64_t rows, int64_t columns, int64_t stride) {
-    check_blas(
-        blas,
-        blas.make_layout(&made, type_of(dtype), static_cast<uint64_t>(columns), static_cast<uint64_t>(rows), stride),
-        "a layout");
-  };
-  layout(product.a, key.in, key.transpose_a ? key.k : key.m, key.transpose_a ? key.m : key.k, key.a_stride);
-  layout(product.b, key.in, key.transpose_b ? key.n : key.k, key.transpose_b ? key.k : key.n, key.b_stride);
-  layout(product.c, key.out, key.m, key.n, key.c_stride);
-  cublasLtMatmulPreference_t preference = nullptr;
-  check_blas(blas, blas.make_preference(&preference), "a preference");
-  check_blas(blas,
-             blas.set_preference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace, sizeof(kWorkspace)),
+  cublasLtMatmulPreference_t made = nullptr;
+  check_blas(blas, blas.make_preference(&made), "a preference");
+  Preference preference(made);
+  check_blas(blas, blas.set_preference(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kProductWorkspace, sizeof(kProductWorkspace)),
              "the size of the workspace");
   const auto align = [&](cublasLtMatmulPreferenceAttributes_t attribute, uint32_t bytes) {
-    check_blas(blas, blas.set_preference(preference, attribute, &bytes, sizeof(bytes)), "an alignment");
+    check_blas(blas, blas.set_preference(made, attribute, &bytes, sizeof(bytes)), "an alignment");
   };
   align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.b_alignment);
   align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.a_alignment);
   align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.c_alignment);
   align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.c_alignment);
-  product.adds_bias = bias != nullptr;
-  product.operation = make_operation(key, product.adds_bias);
-  if (product.adds_bias) {
-    check_blas(blas, set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias), "a bias");
-    if (choose_algorithm(product, preference)) return product;
-    product.adds_bias = false;  // it is added in a pass of its own
-    product.operation = make_operation(key, false);
-  }
-  if (!choose_algorithm(product, preference)) {
-    throw std::runtime_error("cuBLASLt has no algorithm for a product of this shape");
-  }
-  return product;
+  return preference;
 }
 
-// Made once for every shape and kept: there are as many as layer kinds times row counts in use.
-const Product& product_of(const ProductKey& key, const void* bias) {
-  static std::mutex mutex;
-  static auto* products = new std::map<ProductKey, Product>;
-  const std::scoped_lock lock(mutex);
-  const auto found = products->find(key);
-  return found != products->end() ? found->second : products->emplace(key, make_product(key, bias)).first->second;
-}
-
-// Operations with a bias, which is part of them: each belongs to one call at a time.
-class BiasedOperations {
+// c [m, n] = op(a) op(b), row-major: for cuBLAS, whose matrices are column-major, c^T = op(b)^T op(a)^T. A bias of n
+// numbers, of c's type, is one for each of its rows.
+class Product {
  public:
-  cublasLtMatmulDesc_t take(const ProductKey& key) {
-    const std::scoped_lock lock(mutex_);
-    auto& spare = spare_[key];
-    if (spare.empty()) return make_operation(key, true);
-    const cublasLtMatmulDesc_t last = spare.back();
-    spare.pop_back();
-    return last;
+  // bias: any that is aligned as the key says.
+  Product(const ProductKey& key, const void* bias)
+      : key_(key),
+        a_(make_layout(key.in, key.transpose_a ? key.k : key.m, key.transpose_a ? key.m : key.k, key.a_stride)),
+        b_(make_layout(key.in, key.transpose_b ? key.n : key.k, key.transpose_b ? key.k : key.n, key.b_stride)),
+        c_(make_layout(key.out, key.m, key.n, key.c_stride)) {
+    const Preference preference = make_preference(key);
+    if (bias != nullptr) {
+      Operation operation = make_operation(key, true);
+      check_blas(blas_lt(), set(operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias), "a bias");
+      adds_bias_ = choose_algorithm(operation.get(), preference.get());
+      if (adds_bias_) {
+        spare_.push_back(std::move(operation));
+        return;
+      }
+      // It is added in a pass of its own.
+    }
+    operation_ = make_operation(key, false);
+    if (!choose_algorithm(operation_.get(), preference.get())) {
+      throw std::runtime_error("cuBLASLt has no algorithm for a product of this shape");
+    }
   }
-  void give_back(const ProductKey& key, cublasLtMatmulDesc_t operation) {
+
+  // Any thread. False: the bias is still to be added.
+  bool run(const GemmArgs& args, const void* bias) {
+    if (!adds_bias_) {
+      check_blas(blas_lt(), run(args, operation_.get()), "a product");
+      return bias == nullptr;
+    }
+    Operation operation = taken();
+    check_blas(blas_lt(), set(operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias), "a bias");
+    check_blas(blas_lt(), run(args, operation.get()), "a product with a bias");
     const std::scoped_lock lock(mutex_);
-    spare_[key].push_back(operation);
+    spare_.push_back(std::move(operation));
+    return true;
   }
 
  private:
+  // False: there is none.
+  bool choose_algorithm(cublasLtMatmulDesc_t operation, cublasLtMatmulPreference_t preference) {
+    const BlasLt& blas = blas_lt();
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    const cublasStatus_t result =
+        blas.heuristic(blas.handle, operation, b_.get(), a_.get(), c_.get(), c_.get(), preference, 1, &found, &count);
+    if (result == CUBLAS_STATUS_NOT_SUPPORTED || (result == CUBLAS_STATUS_SUCCESS && count == 0)) return false;
+    check_blas(blas, result, "choosing an algorithm");
+    algorithm_ = found.algo;
+    return true;
+  }
+
+  cublasStatus_t run(const GemmArgs& args, cublasLtMatmulDesc_t operation) const {
+    const BlasLt& blas = blas_lt();
+    std::byte* workspace = device_scratch(Slot::kBlas, kProductWorkspace);
+    const float one = 1.0f;
+    return blas.matmul(blas.handle, operation, &one, args.b.data, b_.get(), args.a.data, a_.get(), &args.beta,
+                       args.c.data, c_.get(), args.c.data, c_.get(), &algorithm_, workspace, kProductWorkspace, stream());
+  }
+
+  Operation taken() {
+    const std::scoped_lock lock(mutex_);
+    if (spare_.empty()) return make_operation(key_, true);
+    Operation last = std::move(spare_.back());
+    spare_.pop_back();
+    return last;
+  }
+
+  const ProductKey key_;
+  const Layout a_, b_, c_;
+  Operation operation_;  // null where the bias is part of it
+  cublasLtMatmulAlgo_t algorithm_{};
+  bool adds_bias_ = false;
   std::mutex mutex_;
-  std::map<ProductKey, std::vector<cublasLtMatmulDesc_t>> spare_;
+  std::vector<Operation> spare_;  // a bias is part of its operation: each belongs to one call at a time
 };
 
-BiasedOperations& biased_operations() {
-  static auto* operations = new BiasedOperations;
-  return *operations;
+// Made once for every shape and kept: there are as many as layer kinds times row counts in use. Prompts may make ever
+// new row counts, so that beyond kMostProducts (some 2 KiB each) all go: those in use come back at their next call.
+// Shared with the calls that are under way meanwhile. Recordings hold what ran, and need none.
+std::shared_ptr<Product> product_of(const ProductKey& key, const void* bias) {
+  constexpr size_t kMostProducts = 4096;
+  static std::mutex mutex;
+  static auto* products = new std::map<ProductKey, std::shared_ptr<Product>>;
+  const std::scoped_lock lock(mutex);
+  if (const auto found = products->find(key); found != products->end()) return found->second;
+  auto made = std::make_shared<Product>(key, bias);
+  if (products->size() >= kMostProducts) products->clear();
+  return products->emplace(key, std::move(made)).first->second;
 }
 
 // Of the first element; as much of it as algorithms care for.
@@ -209,25 +251,7 @@ bool multiply(const GemmArgs& args, bool tensor_cores, const void* bias) {
                        .b_alignment = alignment_of(args.b.data),
                        .c_alignment = alignment_of(args.c.data),
                        .bias_alignment = bias == nullptr ? 0 : alignment_of(bias)};
-  const Product& product = product_of(key, bias);
-  const BlasLt& blas = blas_lt();
-  std::byte* workspace = device_scratch(Slot::kBlas, kWorkspace);
-  const auto run = [&](cublasLtMatmulDesc_t operation) {
-    const float one = 1.0f;
-    return blas.matmul(blas.handle, operation, &one, args.b.data, product.b, args.a.data, product.a, &args.beta,
-                       args.c.data, product.c, args.c.data, product.c, &product.algorithm, workspace, kWorkspace,
-                       stream());
-  };
-  if (!product.adds_bias) {
-    check_blas(blas, run(product.operation), "a product");
-    return bias == nullptr;
-  }
-  const cublasLtMatmulDesc_t operation = biased_operations().take(key);
-  cublasStatus_t result = set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
-  if (result == CUBLAS_STATUS_SUCCESS) result = run(operation);
-  biased_operations().give_back(key, operation);
-  check_blas(blas, result, "a product with a bias");
-  return true;
+  return product_of(key, bias)->run(args, bias);
 }
 
 DeviceBuffer rounded_to_bf16(std::span<const float> values) {

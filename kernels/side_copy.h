@@ -26,6 +26,7 @@ class SideCopy {
   void wait();
   // Waits too, whatever became of the copy.
   void abandon() noexcept;
+  size_t bytes() const;  // of page-locked memory
 
  private:
   struct Work;

@@ -31,6 +31,7 @@ std::byte* SideCopy::host(size_t bytes) {
 
 void SideCopy::to_device(std::byte* there) { work_->copy(there, work_->here); }
 void SideCopy::from_device(const std::byte* there) { work_->copy(work_->here, there); }
+size_t SideCopy::bytes() const { return work_->host.size(); }
 bool SideCopy::finished() const { return work_->side.idle(); }
 void SideCopy::abandon() noexcept { work_->side.wait_quietly(); }
 void SideCopy::wait() { work_->side.wait("a copy beside the queue"); }

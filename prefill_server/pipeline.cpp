@@ -98,9 +98,9 @@ Result<Done> Pipeline::check_room(const PrefillRequest& request) const {
   }
   const int64_t held = int64_t{args_.kv_cache.pool().pages()} * args_.kv_cache.pool().page_tokens();
   if (request.handover_tokens > held) {
-    return Failure{ErrorCode::kResourceExhausted, std::to_string(request.handover_tokens) +
-                                                      " tokens do not fit the KV cache of " + std::to_string(held) +
-                                                      "; raise kv_cache.pages of the prefill server"};
+    return Failure{ErrorCode::kResourceExhausted,
+                   std::to_string(request.handover_tokens) + " tokens do not fit the KV cache of " +
+                       std::to_string(held) + "; raise " + args_.kv_cache.sized_by() + " of the prefill server"};
   }
   return Done{};
 }

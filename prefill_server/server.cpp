@@ -1,17 +1,20 @@
 #include "prefill_server/server.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
 #include "common/base/send_memory.h"
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
+#include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
 #include "common/metrics/exposition.h"
 #include "common/model/model.h"
 #include "common/rpc/server.h"
+#include "kernels/device.h"
 #include "kernels/linear.h"
 #include "prefill_server/metrics.h"
 #include "prefill_server/pipeline.h"
@@ -40,11 +43,17 @@ std::string name_of(const ModelOptions& options) {
 Model load_model(const ModelOptions& options, kernels::Device device) {
   Progress progress("loading " + options.directory.string());
   const auto started = std::chrono::steady_clock::now();
-  Model model = Model::load({.directory = options.directory,
-                             .adapter = adapter_of(options),
-                             .precision = precision_of(options.precision, device),
-                             .device = device,
-                             .progress = [&progress](double share) { progress.update(share); }});
+  Model model =
+      needing_memory({"the weights of the model " + options.directory.string(),
+                      "take a smaller model, model.precision: bf16 or a larger device, or lower "
+                      "kv_cache.gpu_memory_fraction of another server on it"},
+                     [&] {
+                       return Model::load({.directory = options.directory,
+                                           .adapter = adapter_of(options),
+                                           .precision = precision_of(options.precision, device),
+                                           .device = device,
+                                           .progress = [&progress](double share) { progress.update(share); }});
+                     });
   progress.finish();
   log_info("model_loaded",
            {{"directory", options.directory.string()},
@@ -102,9 +111,17 @@ const PrefillConfig& checked(const PrefillConfig& config) {
   return config;
 }
 
-int32_t pages_of(const KvCacheOptions& options, const Model& model) {
-  return cache_pages(model.config().kv_shape(model.precision()), model.device(), options.pages,
-                     options.gpu_memory_fraction, model.weight_bytes());
+int32_t pages_of(const PrefillConfig& config, const Model& model) {
+  const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
+                       .held_bytes = model.weight_bytes(),
+                       .workspace_bytes = workspace_bytes(model.config(), model.precision(), workspace_limits(config)),
+                       .step_key = "limits.batch_tokens"};
+  return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
+}
+
+// That a GPU's buffers have come to hold; 0 on the CPU.
+int64_t mib_since(size_t held_before) {
+  return (static_cast<int64_t>(kernels::cuda_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 // A code may take more than the BF16 numbers it stands for, but not twice as much.
@@ -122,8 +139,6 @@ std::unique_ptr<CodeStore> make_store(RedisOptions options, const Producer& prod
   return std::make_unique<RedisStore>(options);
 }
 
-}  // namespace
-
 // What codes may take that are kept or wait for their consumer lies in memory that network cards know.
 std::unique_ptr<Transport> transport_of(const PrefillConfig& config) {
   const auto mib = static_cast<size_t>(config.code_cache.memory_mib) +
@@ -134,12 +149,27 @@ std::unique_ptr<Transport> transport_of(const PrefillConfig& config) {
   return make_transport(config.transport);
 }
 
+}  // namespace
+
+WorkspaceLimits workspace_limits(const PrefillConfig& config) {
+  constexpr int64_t kUnitLayers = 4;  // of an artifact, at most as a rule
+  const int64_t step_tokens = std::max(config.limits.batch_tokens, config.codec.chunk_tokens);
+  const bool calibrated = !config.codec.artifact.empty();
+  return {.step_tokens = step_tokens,
+          .sequences = config.limits.max_computing,
+          .coded_tokens = step_tokens,
+          .unit_layers = calibrated ? kUnitLayers : 1,
+          .anchored = calibrated};
+}
+
 // In the order they are built; taken down in ~PrefillServer().
 struct PrefillServer::Parts {
   Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
       : config(checked(settings)),
         model(load_model(config.model, open_device(config.device))),
-        kv_cache(model.config().kv_shape(model.precision()), pages_of(config.kv_cache, model), model.device()),
+        kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
+                 pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
+        held_before_warmth(kernels::cuda_held_bytes()),
         metrics(registry),
         transport(given != nullptr ? std::move(given) : transport_of(config)),
         producer(make_producer(config, model, *transport)),
@@ -156,6 +186,7 @@ struct PrefillServer::Parts {
   const PrefillConfig config;
   const Model model;
   KvCache kv_cache;
+  const size_t held_before_warmth;  // of a GPU: weights and pages
   MetricsRegistry registry;
   PrefillMetrics metrics;
   std::unique_ptr<Transport> transport;
@@ -191,12 +222,15 @@ PrefillReadings PrefillServer::Parts::readings() const {
 
 PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transport> transport)
     : parts_(std::make_unique<Parts>(config, std::move(transport))) {
+  log_info("data_plane", {{"address", parts_->producer.data_plane}, {"uses", parts_->transport->description()}});
+  needing_memory({"workspaces of a step of " + std::to_string(config.limits.batch_tokens) + " tokens",
+                  "lower limits.batch_tokens or " + parts_->kv_cache.sized_by()},
+                 [this] { parts_->pipeline.warm(); });
   log_info("memory", {{"device", config.device},
                       {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
                       {"kv_cache_pages", parts_->kv_cache.pool().pages()},
-                      {"kv_cache_mib", static_cast<int64_t>(parts_->kv_cache.bytes() >> 20)}});
-  log_info("data_plane", {{"address", parts_->producer.data_plane}, {"uses", parts_->transport->description()}});
-  parts_->pipeline.warm();
+                      {"kv_cache_mib", static_cast<int64_t>(parts_->kv_cache.bytes() >> 20)},
+                      {"workspace_mib", mib_since(parts_->held_before_warmth)}});
   parts_->rpc.set_serving(true);
   log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});
   if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});

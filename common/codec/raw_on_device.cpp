@@ -42,7 +42,7 @@ class CopiedPayloads final : public PendingPayloads {
         chunk_tokens_(chunk_tokens.begin(), chunk_tokens.end()),
         tokens_(chunk.pages.tokens),
         memory_(block_memory(bytes_of(2 * tokens_, width))),
-        copy_(reused<kernels::SideCopy>()),
+        copy_(reused<kernels::SideCopy>(bytes_of(2 * tokens_, width))),
         here_(copy_->host(bytes_of(2 * tokens_, width))) {
     const Rows rows = rows_at(memory_->data(), memory_, tokens_, width);
     kernels::read_kv(chunk.pages.layers.front(), {chunk.pages.page_ids, 0, tokens_, chunk.first_position}, rows.keys(),
@@ -91,7 +91,7 @@ class CopiedBlocks final : public PendingBlocks {
             std::transform_reduce(payloads.begin(), payloads.end(), size_t{0}, std::plus{},
                                   [&](const Payload& payload) { return bytes_of(2 * payload.place.tokens, width); })),
         memory_(block_memory(bytes_)),
-        copy_(reused<kernels::SideCopy>()),
+        copy_(reused<kernels::SideCopy>(bytes_)),
         here_(copy_->host(bytes_)),
         keys_(payloads.size()),
         values_(payloads.size()) {

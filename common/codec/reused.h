@@ -1,34 +1,40 @@
 // What takes the GPU long to make is kept by the thread that used it.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <memory>
 #include <utility>
-#include <vector>
+
+#include "kernels/kept.h"
 
 namespace scd {
 
 template <class T>
-std::vector<std::unique_ptr<T>>& unused_of_thread() {
-  thread_local std::vector<std::unique_ptr<T>> all;
+kernels::Kept<std::unique_ptr<T>>& unused_of_thread() {
+  constexpr size_t kMostBytes = size_t{1} << 30;  // the units that a long prompt has under way
+  thread_local kernels::Kept<std::unique_ptr<T>> all(kMostBytes);
   return all;
 }
 
-// One that was made on this thread and is no longer used, or a new one. It is kept again at its end, which is to be on
-// the same thread: work there is queued in order, so it may be used again at once.
+// One that was made on this thread for something as large, up to a power of two, and is no longer used; or a new one.
+// It is kept again at its end, which is to be on the same thread: work there is queued in order, so it may be used
+// again at once. T has bytes(): what memory it holds.
 template <class T>
-std::shared_ptr<T> reused() {
-  constexpr size_t kMostUnused = 4;  // as many units are coded at a time
+std::shared_ptr<T> reused(size_t for_bytes) {
+  constexpr size_t kSmallest = size_t{1} << 16;
+  size_t size = std::bit_ceil(std::max(for_bytes, kSmallest));
   std::unique_ptr<T> one;
-  if (unused_of_thread<T>().empty()) {
-    one = std::make_unique<T>();
+  if (auto found = unused_of_thread<T>().take(size)) {
+    one = std::move(found->one);
+    size = found->size;
   } else {
-    one = std::move(unused_of_thread<T>().back());
-    unused_of_thread<T>().pop_back();
+    one = std::make_unique<T>();
   }
-  return {one.release(), [](T* used) {
-            std::unique_ptr<T> last(used);
-            if (unused_of_thread<T>().size() < kMostUnused) unused_of_thread<T>().push_back(std::move(last));
+  return {one.release(), [size](T* used) {
+            const size_t bytes = used->bytes();
+            unused_of_thread<T>().keep(std::unique_ptr<T>(used), size, bytes);
           }};
 }
 

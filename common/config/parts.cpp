@@ -75,7 +75,7 @@ void describe(ConfigVisitor& at, KvCacheOptions& cache) {
   at.number("pages", cache.pages, {8, 1 << 24}, "Pages of 16 tokens, shared by all requests; on the CPU.");
   at.number(
       "gpu_memory_fraction", cache.gpu_memory_fraction, {0.0, 1.0},
-      "On a GPU: as many pages as let weights, pages and scratch take this share of its memory (two servers fit on "
+      "On a GPU: as many pages as let weights, pages and workspaces take this share of its memory (two servers fit on "
       "one by default); 0: `pages` of them.");
 }
 

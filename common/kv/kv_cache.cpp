@@ -6,43 +6,52 @@
 
 namespace scd {
 
-int32_t gpu_pages(const KvShape& shape, double memory_fraction, size_t held_bytes) {
-  constexpr double kScratch = 1024.0 * 1024 * 1024;
+namespace {
+
+std::string mib(double bytes) { return std::to_string(static_cast<int64_t>(bytes) >> 20) + " MiB"; }
+std::string mib(size_t bytes) { return mib(static_cast<double>(bytes)); }
+
+}  // namespace
+
+int32_t gpu_pages(const KvShape& shape, const GpuShare& share) {
+  constexpr size_t kDriver = size_t{512} << 20;
   constexpr double kFewest = 8;
   constexpr double kMost = 1 << 24;
   const kernels::DeviceMemory memory = kernels::cuda_memory();
   const double page = 2.0 * shape.layers * static_cast<double>(shape.kv_width()) * kPageTokens *
                       static_cast<double>(kernels::size_of(shape.dtype));
-  const double share = memory_fraction * static_cast<double>(memory.total_bytes) - static_cast<double>(held_bytes);
-  const double room = std::min(share, static_cast<double>(memory.free_bytes)) - kScratch;
+  const auto total = static_cast<double>(memory.total_bytes), workspaces = static_cast<double>(share.workspace_bytes);
+  const double allowed = share.memory_fraction * total - static_cast<double>(share.held_bytes + kDriver);
+  const double room = std::min(allowed, static_cast<double>(memory.free_bytes)) - workspaces;
   if (room < kFewest * page) {
-    const auto mib = [](double bytes) { return std::to_string(static_cast<int64_t>(bytes) >> 20) + " MiB"; };
     throw Error(ErrorCode::kResourceExhausted,
-                "KV cache: " + mib(static_cast<double>(held_bytes)) + " of weights and " + mib(kScratch) +
-                    " for scratch leave no room for pages in kv_cache.gpu_memory_fraction " +
-                    std::to_string(memory_fraction) + " of the GPU's " + mib(static_cast<double>(memory.total_bytes)) +
-                    ", of which " + mib(static_cast<double>(memory.free_bytes)) +
-                    " are free; raise it, or use a larger GPU");
+                "KV cache: " + mib(share.held_bytes) + " of weights, " + mib(share.workspace_bytes) +
+                    " of workspaces and " + mib(kDriver) +
+                    " for the driver leave no room for pages in kv_cache.gpu_memory_fraction " +
+                    std::to_string(share.memory_fraction) + " of the GPU's " + mib(total) + ", of which " +
+                    mib(memory.free_bytes) + " are free; raise it, lower " + std::string(share.step_key) +
+                    ", or use a larger GPU");
   }
   return static_cast<int32_t>(std::min(room / page, kMost));
 }
 
-int32_t cache_pages(const KvShape& shape, kernels::Device device, int32_t configured, double memory_fraction,
-                    size_t held_bytes) {
-  if (device == kernels::Device::kCpu || memory_fraction == 0) return configured;
-  return gpu_pages(shape, memory_fraction, held_bytes);
+int32_t cache_pages(const KvShape& shape, kernels::Device device, int32_t configured, const GpuShare& share) {
+  if (device == kernels::Device::kCpu || share.memory_fraction == 0) return configured;
+  return gpu_pages(shape, share);
 }
 
-KvCache::KvCache(KvShape shape, int32_t pages, kernels::Device device) : shape_(shape), pool_(pages, kPageTokens) {
+std::string_view pages_key(kernels::Device device, double memory_fraction) {
+  return device == kernels::Device::kCpu || memory_fraction == 0 ? "kv_cache.pages" : "kv_cache.gpu_memory_fraction";
+}
+
+KvCache::KvCache(KvShape shape, int32_t pages, kernels::Device device, std::string_view sized_by)
+    : shape_(shape), pool_(pages, kPageTokens), sized_by_(sized_by) {
   SCD_CHECK(shape.layers > 0 && shape.kv_heads > 0 && shape.head_dim > 0, "a KV cache has a shape");
-  const auto refuse = [&](const std::string& why) {
-    throw Error(ErrorCode::kResourceExhausted,
-                "KV cache: cannot allocate " + std::to_string(bytes() >> 20) + " MiB" + why + "; lower kv_cache.pages");
-  };
   try {
     memory_ = kernels::DeviceBuffer(device, bytes());
   } catch (const std::bad_alloc& error) {
-    refuse(std::string(" (") + error.what() + ")");
+    throw Error(ErrorCode::kResourceExhausted, "KV cache: no memory for " + std::to_string(pages) + " pages, " +
+                                                   mib(bytes()) + " (" + error.what() + "); lower " + sized_by_);
   }
 }
 

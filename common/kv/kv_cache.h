@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "common/kv/page_pool.h"
 #include "kernels/device.h"
@@ -23,28 +25,44 @@ struct KvShape {
 
 inline constexpr int32_t kPageTokens = 16;
 
-// Pages that fit on the GPU so that `held_bytes` (the weights), the pages and room for scratch take this share of its
-// memory, or what is free of it. RESOURCE_EXHAUSTED with the numbers where that is not even a few pages.
-int32_t gpu_pages(const KvShape& shape, double memory_fraction, size_t held_bytes);
+// What a server may take of a GPU's memory, and what it needs beside pages.
+struct GpuShare {
+  double memory_fraction = 0;      // kv_cache.gpu_memory_fraction
+  size_t held_bytes = 0;           // the weights
+  size_t workspace_bytes = 0;      // common/model/workspace.h
+  std::string_view step_key = {};  // of the configuration: lower, it makes workspaces smaller
+};
+
+// Pages that fit on the GPU so that they and what the share names, and half a GiB for the driver's context and code,
+// take the fraction of its memory, or what is free of it. RESOURCE_EXHAUSTED with the numbers where that is not even a
+// few pages.
+int32_t gpu_pages(const KvShape& shape, const GpuShare& share);
 
 // What a server's cache has: on the CPU, or where the fraction is 0, as many pages as configured; else gpu_pages().
-int32_t cache_pages(const KvShape& shape, kernels::Device device, int32_t configured, double memory_fraction,
-                    size_t held_bytes);
+int32_t cache_pages(const KvShape& shape, kernels::Device device, int32_t configured, const GpuShare& share);
+
+// The key of the configuration that decided.
+std::string_view pages_key(kernels::Device device, double memory_fraction);
 
 class KvCache {
  public:
-  KvCache(KvShape shape, int32_t pages, kernels::Device device = kernels::Device::kCpu);
+  // sized_by: the key that says how many pages, for messages. RESOURCE_EXHAUSTED with the numbers where the memory does
+  // not suffice.
+  KvCache(KvShape shape, int32_t pages, kernels::Device device = kernels::Device::kCpu,
+          std::string_view sized_by = "kv_cache.pages");
 
   const KvShape& shape() const { return shape_; }
   PagePool& pool() { return pool_; }
   const PagePool& pool() const { return pool_; }
   kernels::PagedKv layer(int32_t index) const;
   size_t bytes() const;
+  const std::string& sized_by() const { return sized_by_; }
 
  private:
   size_t layer_bytes() const;  // of K, or of V
   KvShape shape_;
   PagePool pool_;
+  std::string sized_by_;
   kernels::DeviceBuffer memory_;
 };
 

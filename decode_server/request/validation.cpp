@@ -285,9 +285,10 @@ Result<Done> add_prompt(const ValidationContext& context, const v1::CompleteRequ
   checked.stop.max_tokens = static_cast<int32_t>(std::min<int64_t>(checked.stop.max_tokens, context_length - tokens));
   const int64_t capacity = int64_t{context.kv_pages} * kPageTokens;
   if (tokens + checked.stop.max_tokens > capacity) {
-    return Failure{ErrorCode::kResourceExhausted,
-                   "prompt and max_tokens need " + std::to_string(tokens + checked.stop.max_tokens) +
-                       " tokens of KV cache; this server has " + std::to_string(capacity) + " (kv_cache.pages)"};
+    return Failure{ErrorCode::kResourceExhausted, "prompt and max_tokens need " +
+                                                      std::to_string(tokens + checked.stop.max_tokens) +
+                                                      " tokens of KV cache; this server has " +
+                                                      std::to_string(capacity) + " (" + context.pages_key + ")"};
   }
   return Done{};
 }

@@ -3,24 +3,41 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <vector>
 
 #include "tests/cuda_on_cpu/launch.h"
 
+namespace {
+
+// Counts descriptors; relaxed: it orders nothing.
+std::atomic<int64_t> descriptors{0};
+struct Counted {
+  Counted() { descriptors.fetch_add(1, std::memory_order_relaxed); }
+  Counted(const Counted&) : Counted() {}
+  ~Counted() { descriptors.fetch_sub(1, std::memory_order_relaxed); }
+};
+
+}  // namespace
+
 struct EmulatedBlasLt {};
-struct EmulatedPreference {};
+struct EmulatedPreference {
+  Counted counted = {};
+};
 struct EmulatedLayout {
   cudaDataType_t type;
   uint64_t rows, columns;
   int64_t stride;
+  Counted counted = {};
 };
 struct EmulatedProduct {
   cublasComputeType_t compute;
   cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   const void* bias = nullptr;  // of each row of the result, in its type
+  Counted counted = {};
 };
 
 namespace {
@@ -80,6 +97,8 @@ bool fits(const EmulatedProduct& product, const EmulatedLayout& a, const Emulate
 
 }  // namespace
 
+int64_t scdEmulatedBlasLtDescriptors() { return descriptors.load(std::memory_order_relaxed); }
+
 const char* cublasLtGetStatusString(cublasStatus_t status) {
   return status == CUBLAS_STATUS_SUCCESS         ? "success"
          : status == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported"
@@ -94,6 +113,11 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* made, cublasComputeType_t compute, cudaDataType_t) {
   *made = new EmulatedProduct{compute};
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t product) {
+  delete product;
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -120,9 +144,18 @@ cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaData
   return CUBLAS_STATUS_SUCCESS;
 }
 
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+  delete layout;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* made) {
-  static EmulatedPreference none;
-  *made = &none;
+  *made = new EmulatedPreference;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
+  delete preference;
   return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -95,8 +95,10 @@ Result<std::unique_ptr<PendingBlocks>> begin_rd_blocks(const RdDecoderOnDevice& 
   for (size_t r = 0; r < runs.size(); ++r) {
     made.push_back({place_of(runs[r], payloads), std::make_shared<Block>(blocks[r])});
   }
+  size_t bytes = 0;
+  for (const auto& [stream, rows, row_count, numbers] : streams) bytes += stream.rans.size() + stream.escapes.size();
   auto pending =
-      std::make_unique<PendingRdBlocks>(decoder.stream_decoder(), std::move(place_of_stream), std::move(made));
+      std::make_unique<PendingRdBlocks>(decoder.stream_decoder(bytes), std::move(place_of_stream), std::move(made));
   pending->start(streams);
   return std::unique_ptr<PendingBlocks>(std::move(pending));
 }

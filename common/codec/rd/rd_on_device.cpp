@@ -166,8 +166,8 @@ std::shared_ptr<RdEncoderOnDevice::Streams> RdEncoderOnDevice::begin(size_t inde
                                                                      const LayerChunk& rows,
                                                                      std::span<const int64_t> chunk_tokens,
                                                                      int64_t components, int32_t level) const {
-  const auto streams = reused<Streams>();
   const int64_t tokens = unit.residual ? rows.residual.rows : rows.key_value_tokens();
+  const auto streams = reused<Streams>(static_cast<size_t>(components * tokens) * sizeof(float));
   const kernels::Matrix numbers = streams->encoder.numbers(components, tokens);
   products(index, unit, rows, numbers);
   streams->products = numbers;
@@ -205,8 +205,8 @@ std::vector<RdDecoderOnDevice::Block> RdDecoderOnDevice::blocks(std::span<const 
   return made;
 }
 
-std::shared_ptr<kernels::StreamDecoder> RdDecoderOnDevice::stream_decoder() const {
-  return reused<kernels::StreamDecoder>();
+std::shared_ptr<kernels::StreamDecoder> RdDecoderOnDevice::stream_decoder(size_t stream_bytes) const {
+  return reused<kernels::StreamDecoder>(stream_bytes);
 }
 
 void RdDecoderOnDevice::put(kernels::ConstMatrix codes, const Block& block, int64_t first) {

@@ -62,6 +62,7 @@ class RdEncoderOnDevice {
   struct Streams {
     kernels::StreamEncoder encoder;
     kernels::ConstMatrix products;  // until the encoder is used again
+    size_t bytes() const { return encoder.bytes(); }
   };
   std::shared_ptr<Streams> begin(size_t index, const CodedUnit& unit, const LayerChunk& rows,
                                  std::span<const int64_t> chunk_tokens, int64_t components, int32_t level) const;
@@ -100,8 +101,8 @@ class RdDecoderOnDevice {
   // codes [components, tokens] F32 on the host -> the rows of a block from `first` on.
   static void put(kernels::ConstMatrix codes, const Block& block, int64_t first);
 
-  // For the calling thread alone.
-  std::shared_ptr<kernels::StreamDecoder> stream_decoder() const;
+  // For streams of so many bytes together, and for the calling thread alone.
+  std::shared_ptr<kernels::StreamDecoder> stream_decoder(size_t stream_bytes) const;
 
   // What codes the unit's streams.
   kernels::StreamRows rows(size_t index, int32_t level) const { return tables_.rows(index, level); }

@@ -118,6 +118,7 @@ TEST_F(ValidationTest, says_when_the_cache_can_never_hold_the_request) {
   const auto checked = check();
   ASSERT_FALSE(checked.ok());
   EXPECT_EQ(checked.failure().code, ErrorCode::kResourceExhausted);
+  EXPECT_TRUE(checked.failure().message.ends_with("(kv_cache.pages)")) << checked.failure().message;
 }
 
 TEST_F(ValidationTest, refuses_numbers_out_of_range_naming_the_field) {

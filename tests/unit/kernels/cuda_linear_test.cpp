@@ -1,4 +1,5 @@
 // Products on CUDA, their biases with them.
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -123,6 +124,47 @@ TEST_F(Cuda, GemmAddsItsBiasToEveryRow) {
       }
     }
   }
+}
+
+// Steps of prompts have ever new numbers of rows.
+TEST_F(Cuda, WhatIsKeptOfShapesIsBounded) {
+  using Count = int64_t (*)();
+  const auto descriptors = reinterpret_cast<Count>(dlsym(RTLD_DEFAULT, "scdEmulatedBlasLtDescriptors"));  // null: a GPU
+  constexpr int64_t kRows = 100, kWidths = 90;  // more shapes than twice as many as are kept
+  constexpr int64_t kMost = 4096 * 4 + 64;      // an operation and three layouts each; the recording
+  OwnedMatrix a = random_matrix(kRows, kWidths, DType::kF32, 1), b = random_matrix(8, kWidths, DType::kF32, 2);
+  const std::vector<float> bias = random_vector(8, 3);
+  const DeviceVector bias_there(bias, Device::kCuda);
+  const OnCuda a_there(a), b_there(b);
+  const auto multiply = [&](int64_t rows, int64_t width, Matrix c) {
+    const Matrix left = columns_of(rows_of(a_there.view(), 0, rows), 0, width);
+    gemm_f32({.a = left,
+              .b = columns_of(b_there.view(), 0, width),
+              .c = rows_of(c, 0, rows),
+              .transpose_b = true,
+              .bias = bias_there});
+  };
+  OwnedMatrix first(kRows, 8, DType::kF32), again(kRows, 8, DType::kF32), recorded(kRows, 8, DType::kF32);
+  const OnCuda first_there(first), again_there(again), recorded_there(recorded);
+  multiply(kRows, kWidths, first_there.view());
+  multiply(kRows, kWidths, recorded_there.view());
+  RecordedWork recording;
+  recording.record([&] { multiply(kRows, kWidths, recorded_there.view()); });
+  for (int64_t rows = 1; rows <= kRows; ++rows) {
+    for (int64_t width = 1; width <= kWidths; ++width) multiply(rows, width, again_there.view());
+    synchronize(Device::kCuda);
+    if (descriptors != nullptr) {
+      ASSERT_LE(descriptors(), kMost);
+    }
+  }
+  clear(recorded_there.view());
+  recording.replay();
+  multiply(kRows, kWidths, again_there.view());
+  first_there.bring_back();
+  again_there.bring_back();
+  recorded_there.bring_back();
+  expect_near(again, first, 0);
+  expect_near(recorded, first, 0);
 }
 
 }  // namespace

@@ -115,18 +115,55 @@ TEST(KvCache, layers_do_not_overlap) {
 
 TEST(CachePages, AreThoseConfiguredOnTheCpuAndWithoutAFraction) {
   const KvShape shape{.layers = 2, .kv_heads = 3, .head_dim = 8};
-  EXPECT_EQ(cache_pages(shape, kernels::Device::kCpu, 77, 0.45, 0), 77);
-  EXPECT_EQ(cache_pages(shape, kernels::Device::kCuda, 77, 0.0, 0), 77);
+  EXPECT_EQ(cache_pages(shape, kernels::Device::kCpu, 77, {.memory_fraction = 0.45}), 77);
+  EXPECT_EQ(cache_pages(shape, kernels::Device::kCuda, 77, {}), 77);
 }
 
-TEST(GpuPages, FillTheShareThatWeightsAndScratchLeave) {
+TEST(GpuPages, FillTheShareThatWeightsAndWorkspacesLeave) {
   SCD_SKIP_WITHOUT_GPU();
+  constexpr size_t kGiB = size_t{1} << 30;
   const KvShape shape{.layers = 32, .kv_heads = 8, .head_dim = 128};
   const auto total = static_cast<double>(kernels::cuda_memory().total_bytes);
-  const auto pages = static_cast<double>(gpu_pages(shape, 0.3, size_t{1} << 30));
-  EXPECT_NEAR(pages * 2 * 1024 * 1024, 0.3 * total - 2.0 * (1 << 30), 3e6);
-  EXPECT_THROW(gpu_pages(shape, 0.3, static_cast<size_t>(0.3 * total)), Error);
-  EXPECT_THROW(KvCache(shape, 1 << 20, kernels::Device::kCuda), Error);  // 2 TiB
+  const GpuShare share{.memory_fraction = 0.3, .held_bytes = kGiB, .workspace_bytes = kGiB / 2, .step_key = "a.key"};
+  const auto pages = static_cast<double>(gpu_pages(shape, share));
+  EXPECT_NEAR(pages * 2 * 1024 * 1024, 0.3 * total - 2.0 * static_cast<double>(kGiB), 3e6);  // 0.5 GiB: the driver's
+  try {
+    gpu_pages(shape, {.memory_fraction = 0.3,
+                      .held_bytes = kGiB,
+                      .workspace_bytes = static_cast<size_t>(0.3 * total),
+                      .step_key = "a.key"});
+    FAIL() << "no room for pages";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+    const std::string what = error.what();
+    for (const char* part :
+         {"1024 MiB of weights", "MiB of workspaces", "kv_cache.gpu_memory_fraction", "lower a.key"}) {
+      EXPECT_NE(what.find(part), std::string::npos) << what;
+    }
+  }
+}
+
+TEST(GpuPages, ThatFitNowhereAreRefusedWithTheKeyThatAskedForThem) {
+  SCD_SKIP_WITHOUT_GPU();
+  const KvShape shape{.layers = 32, .kv_heads = 8, .head_dim = 128};
+  for (const double fraction : {0.0, 0.5}) {
+    const std::string key(pages_key(kernels::Device::kCuda, fraction));
+    try {
+      const KvCache cache(shape, 1 << 20, kernels::Device::kCuda, key);
+      FAIL() << "2 TiB";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+      const std::string what = error.what();
+      EXPECT_TRUE(what.starts_with("KV cache: no memory for 1048576 pages, 2097152 MiB (GPU memory: ")) << what;
+      EXPECT_TRUE(what.ends_with("MiB are free); lower " + key)) << what;
+    }
+  }
+}
+
+TEST(CachePages, AreNamedByTheKeyThatDecides) {
+  EXPECT_EQ(pages_key(kernels::Device::kCpu, 0.45), "kv_cache.pages");
+  EXPECT_EQ(pages_key(kernels::Device::kCuda, 0), "kv_cache.pages");
+  EXPECT_EQ(pages_key(kernels::Device::kCuda, 0.45), "kv_cache.gpu_memory_fraction");
 }
 
 }  // namespace

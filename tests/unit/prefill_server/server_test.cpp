@@ -8,6 +8,7 @@
 
 #include "common/codec/registry.h"
 #include "common/model/forward.h"
+#include "tests/support/gpu.h"
 #include "tests/unit/prefill_server/server_fixture.h"
 #include "tests/unit/prefill_server/slow_transport.h"
 
@@ -285,6 +286,26 @@ TEST_F(PrefillServerTest, HurryEndsADrainWithoutLosingPages) {
   EXPECT_EQ(call.end().status.error_code(), grpc::StatusCode::UNAVAILABLE);
   drained.get();
   EXPECT_TRUE(becomes_idle(5s));
+}
+
+// Weights, pages and what the warm-up took, and no more of it than was counted beforehand.
+TEST_F(PrefillServerTest, AGpuSaysWhatItsMemoryIsFor) {
+  SCD_SKIP_WITHOUT_GPU();
+  config_.device = "cuda:0";
+  config_.model.precision = Precision::kBF16;
+  config_.kv_cache.gpu_memory_fraction = 0;
+  ::testing::internal::CaptureStderr();
+  serve();
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  const auto number = [&log](const std::string& key) {
+    const auto at = log.find(key + "=");
+    return at == std::string::npos ? -1 : std::stoi(log.substr(at + key.size() + 1));
+  };
+  EXPECT_EQ(number("kv_cache_pages"), 32) << log;
+  EXPECT_GE(number("workspace_mib"), 40) << "cuBLASLt's at least\n" << log;
+  const ModelConfig model = ModelConfig::from_directory(tiny_model());
+  const size_t counted = workspace_bytes(model, kernels::DType::kBF16, workspace_limits(config_));
+  EXPECT_LE(number("workspace_mib"), static_cast<int>(counted >> 20)) << log;
 }
 
 }  // namespace
