@@ -29,10 +29,15 @@ void synchronize();
 // Queues the copy and returns at once; the numbers may change again afterwards.
 void upload(std::span<const int32_t> numbers, std::byte* to);
 
-void* record(const std::function<void()>& work);
+struct Recording {
+  void* graph = nullptr;
+  uint32_t scratch_slots = 0;  // a bit for each whose memory it uses
+};
+Recording record(const std::function<void()>& work);
 void replay(void* graph);
 void release_graph(void* graph) noexcept;
-uint64_t scratch_generation();  // of the calling thread
+// How often scratch memory of these slots has moved, of the calling thread.
+uint64_t scratch_moves(uint32_t slots);
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
 void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);

@@ -33,7 +33,9 @@ struct DecodeStep::State {
 
 DecodeStep::DecodeStep(const Model& model, KvCache& cache, int64_t max_batch)
     : state_(new State{.model = model, .cache = cache, .max_batch = max_batch}) {
-  if (model.device() == kernels::Device::kCuda) state_->forward.reserve(model, max_batch);
+  if (model.device() == kernels::Device::kCpu) return;
+  state_->forward.reserve(model, cache, max_batch);
+  state_->moves = state_->forward.batch.moves();
 }
 
 DecodeStep::~DecodeStep() = default;
