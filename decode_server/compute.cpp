@@ -13,6 +13,7 @@
 #include "common/base/check.h"
 #include "common/log/log.h"
 #include "kernels/device.h"
+#include "kernels/sampling.h"
 
 namespace scd {
 namespace {
@@ -101,12 +102,22 @@ void ComputeThread::warm_up() {
   // On a GPU a whole chunk: its memory is taken, and cuBLASLt is opened, before anybody waits for it.
   const bool on_gpu = args_.model.device() == kernels::Device::kCuda;
   compute_for_warmth(on_gpu ? std::max(chunk, std::min(step_tokens_, room)) : 2 * page_tokens);
+  record_steps();
   const PrefillOptions& prefill = args_.config.prefill;
   if (prefill.local == LocalPrefill::kOff || prefill.endpoints.empty()) return;
   // Prompts are handed over until it is known how fast this server would be.
   const auto begin = ServingClock::now();
   compute_for_warmth(chunk);
   args_.forecast.computed_here(chunk, ServingClock::now() - begin);
+}
+
+// On a GPU: steps of answers, and the memory that sampling from their logits takes.
+void ComputeThread::record_steps() {
+  const kernels::ConstMatrix logits = step_.record(args_.config.limits.recorded_batch);
+  const auto rows = static_cast<size_t>(logits.rows);
+  if (rows == 0) return;
+  std::vector<TokenId> ids(rows);
+  kernels::sample_rows(logits, std::vector<kernels::SamplingOptions>(rows), std::vector<double>(rows), ids);
 }
 
 void ComputeThread::compute_for_warmth(int64_t count) {

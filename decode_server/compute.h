@@ -48,8 +48,8 @@ class ComputeThread : public ComputeStage {
   explicit ComputeThread(const Args& args);
   ~ComputeThread() override;  // as stop()
 
-  // Runs a small forward pass, then takes jobs until it is stopped. Throws RESOURCE_EXHAUSTED where the cache is too
-  // small for that.
+  // Runs a forward pass, records steps on a GPU, then takes jobs until it is stopped. Throws RESOURCE_EXHAUSTED where
+  // the cache is too small for that.
   void start(TransferStage& transfers);
   // Ends all jobs soon. Any thread.
   void request_stop() { inbox_.close(); }
@@ -100,6 +100,7 @@ class ComputeThread : public ComputeStage {
   void post(Event event);
   void run(TransferStage& transfers);
   void warm_up();
+  void record_steps();
   void compute_for_warmth(int64_t count);
   void handle(Event event, TransferStage& transfers);
   void end_what_is_over();

@@ -313,6 +313,7 @@ Recording record(const std::function<void()>& work) {
   const cudaError_t result = cudaGraphInstantiate(&made, graph, 0);
   cudaGraphDestroy(graph);
   check(result, "making a graph");
+  check(cudaGraphUpload(made, stream()), "making a graph");  // not when it is replayed first
   return {made, scratch().asked_for};
 }
 
