@@ -145,7 +145,7 @@ void ComputeThread::run_layer() {
   const auto begin = ServingClock::now();
   try {
     batch_->run_layer();
-    kernels::synchronize(args_.model.device());
+    if (batch_->done()) kernels::synchronize(args_.model.device());
   } catch (const std::bad_alloc& error) {
     const std::unique_ptr<BatchStep> step = std::move(batch_);
     return drop_largest(step->members(), error);

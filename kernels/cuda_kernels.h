@@ -29,6 +29,11 @@ void synchronize();
 // Queues the copy and returns at once; the numbers may change again afterwards.
 void upload(std::span<const int32_t> numbers, std::byte* to);
 
+// Behind what the thread has queued; takes the event of before, where there is one, and gives it back.
+void* event_behind_queue(void* event);
+void wait_for(void* event);
+void release_event(void* event) noexcept;
+
 struct Recording {
   void* graph = nullptr;
   uint32_t scratch_slots = 0;  // a bit for each whose memory it uses

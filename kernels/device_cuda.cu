@@ -145,6 +145,19 @@ void release(std::byte* memory) noexcept { cudaFree(memory); }
 
 void synchronize() { check(cudaStreamSynchronize(stream()), "an op queued before"); }
 
+void* event_behind_queue(void* event) {
+  auto made = static_cast<cudaEvent_t>(event);
+  if (made == nullptr) check(cudaEventCreateWithFlags(&made, cudaEventDisableTiming), "cudaEventCreate");
+  check(cudaEventRecord(made, stream()), "cudaEventRecord");
+  return made;
+}
+
+void wait_for(void* event) { check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "an op queued before"); }
+
+void release_event(void* event) noexcept {
+  if (event != nullptr) cudaEventDestroy(static_cast<cudaEvent_t>(event));
+}
+
 namespace {
 
 size_t pitch(const ConstMatrix& m) {
