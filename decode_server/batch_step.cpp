@@ -45,6 +45,6 @@ void BatchStep::run_layer() {
   behind_layer_[1 - turn].wait();
 }
 
-kernels::ConstMatrix BatchStep::logits() { return pass_->logits_on_device(sampled_rows_); }
+kernels::Matrix BatchStep::logits() { return pass_->logits_on_device(sampled_rows_); }
 
 }  // namespace scd

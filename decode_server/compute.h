@@ -120,8 +120,8 @@ class ComputeThread : public ComputeStage {
   void decode_step(const std::vector<BatchStep::Member>& members);
   void run_layer();
   void drop_largest(const std::vector<BatchStep::Member>& members, const std::bad_alloc& error);
-  // begin: of computing the logits
-  void deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits,
+  // begin: of computing the logits, which are changed
+  void deliver(const std::vector<BatchStep::Member>& members, const kernels::Matrix& logits,
                ServingClock::time_point begin);
   void end_step();
   void grow_pages();

@@ -88,6 +88,7 @@ void scaled_difference(ConstMatrix a, ConstMatrix b, float scale, Matrix out);
 void sum_rows(ConstMatrix m, Matrix row);
 void adamw(const AdamWState& state, const AdamWStep& step);
 
+void forbid(Matrix logits, std::span<const RowToken> tokens);
 void argmax(ConstMatrix logits, std::span<int32_t> ids);
 // By row; valid until the thread's next call.
 std::span<const LeadingTokens> leading_tokens(ConstMatrix logits, std::span<const SamplingOptions> options,

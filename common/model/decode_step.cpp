@@ -19,7 +19,7 @@ struct DecodeStep::State {
   std::vector<int64_t> rows = {};
   struct Recording {
     kernels::RecordedWork work;
-    kernels::ConstMatrix logits;
+    kernels::Matrix logits;
     bool warm = false;  // ran once with these shapes: its memory exists and its GEMMs are chosen
   };
   std::map<int64_t, Recording> recordings = {};  // by batch size
@@ -29,7 +29,7 @@ struct DecodeStep::State {
     std::iota(rows.begin(), rows.end(), 0);
     forward.begin(model, cache, batch);
   }
-  kernels::ConstMatrix compute() {
+  kernels::Matrix compute() {
     forward.next_layer = 0;
     forward.embed();
     while (forward.next_layer < model.config().layers) forward.run_layer();
@@ -71,7 +71,7 @@ kernels::ConstMatrix DecodeStep::record(int64_t sequences) {
   return state.recordings[most].logits;
 }
 
-kernels::ConstMatrix DecodeStep::run(std::span<const SequenceChunk> batch) {
+kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch) {
   State& state = *state_;
   for (const SequenceChunk& chunk : batch) SCD_CHECK(chunk.tokens.size() == 1, "one token of each sequence");
   const auto count = static_cast<int64_t>(batch.size());

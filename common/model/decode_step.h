@@ -24,8 +24,9 @@ class DecodeStep {
   // them; none on the CPU. Throws RESOURCE_EXHAUSTED where the cache has no page.
   kernels::ConstMatrix record(int64_t sequences);
 
-  // Chunks of one token each; the logits after it, [batch, vocab] F32, on the model's device until the next run.
-  kernels::ConstMatrix run(std::span<const SequenceChunk> batch);
+  // Chunks of one token each; the logits after it, [batch, vocab] F32, on the model's device until the next run;
+  // the caller may change them.
+  kernels::Matrix run(std::span<const SequenceChunk> batch);
 
  private:
   struct State;

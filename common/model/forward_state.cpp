@@ -134,7 +134,7 @@ void ForwardState::run_keys_values_only() {
   ended = true;
 }
 
-kernels::ConstMatrix ForwardState::logits(std::span<const int64_t> chosen_rows) {
+kernels::Matrix ForwardState::logits(std::span<const int64_t> chosen_rows) {
   const ModelConfig& config = model->config();
   SCD_CHECK(!ended && next_layer == config.layers, "every layer ran");
   const auto chosen = static_cast<int64_t>(chosen_rows.size());

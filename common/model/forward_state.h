@@ -32,7 +32,7 @@ class ForwardState {
   void run_layer();
   void run_keys_values_only();
   // Of the chosen rows after the last layer, [chosen, vocab] F32 on the model's device.
-  kernels::ConstMatrix logits(std::span<const int64_t> chosen_rows);
+  kernels::Matrix logits(std::span<const int64_t> chosen_rows);
 
   const Model* model = nullptr;
   KvCache* cache = nullptr;
