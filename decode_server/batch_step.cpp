@@ -40,8 +40,11 @@ void BatchStep::run_layer() {
   } else {
     pass_->run_layer();
   }
+  const auto turn = static_cast<size_t>(layers_run_ % 2);
+  behind_layer_[turn].mark(model_.device());
+  behind_layer_[1 - turn].wait();
 }
 
-kernels::ConstMatrix BatchStep::logits() { return pass_->logits_on_device(sampled_rows_); }
+kernels::Matrix BatchStep::logits() { return pass_->logits_on_device(sampled_rows_); }
 
 }  // namespace scd

@@ -2,11 +2,13 @@
 // by layer, so that a cancelled request need not wait for its end; only then anything of it counts.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "common/model/forward.h"
+#include "kernels/queue_point.h"
 
 namespace scd {
 
@@ -28,9 +30,12 @@ class BatchStep {
   void leave(Sequence& sequence);
 
   bool done() const;
+  // Queues the next layer and returns when the one before it is done: a GPU has work while its thread looks at what
+  // arrived. The last one is still to be waited for.
   void run_layer();
-  // When it is done: the logits of the members that sample, in their order, on the model's device. Some do.
-  kernels::ConstMatrix logits();
+  // When it is done: the logits of the members that sample, in their order, on the model's device, and the caller's
+  // to change. Some do.
+  kernels::Matrix logits();
   bool anyone_samples() const { return !sampled_rows_.empty(); }
 
  private:
@@ -44,6 +49,7 @@ class BatchStep {
   std::vector<LeftBehind> left_behind_;
   std::unique_ptr<ForwardPass> pass_;
   int32_t layers_run_ = 0;
+  std::array<kernels::QueuePoint, 2> behind_layer_;  // of this and of the one before, in turns
 };
 
 }  // namespace scd

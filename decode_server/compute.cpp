@@ -14,6 +14,7 @@
 #include "common/device/needing_memory.h"
 #include "common/log/log.h"
 #include "kernels/device.h"
+#include "kernels/sampling.h"
 
 namespace scd {
 namespace {
@@ -106,13 +107,25 @@ void ComputeThread::warm_up() {
   const int64_t step = on_gpu ? std::max(chunk, std::min(step_tokens_, room)) : 2 * page_tokens;
   needing_memory({"workspaces of a step of " + std::to_string(step) + " tokens",
                   "lower limits.max_batched_tokens and limits.prefill_chunk_tokens, or " + args_.cache.sized_by()},
-                 [&] { compute_for_warmth(step); });
+                 [&] {
+                   compute_for_warmth(step);
+                   record_steps();
+                 });
   const PrefillOptions& prefill = args_.config.prefill;
   if (prefill.local == LocalPrefill::kOff || prefill.endpoints.empty()) return;
   // Prompts are handed over until it is known how fast this server would be.
   const auto begin = ServingClock::now();
   compute_for_warmth(chunk);
   args_.forecast.computed_here(chunk, ServingClock::now() - begin);
+}
+
+// On a GPU: steps of answers, and the memory that sampling from their logits takes.
+void ComputeThread::record_steps() {
+  const kernels::ConstMatrix logits = step_.record(args_.config.limits.recorded_batch);
+  const auto rows = static_cast<size_t>(logits.rows);
+  if (rows == 0) return;
+  std::vector<TokenId> ids(rows);
+  kernels::sample_rows(logits, std::vector<kernels::SamplingOptions>(rows), std::vector<double>(rows), ids);
 }
 
 void ComputeThread::compute_for_warmth(int64_t count) {

@@ -48,8 +48,8 @@ class ComputeThread : public ComputeStage {
   explicit ComputeThread(const Args& args);
   ~ComputeThread() override;  // as stop()
 
-  // Runs a small forward pass, then takes jobs until it is stopped. Throws RESOURCE_EXHAUSTED where the cache is too
-  // small for that.
+  // Runs a forward pass, records steps on a GPU, then takes jobs until it is stopped. Throws RESOURCE_EXHAUSTED where
+  // the cache is too small for that.
   void start(TransferStage& transfers);
   // Ends all jobs soon. Any thread.
   void request_stop() { inbox_.close(); }
@@ -100,6 +100,7 @@ class ComputeThread : public ComputeStage {
   void post(Event event);
   void run(TransferStage& transfers);
   void warm_up();
+  void record_steps();
   void compute_for_warmth(int64_t count);
   void handle(Event event, TransferStage& transfers);
   void end_what_is_over();
@@ -119,8 +120,8 @@ class ComputeThread : public ComputeStage {
   void decode_step(const std::vector<BatchStep::Member>& members);
   void run_layer();
   void drop_largest(const std::vector<BatchStep::Member>& members, const std::bad_alloc& error);
-  // begin: of computing the logits
-  void deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits,
+  // begin: of computing the logits, which are changed
+  void deliver(const std::vector<BatchStep::Member>& members, const kernels::Matrix& logits,
                ServingClock::time_point begin);
   void end_step();
   void grow_pages();

@@ -17,15 +17,20 @@ constexpr int64_t kFewestPromptTokens = 16;  // of a step, however many answers 
 bool costs_nothing(CodedStep piece) { return piece == CodedStep::kPrefixComplete || piece == CodedStep::kFirstToken; }
 
 // Logits are large: those on a GPU stay there where an id will do. -1 elsewhere.
-std::vector<TokenId> sample_on_device(std::span<Sequence* const> batch, const kernels::ConstMatrix& logits) {
+std::vector<TokenId> sample_on_device(std::span<Sequence* const> batch, const kernels::Matrix& logits) {
   std::vector<kernels::SamplingOptions> options(batch.size());
   std::vector<double> uniforms(batch.size());
   std::vector<bool> plain(batch.size());
+  std::vector<kernels::RowToken> forbidden;
   for (size_t i = 0; i < batch.size(); ++i) {
     const auto sampling = batch[i] == nullptr ? std::nullopt : batch[i]->plain_sampling();
     plain[i] = sampling.has_value();
-    if (plain[i]) options[i] = sampling->options, uniforms[i] = sampling->uniform;
+    if (!plain[i]) continue;
+    options[i] = sampling->options;
+    uniforms[i] = sampling->uniform;
+    for (const TokenId id : sampling->forbidden) forbidden.push_back({static_cast<int32_t>(i), id});
   }
+  kernels::forbid(logits, forbidden);
   std::vector<TokenId> ids(batch.size());
   kernels::sample_rows(logits, options, uniforms, ids);
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -145,7 +150,7 @@ void ComputeThread::run_layer() {
   const auto begin = ServingClock::now();
   try {
     batch_->run_layer();
-    kernels::synchronize(args_.model.device());
+    if (batch_->done()) kernels::synchronize(args_.model.device());
   } catch (const std::bad_alloc& error) {
     const std::unique_ptr<BatchStep> step = std::move(batch_);
     return drop_largest(step->members(), error);
@@ -160,7 +165,7 @@ void ComputeThread::run_layer() {
   const std::unique_ptr<BatchStep> step = std::move(batch_);
   args_.forecast.computed_here(prompt_tokens(step->members()), batch_time_);
   try {
-    deliver(step->members(), step->anyone_samples() ? step->logits() : kernels::ConstMatrix{}, end);
+    deliver(step->members(), step->anyone_samples() ? step->logits() : kernels::Matrix{}, end);
   } catch (const std::bad_alloc& error) {
     return drop_largest(step->members(), error);
   }
@@ -181,7 +186,7 @@ void ComputeThread::drop_largest(const std::vector<BatchStep::Member>& members, 
   fail(std::ranges::find(sequences_, largest, &std::unique_ptr<Sequence>::get), out_of_memory(error));
 }
 
-void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const kernels::ConstMatrix& logits,
+void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const kernels::Matrix& logits,
                             ServingClock::time_point begin) {
   std::vector<Sequence*> samplers;  // by row of the logits; null: it has ended
   for (const BatchStep::Member& member : members) {

@@ -86,6 +86,9 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
       "max_batched_tokens", limits.max_batched_tokens, {0, 1 << 20},
       "While there are: tokens of one step, one of each answer and the rest of prompts. Fewer make answers smoother "
       "and first tokens later. 0: 128 on the CPU, 2048 on a GPU.");
+  at.number("recorded_batch", limits.recorded_batch, {0, 1024},
+            "On a GPU: steps of up to so many answers are recorded when the server starts, those of more when they "
+            "come. A recorded step costs one launch.");
 }
 
 void describe(ConfigVisitor& at, ServedModelOptions& model) {

@@ -59,6 +59,7 @@ struct LimitOptions {
   int32_t prefill_chunk_tokens = 256;
   int32_t kept_codes_mib = 256;
   int32_t max_batched_tokens = 0;  // 0: step_tokens() chooses
+  int32_t recorded_batch = 64;
   int32_t step_tokens(bool on_gpu) const { return max_batched_tokens > 0 ? max_batched_tokens : on_gpu ? 2048 : 128; }
 };
 

@@ -29,10 +29,20 @@ void synchronize();
 // Queues the copy and returns at once; the numbers may change again afterwards.
 void upload(std::span<const int32_t> numbers, std::byte* to);
 
-void* record(const std::function<void()>& work);
+// Behind what the thread has queued; takes the event of before, where there is one, and gives it back.
+void* event_behind_queue(void* event);
+void wait_for(void* event);
+void release_event(void* event) noexcept;
+
+struct Recording {
+  void* graph = nullptr;
+  uint32_t scratch_slots = 0;  // a bit for each whose memory it uses
+};
+Recording record(const std::function<void()>& work);
 void replay(void* graph);
 void release_graph(void* graph) noexcept;
-uint64_t scratch_generation();  // of the calling thread
+// How often scratch memory of these slots has moved, of the calling thread.
+uint64_t scratch_moves(uint32_t slots);
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
 void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
@@ -78,6 +88,7 @@ void scaled_difference(ConstMatrix a, ConstMatrix b, float scale, Matrix out);
 void sum_rows(ConstMatrix m, Matrix row);
 void adamw(const AdamWState& state, const AdamWStep& step);
 
+void forbid(Matrix logits, std::span<const RowToken> tokens);
 void argmax(ConstMatrix logits, std::span<int32_t> ids);
 // By row; valid until the thread's next call.
 std::span<const LeadingTokens> leading_tokens(ConstMatrix logits, std::span<const SamplingOptions> options,

@@ -111,7 +111,8 @@ RecordedWork::RecordedWork(RecordedWork&& other) noexcept { *this = std::move(ot
 
 RecordedWork& RecordedWork::operator=(RecordedWork&& other) noexcept {
   std::swap(graph_, other.graph_);
-  std::swap(scratch_generation_, other.scratch_generation_);
+  std::swap(scratch_slots_, other.scratch_slots_);
+  std::swap(scratch_moves_, other.scratch_moves_);
   return *this;
 }
 
@@ -119,18 +120,26 @@ RecordedWork::~RecordedWork() { SCD_ON(Device::kCuda, cuda::release_graph(graph_
 
 void RecordedWork::record([[maybe_unused]] const std::function<void()>& work) {
   require_device_in_build(Device::kCuda);
-  SCD_ON(Device::kCuda, cuda::release_graph(std::exchange(graph_, nullptr)), static_cast<void>(0));
-  graph_ = SCD_ON(Device::kCuda, cuda::record(work), nullptr);
-  scratch_generation_ = SCD_ON(Device::kCuda, cuda::scratch_generation(), 0);
+#ifdef SCD_CUDA
+  cuda::release_graph(std::exchange(graph_, nullptr));
+  const cuda::Recording made = cuda::record(work);
+  graph_ = made.graph;
+  scratch_slots_ = made.scratch_slots;
+  scratch_moves_ = cuda::scratch_moves(scratch_slots_);
+#endif
 }
 
 bool RecordedWork::replayable() const {
-  return graph_ != nullptr && scratch_generation_ == SCD_ON(Device::kCuda, cuda::scratch_generation(), 0);
+  return graph_ != nullptr && scratch_moves_ == SCD_ON(Device::kCuda, cuda::scratch_moves(scratch_slots_), 0);
 }
 
 void RecordedWork::replay() const {
   require(replayable(), "nothing recorded that can be replayed");
   SCD_ON(Device::kCuda, cuda::replay(graph_), static_cast<void>(0));
+}
+
+void send(std::span<const int32_t> numbers, [[maybe_unused]] Device device, std::byte* to) {
+  SCD_ON(device, cuda::upload(numbers, to), static_cast<void>(std::ranges::copy(std::as_bytes(numbers), to)));
 }
 
 void clear(Matrix m) {

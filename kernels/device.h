@@ -123,14 +123,18 @@ class RecordedWork {
   ~RecordedWork();
 
   void record(const std::function<void()>& work);
-  // Not before record(), and no longer once scratch memory that ops of this thread use has moved.
+  // Not before record(), and no longer once scratch memory that the recorded ops use has moved.
   bool replayable() const;
   void replay() const;
 
  private:
   void* graph_ = nullptr;
-  uint64_t scratch_generation_ = 0;
+  uint32_t scratch_slots_ = 0;
+  uint64_t scratch_moves_ = 0;
 };
+
+// Numbers to memory of the device. On CUDA the copy is queued, and they may change at once.
+void send(std::span<const int32_t> numbers, Device device, std::byte* to);
 
 // Zeros in every byte of its elements, F32 or 16 bits wide.
 void clear(Matrix m);

@@ -1,4 +1,5 @@
 // The GPU of the process, its memory and its queue.
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -150,6 +151,19 @@ void release(std::byte* memory) noexcept { cudaFree(memory); }
 
 void synchronize() { check(cudaStreamSynchronize(stream()), "an op queued before"); }
 
+void* event_behind_queue(void* event) {
+  auto made = static_cast<cudaEvent_t>(event);
+  if (made == nullptr) check(cudaEventCreateWithFlags(&made, cudaEventDisableTiming), "cudaEventCreate");
+  check(cudaEventRecord(made, stream()), "cudaEventRecord");
+  return made;
+}
+
+void wait_for(void* event) { check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "an op queued before"); }
+
+void release_event(void* event) noexcept {
+  if (event != nullptr) cudaEventDestroy(static_cast<cudaEvent_t>(event));
+}
+
 namespace {
 
 size_t pitch(const ConstMatrix& m) {
@@ -227,57 +241,83 @@ void copy_bytes(std::span<const std::byte> from, std::byte* to) {
 
 namespace {
 
-// Page-locked memory in turns, each free again once its copy is done.
+// Page-locked memory in turns of one size, filled one after the other, each free again once its copies are done.
 class Staging {
  public:
-  ~Staging() {
-    for (const Turn& turn : turns_) {
-      if (turn.done != nullptr) cudaEventSynchronize(turn.done);
-      if (turn.done != nullptr) cudaEventDestroy(turn.done);
-      if (turn.memory != nullptr) cudaFreeHost(turn.memory);
-    }
+  Staging() : memory_(allocate_pinned(kTurns * kTurnBytes)) {  // and the queue, which outlives it
+    for (cudaEvent_t& done : done_) check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "cudaEventCreate");
   }
-  void send(std::span<const int32_t> numbers, std::byte* to) {
-    Turn& turn = turns_[next_++ % turns_.size()];
-    if (turn.done != nullptr) check(cudaEventSynchronize(turn.done), "an op queued before");
-    if (turn.done == nullptr) check(cudaEventCreateWithFlags(&turn.done, cudaEventDisableTiming), "cudaEventCreate");
-    if (turn.bytes < numbers.size_bytes()) {
-      if (turn.memory != nullptr) cudaFreeHost(std::exchange(turn.memory, nullptr));
-      turn.bytes = 0;
-      check(cudaMallocHost(&turn.memory, 2 * numbers.size_bytes()), "page-locked memory");
-      turn.bytes = 2 * numbers.size_bytes();
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+  ~Staging() {
+    cudaStreamSynchronize(stream());
+    for (cudaEvent_t done : done_) cudaEventDestroy(done);
+    release_pinned(memory_);
+  }
+
+  void send(std::span<const std::byte> bytes, std::byte* to) {
+    while (!bytes.empty()) {
+      if (used_ == kTurnBytes) take_turn();
+      const size_t count = std::min(bytes.size(), kTurnBytes - used_);
+      std::byte* const from = memory_ + turn_ * kTurnBytes + used_;
+      std::memcpy(from, bytes.data(), count);
+      check(cudaMemcpyAsync(to, from, count, cudaMemcpyHostToDevice, stream()), "upload");
+      bytes = bytes.subspan(count);
+      to += count;
+      used_ += count;
     }
-    std::memcpy(turn.memory, numbers.data(), numbers.size_bytes());
-    check(cudaMemcpyAsync(to, turn.memory, numbers.size_bytes(), cudaMemcpyHostToDevice, stream()), "upload");
-    check(cudaEventRecord(turn.done, stream()), "cudaEventRecord");
   }
 
  private:
-  struct Turn {
-    void* memory = nullptr;
-    size_t bytes = 0;
-    cudaEvent_t done = nullptr;
-  };
-  std::array<Turn, 4> turns_;
-  size_t next_ = 0;
+  static constexpr size_t kTurns = 4;
+  static constexpr size_t kTurnBytes = size_t{256} << 10;
+
+  void take_turn() {
+    check(cudaEventRecord(done_[turn_], stream()), "cudaEventRecord");
+    turn_ = (turn_ + 1) % kTurns;
+    check(cudaEventSynchronize(done_[turn_]), "an op queued before");
+    used_ = 0;
+  }
+
+  std::byte* memory_;
+  std::array<cudaEvent_t, kTurns> done_{};
+  size_t turn_ = 0;
+  size_t used_ = 0;
 };
 
 }  // namespace
 
 void upload(std::span<const int32_t> numbers, std::byte* to) {
   thread_local Staging staging;
-  if (!numbers.empty()) staging.send(numbers, to);
+  staging.send(std::as_bytes(numbers), to);
 }
 
 namespace {
 
-thread_local uint64_t scratch_moves = 0;
+constexpr auto kSlots = static_cast<size_t>(Slot::kCount);
+static_assert(kSlots <= 32, "a bit a slot");
+
+struct Scratch {
+  std::array<DeviceBuffer, kSlots> memory;
+  std::array<uint64_t, kSlots> moves{};
+  uint32_t asked_for = 0;  // slots, since the last recording began
+};
+
+Scratch& scratch() {
+  thread_local Scratch of_thread;
+  return of_thread;
+}
 
 }  // namespace
 
-uint64_t scratch_generation() { return scratch_moves; }
+uint64_t scratch_moves(uint32_t slots) {
+  uint64_t moves = 0;
+  for (size_t slot = 0; slot < kSlots; ++slot) moves += (slots >> slot & 1) != 0 ? scratch().moves[slot] : 0;
+  return moves;
+}
 
-void* record(const std::function<void()>& work) {
+Recording record(const std::function<void()>& work) {
+  scratch().asked_for = 0;
   check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "the start of a recording");
   cudaGraph_t graph = nullptr;
   try {
@@ -292,7 +332,8 @@ void* record(const std::function<void()>& work) {
   const cudaError_t result = cudaGraphInstantiate(&made, graph, 0);
   cudaGraphDestroy(graph);
   check(result, "making a graph");
-  return made;
+  check(cudaGraphUpload(made, stream()), "making a graph");  // not when it is replayed first
+  return {made, scratch().asked_for};
 }
 
 void replay(void* graph) { check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream()), "replay"); }
@@ -302,12 +343,13 @@ void release_graph(void* graph) noexcept {
 }
 
 std::byte* device_scratch(Slot slot, size_t bytes) {
-  thread_local std::array<DeviceBuffer, static_cast<size_t>(Slot::kCount)> slots;
-  DeviceBuffer& buffer = slots[static_cast<size_t>(slot)];
+  const auto index = static_cast<size_t>(slot);
+  DeviceBuffer& buffer = scratch().memory[index];
+  scratch().asked_for |= uint32_t{1} << index;
   if (buffer.size() < bytes) {
     buffer = DeviceBuffer();
     buffer = DeviceBuffer(Device::kCuda, bytes + bytes / 4);
-    ++scratch_moves;
+    ++scratch().moves[index];
   }
   return buffer.data();
 }
@@ -316,7 +358,7 @@ std::byte* device_scratch(Slot slot, size_t bytes) {
 // them.
 const int32_t* on_device(const Indices& indices) {
   if (indices.device != nullptr) return indices.device;
-  // So large at first that it seldom moves: recordings end when scratch does.
+  // So large at first that it seldom moves.
   constexpr size_t kLeastBytes = 64 << 10;
   std::byte* memory = device_scratch(Slot::kIndices, std::max(indices.host.size_bytes(), kLeastBytes));
   upload(indices.host, memory);

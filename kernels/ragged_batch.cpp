@@ -54,6 +54,8 @@ void RaggedBatch::reserve(int64_t rows, int64_t sequences, int64_t pages) {
     memory_ = DeviceBuffer();
     const Layout layout(row_room, sequence_room, page_room);
     memory_ = DeviceBuffer(device_, static_cast<size_t>(layout.end) * sizeof(int32_t));
+    packed_.resize(static_cast<size_t>(layout.end));
+    pages_there_.assign(static_cast<size_t>(sequence_room), 0);
     ++moves_;
   }
   row_capacity_ = row_room;
@@ -80,7 +82,6 @@ void RaggedBatch::assign(std::span<const int32_t> ids, std::span<const SequenceR
 
 void RaggedBatch::upload() {
   const Layout layout(row_capacity_, sequence_capacity_, page_capacity_);
-  packed_.resize(static_cast<size_t>(layout.end));
   int32_t* packed = packed_.data();
   std::ranges::copy(ids_, packed + layout.ids);
   std::ranges::copy(positions_, packed + layout.positions);
@@ -93,16 +94,16 @@ void RaggedBatch::upload() {
     packed[layout.first_row + index] = static_cast<int32_t>(sequence.first_row);
     packed[layout.row_count + index] = static_cast<int32_t>(sequence.rows);
     packed[layout.first_position + index] = static_cast<int32_t>(sequence.first_position);
-    std::ranges::copy(sequence.page_ids, packed + layout.page_ids + index * page_capacity_);
     for (int64_t first = 0; first < sequence.rows; first += kQueryTile, ++tiles) {
       packed[layout.tiles + 2 * tiles] = index;
       packed[layout.tiles + 2 * tiles + 1] = static_cast<int32_t>(first);
     }
     longest = std::max(longest, sequence.rows);
   }
-  [[maybe_unused]] const auto used =
-      static_cast<size_t>(layout.page_ids + static_cast<int64_t>(sequences_.size()) * page_capacity_);
-  SCD_ON(device_, cuda::upload(std::span(packed_).first(used), memory_.data()), static_cast<void>(0));
+  kernels::send(std::span(packed_).first(static_cast<size_t>(layout.page_ids)), device_, memory_.data());
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    send_pages(s, layout.page_ids + static_cast<int64_t>(s) * page_capacity_);
+  }
   const auto* at = reinterpret_cast<const int32_t*>(memory_.data());
   on_device_ = {.page_ids = at + layout.page_ids,
                 .page_stride = page_capacity_,
@@ -115,6 +116,20 @@ void RaggedBatch::upload() {
                 .tile_count = tiles,
                 .count = static_cast<int64_t>(sequences_.size()),
                 .longest_rows = longest};
+}
+
+// A step of decoding changes the numbers of its rows, which are few, and a page id now and then; page tables of long
+// contexts are many times as large.
+void RaggedBatch::send_pages(size_t sequence, int64_t at) {
+  const std::span<const int32_t> ids = sequences_[sequence].page_ids;
+  const auto place = std::span(packed_).subspan(static_cast<size_t>(at), ids.size());
+  size_t& there = pages_there_[sequence];
+  const size_t known = std::min(there, ids.size());
+  const auto same = std::ranges::mismatch(ids.first(known), place.first(known)).in1 - ids.begin();
+  there = static_cast<size_t>(same);
+  std::ranges::copy(ids.subspan(there), place.begin() + same);
+  kernels::send(place.subspan(there), device_, memory_.data() + static_cast<size_t>(at + same) * sizeof(int32_t));
+  there = ids.size();
 }
 
 Indices RaggedBatch::ids() const {

@@ -1,6 +1,7 @@
 // A ragged batch of sequences over a paged cache, as the ops of one forward pass see it: which token of which sequence
-// each row is. On CUDA it keeps a copy of its numbers there, at addresses that do not move while the batch's capacity
-// holds: a captured graph can be replayed after assign().
+// each row is. On CUDA it keeps a copy of its numbers there, at addresses and with strides that do not change while the
+// batch's capacity holds: a captured graph can be replayed after assign(). Of the page tables only what is not there
+// yet is sent.
 #pragma once
 
 #include <cstdint>
@@ -32,12 +33,14 @@ class RaggedBatch {
 
  private:
   void upload();
+  void send_pages(size_t sequence, int64_t at);  // at: in packed_
 
   Device device_;
   std::vector<int32_t> ids_, positions_;
   std::vector<SequenceRows> sequences_;
   int64_t row_capacity_ = 0, sequence_capacity_ = 0, page_capacity_ = 0;
-  std::vector<int32_t> packed_;  // what upload() sends: ids, positions, rows' sequences, sequences, tiles, page tables
+  std::vector<int32_t> packed_;      // as on the device: ids, positions, rows' sequences, sequences, tiles, page tables
+  std::vector<size_t> pages_there_;  // of each sequence's place: so many page ids on the device are those of packed_
   DeviceBuffer memory_;
   int64_t moves_ = 0;
   DeviceSequences on_device_;

@@ -231,6 +231,23 @@ void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, s
   }
 }
 
+void forbid(Matrix logits, std::span<const RowToken> tokens) {
+  require_matrix(logits, "the logits of forbid");
+  require(logits.dtype == DType::kF32, "forbid: the logits ", logits, " must be F32");
+  for (const RowToken& token : tokens) {
+    require(token.row >= 0 && token.row < logits.rows && token.id >= 0 && token.id < logits.columns, "forbid: row ",
+            static_cast<int64_t>(token.row), ", id ", static_cast<int64_t>(token.id), " is outside the logits ",
+            logits);
+  }
+  if (tokens.empty()) return;
+#ifdef SCD_CUDA
+  if (logits.device == Device::kCuda) return cuda::forbid(logits, tokens);
+#endif
+  for (const RowToken& token : tokens) {
+    logits.row<float>(token.row)[token.id] = -std::numeric_limits<float>::infinity();
+  }
+}
+
 void argmax(ConstMatrix logits, std::span<int32_t> ids) {
   require_matrix(logits, "the logits of argmax");
   require(logits.dtype == DType::kF32 && logits.columns > 0, "argmax: the logits ", logits, " must be F32, not empty");

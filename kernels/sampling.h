@@ -18,6 +18,13 @@ struct SamplingOptions {
   float min_p = 0.0f;
 };
 
+struct RowToken {
+  int32_t row = 0;
+  int32_t id = 0;
+};
+// These are never sampled: their logits become minus infinity. logits [rows, vocab] F32.
+void forbid(Matrix logits, std::span<const RowToken> tokens);
+
 // uniform in [0, 1): the only randomness, so equal seeds give equal tokens.
 int32_t sample(std::span<const float> logits, const SamplingOptions& options, double uniform);
 

@@ -45,6 +45,12 @@ __global__ void argmax_kernel(const float* logits, int64_t stride, int vocab, in
   if (threadIdx.x == 0) ids[blockIdx.x] = best.id;
 }
 
+// tokens [count, 2]: row, id.
+__global__ void forbid_kernel(float* logits, int64_t stride, const int32_t* tokens, int count) {
+  const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (index < count) logits[tokens[2 * index] * stride + tokens[2 * index + 1]] = -INFINITY;
+}
+
 constexpr int kMostCandidates = 2048;
 
 struct Row {
@@ -199,6 +205,16 @@ T* staged(HostStaging& staging, size_t count) {
 }
 
 }  // namespace
+
+void forbid(Matrix logits, std::span<const RowToken> tokens) {
+  static_assert(sizeof(RowToken) == 2 * sizeof(int32_t));
+  const auto count = static_cast<int>(tokens.size());
+  const int32_t* there = on_device(Indices({&tokens.front().row, 2 * tokens.size()}));
+  constexpr int kTokens = 128;
+  forbid_kernel<<<(count + kTokens - 1) / kTokens, kTokens, 0, stream()>>>(static_cast<float*>(logits.data),
+                                                                           logits.row_stride, there, count);
+  check_launch("forbid");
+}
 
 void argmax(ConstMatrix logits, std::span<int32_t> ids) {
   auto* there = reinterpret_cast<int32_t*>(device_scratch(Slot::kArgmax, ids.size_bytes()));

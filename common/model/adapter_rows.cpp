@@ -25,9 +25,9 @@ void AdapterRows::assign(std::span<const AdapterRun> runs, kernels::Device devic
     group.count = std::ssize(rows_) - group.first;
   }
   if (device == kernels::Device::kCpu) return;
-  // Copied as numbers of the same width.
+  // Numbers of the same width.
   const kernels::Matrix there = device_memory_.matrix(1, std::ssize(rows_), kernels::DType::kF32, device);
-  kernels::copy({rows_.data(), 1, there.columns, there.columns}, there);
+  kernels::send(rows_, device, static_cast<std::byte*>(there.data));
   on_device_ = static_cast<const int32_t*>(there.data);
 }
 

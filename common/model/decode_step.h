@@ -1,5 +1,6 @@
 // One token of each of some sequences: the step that continuous batching repeats. On CUDA it is recorded once for each
-// batch size and replayed, so that a step costs one launch; steps with adapters are not: their groups differ each time.
+// batch size and replayed, so that a step costs one launch, allocates nothing and waits for nothing; steps with
+// adapters are not: their groups differ each time.
 #pragma once
 
 #include <map>
@@ -18,8 +19,14 @@ class DecodeStep {
   DecodeStep(const Model& model, KvCache& cache, int64_t max_batch);
   ~DecodeStep();
 
-  // Chunks of one token each; the logits after it, [batch, vocab] F32, on the model's device until the next run.
-  kernels::ConstMatrix run(std::span<const SequenceChunk> batch);
+  // On CUDA: computes and records the steps of all batches up to so many sequences, in a page that is given back;
+  // larger ones are recorded when they come the second time. Returns logits of the largest, for whoever warms up with
+  // them; none on the CPU. Throws RESOURCE_EXHAUSTED where the cache has no page.
+  kernels::ConstMatrix record(int64_t sequences);
+
+  // Chunks of one token each; the logits after it, [batch, vocab] F32, on the model's device until the next run;
+  // the caller may change them.
+  kernels::Matrix run(std::span<const SequenceChunk> batch);
 
  private:
   struct State;

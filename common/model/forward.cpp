@@ -88,7 +88,7 @@ kernels::ConstMatrix ForwardPass::logits(std::span<const int64_t> chosen_rows) {
   return on_host(logits_on_device(chosen_rows), state_->host_logits);
 }
 
-kernels::ConstMatrix ForwardPass::logits_on_device(std::span<const int64_t> chosen_rows) {
+kernels::Matrix ForwardPass::logits_on_device(std::span<const int64_t> chosen_rows) {
   return state_->logits(chosen_rows);
 }
 

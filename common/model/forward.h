@@ -58,9 +58,10 @@ class ForwardPass {
   kernels::ConstMatrix hidden_state_on_device() const;  // the same on the model's device; until the next layer runs
 
   // After the last layer: logits of the chosen rows, [chosen, vocab] F32 row-major, owned by the pass, on the host or
-  // left on the model's device. What the pass gives on the host is valid until the next such call.
+  // left on the model's device, where the caller may change them. What the pass gives on the host is valid until the
+  // next such call.
   kernels::ConstMatrix logits(std::span<const int64_t> chosen_rows);
-  kernels::ConstMatrix logits_on_device(std::span<const int64_t> chosen_rows);
+  kernels::Matrix logits_on_device(std::span<const int64_t> chosen_rows);
 
  private:
   struct State;

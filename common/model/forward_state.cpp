@@ -1,5 +1,7 @@
 #include "common/model/forward_state.h"
 
+#include <algorithm>
+
 #include "common/base/check.h"
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
@@ -132,7 +134,7 @@ void ForwardState::run_keys_values_only() {
   ended = true;
 }
 
-kernels::ConstMatrix ForwardState::logits(std::span<const int64_t> chosen_rows) {
+kernels::Matrix ForwardState::logits(std::span<const int64_t> chosen_rows) {
   const ModelConfig& config = model->config();
   SCD_CHECK(!ended && next_layer == config.layers, "every layer ran");
   const auto chosen = static_cast<int64_t>(chosen_rows.size());
@@ -156,7 +158,7 @@ kernels::ConstMatrix ForwardState::logits(std::span<const int64_t> chosen_rows) 
   return logits;
 }
 
-void ForwardState::reserve(const Model& of_model, int64_t count) {
+void ForwardState::reserve(const Model& of_model, const KvCache& of_cache, int64_t count) {
   model = &of_model;
   const ModelConfig& config = of_model.config();
   if (batch.device() != of_model.device()) batch = kernels::RaggedBatch(of_model.device());
@@ -170,7 +172,8 @@ void ForwardState::reserve(const Model& of_model, int64_t count) {
   of(gate_up_memory_, 2 * int64_t{config.intermediate});
   of(activation_memory_, config.intermediate);
   of(logits_memory_, config.vocab);
-  batch.reserve(count, count, 1);
+  const PagePool& pool = of_cache.pool();
+  batch.reserve(count, count, std::min(pool.pages(), pool.pages_for(config.max_positions)));
 }
 
 void project_keys_values(const Model& model, KvCache& cache, int32_t layer, const SequenceChunk& where,

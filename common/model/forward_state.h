@@ -23,15 +23,16 @@ struct QkvWidths {
 
 class ForwardState {
  public:
-  // Memory for batches of single tokens up to this size: it does not move while they stay within.
-  void reserve(const Model& of_model, int64_t sequences);
+  // Memory for batches of single tokens up to this size, of contexts as long as model and cache allow: it does not move
+  // while they stay within.
+  void reserve(const Model& of_model, const KvCache& of_cache, int64_t sequences);
   void begin(const Model& of_model, KvCache& in_cache, std::span<const SequenceChunk> chunks);
   void embed();
   void start_from(int32_t layer, kernels::ConstMatrix from);
   void run_layer();
   void run_keys_values_only();
   // Of the chosen rows after the last layer, [chosen, vocab] F32 on the model's device.
-  kernels::ConstMatrix logits(std::span<const int64_t> chosen_rows);
+  kernels::Matrix logits(std::span<const int64_t> chosen_rows);
 
   const Model* model = nullptr;
   KvCache* cache = nullptr;

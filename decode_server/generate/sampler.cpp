@@ -31,7 +31,7 @@ Sampler::Sampler(const SamplingRequest& request, std::span<const TokenId> prompt
 }
 
 SampledToken Sampler::next(std::span<const float> logits) {
-  const std::span<const float> row = changes_logits() ? adjusted(logits) : logits;
+  const std::span<const float> row = penalises() || awaits_min_tokens() ? adjusted(logits) : logits;
   SampledToken token;
   token.id = kernels::sample(row, request_.options, uniform_of(request_.seed, static_cast<uint64_t>(sampled_)));
   if (request_.logprobs >= 0) {
@@ -43,8 +43,10 @@ SampledToken Sampler::next(std::span<const float> logits) {
 }
 
 std::optional<PlainSampling> Sampler::plain_sampling() const {
-  if (request_.logprobs >= 0 || changes_logits()) return std::nullopt;
-  return PlainSampling{request_.options, uniform_of(request_.seed, static_cast<uint64_t>(sampled_))};
+  if (request_.logprobs >= 0 || penalises()) return std::nullopt;
+  return PlainSampling{.options = request_.options,
+                       .uniform = uniform_of(request_.seed, static_cast<uint64_t>(sampled_)),
+                       .forbidden = awaits_min_tokens() ? end_ids_ : std::span<const TokenId>()};
 }
 
 SampledToken Sampler::next_sampled(TokenId id) {
@@ -60,9 +62,9 @@ void Sampler::remember(TokenId id) {
   if (place == seen_.end() || *place != id) seen_.insert(place, id);
 }
 
-bool Sampler::changes_logits() const {
+bool Sampler::penalises() const {
   return !request_.logit_bias.empty() || request_.repetition_penalty != 1.0f || request_.presence_penalty != 0.0f ||
-         request_.frequency_penalty != 0.0f || sampled_ < request_.min_tokens;
+         request_.frequency_penalty != 0.0f;
 }
 
 std::span<const float> Sampler::adjusted(std::span<const float> logits) {
@@ -76,7 +78,7 @@ std::span<const float> Sampler::adjusted(std::span<const float> logits) {
         request_.presence_penalty + request_.frequency_penalty * static_cast<float>(count);
   }
   for (const auto& [id, bias] : request_.logit_bias) scratch_[static_cast<size_t>(id)] += bias;
-  if (sampled_ < request_.min_tokens) {
+  if (awaits_min_tokens()) {
     for (const TokenId id : end_ids_) scratch_[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
   return scratch_;

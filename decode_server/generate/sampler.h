@@ -20,6 +20,7 @@ double uniform_of(uint64_t seed, uint64_t counter);
 struct PlainSampling {
   kernels::SamplingOptions options;
   double uniform = 0.0;
+  std::span<const TokenId> forbidden = {};  // until the next token is taken
 };
 
 class Sampler {
@@ -31,12 +32,14 @@ class Sampler {
   // before any penalty, bias or temperature.
   SampledToken next(std::span<const float> logits);
 
-  // What next() would do, where that is sampling and nothing more: then whoever samples need not bring logits.
+  // What next() would do, where that is sampling, some ids perhaps left out, and nothing more: then whoever samples
+  // need not bring logits.
   std::optional<PlainSampling> plain_sampling() const;
   SampledToken next_sampled(TokenId id);
 
  private:
-  bool changes_logits() const;
+  bool awaits_min_tokens() const { return sampled_ < request_.min_tokens; }
+  bool penalises() const;
   std::span<const float> adjusted(std::span<const float> logits);
   void remember(TokenId id);
 

@@ -2,12 +2,14 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "tests/cuda_on_cpu/calls.h"
 #include "tests/cuda_on_cpu/device_memory.h"
 #include "tests/cuda_on_cpu/queue.h"
 
@@ -41,7 +43,27 @@ cudaError_t noted(cudaError_t error) {
   return error;
 }
 
+// Relaxed: they order nothing.
+struct Counters {
+  std::atomic<int64_t> device_allocations{0}, pinned_allocations{0}, graphs{0}, waits{0};
+} counters;
+
+void count(std::atomic<int64_t>& calls) { calls.fetch_add(1, std::memory_order_relaxed); }
+
+cudaError_t wait_for(Queue& queue, uint64_t work) {
+  if (!queue.done(work)) count(counters.waits);
+  return queue.run(work);
+}
+
 }  // namespace
+
+Calls calls() {
+  const auto of = [](const std::atomic<int64_t>& calls) { return calls.load(std::memory_order_relaxed); };
+  return {.device_allocations = of(counters.device_allocations),
+          .pinned_allocations = of(counters.pinned_allocations),
+          .graphs = of(counters.graphs),
+          .waits = of(counters.waits)};
+}
 
 void note_error(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -102,6 +124,7 @@ cudaError_t cudaSetDevice(int device) { return noted(device == 0 ? cudaSuccess :
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (recordings > 0) return noted(cudaErrorStreamCaptureUnsupported);
+  count(counters.device_allocations);
   *memory = allocate_device_memory(bytes);
   return noted(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
@@ -109,17 +132,20 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 // As on a GPU, which waits for all its work before memory goes.
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
+  count(counters.waits);
   run_all();
   return noted(release_device_memory(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  count(counters.pinned_allocations);
   *memory = allocate_pinned_memory(bytes);
   return noted(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFreeHost(void* memory) {
   if (memory == nullptr) return cudaSuccess;
+  count(counters.waits);
   run_all();
   return noted(release_pinned_memory(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
@@ -194,7 +220,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream == nullptr) return cudaSuccess;
   if (stream->recording != nullptr) return noted(cudaErrorStreamCaptureUnsupported);
-  return noted(stream->queue->run(stream->queue->put_in()));
+  return noted(wait_for(*stream->queue, stream->queue->put_in()));
 }
 
 // A GPU gets on while somebody asks. That it is not ready is no error that cudaGetLastError() tells.
@@ -259,13 +285,16 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const auto [queue, work] = recorded(event);
-  return noted(queue == nullptr ? cudaSuccess : queue->run(work));
+  return noted(queue == nullptr ? cudaSuccess : wait_for(*queue, work));
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  count(counters.graphs);
   *made = new EmulatedGraph(*graph);
   return cudaSuccess;
 }
+
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   for (const auto& work : graph->work) {

@@ -90,6 +90,7 @@ DecodeConfig PairTest::decode_config() {
   config.codec.suffix_tokens = 16;
   config.prefill.credit_messages = 4;
   config.prefill.local = LocalPrefill::kOff;  // however slow this machine is
+  config.limits.recorded_batch = 1;           // on a GPU that is emulated, a start would take long
   config.grpc.listen = "127.0.0.1:0";
   config.threads = 1;
   config.prefill.endpoints.clear();

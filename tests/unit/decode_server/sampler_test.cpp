@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -66,6 +67,17 @@ TEST(Sampler, logit_bias_is_added) {
   SamplingRequest request;
   request.logit_bias = {{1, 1.0f}};
   EXPECT_EQ(Sampler(request, {}, {}).next(logits).id, 1);
+}
+
+TEST(Sampler, whoever_samples_without_it_is_told_which_tokens_wait_for_min_tokens) {
+  SamplingRequest request;
+  request.min_tokens = 1;
+  Sampler sampler(request, {}, {1, 4});
+  EXPECT_TRUE(std::ranges::equal(sampler.plain_sampling()->forbidden, std::vector<TokenId>{1, 4}));
+  sampler.next_sampled(0);
+  EXPECT_TRUE(sampler.plain_sampling()->forbidden.empty());
+  request.logit_bias = {{1, 1.0f}};
+  EXPECT_FALSE(Sampler(request, {}, {1}).plain_sampling());
 }
 
 TEST(Sampler, ending_tokens_wait_for_min_tokens) {

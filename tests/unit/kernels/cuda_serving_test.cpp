@@ -95,6 +95,27 @@ TEST_F(Cuda, RopeIntoPagesRefusesWhatDoesNotFit) {
   EXPECT_THROW(rope_write_kv(pages.kv(), {&inside, 1}, position, table, there.view()), std::invalid_argument);
 }
 
+TEST_F(Cuda, ForbiddenTokensAreThoseOfTheCpu) {
+  for (const int count : {0, 1, 33, 300}) {
+    OwnedMatrix here = random_matrix(5, 1000, DType::kF32, 3, 4);
+    const OnCuda there(here);
+    std::vector<RowToken> tokens;
+    for (int i = 0; i < count; ++i) tokens.push_back({i % 5, i * 37 % 1000});
+    OwnedMatrix back = here;
+    forbid(here.view(), tokens);
+    forbid(there.view(), tokens);
+    copy(there.view(), back.view());
+    for (int64_t r = 0; r < 5; ++r) {
+      for (int64_t id = 0; id < 1000; ++id) ASSERT_EQ(back.at(r, id), here.at(r, id)) << r << " " << id;
+    }
+  }
+  OwnedMatrix logits = random_matrix(2, 10, DType::kF32, 3);
+  const OnCuda there(logits);
+  for (const RowToken outside : {RowToken{2, 0}, RowToken{-1, 0}, RowToken{0, 10}, RowToken{0, -1}}) {
+    EXPECT_THROW(forbid(there.view(), std::span(&outside, 1)), std::invalid_argument);
+  }
+}
+
 TEST_F(Cuda, SampledIdsAreThoseOfTheCpu) {
   const SamplingOptions kinds[] = {{.temperature = 0.0f},
                                    {.temperature = 1.0f},

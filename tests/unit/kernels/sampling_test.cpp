@@ -34,6 +34,16 @@ TEST(Sampling, GreedyTakesTheSmallestIdAmongEquals) {
   EXPECT_EQ(sample(std::vector<float>{-kInfinity, -5, -kInfinity}, {}, 0.0), 1);
 }
 
+TEST(Sampling, ForbiddenTokensAreNeverSampled) {
+  std::vector<float> logits = {1, 3, 2, 4, 0, 0};
+  const std::vector<RowToken> forbidden{{0, 1}, {1, 0}};
+  forbid(matrix(logits.data(), 2, 3), forbidden);
+  EXPECT_EQ(logits, (std::vector<float>{1, -kInfinity, 2, -kInfinity, 0, 0}));
+  EXPECT_EQ(possible(std::span(logits).first(3), {.temperature = 1.0f}), (std::set<int32_t>{0, 2}));
+  const RowToken outside{2, 0};
+  EXPECT_THROW(forbid(matrix(logits.data(), 2, 3), std::span(&outside, 1)), std::invalid_argument);
+}
+
 TEST(Sampling, FollowsTheDistribution) {
   const std::vector<float> logits = logits_of({0.5, 0.2, 0.3});
   std::map<int32_t, int> counts;

@@ -1,0 +1,16 @@
+// What a steady state does without, counted over the whole process.
+#pragma once
+
+#include <cstdint>
+
+namespace scd::cuda_on_cpu {
+
+struct Calls {
+  int64_t device_allocations = 0;
+  int64_t pinned_allocations = 0;
+  int64_t graphs = 0;  // made of recordings
+  int64_t waits = 0;   // of the host for work that was not done; giving memory back is one
+};
+Calls calls();
+
+}  // namespace scd::cuda_on_cpu

@@ -1,0 +1,158 @@
+// Decode steps after their recording: what each costs beside its kernels.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "common/model/adapter.h"
+#include "common/model/decode_step.h"
+#include "common/model/make_model.h"
+#include "kernels/sampling.h"
+#include "tests/cuda_on_cpu/calls.h"
+#include "tests/unit/model/adapter_files.h"
+#include "tests/unit/model/model_files.h"
+#include "tests/unit/model/tiny_model.h"
+
+namespace scd {
+namespace {
+
+class SteadyDecodeOnDevice : public ::testing::TestWithParam<kernels::DType> {
+ protected:
+  static constexpr int64_t kMaxBatch = 4;
+
+  struct Answer {
+    PageTable pages;
+    std::vector<TokenId> tokens;
+    const Adapter* adapter = nullptr;
+  };
+
+  SteadyDecodeOnDevice() {
+    make_model({}, folder_.path());
+    model_.emplace(
+        Model::load({.directory = folder_.path(), .precision = GetParam(), .device = kernels::Device::kCuda}));
+    cache_.emplace(model_->config().kv_shape(GetParam()), 100, kernels::Device::kCuda);
+    step_.emplace(*model_, *cache_, kMaxBatch);
+    sample(step_->record(kMaxBatch));
+  }
+
+  static std::vector<TokenId> sample(const kernels::ConstMatrix& logits) {
+    const auto rows = static_cast<size_t>(logits.rows);
+    std::vector<TokenId> ids(rows);
+    std::vector<kernels::SamplingOptions> options(rows, {.temperature = 1.0f, .top_p = 0.9f});
+    options[0] = {};
+    kernels::sample_rows(logits, options, std::vector<double>(rows, 0.5), ids);
+    return ids;
+  }
+
+  // After its prompt.
+  Answer begin(int64_t prompt_tokens, const Adapter* adapter = nullptr) {
+    Answer answer{cache_->pool().make_table(), testing::some_ids(prompt_tokens), adapter};
+    std::move(answer.pages.reserve(prompt_tokens)).value_or_throw();
+    const SequenceChunk chunk{.pages = &answer.pages, .first_position = 0, .tokens = answer.tokens, .adapter = adapter};
+    forward_last_logits(*model_, *cache_, std::span(&chunk, 1));
+    answer.tokens.push_back(7);
+    return answer;
+  }
+
+  kernels::Matrix step(std::span<Answer> answers) {
+    std::vector<SequenceChunk> batch;
+    for (Answer& answer : answers) {
+      const auto position = std::ssize(answer.tokens) - 1;
+      std::move(answer.pages.reserve(position + 1)).value_or_throw();
+      batch.push_back({.pages = &answer.pages,
+                       .first_position = position,
+                       .tokens = std::span(answer.tokens).last(1),
+                       .adapter = answer.adapter});
+    }
+    const kernels::Matrix logits = step_->run(batch);
+    if (forbids_) forbid_one(logits);
+    const std::vector<TokenId> ids = sample(logits);
+    for (size_t i = 0; i < answers.size(); ++i) answers[i].tokens.push_back(ids[i]);
+    return logits;
+  }
+
+  // Nothing but a wait for each step's tokens.
+  void expect_steady(std::span<Answer> answers, int64_t steps) {
+    const cuda_on_cpu::Calls before = cuda_on_cpu::calls();
+    for (int64_t i = 0; i < steps; ++i) step(answers);
+    const cuda_on_cpu::Calls after = cuda_on_cpu::calls();
+    EXPECT_EQ(after.device_allocations, before.device_allocations);
+    EXPECT_EQ(after.pinned_allocations, before.pinned_allocations);
+    EXPECT_EQ(after.graphs, before.graphs);
+    EXPECT_EQ(after.waits - before.waits, steps);
+  }
+
+  static void forbid_one(const kernels::Matrix& logits) {
+    const kernels::RowToken token{static_cast<int32_t>(logits.rows) - 1, 3};
+    kernels::forbid(logits, std::span(&token, 1));
+  }
+
+  // A step gives what a pass over all tokens gives.
+  void expect_right(std::span<Answer> answers) {
+    const kernels::ConstMatrix logits = step(answers);
+    std::vector<float> found(static_cast<size_t>(logits.rows * logits.columns));
+    kernels::copy(logits, kernels::matrix(found.data(), logits.rows, logits.columns));
+    const auto vocab = static_cast<size_t>(logits.columns);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const auto tokens = std::span(answers[i].tokens).first(answers[i].tokens.size() - 1);
+      PageTable pages = cache_->pool().make_table();
+      std::move(pages.reserve(std::ssize(tokens))).value_or_throw();
+      const SequenceChunk chunk{.pages = &pages, .first_position = 0, .tokens = tokens, .adapter = answers[i].adapter};
+      const auto expected = forward_last_logits(*model_, *cache_, std::span(&chunk, 1));
+      const float tolerance = GetParam() == kernels::DType::kF32 ? 1e-4f : 5e-2f;
+      EXPECT_LE(testing::largest_difference(expected, std::span(found).subspan(i * vocab, vocab)), tolerance) << i;
+    }
+  }
+
+  testing::TemporaryFolder folder_;
+  std::optional<Model> model_;
+  std::optional<KvCache> cache_;
+  std::optional<DecodeStep> step_;
+  bool forbids_ = false;
+};
+
+TEST_P(SteadyDecodeOnDevice, AllocatesAndRecordsNothingAndWaitsOnceAToken) {
+  std::vector<Answer> answers;
+  answers.push_back(begin(10));
+  expect_steady(answers, 50);
+  expect_right(answers);
+}
+
+TEST_P(SteadyDecodeOnDevice, WaitsOnceATokenWhereTokensAreForbidden) {
+  forbids_ = true;
+  std::vector<Answer> answers;
+  answers.push_back(begin(10));
+  step(answers);
+  expect_steady(answers, 10);
+}
+
+// Launched kernel by kernel.
+TEST_P(SteadyDecodeOnDevice, AllocatesNothingAndWaitsOnceATokenWithAdapters) {
+  testing::write_adapter(folder_.path(), folder_.path() / "adapter", 1);
+  const Adapter adapter(*model_, folder_.path() / "adapter");
+  std::vector<Answer> answers;
+  answers.push_back(begin(10, &adapter));
+  answers.push_back(begin(12));
+  step(answers);
+  expect_steady(answers, 10);
+  expect_right(answers);
+}
+
+TEST_P(SteadyDecodeOnDevice, DoesSoForSeveralOfDifferentLengthsWhileSomeComeAndGo) {
+  std::vector<Answer> answers;
+  for (const int64_t prompt_tokens : {37, 15, 1}) answers.push_back(begin(prompt_tokens));
+  expect_steady(answers, 35);
+  expect_right(answers);
+  answers.erase(answers.begin());
+  answers.push_back(begin(50));
+  answers.push_back(begin(3));
+  expect_steady(answers, 15);
+  expect_right(answers);
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, SteadyDecodeOnDevice,
+                         ::testing::Values(kernels::DType::kF32, kernels::DType::kBF16));
+
+}  // namespace
+}  // namespace scd
