@@ -36,7 +36,7 @@ Failure out_of_memory(const std::bad_alloc& error) {
 
 ComputeThread::ComputeThread(const Args& args)
     : args_(args),
-      step_tokens_(args.config.limits.step_tokens(args.model.device() == kernels::Device::kCuda)),
+      step_tokens_(args.config.limits.step_tokens(args.model.device() == kernels::Device::kGpu)),
       step_(needing_memory({"workspaces of " + std::to_string(args.config.limits.max_running) + " answers",
                             "lower limits.max_running or " + args.cache.sized_by()},
                            [&] { return DecodeStep(args.model, args.cache, args.config.limits.max_running); })),
@@ -103,7 +103,7 @@ void ComputeThread::warm_up() {
   const int64_t room = std::min(page_tokens * args_.cache.pool().pages(), int64_t{args_.model.config().max_positions});
   const int64_t chunk = std::min(int64_t{args_.config.limits.prefill_chunk_tokens}, room);
   // On a GPU a whole chunk: its memory is taken, and cuBLASLt is opened, before anybody waits for it.
-  const bool on_gpu = args_.model.device() == kernels::Device::kCuda;
+  const bool on_gpu = args_.model.device() == kernels::Device::kGpu;
   const int64_t step = on_gpu ? std::max(chunk, std::min(step_tokens_, room)) : 2 * page_tokens;
   needing_memory({"workspaces of a step of " + std::to_string(step) + " tokens",
                   "lower limits.max_batched_tokens and limits.prefill_chunk_tokens, or " + args_.cache.sized_by()},

@@ -270,7 +270,7 @@ int64_t Sequence::tokens_left() const {
 }
 
 PromptInLine Sequence::in_line() const {
-  const bool on_gpu = context_.model.device() == kernels::Device::kCuda;
+  const bool on_gpu = context_.model.device() == kernels::Device::kGpu;
   return {precedence(), tokens() - computed_, age_tokens(age_steps, context_.config.limits.step_tokens(on_gpu))};
 }
 

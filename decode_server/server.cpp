@@ -59,7 +59,7 @@ int32_t pages_of(const DecodeConfig& config, const Model& model) {
 
 // That a GPU's buffers have come to hold; 0 on the CPU.
 int64_t mib_since(size_t held_before) {
-  return (static_cast<int64_t>(kernels::cuda_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
+  return (static_cast<int64_t>(kernels::gpu_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
@@ -127,7 +127,7 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
             pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
-      held_before_warmth(kernels::cuda_held_bytes()),
+      held_before_warmth(kernels::gpu_held_bytes()),
       prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
       models(loader.load_configured()),

@@ -20,13 +20,13 @@ DeviceBuffer with_reciprocals(std::span<const uint32_t> ranges) {
     pairs.push_back(range);
     pairs.push_back(static_cast<uint32_t>(reciprocal));
   }
-  return buffer_of(std::as_bytes(std::span(pairs)), Device::kCuda);
+  return buffer_of(std::as_bytes(std::span(pairs)), Device::kGpu);
 }
 
 }  // namespace
 
 StreamTables::StreamTables(std::span<const uint32_t> ranges, std::span<const uint32_t> slots)
-    : ranges_(with_reciprocals(ranges)), slots_(buffer_of(std::as_bytes(slots), Device::kCuda)) {
+    : ranges_(with_reciprocals(ranges)), slots_(buffer_of(std::as_bytes(slots), Device::kGpu)) {
   require(ranges.size() % kSymbols == 0 && slots.size() == ranges.size() / kSymbols * kTotal,
           "StreamTables: ", static_cast<int64_t>(ranges.size()), " ranges and ", static_cast<int64_t>(slots.size()),
           " slots are not those of whole tables");
@@ -34,7 +34,7 @@ StreamTables::StreamTables(std::span<const uint32_t> ranges, std::span<const uin
 
 #ifndef SCD_CUDA
 struct StreamEncoder::Work {};
-StreamEncoder::StreamEncoder() { require_device_in_build(Device::kCuda); }
+StreamEncoder::StreamEncoder() { require_device_in_build(Device::kGpu); }
 StreamEncoder::StreamEncoder(StreamEncoder&&) noexcept = default;
 StreamEncoder& StreamEncoder::operator=(StreamEncoder&&) noexcept = default;
 StreamEncoder::~StreamEncoder() = default;
@@ -44,7 +44,7 @@ bool StreamEncoder::finished() const { return true; }
 std::vector<CodedStream> StreamEncoder::finish() { return {}; }
 size_t StreamEncoder::bytes() const { return 0; }
 struct StreamDecoder::Work {};
-StreamDecoder::StreamDecoder() { require_device_in_build(Device::kCuda); }
+StreamDecoder::StreamDecoder() { require_device_in_build(Device::kGpu); }
 StreamDecoder::~StreamDecoder() = default;
 void StreamDecoder::start(std::span<const StreamToDecode>) {}
 bool StreamDecoder::finished() const { return true; }

@@ -150,7 +150,7 @@ void StreamDecoder::start(std::span<const StreamToDecode> streams) {
   for (size_t i = 0; i < streams.size(); ++i) {
     const StreamToDecode& stream = streams[i];
     const auto [rans, escapes] = stream.stream;
-    require(stream.numbers.device == Device::kCuda && stream.numbers.dtype == DType::kBF16 &&
+    require(stream.numbers.device == Device::kGpu && stream.numbers.dtype == DType::kBF16 &&
                 stream.numbers.columns >= stream.row_count,
             "StreamDecoder: numbers ", stream.numbers, " for ", stream.row_count, " rows");
     if (rans.size() < kStateBytes || rans.size() % 2 != 0 || escapes.size() % 4 != 0) {

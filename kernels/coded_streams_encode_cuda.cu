@@ -217,7 +217,7 @@ StreamEncoder::~StreamEncoder() = default;
 Matrix StreamEncoder::numbers(int64_t rows, int64_t columns) {
   work_->side.wait("coding of streams");  // which nobody may have waited for
   std::byte* memory = grown(work_->numbers_memory, static_cast<size_t>(rows * columns) * sizeof(float));
-  work_->numbers = {memory, rows, columns, columns, DType::kF32, Device::kCuda};
+  work_->numbers = {memory, rows, columns, columns, DType::kF32, Device::kGpu};
   return work_->numbers;
 }
 

@@ -100,10 +100,10 @@ class CallMemory {
   static DeviceBuffer taken(size_t bytes) {
     if (auto found = idle().take(bytes)) return std::move(found->one);
     try {
-      return {Device::kCuda, bytes};
+      return {Device::kGpu, bytes};
     } catch (const OutOfDeviceMemory&) {
       idle().clear();
-      return {Device::kCuda, bytes};
+      return {Device::kGpu, bytes};
     }
   }
 
@@ -125,7 +125,7 @@ class There {
 
  private:
   // Two a double: what copy() moves.
-  Matrix words() const { return {memory_.data(), columns_, 2 * rows_, 2 * rows_, DType::kF32, Device::kCuda}; }
+  Matrix words() const { return {memory_.data(), columns_, 2 * rows_, 2 * rows_, DType::kF32, Device::kGpu}; }
   CallMemory memory_;
   int64_t rows_;
   int64_t columns_;

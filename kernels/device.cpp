@@ -28,14 +28,14 @@ std::atomic<size_t> held_bytes{0};
 
 }  // namespace
 
-size_t cuda_held_bytes() { return held_bytes.load(std::memory_order_relaxed); }
+size_t gpu_held_bytes() { return held_bytes.load(std::memory_order_relaxed); }
 
 #ifndef SCD_CUDA
 const CudaDevice& cuda_device() {
   static const CudaDevice none{.reason = "this build has no CUDA (configure with -DSCD_CUDA=ON where nvcc is)"};
   return none;
 }
-DeviceMemory cuda_memory() { throw std::runtime_error("device cuda: " + cuda_device().reason); }
+DeviceMemory gpu_memory() { throw std::runtime_error("device cuda: " + cuda_device().reason); }
 void use_cuda_device(int ordinal) {
   throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + cuda_device().reason);
 }
@@ -43,7 +43,7 @@ void use_cuda_device(int ordinal) {
 
 void synchronize([[maybe_unused]] Device device) {
 #ifdef SCD_CUDA
-  if (device == Device::kCuda) cuda::synchronize();
+  if (device == Device::kGpu) cuda::synchronize();
 #endif
 }
 
@@ -51,7 +51,7 @@ DeviceBuffer::DeviceBuffer(Device device, size_t bytes) : size_(bytes), device_(
   require_device_in_build(device);
   if (bytes == 0) return;
   data_ = SCD_ON(device, cuda::allocate(bytes), allocate_on_host(bytes));
-  if (device == Device::kCuda) held_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  if (device == Device::kGpu) held_bytes.fetch_add(bytes, std::memory_order_relaxed);
 }
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
@@ -67,21 +67,21 @@ DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
 DeviceBuffer::~DeviceBuffer() {
   if (data_ == nullptr) return;
   SCD_ON(device_, cuda::release(data_), std::free(data_));
-  if (device_ == Device::kCuda) held_bytes.fetch_sub(size_, std::memory_order_relaxed);
+  if (device_ == Device::kGpu) held_bytes.fetch_sub(size_, std::memory_order_relaxed);
 }
 
 HostStaging::~HostStaging() {
-  if (memory_ != nullptr) SCD_ON(Device::kCuda, cuda::release_pinned(memory_), std::free(memory_));
+  if (memory_ != nullptr) SCD_ON(Device::kGpu, cuda::release_pinned(memory_), std::free(memory_));
 }
 
 Matrix HostStaging::matrix(int64_t rows, int64_t columns, DType dtype) {
   const size_t bytes = static_cast<size_t>(rows * columns) * size_of(dtype);
   if (bytes > size_) {
-    if (memory_ != nullptr) SCD_ON(Device::kCuda, cuda::release_pinned(memory_), std::free(memory_));
+    if (memory_ != nullptr) SCD_ON(Device::kGpu, cuda::release_pinned(memory_), std::free(memory_));
     memory_ = nullptr;
     size_ = 0;
     const size_t wanted = bytes + bytes / 4;
-    memory_ = SCD_ON(Device::kCuda, cuda::allocate_pinned(wanted), allocate_on_host(wanted));
+    memory_ = SCD_ON(Device::kGpu, cuda::allocate_pinned(wanted), allocate_on_host(wanted));
     size_ = wanted;
   }
   return {memory_, rows, columns, columns, dtype};
@@ -91,7 +91,7 @@ DeviceBuffer buffer_of(std::span<const std::byte> bytes, Device device) {
   DeviceBuffer buffer(device, bytes.size());
   if (bytes.empty()) return buffer;
 #ifdef SCD_CUDA
-  if (device == Device::kCuda) cuda::copy_bytes(bytes, buffer.data());
+  if (device == Device::kGpu) cuda::copy_bytes(bytes, buffer.data());
 #endif
   if (device == Device::kCpu) std::ranges::copy(bytes, buffer.data());
   return buffer;
@@ -116,10 +116,10 @@ RecordedWork& RecordedWork::operator=(RecordedWork&& other) noexcept {
   return *this;
 }
 
-RecordedWork::~RecordedWork() { SCD_ON(Device::kCuda, cuda::release_graph(graph_), static_cast<void>(0)); }
+RecordedWork::~RecordedWork() { SCD_ON(Device::kGpu, cuda::release_graph(graph_), static_cast<void>(0)); }
 
 void RecordedWork::record([[maybe_unused]] const std::function<void()>& work) {
-  require_device_in_build(Device::kCuda);
+  require_device_in_build(Device::kGpu);
 #ifdef SCD_CUDA
   cuda::release_graph(std::exchange(graph_, nullptr));
   const cuda::Recording made = cuda::record(work);
@@ -130,12 +130,12 @@ void RecordedWork::record([[maybe_unused]] const std::function<void()>& work) {
 }
 
 bool RecordedWork::replayable() const {
-  return graph_ != nullptr && scratch_moves_ == SCD_ON(Device::kCuda, cuda::scratch_moves(scratch_slots_), 0);
+  return graph_ != nullptr && scratch_moves_ == SCD_ON(Device::kGpu, cuda::scratch_moves(scratch_slots_), 0);
 }
 
 void RecordedWork::replay() const {
   require(replayable(), "nothing recorded that can be replayed");
-  SCD_ON(Device::kCuda, cuda::replay(graph_), static_cast<void>(0));
+  SCD_ON(Device::kGpu, cuda::replay(graph_), static_cast<void>(0));
 }
 
 void send(std::span<const int32_t> numbers, [[maybe_unused]] Device device, std::byte* to) {
@@ -146,7 +146,7 @@ void clear(Matrix m) {
   require_matrix(m, "the target of clear");
   if (m.rows == 0 || m.columns == 0) return;
 #ifdef SCD_CUDA
-  if (m.device == Device::kCuda) return cuda::clear(m);
+  if (m.device == Device::kGpu) return cuda::clear(m);
 #endif
   const size_t size = size_of(m.dtype);
   for (int64_t row = 0; row < m.rows; ++row) {
@@ -161,8 +161,8 @@ void copy(ConstMatrix from, Matrix to) {
   require(from.rows == to.rows && from.columns == to.columns && from.dtype == to.dtype, "copy: the target ", to,
           " must have the shape and dtype of the source ", from);
   if (from.rows == 0 || from.columns == 0) return;
-  if (from.device == Device::kCuda || to.device == Device::kCuda) {
-    SCD_ON(Device::kCuda, cuda::copy(from, to), static_cast<void>(0));
+  if (from.device == Device::kGpu || to.device == Device::kGpu) {
+    SCD_ON(Device::kGpu, cuda::copy(from, to), static_cast<void>(0));
     return;
   }
   const size_t size = size_of(from.dtype);

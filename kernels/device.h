@@ -44,9 +44,9 @@ struct DeviceMemory {
   size_t total_bytes = 0;
 };
 // Of the GPU, as all processes leave it.
-DeviceMemory cuda_memory();
+DeviceMemory gpu_memory();
 // What this process has of it in buffers; the driver's own comes on top.
-size_t cuda_held_bytes();
+size_t gpu_held_bytes();
 
 // A GPU's memory does not suffice; says what was asked for and what is free.
 class OutOfDeviceMemory : public std::bad_alloc {

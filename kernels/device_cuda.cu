@@ -81,7 +81,7 @@ void use_cuda_device(int ordinal) {
   used = ordinal;
 }
 
-DeviceMemory cuda_memory() {
+DeviceMemory gpu_memory() {
   cuda::stream();
   DeviceMemory memory;
   cuda::check(cudaMemGetInfo(&memory.free_bytes, &memory.total_bytes), "cudaMemGetInfo");
@@ -211,7 +211,7 @@ void clear(Matrix m) {
 // Between places of the GPU rows of several pitches go by a kernel: CUDA's own copies of narrow ones are slow.
 void copy(ConstMatrix from, Matrix to) {
   const size_t size = size_of(from.dtype);
-  const bool there = from.device == Device::kCuda && to.device == Device::kCuda;
+  const bool there = from.device == Device::kGpu && to.device == Device::kGpu;
   if (there && (copied_in_units_of<uint4>(from, to) || copied_in_units_of<uint32_t>(from, to) ||
                 copied_in_units_of<uint16_t>(from, to))) {
     return;
@@ -219,7 +219,7 @@ void copy(ConstMatrix from, Matrix to) {
   const size_t row_bytes = static_cast<size_t>(from.columns) * size;
   const bool staged = row_bytes * static_cast<size_t>(from.rows) >= kFewestStagedBytes && from.device != to.device;
   if (staged) {
-    return (to.device == Device::kCuda ? staged_upload : staged_download)(
+    return (to.device == Device::kGpu ? staged_upload : staged_download)(
         {static_cast<const std::byte*>(from.data), pitch(from)}, {static_cast<std::byte*>(to.data), pitch(to)},
         {static_cast<size_t>(from.rows), row_bytes});
   }
@@ -348,7 +348,7 @@ std::byte* device_scratch(Slot slot, size_t bytes) {
   scratch().asked_for |= uint32_t{1} << index;
   if (buffer.size() < bytes) {
     buffer = DeviceBuffer();
-    buffer = DeviceBuffer(Device::kCuda, bytes + bytes / 4);
+    buffer = DeviceBuffer(Device::kGpu, bytes + bytes / 4);
     ++scratch().moves[index];
   }
   return buffer.data();
@@ -367,7 +367,7 @@ const int32_t* on_device(const Indices& indices) {
 
 const DeviceSequences& on_device(const Sequences& sequences) {
   if (sequences.device != nullptr) return *sequences.device;
-  thread_local RaggedBatch batch(Device::kCuda);
+  thread_local RaggedBatch batch(Device::kGpu);
   batch.assign({}, sequences.host);
   return *batch.sequences().device;
 }

@@ -8,7 +8,7 @@
 // checks of require.h refuse it.
 #ifdef SCD_CUDA
 #include "kernels/cuda_kernels.h"
-#define SCD_ON(device, on_cuda, on_cpu) ((device) == ::scd::kernels::Device::kCuda ? (on_cuda) : (on_cpu))
+#define SCD_ON(device, on_cuda, on_cpu) ((device) == ::scd::kernels::Device::kGpu ? (on_cuda) : (on_cpu))
 #else
 #define SCD_ON(device, on_cuda, on_cpu) (on_cpu)
 #endif

@@ -20,7 +20,7 @@ void embedding(ConstMatrix table, Indices ids, Matrix out) {
 void silu_mul(ConstMatrix gate_up, Matrix out) {
   require_on(out.device, gate_up, "the input of silu_mul");
   require_matrix(out, "the output of silu_mul");
-  const bool from_bf16 = out.device == Device::kCuda && gate_up.dtype == DType::kBF16;
+  const bool from_bf16 = out.device == Device::kGpu && gate_up.dtype == DType::kBF16;
   require((gate_up.dtype == DType::kF32 || from_bf16) && out.dtype != DType::kF16,
           "silu_mul: from F32 to F32 or BF16, not ", gate_up, " to ", out);
   require(gate_up.rows == out.rows && gate_up.columns == 2 * out.columns, "silu_mul: the input ", gate_up,

@@ -40,7 +40,7 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 // Calls `read` while the GPU works.
 GpuClocks under_load(int64_t edge, const std::function<GpuClocks()>& read) {
   constexpr double kHeated = 0.2, kAhead = 0.02;  // seconds of work: done before, queued when reading
-  constexpr auto kDevice = Device::kCuda;
+  constexpr auto kDevice = Device::kGpu;
   const size_t bytes = static_cast<size_t>(edge * edge) * size_of(DType::kBF16);
   const DeviceBuffer weight_memory(kDevice, bytes), x_memory(kDevice, bytes), y_memory(kDevice, bytes);
   const auto matrix = [&](const DeviceBuffer& memory) {

@@ -16,7 +16,7 @@ namespace {
 constexpr double kShortest = 0.02;  // seconds of work queued for one measurement
 
 Matrix on_cuda(const DeviceBuffer& memory, int64_t rows, int64_t columns) {
-  return {memory.data(), rows, columns, columns, DType::kBF16, Device::kCuda};
+  return {memory.data(), rows, columns, columns, DType::kBF16, Device::kGpu};
 }
 
 // The best time of one action, each measurement long enough.
@@ -25,7 +25,7 @@ double best_seconds(int repetitions, Action action) {
   const auto timed = [&](int count) {
     const auto begin = std::chrono::steady_clock::now();
     for (int i = 0; i < count; ++i) action();
-    synchronize(Device::kCuda);
+    synchronize(Device::kGpu);
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / count;
   };
   timed(1);  // warm-up
@@ -42,14 +42,14 @@ double measure_gemm_rate_cuda(std::span<const GemmShape> shapes, int repetitions
   double seconds = 0.0, flops = 0.0;
   for (const GemmShape& shape : shapes) {
     const auto buffer = [](int64_t rows, int64_t columns) {
-      return DeviceBuffer(Device::kCuda, static_cast<size_t>(rows * columns) * size_of(DType::kBF16));
+      return DeviceBuffer(Device::kGpu, static_cast<size_t>(rows * columns) * size_of(DType::kBF16));
     };
     const DeviceBuffer weight_memory = buffer(shape.n, shape.k), x_memory = buffer(shape.m, shape.k),
                        y_memory = buffer(shape.m, shape.n);
     const Matrix weight = on_cuda(weight_memory, shape.n, shape.k), x = on_cuda(x_memory, shape.m, shape.k);
     fill_normal(weight, 1, 1.0f);
     fill_normal(x, 2, 1.0f);
-    const PackedLinear linear(weight, {}, DType::kBF16, Device::kCuda);
+    const PackedLinear linear(weight, {}, DType::kBF16, Device::kGpu);
     const Matrix y = on_cuda(y_memory, shape.m, shape.n);
     seconds += best_seconds(repetitions, [&] { linear.forward(x, y); });
     flops += shape.flops();
@@ -62,7 +62,7 @@ double measure_copy_bandwidth_cuda(size_t bytes, int repetitions) {
   constexpr int64_t kColumns = 4096;
   const auto rows = static_cast<int64_t>(bytes / size_of(DType::kBF16)) / kColumns + 1;
   const size_t size = static_cast<size_t>(rows * kColumns) * size_of(DType::kBF16);
-  const DeviceBuffer from_memory(Device::kCuda, size), to_memory(Device::kCuda, size);
+  const DeviceBuffer from_memory(Device::kGpu, size), to_memory(Device::kGpu, size);
   const Matrix from = on_cuda(from_memory, rows, kColumns), to = on_cuda(to_memory, rows, kColumns);
   fill_normal(from, 3, 1.0f);
   return 2.0 * static_cast<double>(size) / best_seconds(repetitions, [&] { copy(from, to); });

@@ -49,7 +49,7 @@ PackedLinear::PackedLinear(ConstMatrix weight, std::span<const float> bias, DTyp
   require(bias.empty() || static_cast<int64_t>(bias.size()) == weight.rows,
           "linear: ", static_cast<int64_t>(bias.size()), " bias values for the weight ", weight);
 #ifdef SCD_CUDA
-  if (device == Device::kCuda) {
+  if (device == Device::kGpu) {
     using OnCuda = PackedOn<cuda::LinearWeights, Packed>;
     packed_ = std::make_unique<OnCuda>(cuda::LinearWeights(weight, bias, precision), device);
     return;
@@ -84,7 +84,7 @@ void PackedLinear::forward(ConstMatrix x, Matrix y, bool accumulate) const {
 }
 
 std::string linear_backend(Device device) {
-  if (device == Device::kCuda) return cuda_device().name;
+  if (device == Device::kGpu) return cuda_device().name;
   switch (cpu_level()) {
     case CpuLevel::kAmx: return "avx512_bf16+amx";
     case CpuLevel::kAvx512Bf16: return "avx512_bf16";
@@ -95,7 +95,7 @@ std::string linear_backend(Device device) {
 bool bf16_is_native() { return cpu_level() >= CpuLevel::kAvx512Bf16; }
 
 DType native_precision(Device device) {
-  return device == Device::kCuda || bf16_is_native() ? DType::kBF16 : DType::kF32;
+  return device == Device::kGpu || bf16_is_native() ? DType::kBF16 : DType::kF32;
 }
 
 void gemm_f32(const GemmArgs& args) {
@@ -106,7 +106,7 @@ void gemm_f32(const GemmArgs& args) {
   const int64_t k = args.transpose_a ? args.a.rows : args.a.columns;
   const int64_t k_of_b = args.transpose_b ? args.b.columns : args.b.rows;
   const int64_t n = args.transpose_b ? args.b.rows : args.b.columns;
-  const bool narrow = args.c.device == Device::kCuda && args.a.dtype == DType::kBF16 && args.b.dtype == DType::kBF16;
+  const bool narrow = args.c.device == Device::kGpu && args.a.dtype == DType::kBF16 && args.b.dtype == DType::kBF16;
   require(args.c.dtype == DType::kF32 && (narrow || (args.a.dtype == DType::kF32 && args.b.dtype == DType::kF32)),
           "gemm_f32: a ", args.a, ", b ", args.b, " and c ", args.c, " must be F32");
   require(k == k_of_b && args.c.rows == m && args.c.columns == n, "gemm_f32: op(a) [", m, ", ", k, "], op(b) [", k_of_b,

@@ -118,7 +118,9 @@ Preference make_preference(const ProductKey& key) {
   cublasLtMatmulPreference_t made = nullptr;
   check_blas(blas, blas.make_preference(&made), "a preference");
   Preference preference(made);
-  check_blas(blas, blas.set_preference(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kProductWorkspace, sizeof(kProductWorkspace)),
+  check_blas(blas,
+             blas.set_preference(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kProductWorkspace,
+                                 sizeof(kProductWorkspace)),
              "the size of the workspace");
   const auto align = [&](cublasLtMatmulPreferenceAttributes_t attribute, uint32_t bytes) {
     check_blas(blas, blas.set_preference(made, attribute, &bytes, sizeof(bytes)), "an alignment");
@@ -190,7 +192,8 @@ class Product {
     std::byte* workspace = device_scratch(Slot::kBlas, kProductWorkspace);
     const float one = 1.0f;
     return blas.matmul(blas.handle, operation, &one, args.b.data, b_.get(), args.a.data, a_.get(), &args.beta,
-                       args.c.data, c_.get(), args.c.data, c_.get(), &algorithm_, workspace, kProductWorkspace, stream());
+                       args.c.data, c_.get(), args.c.data, c_.get(), &algorithm_, workspace, kProductWorkspace,
+                       stream());
   }
 
   Operation taken() {
@@ -257,7 +260,7 @@ bool multiply(const GemmArgs& args, bool tensor_cores, const void* bias) {
 DeviceBuffer rounded_to_bf16(std::span<const float> values) {
   std::vector<BFloat16> rounded;
   for (const float value : values) rounded.push_back(to_bfloat16(value));
-  return buffer_of(std::as_bytes(std::span(rounded)), Device::kCuda);
+  return buffer_of(std::as_bytes(std::span(rounded)), Device::kGpu);
 }
 
 }  // namespace
@@ -266,18 +269,18 @@ LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DT
     : in_features_(weight.columns),
       out_features_(weight.rows),
       precision_(precision),
-      memory_(Device::kCuda, static_cast<size_t>(weight.rows * weight.columns) * size_of(precision)),
-      bias_(bias, Device::kCuda),
+      memory_(Device::kGpu, static_cast<size_t>(weight.rows * weight.columns) * size_of(precision)),
+      bias_(bias, Device::kGpu),
       narrow_bias_(precision == DType::kBF16 ? rounded_to_bf16(bias) : DeviceBuffer()) {
-  const Matrix kept{memory_.data(), out_features_, in_features_, in_features_, precision, Device::kCuda};
+  const Matrix kept{memory_.data(), out_features_, in_features_, in_features_, precision, Device::kGpu};
   if (weight.dtype == precision) {
     cuda::copy(weight, kept);
     return;
   }
   DeviceBuffer there;
   if (weight.device == Device::kCpu) {
-    there = DeviceBuffer(Device::kCuda, static_cast<size_t>(weight.rows * weight.columns) * size_of(weight.dtype));
-    const Matrix brought{there.data(), weight.rows, weight.columns, weight.columns, weight.dtype, Device::kCuda};
+    there = DeviceBuffer(Device::kGpu, static_cast<size_t>(weight.rows * weight.columns) * size_of(weight.dtype));
+    const Matrix brought{there.data(), weight.rows, weight.columns, weight.columns, weight.dtype, Device::kGpu};
     cuda::copy(weight, brought);
     weight = brought;
   }
@@ -291,14 +294,14 @@ void gemm_f32(const GemmArgs& args) {
 }
 
 ConstMatrix LinearWeights::weight() const {
-  return {memory_.data(), out_features_, in_features_, in_features_, precision_, Device::kCuda};
+  return {memory_.data(), out_features_, in_features_, in_features_, precision_, Device::kGpu};
 }
 
 void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
   if (x.dtype != precision_) {
     const size_t bytes = static_cast<size_t>(x.rows * x.columns) * size_of(precision_);
     const Matrix rounded{
-        device_scratch(Slot::kLinearInput, bytes), x.rows, x.columns, x.columns, precision_, Device::kCuda};
+        device_scratch(Slot::kLinearInput, bytes), x.rows, x.columns, x.columns, precision_, Device::kGpu};
     cuda::convert(x, rounded);
     x = rounded;
   }
@@ -308,7 +311,7 @@ void LinearWeights::forward(ConstMatrix x, Matrix y, bool accumulate) const {
                       y.columns,
                       y.columns,
                       DType::kF32,
-                      Device::kCuda};
+                      Device::kGpu};
     forward(x, wide, false);
     cuda::convert(wide, y);
     return;

@@ -6,7 +6,7 @@
 
 namespace scd::kernels {
 
-enum class Device : uint8_t { kCpu = 0, kCuda = 1 };
+enum class Device : uint8_t { kCpu = 0, kGpu = 1 };
 
 // Codes are part of the wire and artifact formats; 3 (FP8) and 4 (INT8) are reserved.
 enum class DType : uint8_t { kF32 = 0, kBF16 = 1, kF16 = 2 };

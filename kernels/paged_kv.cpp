@@ -9,7 +9,7 @@ namespace {
 
 // Rows may be on the host while the cache is on CUDA.
 void check_matrix(const PagedKv& kv, const ConstMatrix& m, const char* name) {
-  if (kv.device == Device::kCuda && m.device == Device::kCuda) {
+  if (kv.device == Device::kGpu && m.device == Device::kGpu) {
     require_matrix(m, name);
   } else {
     require_cpu(m, name);
@@ -72,7 +72,7 @@ void rope_write_kv(const PagedKv& kv, Sequences sequences, Indices positions, co
   check_sequences(kv, sequences.host, qkv.rows, "rope_write_kv");
   if (qkv.rows == 0) return;
 #ifdef SCD_CUDA
-  if (kv.device == Device::kCuda) return cuda::rope_write_kv(kv, sequences, table, qkv);
+  if (kv.device == Device::kGpu) return cuda::rope_write_kv(kv, sequences, table, qkv);
 #endif
   cpu::rope(columns_of(qkv, 0, keys + width), kv.head_dim, positions, table, RopeDirection::kRotate);
   cpu::write_kv(kv, sequences, columns_of(qkv, keys, width), columns_of(qkv, keys + width, width));

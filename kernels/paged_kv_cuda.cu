@@ -41,11 +41,11 @@ __global__ void read_kernel(Pool pool, unsigned width, const int32_t* page_ids, 
 
 Matrix scratch_like(const ConstMatrix& m, Slot slot) {
   const size_t bytes = static_cast<size_t>(m.rows * m.columns) * size_of(m.dtype);
-  return {device_scratch(slot, bytes), m.rows, m.columns, m.columns, m.dtype, Device::kCuda};
+  return {device_scratch(slot, bytes), m.rows, m.columns, m.columns, m.dtype, Device::kGpu};
 }
 
 ConstMatrix brought(const ConstMatrix& m, Slot slot) {
-  if (m.device == Device::kCuda) return m;
+  if (m.device == Device::kGpu) return m;
   const Matrix there = scratch_like(m, slot);
   cuda::copy(m, there);
   return there;

@@ -49,7 +49,7 @@ void RaggedBatch::reserve(int64_t rows, int64_t sequences, int64_t pages) {
   const int64_t sequence_room = std::max(sequence_capacity_, sequences);
   // In powers of two: a growing context moves the copy seldom.
   const int64_t page_room = std::max(page_capacity_, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(pages))));
-  if (device_ == Device::kCuda) {
+  if (device_ == Device::kGpu) {
     row_capacity_ = sequence_capacity_ = page_capacity_ = 0;  // should the memory not suffice
     memory_ = DeviceBuffer();
     const Layout layout(row_room, sequence_room, page_room);
@@ -77,7 +77,7 @@ void RaggedBatch::assign(std::span<const int32_t> ids, std::span<const SequenceR
   require(ids.empty() || static_cast<int64_t>(ids.size()) == rows(),
           "a ragged batch: ", static_cast<int64_t>(ids.size()), " ids for ", rows(), " rows");
   reserve(rows(), static_cast<int64_t>(sequences.size()), longest_table(sequences));
-  if (device_ == Device::kCuda) upload();
+  if (device_ == Device::kGpu) upload();
 }
 
 void RaggedBatch::upload() {
@@ -133,13 +133,13 @@ void RaggedBatch::send_pages(size_t sequence, int64_t at) {
 }
 
 Indices RaggedBatch::ids() const {
-  return {ids_, device_ == Device::kCuda ? reinterpret_cast<const int32_t*>(memory_.data()) : nullptr};
+  return {ids_, device_ == Device::kGpu ? reinterpret_cast<const int32_t*>(memory_.data()) : nullptr};
 }
 
 Indices RaggedBatch::positions() const {
-  return {positions_, device_ == Device::kCuda ? on_device_.row_position : nullptr};
+  return {positions_, device_ == Device::kGpu ? on_device_.row_position : nullptr};
 }
 
-Sequences RaggedBatch::sequences() const { return {sequences_, device_ == Device::kCuda ? &on_device_ : nullptr}; }
+Sequences RaggedBatch::sequences() const { return {sequences_, device_ == Device::kGpu ? &on_device_ : nullptr}; }
 
 }  // namespace scd::kernels

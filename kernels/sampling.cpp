@@ -208,7 +208,7 @@ void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, s
   std::vector<float> row_memory;
   std::span<const LeadingTokens> leading;
 #ifdef SCD_CUDA
-  if (logits.device == Device::kCuda) leading = cuda::leading_tokens(logits, options, uniforms);
+  if (logits.device == Device::kGpu) leading = cuda::leading_tokens(logits, options, uniforms);
 #endif
   for (size_t r = 0; r < rows; ++r) {
     if (!leading.empty() && leading[r].id >= 0) {
@@ -220,7 +220,7 @@ void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, s
       ConstMatrix row = logits;
       row.data = logits.row<float>(static_cast<int64_t>(r));
       row.rows = 1;
-      if (logits.device == Device::kCuda) {
+      if (logits.device == Device::kGpu) {
         row_memory.resize(static_cast<size_t>(logits.columns));
         const Matrix here = matrix(row_memory.data(), 1, logits.columns);
         copy(row, here);
@@ -241,7 +241,7 @@ void forbid(Matrix logits, std::span<const RowToken> tokens) {
   }
   if (tokens.empty()) return;
 #ifdef SCD_CUDA
-  if (logits.device == Device::kCuda) return cuda::forbid(logits, tokens);
+  if (logits.device == Device::kGpu) return cuda::forbid(logits, tokens);
 #endif
   for (const RowToken& token : tokens) {
     logits.row<float>(token.row)[token.id] = -std::numeric_limits<float>::infinity();
@@ -255,7 +255,7 @@ void argmax(ConstMatrix logits, std::span<int32_t> ids) {
           " ids for the logits ", logits);
   if (ids.empty()) return;
 #ifdef SCD_CUDA
-  if (logits.device == Device::kCuda) return cuda::argmax(logits, ids);
+  if (logits.device == Device::kGpu) return cuda::argmax(logits, ids);
 #endif
   for (int64_t r = 0; r < logits.rows; ++r) {
     ids[static_cast<size_t>(r)] = most_probable({logits.row<float>(r), static_cast<size_t>(logits.columns)});

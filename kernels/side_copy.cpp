@@ -6,7 +6,7 @@ namespace scd::kernels {
 
 #ifndef SCD_CUDA
 struct SideCopy::Work {};
-SideCopy::SideCopy() { require_device_in_build(Device::kCuda); }
+SideCopy::SideCopy() { require_device_in_build(Device::kGpu); }
 SideCopy::SideCopy(SideCopy&&) noexcept = default;
 SideCopy& SideCopy::operator=(SideCopy&&) noexcept = default;
 SideCopy::~SideCopy() = default;

@@ -121,7 +121,7 @@ int32_t pages_of(const PrefillConfig& config, const Model& model) {
 
 // That a GPU's buffers have come to hold; 0 on the CPU.
 int64_t mib_since(size_t held_before) {
-  return (static_cast<int64_t>(kernels::cuda_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
+  return (static_cast<int64_t>(kernels::gpu_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 // A code may take more than the BF16 numbers it stands for, but not twice as much.
@@ -169,7 +169,7 @@ struct PrefillServer::Parts {
         model(load_model(config.model, open_device(config.device))),
         kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
                  pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
-        held_before_warmth(kernels::cuda_held_bytes()),
+        held_before_warmth(kernels::gpu_held_bytes()),
         metrics(registry),
         transport(given != nullptr ? std::move(given) : transport_of(config)),
         producer(make_producer(config, model, *transport)),

@@ -15,7 +15,7 @@
 namespace scd {
 namespace {
 
-constexpr auto kDevice = kernels::Device::kCuda;
+constexpr auto kDevice = kernels::Device::kGpu;
 
 using DeviceMemory = std::shared_ptr<const kernels::DeviceBuffer>;
 

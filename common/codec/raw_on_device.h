@@ -10,7 +10,7 @@ class RawEncoderOnDevice final : public PlainEncoder {
  public:
   explicit RawEncoderOnDevice(const CodecModel& producer);
 
-  kernels::Device device() const override { return kernels::Device::kCuda; }
+  kernels::Device device() const override { return kernels::Device::kGpu; }
   bool reads_pages() const override { return true; }
   // Keys and values that are not in pages are coded by the CPU.
   void encode(const LayerChunk& chunk, const RankCaps& caps, ByteBuffer& out) const override;
@@ -24,7 +24,7 @@ class RawDecoderOnDevice final : public PlainDecoder {
   // Throws as PlainDecoder.
   RawDecoderOnDevice(const CodecModel& producer, const CodecModel& consumer);
 
-  kernels::Device device() const override { return kernels::Device::kCuda; }
+  kernels::Device device() const override { return kernels::Device::kGpu; }
   Result<Done> decode(const PayloadPlace& place, std::span<const std::byte> payload, DecodedLayer& out) const override;
   bool reads_ahead() const override { return true; }
   Result<std::unique_ptr<PendingBlocks>> begin_reading(std::span<const Payload> payloads) const override;

@@ -107,7 +107,7 @@ bool has_levels(CodecId id) { return id == CodecId::kRd || id == CodecId::kKvtc;
 
 std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, const ArtifactEncoder* artifact,
                                       kernels::Device device) {
-  if (id == CodecId::kRaw && device == kernels::Device::kCuda) return std::make_unique<RawEncoderOnDevice>(producer);
+  if (id == CodecId::kRaw && device == kernels::Device::kGpu) return std::make_unique<RawEncoderOnDevice>(producer);
   if (auto body = make_plain_body(id, producer)) return std::make_unique<PlainEncoder>(std::move(body), producer);
   const ArtifactEncoder& part = required(artifact, id);
   switch (id) {
@@ -120,7 +120,7 @@ std::unique_ptr<Encoder> make_encoder(CodecId id, const CodecModel& producer, co
 
 std::unique_ptr<Decoder> make_decoder(CodecId id, const CodecModel& producer, const CodecModel& consumer,
                                       const ArtifactDecoder* artifact, const MapPlacement& placement) {
-  if (id == CodecId::kRaw && placement.device == kernels::Device::kCuda && producer.rope == consumer.rope) {
+  if (id == CodecId::kRaw && placement.device == kernels::Device::kGpu && producer.rope == consumer.rope) {
     return std::make_unique<RawDecoderOnDevice>(producer, consumer);
   }
   if (auto body = make_plain_body(id, producer)) {

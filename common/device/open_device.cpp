@@ -22,7 +22,7 @@ kernels::Device open_device(const std::string& name) {
   } catch (const std::runtime_error& error) {
     throw Error(ErrorCode::kFailedPrecondition, error.what());
   }
-  return kernels::Device::kCuda;
+  return kernels::Device::kGpu;
 }
 
 }  // namespace scd

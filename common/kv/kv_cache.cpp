@@ -17,7 +17,7 @@ int32_t gpu_pages(const KvShape& shape, const GpuShare& share) {
   constexpr size_t kDriver = size_t{512} << 20;
   constexpr double kFewest = 8;
   constexpr double kMost = 1 << 24;
-  const kernels::DeviceMemory memory = kernels::cuda_memory();
+  const kernels::DeviceMemory memory = kernels::gpu_memory();
   const double page = 2.0 * shape.layers * static_cast<double>(shape.kv_width()) * kPageTokens *
                       static_cast<double>(kernels::size_of(shape.dtype));
   const auto total = static_cast<double>(memory.total_bytes), workspaces = static_cast<double>(share.workspace_bytes);

@@ -1,4 +1,4 @@
-// One token of each of some sequences: the step that continuous batching repeats. On CUDA it is recorded once for each
+// One token of each of some sequences: the step that continuous batching repeats. On a GPU it is recorded once for each
 // batch size and replayed, so that a step costs one launch, allocates nothing and waits for nothing; steps with
 // adapters are not: their groups differ each time.
 #pragma once
@@ -19,7 +19,7 @@ class DecodeStep {
   DecodeStep(const Model& model, KvCache& cache, int64_t max_batch);
   ~DecodeStep();
 
-  // On CUDA: computes and records the steps of all batches up to so many sequences, in a page that is given back;
+  // On a GPU: computes and records the steps of all batches up to so many sequences, in a page that is given back;
   // larger ones are recorded when they come the second time. Returns logits of the largest, for whoever warms up with
   // them; none on the CPU. Throws RESOURCE_EXHAUSTED where the cache has no page.
   kernels::ConstMatrix record(int64_t sequences);

@@ -108,8 +108,8 @@ void ForwardState::feed_forward() {
   const LayerWeights& weights = model->layer(next_layer);
   const kernels::Matrix normed = rows_of(normed_memory_, config.hidden, model->precision());
   kernels::rms_norm(residual, weights.feed_forward_norm, config.rms_epsilon, normed);
-  // On CUDA it is the widest traffic of a layer: half as much in BF16.
-  const bool narrow = model->device() == kernels::Device::kCuda;
+  // On a GPU it is the widest traffic of a layer: half as much in BF16.
+  const bool narrow = model->device() == kernels::Device::kGpu;
   const kernels::Matrix gate_up =
       rows_of(gate_up_memory_, 2 * int64_t{config.intermediate}, narrow ? model->precision() : kernels::DType::kF32);
   weights.gate_up.forward(normed, gate_up);

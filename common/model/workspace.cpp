@@ -39,7 +39,7 @@ std::vector<WorkspaceTerm> workspace_terms(const ModelConfig& config, kernels::D
       {"logits", limits.passes * batch, vocab, kF32},
       {"ids and places", rows + 64, 8, kIndex},
       {"page tables", (limits.passes + 1) * std::max(limits.sequences, batch), table + 8, kIndex},
-      // Scratch of the kernels (kernels/cuda_common.cuh).
+      // Scratch of the kernels.
       {"input in the weights' precision", ahead(limits.step_tokens), hidden, narrow},
       {"indices", ahead(std::max<int64_t>(limits.step_tokens, 16384)), 1, kIndex},
       {"cuBLASLt", ahead(kernels::kProductWorkspace), 1, 1},

@@ -30,8 +30,8 @@ class SteadyDecodeOnDevice : public ::testing::TestWithParam<kernels::DType> {
   SteadyDecodeOnDevice() {
     make_model({}, folder_.path());
     model_.emplace(
-        Model::load({.directory = folder_.path(), .precision = GetParam(), .device = kernels::Device::kCuda}));
-    cache_.emplace(model_->config().kv_shape(GetParam()), 100, kernels::Device::kCuda);
+        Model::load({.directory = folder_.path(), .precision = GetParam(), .device = kernels::Device::kGpu}));
+    cache_.emplace(model_->config().kv_shape(GetParam()), 100, kernels::Device::kGpu);
     step_.emplace(*model_, *cache_, kMaxBatch);
     sample(step_->record(kMaxBatch));
   }

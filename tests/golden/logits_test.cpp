@@ -103,7 +103,7 @@ TEST_P(Golden, Bf16AgreesWhereTheMarginDecides) {
 
 TEST_P(Golden, CudaFp32LogitsMatchAtEveryPosition) {
   SCD_SKIP_WITHOUT_GPU();
-  const Model model = load(kernels::DType::kF32, kernels::Device::kCuda);
+  const Model model = load(kernels::DType::kF32, kernels::Device::kGpu);
   const auto logits = Sequence(model, room()).run(golden_->input_ids);
   ASSERT_EQ(logits.size(), golden_->logits.size());
   EXPECT_LE(largest_difference(logits), kTolerance);
@@ -112,14 +112,14 @@ TEST_P(Golden, CudaFp32LogitsMatchAtEveryPosition) {
 
 TEST_P(Golden, CudaBf16AgreesWhereTheMarginDecides) {
   SCD_SKIP_WITHOUT_GPU();
-  const Model model = load(kernels::DType::kBF16, kernels::Device::kCuda);
+  const Model model = load(kernels::DType::kBF16, kernels::Device::kGpu);
   expect_agreement(Sequence(model, room()).run(golden_->input_ids));
 }
 
 // Steps that are recorded and replayed give what passes give.
 TEST_P(Golden, CudaDecodeStepsMatch) {
   SCD_SKIP_WITHOUT_GPU();
-  const Model model = load(kernels::DType::kF32, kernels::Device::kCuda);
+  const Model model = load(kernels::DType::kF32, kernels::Device::kGpu);
   check_decode_steps(model);
 }
 
@@ -210,7 +210,7 @@ class GoldenAdapter : public Golden {
     }
     const auto base_logits = Sequence(base, room()).run(golden_->input_ids);
     // On CUDA another number of rows may be another kernel, whose last bits BF16 rounds to a neighbour.
-    const bool rounds_elsewhere = precision == kernels::DType::kBF16 && device == kernels::Device::kCuda;
+    const bool rounds_elsewhere = precision == kernels::DType::kBF16 && device == kernels::Device::kGpu;
     const float allowed = rounds_elsewhere ? 3e-2f : 1e-3f;
     for (size_t i = 0; i < count; ++i) ASSERT_NEAR(without[i], base_logits[i], allowed);
     EXPECT_GT(largest_difference(without), 100 * kTolerance) << "the adapter changes nothing that could be seen";
@@ -227,8 +227,8 @@ TEST_P(GoldenAdapter, BesideTheWeightsBf16AgreesWhereTheMarginDecides) {
 
 TEST_P(GoldenAdapter, CudaBesideTheWeightsLogitsMatch) {
   SCD_SKIP_WITHOUT_GPU();
-  check(kernels::DType::kF32, kernels::Device::kCuda);
-  check(kernels::DType::kBF16, kernels::Device::kCuda);
+  check(kernels::DType::kF32, kernels::Device::kGpu);
+  check(kernels::DType::kBF16, kernels::Device::kGpu);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, GoldenAdapter, ::testing::Values("llama_lora", "qwen2_lora_patterns"),

@@ -49,6 +49,10 @@ FOREIGN = {
     "cublas": ["kernels"],
     "dnnl": ["kernels"],
 }
+# Everybody else knows a GPU only. What it is called in a configuration is a name like another.
+CUDA = re.compile("cuda", re.IGNORECASE)
+CUDA_HOMES = ["kernels", "common/device", "tools", "tests"]
+CUDA_NAMES = ["common/config/parts.cpp"]
 # Generated protocol headers stay at the edges of the servers.
 GENERATED = re.compile(r"(scd/v1|grpc/health/v1)/.*\.pb\.h$")
 GENERATED_HOMES = [
@@ -82,11 +86,13 @@ def faults_of(root, file):
     if rule is None:
         return
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        where = f"{relative}:{number}"
+        if CUDA.search(line) and not within(folder, CUDA_HOMES) and relative.as_posix() not in CUDA_NAMES:
+            yield f"{where}: what knows CUDA belongs in {' or '.join(CUDA_HOMES[:2])} only"
         match = INCLUDE.match(line)
         if not match:
             continue
         bracket, header = match.groups()
-        where = f"{relative}:{number}"
         for foreign, homes in FOREIGN.items():
             if bracket == "<" and header.startswith(foreign) and not within(folder, homes) and rule != "tests":
                 yield f"{where}: <{header}> belongs in {' or '.join(homes)} only"

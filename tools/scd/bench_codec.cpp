@@ -247,7 +247,7 @@ void run(const BenchCodecOptions& options) {
   const kernels::Device device = open_device(options.device);
   CodecBenchMaps maps = options.artifact.empty() ? CodecBenchMaps::synthetic(options.shape)
                                                  : CodecBenchMaps::of_artifact(options.artifact);
-  if (device == kernels::Device::kCuda) {
+  if (device == kernels::Device::kGpu) {
     run_on_device(options, device, std::move(maps));
   } else {
     run_on_cpu(options, maps);

@@ -72,7 +72,7 @@ class EngineBench {
       : options_(options),
         model_(model),
         threads_(kernels::kernel_threads()),
-        on_cuda_(model.device() == kernels::Device::kCuda),
+        on_cuda_(model.device() == kernels::Device::kGpu),
         cache_(model.config().kv_shape(model.precision()), pages_needed(options), model.device()),
         step_(model, cache_, *std::ranges::max_element(options.batches)) {}
 
@@ -250,13 +250,13 @@ void run(const BenchEngineOptions& options) {
     bench.measure_decode(batch);
   }
   bench.table().print(std::cout);
-  std::cout << (device == kernels::Device::kCuda ? "limits: prefill against cuBLASLt's BF16 GEMM of 8192 x 8192 x 8192 "
-                                                   "(linear layers count, attention is time\n"
-                                                   "only), decode against a copy within the GPU's memory (weights and "
-                                                   "cache read; greedy ids to the host).\n"
-                                                 : "limits: prefill against oneDNN's GEMM over the same shapes, decode "
-                                                   "against a plain read of as many bytes\n"
-                                                   "as the weights take; both on the same threads in this run.\n")
+  std::cout << (device == kernels::Device::kGpu ? "limits: prefill against cuBLASLt's BF16 GEMM of 8192 x 8192 x 8192 "
+                                                  "(linear layers count, attention is time\n"
+                                                  "only), decode against a copy within the GPU's memory (weights and "
+                                                  "cache read; greedy ids to the host).\n"
+                                                : "limits: prefill against oneDNN's GEMM over the same shapes, decode "
+                                                  "against a plain read of as many bytes\n"
+                                                  "as the weights take; both on the same threads in this run.\n")
             << "ms: a whole prefill, one step of the batch.\n";
   bench.report().write(options.json);
 }

@@ -75,7 +75,7 @@ class KernelsBench {
       DType y;
       bool accumulate;
     };
-    const DType gate_up = device_ == Device::kCuda ? precision_ : DType::kF32;
+    const DType gate_up = device_ == Device::kGpu ? precision_ : DType::kF32;
     const std::vector<Layer> layers{{"qkv", shape_.hidden, widths, DType::kF32, false},
                                     {"output", query, shape_.hidden, DType::kF32, true},
                                     {"gate_up", shape_.hidden, 2 * shape_.intermediate, gate_up, false},
@@ -167,7 +167,7 @@ class KernelsBench {
                 elements * (4.0 + size));
     }
     {
-      const DType in = device_ == Device::kCuda ? precision_ : DType::kF32;
+      const DType in = device_ == Device::kGpu ? precision_ : DType::kF32;
       const Filled gate_up(device_, rows, 2 * shape_.intermediate, in),
           out(device_, rows, shape_.intermediate, precision_);
       const auto outputs = static_cast<double>(rows) * shape_.intermediate;
@@ -227,7 +227,7 @@ class KernelsBench {
     table_.print(std::cout);
     std::cout << "limits, measured in this run: a BF16 GEMM " << format_fixed(limits_.gemm_flop_per_s / 1e12, 1)
               << " TFLOP/s; memory " << format_fixed(limits_.memory_byte_per_s / 1e9, 0) << " GB/s "
-              << (device_ == Device::kCuda ? "(a copy, bytes read and written)" : "(a plain read)") << ".\n";
+              << (device_ == Device::kGpu ? "(a copy, bytes read and written)" : "(a plain read)") << ".\n";
     report_.write(options_.json);
   }
 
@@ -286,7 +286,7 @@ void run(const BenchKernelsOptions& options) {
   bench.attention();
   std::cerr << "memory-bound ops ..." << std::endl;
   bench.memory_bound();
-  if (device == Device::kCuda) {
+  if (device == Device::kGpu) {
     std::cerr << "codec rd ..." << std::endl;
     for (const int64_t batch_tokens : {1024, 8192}) bench.codec(batch_tokens);
   }

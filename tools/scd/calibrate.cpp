@@ -231,7 +231,7 @@ void run(CalibrateOptions options) {
   const CalibrationText text = read_text(options);
   if (!options.recheck) require_writable(options, there, producer, consumer, text);
   const ModelPair pair(options.pair);
-  if (pair.consumer().device() == kernels::Device::kCuda) keep_host_algebra_on_one_thread();
+  if (pair.consumer().device() == kernels::Device::kGpu) keep_host_algebra_on_one_thread();
   const CalibrationInput input{pair.producer(), pair.consumer(), producer, consumer, text};
   if (options.recheck) {
     return recheck_and_write(

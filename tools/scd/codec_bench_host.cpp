@@ -48,7 +48,7 @@ void CodecBenchHost::read() {
 void CodecBenchHost::send_back() {
   for (const Unit& unit : units_) {
     kernels::copy(unit.read,
-                  returned_.matrix(unit.read.rows, unit.read.columns, unit.read.dtype, kernels::Device::kCuda));
+                  returned_.matrix(unit.read.rows, unit.read.columns, unit.read.dtype, kernels::Device::kGpu));
   }
 }
 

@@ -23,7 +23,7 @@ namespace {
 constexpr int64_t kPageTokens = 16;
 constexpr size_t kMostPending = 4;  // units under way
 constexpr auto kF32 = kernels::DType::kF32;
-constexpr auto kDevice = kernels::Device::kCuda;
+constexpr auto kDevice = kernels::Device::kGpu;
 
 // Numbers of deviation 1 get codes of the calibrated deviations.
 RdEncoderMaps scaled(RdEncoderMaps maps) {

@@ -10,7 +10,7 @@
 namespace scd {
 
 DeviceLimits measure_limits(kernels::Device device) {
-  const bool cuda = device == kernels::Device::kCuda;
+  const bool cuda = device == kernels::Device::kGpu;
   const int64_t side = cuda ? 8192 : 1024;
   const kernels::GemmShape peak{side, side, side};
   if (cuda) {

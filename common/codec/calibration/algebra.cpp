@@ -19,7 +19,7 @@ using Eigen::VectorXd;
 constexpr Eigen::Index kFewestRows = 256;
 
 bool worth_a_gpu(kernels::Device device, Eigen::Index rows) {
-  return device == kernels::Device::kCuda && rows >= kFewestRows;
+  return device == kernels::Device::kGpu && rows >= kFewestRows;
 }
 
 void add_ridge(MatrixXd& matrix, double ridge) {

@@ -20,7 +20,7 @@ struct NetworkOptions {
   float learning_rate = 1e-3f;
   float weight_decay = 0.01f;
   uint64_t seed = 1;
-  kernels::Device device = kernels::Device::kCpu;  // that trains: on CUDA in TF32
+  kernels::Device device = kernels::Device::kCpu;  // that trains: on a GPU in TF32
   std::function<void(double)> progress = {};       // share of max_epochs done; may be empty
 };
 

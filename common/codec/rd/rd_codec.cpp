@@ -105,7 +105,7 @@ DenseMatrix codes_on_host(const RdEncoderOnDevice& encoder, size_t index, const 
                           const LayerChunk& chunk, int64_t components) {
   thread_local kernels::GrowBuffer memory;
   const kernels::Matrix there =
-      memory.matrix(components, tokens_of(unit, chunk), kernels::DType::kF32, kernels::Device::kCuda);
+      memory.matrix(components, tokens_of(unit, chunk), kernels::DType::kF32, kernels::Device::kGpu);
   encoder.codes(index, unit, chunk, there);
   DenseMatrix here(there.rows, there.columns);
   kernels::copy(there, here.view());
@@ -136,13 +136,13 @@ RdEncoder::RdEncoder(const CodecModel& producer, RdEncoderMaps maps, const Sha25
                     map.columns == rd_source_width(producer_, plan_.units[i], sources_[i]) + anchor,
                 "encoder", plan_.units[i]);
   }
-  if (device == kernels::Device::kCuda) {
+  if (device == kernels::Device::kGpu) {
     on_device_ = std::make_unique<const RdEncoderOnDevice>(producer_, units_, quantiser_);
   }
 }
 
 kernels::Device RdEncoder::device() const {
-  return on_device_ != nullptr ? kernels::Device::kCuda : kernels::Device::kCpu;
+  return on_device_ != nullptr ? kernels::Device::kGpu : kernels::Device::kCpu;
 }
 
 Result<LayerPlan> RdEncoder::plan(int32_t exact_layers) const { return calibrated_plan(plan_, exact_layers, "rd"); }
@@ -294,7 +294,7 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
                 plan_.units[i]);
   }
   const bool networks = std::ranges::any_of(units_, [](const RdUnitDecoder& unit) { return !unit.network.empty(); });
-  if (device == kernels::Device::kCuda && !networks) {
+  if (device == kernels::Device::kGpu && !networks) {
     on_device_ = std::make_unique<const RdDecoderOnDevice>(consumer_, units_, quantiser_);
   } else if (precision == kernels::DType::kBF16) {
     for (const RdUnitDecoder& unit : units_) rounded_.emplace_back(unit);
@@ -304,7 +304,7 @@ RdDecoder::RdDecoder(const CodecModel& consumer, RdDecoderMaps maps, const Sha25
 }
 
 kernels::Device RdDecoder::device() const {
-  return on_device_ != nullptr ? kernels::Device::kCuda : kernels::Device::kCpu;
+  return on_device_ != nullptr ? kernels::Device::kGpu : kernels::Device::kCpu;
 }
 
 Result<LayerPlan> RdDecoder::plan(int32_t exact_layers) const { return calibrated_plan(plan_, exact_layers, "rd"); }

@@ -18,7 +18,7 @@ namespace {
 
 constexpr auto kF32 = kernels::DType::kF32;
 constexpr auto kBF16 = kernels::DType::kBF16;
-constexpr auto kDevice = kernels::Device::kCuda;
+constexpr auto kDevice = kernels::Device::kGpu;
 constexpr int64_t kAlignedColumns = 8;  // 16 bytes, as products want rows to begin
 
 int64_t aligned(int64_t columns) { return (columns + kAlignedColumns - 1) / kAlignedColumns * kAlignedColumns; }

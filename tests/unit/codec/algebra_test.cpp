@@ -29,7 +29,7 @@ MatrixXd random(Eigen::Index rows, Eigen::Index columns, uint32_t seed) {
 class OnEitherDevice : public ::testing::TestWithParam<Device> {
  protected:
   void SetUp() override {
-    if (GetParam() == Device::kCuda) SCD_SKIP_WITHOUT_GPU();
+    if (GetParam() == Device::kGpu) SCD_SKIP_WITHOUT_GPU();
   }
   Algebra algebra_{GetParam()};
 };
@@ -73,7 +73,7 @@ TEST_P(OnEitherDevice, SpectraChangeBlockByBlock) {
   EXPECT_NEAR(half(kSize + 3, kSize + 3), 2.0, 1e-12);
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, OnEitherDevice, ::testing::Values(Device::kCpu, Device::kCuda),
+INSTANTIATE_TEST_SUITE_P(Devices, OnEitherDevice, ::testing::Values(Device::kCpu, Device::kGpu),
                          [](const auto& tested) { return tested.param == Device::kCpu ? "Cpu" : "Cuda"; });
 
 TEST(AlgebraOnCuda, FitsEqualThoseOfTheCpu) {
@@ -87,14 +87,14 @@ TEST(AlgebraOnCuda, FitsEqualThoseOfTheCpu) {
   const RegressionMoment moment{sum, 300, 300};
   const MatrixXd metric = MatrixXd::Identity(300, 300);
   const RateFit here = fit_rate(moment, metric, kRidge),
-                there = fit_rate(moment, metric, kRidge, Algebra(Device::kCuda));
+                there = fit_rate(moment, metric, kRidge, Algebra(Device::kGpu));
   ASSERT_EQ(here.deviations.size(), there.deviations.size());
   for (size_t i = 0; i < here.deviations.size(); ++i) {
     EXPECT_NEAR(there.deviations[i], here.deviations[i], 1e-6 * here.deviations[0]);
   }
   EXPECT_NEAR(there.unpredictable, here.unpredictable, 1e-8 * here.energy);
   const RdUnitDecoder decoder = fit_decoder(moment, here.encoder, kRidge);
-  const RdUnitDecoder decoder_there = fit_decoder(moment, here.encoder, kRidge, Algebra(Device::kCuda));
+  const RdUnitDecoder decoder_there = fit_decoder(moment, here.encoder, kRidge, Algebra(Device::kGpu));
   for (size_t i = 0; i < decoder.map.values.size(); ++i) {
     ASSERT_NEAR(decoder_there.map.values[i], decoder.map.values[i], 1e-5 * (1 + std::abs(decoder.map.values[i])));
   }
@@ -103,11 +103,11 @@ TEST(AlgebraOnCuda, FitsEqualThoseOfTheCpu) {
 TEST(AlgebraOnCuda, MomentsAreSummedThere) {
   SCD_SKIP_WITHOUT_GPU();
   const DenseMatrix rows = random_matrix(1500, 70, 1);
-  SecondMoment here(70), there(70, Device::kCuda);
-  const kernels::DeviceBuffer memory = kernels::buffer_of(std::as_bytes(std::span(rows.values)), Device::kCuda);
+  SecondMoment here(70), there(70, Device::kGpu);
+  const kernels::DeviceBuffer memory = kernels::buffer_of(std::as_bytes(std::span(rows.values)), Device::kGpu);
   for (int i = 0; i < 2; ++i) {
     here.add(rows.view());
-    there.add({memory.data(), rows.rows, rows.columns, rows.columns, kernels::DType::kF32, Device::kCuda});
+    there.add({memory.data(), rows.rows, rows.columns, rows.columns, kernels::DType::kF32, Device::kGpu});
   }
   EXPECT_EQ(there.samples(), here.samples());
   there.leave_device();
@@ -129,7 +129,7 @@ TEST(AlgebraOnCuda, NetworksLearnThereWhatTheyLearnHere) {
   const DenseMatrix y = targets_of(x), y_held_out = targets_of(held_out);
   NetworkOptions options{.width = 32, .max_epochs = 40, .learning_rate = 1e-2f};
   const TrainedNetwork here = train_network({x, y, held_out, y_held_out}, options);
-  options.device = Device::kCuda;
+  options.device = Device::kGpu;
   const TrainedNetwork there = train_network({x, y, held_out, y_held_out}, options);
   EXPECT_LT(here.held_out_loss, 0.05 * here.held_out_power);
   EXPECT_NEAR(there.held_out_loss, here.held_out_loss, 0.02 * here.held_out_power);

@@ -20,7 +20,7 @@ using testing::SampleChunk;
 using testing::small_model;
 
 constexpr auto kCpu = kernels::Device::kCpu;
-constexpr auto kCuda = kernels::Device::kCuda;
+constexpr auto kGpu = kernels::Device::kGpu;
 constexpr int64_t kPageTokens = 16;
 const std::vector<int32_t> kPageIds{5, 0, 11, 3, 8, 1, 9, 2, 10, 4};
 
@@ -144,7 +144,7 @@ class RawOnDevice : public ::testing::Test {
   void expect_refused_alike(const PayloadPlace& place, std::span<const std::byte> payload, const char* what) const {
     DecodedLayer out;
     const auto here = decoder(kCpu)->decode(place, payload, out);
-    const auto there = decoder(kCuda)->decode(place, payload, out);
+    const auto there = decoder(kGpu)->decode(place, payload, out);
     ASSERT_FALSE(here.ok()) << what;
     ASSERT_FALSE(there.ok()) << what;
     EXPECT_EQ(there.failure().code, here.failure().code) << what;
@@ -155,11 +155,11 @@ class RawOnDevice : public ::testing::Test {
 };
 
 TEST_F(RawOnDevice, EncodesTheBytesOfTheCpu) {
-  const auto on_cpu = encoder(kCpu), on_cuda = encoder(kCuda);
+  const auto on_cpu = encoder(kCpu), on_cuda = encoder(kGpu);
   EXPECT_EQ(on_cuda->id(), on_cpu->id());
   EXPECT_TRUE(on_cuda->reads_pages());
   for (const kernels::DType dtype : {kernels::DType::kF32, kernels::DType::kBF16}) {
-    const Cache here(model_, dtype, kCpu, 7, false), there(model_, dtype, kCuda, 7, false);
+    const Cache here(model_, dtype, kCpu, 7, false), there(model_, dtype, kGpu, 7, false);
     for (const auto& [first, chunks] :
          {std::pair(int64_t{0}, std::vector<int64_t>{1}), {5, {31}}, {17, {33, 1, 64}}, {0, {16, 16, 16, 16, 3}}}) {
       EXPECT_EQ(encoded(*on_cuda, there, first, chunks), encoded(*on_cpu, here, first, chunks))
@@ -169,14 +169,14 @@ TEST_F(RawOnDevice, EncodesTheBytesOfTheCpu) {
 }
 
 TEST_F(RawOnDevice, SeveralUnitsAreUnderWayTogether) {
-  const auto on_cpu = encoder(kCpu), on_cuda = encoder(kCuda);
+  const auto on_cpu = encoder(kCpu), on_cuda = encoder(kGpu);
   const std::vector<int64_t> chunks{20, 12};
   for (int round = 0; round < 3; ++round) {
     std::vector<std::unique_ptr<PendingPayloads>> pending;
     std::vector<ByteBuffer> expected, found;
     std::vector<Cache> caches;
     for (uint32_t seed = 0; seed < 5; ++seed) {
-      caches.emplace_back(model_, kernels::DType::kBF16, kCuda, seed, true);
+      caches.emplace_back(model_, kernels::DType::kBF16, kGpu, seed, true);
       pending.push_back(
           on_cuda->begin({.layer = 1, .pages = {std::span(&caches.back().kv(), 1), kPageIds, 32}}, chunks, {}));
       const Cache here(model_, kernels::DType::kBF16, kCpu, seed, true);
@@ -193,40 +193,40 @@ TEST_F(RawOnDevice, CodesRowsThatAreNotInPages) {
   const SampleChunk sample(model_, 1, 48, 33, 7);
   ByteBuffer expected, from_host, from_there;
   encoder(kCpu)->encode(sample.chunk, {}, expected);
-  encoder(kCuda)->encode(sample.chunk, {}, from_host);
+  encoder(kGpu)->encode(sample.chunk, {}, from_host);
   kernels::GrowBuffer keys_memory, values_memory;
-  const kernels::Matrix keys = keys_memory.matrix(33, model_.kv_width(), kernels::DType::kF32, kCuda);
-  const kernels::Matrix values = values_memory.matrix(33, model_.kv_width(), kernels::DType::kF32, kCuda);
+  const kernels::Matrix keys = keys_memory.matrix(33, model_.kv_width(), kernels::DType::kF32, kGpu);
+  const kernels::Matrix values = values_memory.matrix(33, model_.kv_width(), kernels::DType::kF32, kGpu);
   kernels::copy(sample.chunk.keys, keys);
   kernels::copy(sample.chunk.values, values);
-  encoder(kCuda)->encode({.layer = 1, .first_position = 48, .keys = keys, .values = values}, {}, from_there);
+  encoder(kGpu)->encode({.layer = 1, .first_position = 48, .keys = keys, .values = values}, {}, from_there);
   EXPECT_EQ(from_host, expected);
   EXPECT_EQ(from_there, expected);
 }
 
 TEST_F(RawOnDevice, EitherReadsWhatTheOtherWrote) {
   const auto& chunks = std::vector<int64_t>{16, 32, 7};
-  const Sent by_cpu = sent(kCpu, 3, chunks), by_cuda = sent(kCuda, 3, chunks);
+  const Sent by_cpu = sent(kCpu, 3, chunks), by_cuda = sent(kGpu, 3, chunks);
   EXPECT_EQ(by_cuda.bytes, by_cpu.bytes);
   for (const kernels::DType dtype : {kernels::DType::kF32, kernels::DType::kBF16}) {
     const auto expected = pages_by(kCpu, dtype, by_cpu);
     EXPECT_EQ(pages_by(kCpu, dtype, by_cuda), expected);
-    for (int round = 0; round < 3; ++round) EXPECT_EQ(pages_by(kCuda, dtype, by_cpu), expected) << round;
+    for (int round = 0; round < 3; ++round) EXPECT_EQ(pages_by(kGpu, dtype, by_cpu), expected) << round;
   }
 }
 
 TEST_F(RawOnDevice, PayloadsWhoseTokensFollowEachOtherShareABlock) {
-  Sent all = sent(kCuda, 3, {16, 32, 7});
-  EXPECT_EQ(decoder(kCuda)->read_ahead(all.payloads).value_or_throw().size(), 3);
+  Sent all = sent(kGpu, 3, {16, 32, 7});
+  EXPECT_EQ(decoder(kGpu)->read_ahead(all.payloads).value_or_throw().size(), 3);
   std::erase_if(all.payloads,
                 [](const Payload& payload) { return payload.place.layer == 1 && payload.place.first_position == 19; });
-  const std::vector<CodeBlock> blocks = decoder(kCuda)->read_ahead(all.payloads).value_or_throw();
+  const std::vector<CodeBlock> blocks = decoder(kGpu)->read_ahead(all.payloads).value_or_throw();
   ASSERT_EQ(blocks.size(), 4);
   EXPECT_EQ(blocks[1].place.layer, 1);
   EXPECT_EQ(blocks[1].place.tokens, 16);
   EXPECT_EQ(blocks[2].place.first_position, 51);
   EXPECT_EQ(blocks[2].place.tokens, 7);
-  EXPECT_EQ(pages_by(kCuda, kernels::DType::kBF16, all), pages_by(kCpu, kernels::DType::kBF16, all));
+  EXPECT_EQ(pages_by(kGpu, kernels::DType::kBF16, all), pages_by(kCpu, kernels::DType::kBF16, all));
 }
 
 TEST_F(RawOnDevice, RefusesWhatTheCpuRefuses) {
@@ -235,7 +235,7 @@ TEST_F(RawOnDevice, RefusesWhatTheCpuRefuses) {
   ByteBuffer payload;
   encoder(kCpu)->encode(sample.chunk, {}, payload);
   DecodedLayer out;
-  ASSERT_TRUE(decoder(kCuda)->decode(place, payload, out).ok());
+  ASSERT_TRUE(decoder(kGpu)->decode(place, payload, out).ok());
   const std::span<const std::byte> bytes(payload);
   for (size_t length = 0; length < payload.size(); length += 101) {
     expect_refused_alike(place, bytes.first(length), "cut off");
@@ -266,22 +266,22 @@ TEST_F(RawOnDevice, RefusesWhatTheCpuRefuses) {
 }
 
 TEST_F(RawOnDevice, OnePayloadThatIsNotSoundIsNamedAmongMany) {
-  Sent all = sent(kCuda, 3, {16, 32, 7});
+  Sent all = sent(kGpu, 3, {16, 32, 7});
   all.bytes[4].back() = std::byte{0x7f};
   all.bytes[4][all.bytes[4].size() - 2] = std::byte{0x80};
-  const auto read = decoder(kCuda)->read_ahead(all.payloads);
+  const auto read = decoder(kGpu)->read_ahead(all.payloads);
   ASSERT_FALSE(read.ok());
   EXPECT_EQ(read.failure().message, "payload of layer 1, tokens [19, 51): a value is not finite");
 }
 
 TEST_F(RawOnDevice, WhereRopeDiffersTheCpuDecodes) {
-  const auto rotating = make_decoder(CodecId::kRaw, model_, small_model(1000000.0), nullptr, {.device = kCuda});
+  const auto rotating = make_decoder(CodecId::kRaw, model_, small_model(1000000.0), nullptr, {.device = kGpu});
   EXPECT_EQ(rotating->device(), kCpu);
   EXPECT_FALSE(rotating->reads_ahead());
-  EXPECT_EQ(decoder(kCuda)->device(), kCuda);
+  EXPECT_EQ(decoder(kGpu)->device(), kGpu);
   CodecModel wider = model_;
   wider.kv_heads = 4;
-  EXPECT_THROW(make_decoder(CodecId::kRaw, model_, wider, nullptr, {.device = kCuda}), Error);
+  EXPECT_THROW(make_decoder(CodecId::kRaw, model_, wider, nullptr, {.device = kGpu}), Error);
 }
 
 }  // namespace

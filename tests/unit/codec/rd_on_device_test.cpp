@@ -23,7 +23,7 @@ using testing::small_model;
 
 constexpr int64_t kTokens = 37, kFirst = 32;
 constexpr int64_t kComponents = 21;
-constexpr auto kCuda = kernels::Device::kCuda;
+constexpr auto kGpu = kernels::Device::kGpu;
 
 // Products' inputs are rounded to 10 bits of mantissa: so much of the sum of absolute products, about.
 constexpr double kRounding = 2e-3;
@@ -78,15 +78,14 @@ class RdOnDevice : public ::testing::TestWithParam<Case> {
     };
     for (int32_t layer = 0; layer < unit().layers; ++layer) {
       const auto memory = [&] {
-        return page_memory_.emplace_back(kCuda, static_cast<size_t>(pages * kPageTokens * width) * sizeof(float))
-            .data();
+        return page_memory_.emplace_back(kGpu, static_cast<size_t>(pages * kPageTokens * width) * sizeof(float)).data();
       };
       layers_.push_back({.keys = memory(),
                          .values = memory(),
                          .kv_heads = model_.kv_heads,
                          .page_tokens = kPageTokens,
                          .head_dim = model_.head_dim,
-                         .device = kCuda,
+                         .device = kGpu,
                          .pages = pages});
       kernels::write_kv(layers_.back(), {&rows, 1}, layer_of(chunk.keys, layer), layer_of(chunk.values, layer));
     }
@@ -132,7 +131,7 @@ TEST_P(RdOnDevice, CodesAreThoseOfTheCpuToRounding) {
   for (const int64_t components : {kComponents, int64_t{5}, int64_t{1}}) {
     for (const LayerChunk& rows : {chunk, paged}) {
       kernels::GrowBuffer memory;
-      const kernels::Matrix there = memory.matrix(components, kTokens, kernels::DType::kF32, kCuda);
+      const kernels::Matrix there = memory.matrix(components, kTokens, kernels::DType::kF32, kGpu);
       encoder.codes(0, unit(), rows, there);
       expect_codes(brought(there), true);
       encoder.products(0, unit(), rows, there);

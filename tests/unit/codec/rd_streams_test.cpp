@@ -21,7 +21,7 @@ using testing::sample_rd;
 using testing::SampleChunk;
 using testing::small_model;
 
-constexpr auto kCuda = kernels::Device::kCuda;
+constexpr auto kGpu = kernels::Device::kGpu;
 constexpr int64_t kComponents = 40;
 
 class RdStreams : public ::testing::Test {
@@ -59,7 +59,7 @@ class RdStreams : public ::testing::Test {
                                     std::span<const float> offsets = {}) {
     const kernels::Matrix there = encoder_->numbers(values.rows, values.columns);
     kernels::copy(values.view(), there);
-    const kernels::DeviceVector offsets_there(offsets, kCuda);
+    const kernels::DeviceVector offsets_there(offsets, kGpu);
     kernels::StreamRows rows = tables_->rows(0, level);
     if (!offsets.empty()) rows.offsets = std::span<const float>(offsets_there).data();
     encoder_->start(rd_stream_parts(values.rows, chunks), rows);
@@ -87,7 +87,7 @@ class RdStreams : public ::testing::Test {
     for (size_t i = 0; i < bodies.size(); ++i) {
       const auto coded = RdQuantiser::entropy_streams(bodies[i], rows, chunks[i]);
       if (!coded) throw std::runtime_error("a body that is cut off");
-      numbers.push_back(memory[i].matrix(chunks[i], rows, kernels::DType::kBF16, kCuda));
+      numbers.push_back(memory[i].matrix(chunks[i], rows, kernels::DType::kBF16, kGpu));
       for (const kernels::StreamPart& part : rd_stream_parts(rows, std::span(&chunks[i], 1))) {
         const auto number = static_cast<size_t>(part.first_row / rd_stream_components(chunks[i]));
         kernels::StreamRows of_stream = tables_->rows(0, level);
@@ -165,8 +165,8 @@ class RdStreams : public ::testing::Test {
 struct TwoUnits {
   CodecModel model = small_model();
   testing::RdSample sample = sample_rd(model, {1, {{1, 1}, {2, 1}}, true}, {0.1f});
-  RdEncoder encoder{model, sample.encoder, {}, kCuda};
-  RdDecoder decoder{model, sample.decoder, {}, kCuda};
+  RdEncoder encoder{model, sample.encoder, {}, kGpu};
+  RdDecoder decoder{model, sample.decoder, {}, kGpu};
 };
 
 TEST_F(RdStreams, BytesAndNumbersAreThoseOfTheCpu) {
@@ -310,11 +310,11 @@ TEST_F(RdStreams, EitherDeviceReadsWhatTheOtherWrote) {
   const RankCaps levels[] = {{.level = 0}, {.level = 1}, {.level = 2}, {.level = 2, .packed = true}};
   for (const RankCaps& caps : levels) {
     std::vector<DenseMatrix> keys;
-    for (const auto from : {kernels::Device::kCpu, kCuda}) {
+    for (const auto from : {kernels::Device::kCpu, kGpu}) {
       const RdEncoder encoder(model, sample.encoder, {}, from);
       const std::vector<int64_t> tokens{32, 38};
       const std::vector<ByteBuffer> payloads = encoder.begin(chunk.chunk, tokens, caps)->finish();
-      for (const auto to : {kernels::Device::kCpu, kCuda}) {
+      for (const auto to : {kernels::Device::kCpu, kGpu}) {
         const RdDecoder decoder(model, sample.decoder, {}, to);
         DenseMatrix all(70, 2 * model.kv_width());
         int64_t first = 0;
@@ -326,8 +326,8 @@ TEST_F(RdStreams, EitherDeviceReadsWhatTheOtherWrote) {
           place.data = place.row<float>(first);
           place.rows = tokens[i];
           kernels::copy(out.key_rows(), place);
-          ASSERT_EQ(out.on_device.present && out.on_device.rope != nullptr, to == kCuda);
-          if (to == kCuda) {
+          ASSERT_EQ(out.on_device.present && out.on_device.rope != nullptr, to == kGpu);
+          if (to == kGpu) {
             rotate_chunk(place, model.head_dim, 32 + first, *out.on_device.rope, kernels::RopeDirection::kRotate);
           }
           first += tokens[i];

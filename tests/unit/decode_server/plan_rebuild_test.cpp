@@ -124,7 +124,7 @@ class PlanRebuildTest : public ::testing::Test {
 
 TEST_F(PlanRebuildTest, AGpuRebuildsWhatTheCpuDoes) {
   SCD_SKIP_WITHOUT_GPU();
-  const DenseMatrix expected = rebuilt_on(kernels::Device::kCpu), found = rebuilt_on(kernels::Device::kCuda);
+  const DenseMatrix expected = rebuilt_on(kernels::Device::kCpu), found = rebuilt_on(kernels::Device::kGpu);
   ASSERT_EQ(found.values.size(), expected.values.size());
   for (int64_t t = 0; t < kTokens; ++t) {
     for (int64_t i = 0; i < found.columns; ++i) {
@@ -138,13 +138,13 @@ TEST_F(PlanRebuildTest, AGpuRebuildsWhatTheCpuDoes) {
 TEST_F(PlanRebuildTest, AGpuWritesRawBitForBit) {
   SCD_SKIP_WITHOUT_GPU();
   std::vector<DenseMatrix> made;
-  for (const kernels::Device device : {kernels::Device::kCpu, kernels::Device::kCuda}) {
+  for (const kernels::Device device : {kernels::Device::kCpu, kernels::Device::kGpu}) {
     const Model model = load(device);
     const CodecModel shape = codec_model_of(model.config());
     const LayerPlan plan = layer_by_layer(shape.layers, 0);
     const auto encoder = make_encoder(CodecId::kRaw, shape, nullptr);
     const auto decoder = make_decoder(CodecId::kRaw, shape, shape, nullptr, {.device = device});
-    EXPECT_EQ(decoder->reads_ahead(), device == kernels::Device::kCuda);
+    EXPECT_EQ(decoder->reads_ahead(), device == kernels::Device::kGpu);
     made.push_back(rebuilt(model, *decoder, plan, payloads(shape, *encoder, plan)));
   }
   for (int64_t t = 0; t < kTokens; ++t) {

@@ -116,12 +116,12 @@ TEST_F(Cuda, SecondMomentsMatchTheCpu) {
     const OnCuda there(rows);
     const auto values = static_cast<size_t>(triangle_size(shape.columns));
     std::vector<double> sum(values, 2.0);
-    const DeviceBuffer sum_there = buffer_of(std::as_bytes(std::span(sum)), Device::kCuda);
+    const DeviceBuffer sum_there = buffer_of(std::as_bytes(std::span(sum)), Device::kGpu);
     add_second_moment(there.view(), reinterpret_cast<double*>(sum_there.data()));
     add_second_moment(rows.view(), sum.data());
     std::vector<double> back(values);
     const auto words = static_cast<int64_t>(values * 2);
-    copy(ConstMatrix{sum_there.data(), 1, words, words, DType::kF32, Device::kCuda},
+    copy(ConstMatrix{sum_there.data(), 1, words, words, DType::kF32, Device::kGpu},
          Matrix{back.data(), 1, words, words});
     for (size_t i = 0; i < values; ++i) {
       ASSERT_NEAR(back[i], sum[i], 2e-6 * static_cast<double>(shape.rows + 1)) << shape.rows << " x " << shape.columns;

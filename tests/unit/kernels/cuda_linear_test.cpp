@@ -44,7 +44,7 @@ TEST_F(Cuda, LinearLayersMatchTheDoubleReference) {
         OwnedMatrix weight = random_matrix(c.out, c.in, DType::kF32, 1),
                     x = random_matrix(c.rows, c.in, DType::kF32, 2);
         const std::vector<float> bias = random_vector(c.out, 3);
-        const PackedLinear linear(weight.view(), bias, precision, Device::kCuda);
+        const PackedLinear linear(weight.view(), bias, precision, Device::kGpu);
         const OnCuda x_there(x);
         for (const bool accumulate : {false, true}) {
           if (accumulate && y_dtype != DType::kF32) continue;
@@ -76,7 +76,7 @@ TEST_F(Cuda, LinearLayersMatchTheDoubleReference) {
 TEST_F(Cuda, BiasesOfLayersOfOneShapeStayApart) {
   constexpr int64_t kRows = 70, kIn = 64, kOut = 48;
   OwnedMatrix weight = random_matrix(kOut, kIn, DType::kF32, 1), x = random_matrix(kRows, kIn, DType::kF32, 2);
-  const PackedLinear plain(weight.view(), {}, DType::kBF16, Device::kCuda);
+  const PackedLinear plain(weight.view(), {}, DType::kBF16, Device::kGpu);
   OwnedMatrix sums(kRows, kOut, DType::kF32);
   {
     const OnCuda x_there(x), y_there(sums);
@@ -84,7 +84,7 @@ TEST_F(Cuda, BiasesOfLayersOfOneShapeStayApart) {
     y_there.bring_back();
   }
   const auto run = [&](float bias) {
-    const PackedLinear linear(weight.view(), std::vector<float>(kOut, bias), DType::kBF16, Device::kCuda);
+    const PackedLinear linear(weight.view(), std::vector<float>(kOut, bias), DType::kBF16, Device::kGpu);
     OwnedMatrix own_x = x, y(kRows, kOut, DType::kF32);
     const OnCuda x_there(own_x), y_there(y);
     for (int turn = 0; turn < 100; ++turn) {
@@ -107,7 +107,7 @@ TEST_F(Cuda, GemmAddsItsBiasToEveryRow) {
         OwnedMatrix c = random_matrix(m, n, DType::kF32, 3);
         const OwnedMatrix before = c;
         const std::vector<float> bias = random_vector(n, 4);
-        const DeviceVector bias_there(bias, Device::kCuda);
+        const DeviceVector bias_there(bias, Device::kGpu);
         const OnCuda a_there(a), b_there(b), c_there(c);
         gemm_f32({.a = a_there.view(), .b = b_there.view(), .c = c_there.view(), .beta = beta, .bias = bias_there});
         c_there.bring_back();
@@ -134,7 +134,7 @@ TEST_F(Cuda, WhatIsKeptOfShapesIsBounded) {
   constexpr int64_t kMost = 4096 * 4 + 64;      // an operation and three layouts each; the recording
   OwnedMatrix a = random_matrix(kRows, kWidths, DType::kF32, 1), b = random_matrix(8, kWidths, DType::kF32, 2);
   const std::vector<float> bias = random_vector(8, 3);
-  const DeviceVector bias_there(bias, Device::kCuda);
+  const DeviceVector bias_there(bias, Device::kGpu);
   const OnCuda a_there(a), b_there(b);
   const auto multiply = [&](int64_t rows, int64_t width, Matrix c) {
     const Matrix left = columns_of(rows_of(a_there.view(), 0, rows), 0, width);
@@ -152,7 +152,7 @@ TEST_F(Cuda, WhatIsKeptOfShapesIsBounded) {
   recording.record([&] { multiply(kRows, kWidths, recorded_there.view()); });
   for (int64_t rows = 1; rows <= kRows; ++rows) {
     for (int64_t width = 1; width <= kWidths; ++width) multiply(rows, width, again_there.view());
-    synchronize(Device::kCuda);
+    synchronize(Device::kGpu);
     if (descriptors != nullptr) {
       ASSERT_LE(descriptors(), kMost);
     }

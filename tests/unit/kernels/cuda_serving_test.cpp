@@ -63,7 +63,7 @@ TEST_F(Cuda, RopeOnTheWayIntoPagesMatchesTheCpu) {
       OwnedMatrix qkv = random_matrix(36, (kQueryHeads + 2 * kKvHeads) * head_dim, DType::kF32, 5, 4);
       OwnedMatrix qkv_cuda = qkv;
       const OnCuda there(qkv_cuda);
-      Pages here_pages(head_dim, dtype, Device::kCpu), there_pages(head_dim, dtype, Device::kCuda);
+      Pages here_pages(head_dim, dtype, Device::kCpu), there_pages(head_dim, dtype, Device::kGpu);
       rope_write_kv(here_pages.kv(), sequences, positions, table, qkv.view());
       rope_write_kv(there_pages.kv(), sequences, positions, table, there.view());
       there.bring_back();
@@ -81,7 +81,7 @@ TEST_F(Cuda, RopeOnTheWayIntoPagesMatchesTheCpu) {
 }
 
 TEST_F(Cuda, RopeIntoPagesRefusesWhatDoesNotFit) {
-  Pages pages(64, DType::kF32, Device::kCuda);
+  Pages pages(64, DType::kF32, Device::kGpu);
   const std::vector<int32_t> ids{kPages};
   const SequenceRows outside{ids, 0, 1, 0};
   OwnedMatrix qkv = random_matrix(1, (kQueryHeads + 2 * kKvHeads) * 64, DType::kF32, 5);

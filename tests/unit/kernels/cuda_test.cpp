@@ -43,8 +43,8 @@ TEST_F(Cuda, LargeCopiesGoPieceByPiece) {
     const auto values = static_cast<size_t>(rows * stride);
     std::vector<float> from(values), to(values, -1.0f);
     for (size_t i = 0; i < values; ++i) from[i] = static_cast<float>(i % 65521);
-    const DeviceBuffer there(Device::kCuda, static_cast<size_t>(rows * columns) * sizeof(float));
-    const Matrix dense{there.data(), rows, columns, columns, DType::kF32, Device::kCuda};
+    const DeviceBuffer there(Device::kGpu, static_cast<size_t>(rows * columns) * sizeof(float));
+    const Matrix dense{there.data(), rows, columns, columns, DType::kF32, Device::kGpu};
     copy(ConstMatrix{from.data(), rows, columns, stride}, dense);
     copy(dense, Matrix{to.data(), rows, columns, stride});
     for (size_t i = 0; i < values; ++i) {
@@ -69,7 +69,7 @@ TEST_F(Cuda, NormsMatchTheCpu) {
                     delta = random_matrix(rows, n, DType::kF32, 2, n % 16 == 0 ? 8 : 1);
         OwnedMatrix y = random_matrix(rows, n, dtype, 3, n % 8 == 0 ? 8 : 5);
         const std::vector<float> weight = random_vector(n, 4);
-        const DeviceVector weight_there(weight, Device::kCuda);
+        const DeviceVector weight_there(weight, Device::kGpu);
         OwnedMatrix x_cuda = x, y_cuda = random_matrix(rows, n, dtype, 5, n % 8 == 0 ? 8 : 5);
         const OnCuda x_there(x_cuda), delta_there(delta), y_there(y_cuda);
         rms_norm(x.view(), weight, 1e-5f, y.view());
@@ -92,7 +92,7 @@ TEST_F(Cuda, NormsOfHeadsMatchTheCpu) {
     OwnedMatrix x = random_matrix(21, 5 * head_dim, DType::kF32, 1, 2);
     OwnedMatrix x_cuda = x;
     const std::vector<float> weight = random_vector(head_dim, 2);
-    const DeviceVector weight_there(weight, Device::kCuda);
+    const DeviceVector weight_there(weight, Device::kGpu);
     const OnCuda there(x_cuda);
     rms_norm_heads(x.view(), head_dim, weight, 1e-6f);
     rms_norm_heads(there.view(), head_dim, weight_there, 1e-6f);
@@ -124,7 +124,7 @@ TEST_F(Cuda, LowRankTermsMatchTheCpu) {
     for (const DType dtype : kDTypes) {
       Factors one = random_factors(shapes, 131, 260, 1), other = random_factors(shapes, 131, 260, 50);
       const PackedLowRank here[] = {one.packed(precision), other.packed(precision)};
-      const PackedLowRank there[] = {one.packed(precision, Device::kCuda), other.packed(precision, Device::kCuda)};
+      const PackedLowRank there[] = {one.packed(precision, Device::kGpu), other.packed(precision, Device::kGpu)};
       OwnedMatrix x = random_matrix(10, 131, dtype, 2, 3), y = random_matrix(10, 260, dtype, 3, 5), y_cuda = y;
       const OnCuda x_there(x), y_there(y_cuda);
       add_low_rank(x.view(), y.view(), std::vector<LowRankGroup>{{&here[0], first}, {&here[1], second}});
@@ -183,7 +183,7 @@ TEST_F(Cuda, SumsAndBiasesMatchTheCpu) {
   OwnedMatrix residual = random_matrix(33, 77, DType::kF32, 1, 2), delta = random_matrix(33, 77, DType::kF32, 2, 1);
   OwnedMatrix residual_cuda = residual;
   const std::vector<float> bias = random_vector(77, 3);
-  const DeviceVector bias_there(bias, Device::kCuda);
+  const DeviceVector bias_there(bias, Device::kGpu);
   const OnCuda there(residual_cuda), delta_there(delta);
   add(residual.view(), delta.view());
   add(there.view(), delta_there.view());
@@ -231,9 +231,9 @@ class PagedPair {
     constexpr int64_t kPages = 400;
     const auto elements = static_cast<size_t>(kPages * shape.kv_heads * shape.page_tokens * shape.head_dim);
     host_.assign(2 * elements * size_of(dtype), 0xff);
-    there_ = DeviceBuffer(Device::kCuda, host_.size());
+    there_ = DeviceBuffer(Device::kGpu, host_.size());
     const auto bytes = static_cast<int64_t>(host_.size() / 4);
-    copy({host_.data(), 1, bytes, bytes}, {there_.data(), 1, bytes, bytes, DType::kF32, Device::kCuda});
+    copy({host_.data(), 1, bytes, bytes}, {there_.data(), 1, bytes, bytes, DType::kF32, Device::kGpu});
     cpu_ = {.keys = host_.data(),
             .values = host_.data() + host_.size() / 2,
             .kv_heads = shape.kv_heads,
@@ -244,7 +244,7 @@ class PagedPair {
     cuda_ = cpu_;
     cuda_.keys = there_.data();
     cuda_.values = there_.data() + there_.size() / 2;
-    cuda_.device = Device::kCuda;
+    cuda_.device = Device::kGpu;
     std::vector<int32_t> free(kPages);
     std::iota(free.begin(), free.end(), 0);
     std::shuffle(free.begin(), free.end(), std::mt19937(7));
@@ -275,7 +275,7 @@ class PagedPair {
   void expect_equal_pages() {
     std::vector<uint8_t> back(host_.size());
     const auto bytes = static_cast<int64_t>(back.size() / 4);
-    copy({there_.data(), 1, bytes, bytes, DType::kF32, Device::kCuda}, {back.data(), 1, bytes, bytes});
+    copy({there_.data(), 1, bytes, bytes, DType::kF32, Device::kGpu}, {back.data(), 1, bytes, bytes});
     EXPECT_EQ(std::memcmp(back.data(), host_.data(), back.size()), 0);
   }
 
@@ -298,7 +298,7 @@ class PagedPair {
                        .scale = 3.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
                        .sliding_window = shape_.sliding_window};
     paged_attention(args);
-    RaggedBatch batch(Device::kCuda);
+    RaggedBatch batch(Device::kGpu);
     batch.assign({}, sequences);
     args.queries = queries_there.view();
     args.output = output_there.view();
@@ -408,7 +408,7 @@ TEST_F(Cuda, AttentionSeesOnlyTheSlidingWindow) {
 TEST_F(Cuda, ReplaysRecordedWorkOnNewNumbers) {
   OwnedMatrix x = random_matrix(4, 64, DType::kF32, 1), y(4, 64, DType::kF32), y_cpu(4, 64, DType::kF32);
   const std::vector<float> weight = random_vector(64, 2);
-  const DeviceVector weight_there(weight, Device::kCuda);
+  const DeviceVector weight_there(weight, Device::kGpu);
   const OnCuda x_there(x), y_there(y);
   RecordedWork work;
   EXPECT_FALSE(work.replayable());

@@ -134,7 +134,7 @@ TEST(Elementwise, RefusesWhatDoesNotFit) {
   EXPECT_THROW(add(b.view(), c.view()), std::invalid_argument);
   EXPECT_THROW(add(half.view(), a.view()), std::invalid_argument);
   Matrix on_gpu = a.view();
-  on_gpu.device = Device::kCuda;
+  on_gpu.device = Device::kGpu;
   EXPECT_THROW(convert(on_gpu, a.view()), std::invalid_argument);
 }
 

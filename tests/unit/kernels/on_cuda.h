@@ -18,7 +18,7 @@ class OnCuda {
  public:
   explicit OnCuda(OwnedMatrix& host)
       : whole_(host.view()),
-        memory_(Device::kCuda, static_cast<size_t>(whole_.rows * whole_.row_stride) * size_of(whole_.dtype)) {
+        memory_(Device::kGpu, static_cast<size_t>(whole_.rows * whole_.row_stride) * size_of(whole_.dtype)) {
     whole_.columns = whole_.row_stride;
     columns_ = host.view().columns;
     copy(whole_, view(whole_.columns));
@@ -29,7 +29,7 @@ class OnCuda {
 
  private:
   Matrix view(int64_t columns) const {
-    return {memory_.data(), whole_.rows, columns, whole_.row_stride, whole_.dtype, Device::kCuda};
+    return {memory_.data(), whole_.rows, columns, whole_.row_stride, whole_.dtype, Device::kGpu};
   }
   Matrix whole_;
   int64_t columns_ = 0;

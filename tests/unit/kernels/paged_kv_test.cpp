@@ -110,12 +110,12 @@ TEST(PagedKvOnDevice, ReadsRowsOfEitherTypeAsTheCpuDoes) {
   SCD_SKIP_WITHOUT_GPU();
   for (const Shape& shape : kShapes) {
     for (const DType stored : {DType::kF32, DType::kBF16}) {
-      const Cache cpu(shape, stored, Device::kCpu, 3), cuda(shape, stored, Device::kCuda, 3);
+      const Cache cpu(shape, stored, Device::kCpu, 3), cuda(shape, stored, Device::kGpu, 3);
       for (const auto& [first, rows] : {std::pair<int64_t, int64_t>(0, 1), {2, 3}, {0, 5}}) {
         const SequenceRows sequence{kPageIds, 0, rows, first};
         for (const DType dtype : {DType::kF32, DType::kBF16}) {
           const std::vector<std::byte> expected = read(cpu, sequence, dtype, Device::kCpu);
-          EXPECT_EQ(read(cuda, sequence, dtype, Device::kCuda), expected) << rows << " rows from " << first;
+          EXPECT_EQ(read(cuda, sequence, dtype, Device::kGpu), expected) << rows << " rows from " << first;
           EXPECT_EQ(read(cuda, sequence, dtype, Device::kCpu), expected) << rows << " rows from " << first;
         }
       }
@@ -134,11 +134,11 @@ TEST(PagedKvOnDevice, WritesRowsOfBfloat16AsTheCpuDoes) {
       for (BFloat16& value : values) value.bits = static_cast<uint16_t>(random() & 0xbfffU);  // finite
       const Matrix here = matrix(values.data(), rows, 2 * width);
       GrowBuffer memory;
-      const Matrix there = memory.matrix(rows, 2 * width, DType::kBF16, Device::kCuda);
+      const Matrix there = memory.matrix(rows, 2 * width, DType::kBF16, Device::kGpu);
       copy(here, there);
       const SequenceRows sequence{kPageIds, 0, rows, 1};
-      Cache cpu(shape, stored, Device::kCpu, 5), from_host(shape, stored, Device::kCuda, 5),
-          from_there(shape, stored, Device::kCuda, 5);
+      Cache cpu(shape, stored, Device::kCpu, 5), from_host(shape, stored, Device::kGpu, 5),
+          from_there(shape, stored, Device::kGpu, 5);
       write_kv(cpu.kv(), {&sequence, 1}, columns_of(here, 0, width), columns_of(here, width, width));
       write_kv(from_host.kv(), {&sequence, 1}, columns_of(here, 0, width), columns_of(here, width, width));
       write_kv(from_there.kv(), {&sequence, 1}, columns_of(there, 0, width), columns_of(there, width, width));

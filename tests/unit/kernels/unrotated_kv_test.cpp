@@ -135,7 +135,7 @@ TEST_F(Cuda, PagesWithoutRopeMatchTheCpu) {
         const Tokens tokens(shape);
         const RopeTable table = rope_table(shape.head_dim);
         const int64_t columns = shape.kv_heads * shape.head_dim * shape.layers;
-        Caches here(shape, dtype, Device::kCpu), there(shape, dtype, Device::kCuda);
+        Caches here(shape, dtype, Device::kCpu), there(shape, dtype, Device::kGpu);
         OwnedMatrix keys = random_matrix(tokens.count, columns, DType::kF32, 1, padding);
         OwnedMatrix values = random_matrix(tokens.count, columns, DType::kF32, 2, padding);
         const OnCuda keys_there(keys), values_there(values);
@@ -144,9 +144,9 @@ TEST_F(Cuda, PagesWithoutRopeMatchTheCpu) {
         expect_near(there.brought(), here.brought(), tolerance(dtype));
         // Of the same pages.
         OwnedMatrix pages = here.brought();
-        Caches again(shape, dtype, Device::kCuda);
+        Caches again(shape, dtype, Device::kGpu);
         const Matrix to{
-            again.layers().front().keys, pages.rows(), pages.columns(), pages.columns(), dtype, Device::kCuda};
+            again.layers().front().keys, pages.rows(), pages.columns(), pages.columns(), dtype, Device::kGpu};
         copy(pages.view(), to);
         OwnedMatrix keys_back(tokens.count, columns, DType::kF32, padding), keys_back_cuda = keys_back;
         OwnedMatrix values_back = keys_back, values_back_cuda = keys_back;

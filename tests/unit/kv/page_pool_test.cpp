@@ -116,14 +116,14 @@ TEST(KvCache, layers_do_not_overlap) {
 TEST(CachePages, AreThoseConfiguredOnTheCpuAndWithoutAFraction) {
   const KvShape shape{.layers = 2, .kv_heads = 3, .head_dim = 8};
   EXPECT_EQ(cache_pages(shape, kernels::Device::kCpu, 77, {.memory_fraction = 0.45}), 77);
-  EXPECT_EQ(cache_pages(shape, kernels::Device::kCuda, 77, {}), 77);
+  EXPECT_EQ(cache_pages(shape, kernels::Device::kGpu, 77, {}), 77);
 }
 
 TEST(GpuPages, FillTheShareThatWeightsAndWorkspacesLeave) {
   SCD_SKIP_WITHOUT_GPU();
   constexpr size_t kGiB = size_t{1} << 30;
   const KvShape shape{.layers = 32, .kv_heads = 8, .head_dim = 128};
-  const auto total = static_cast<double>(kernels::cuda_memory().total_bytes);
+  const auto total = static_cast<double>(kernels::gpu_memory().total_bytes);
   const GpuShare share{.memory_fraction = 0.3, .held_bytes = kGiB, .workspace_bytes = kGiB / 2, .step_key = "a.key"};
   const auto pages = static_cast<double>(gpu_pages(shape, share));
   EXPECT_NEAR(pages * 2 * 1024 * 1024, 0.3 * total - 2.0 * static_cast<double>(kGiB), 3e6);  // 0.5 GiB: the driver's
@@ -147,9 +147,9 @@ TEST(GpuPages, ThatFitNowhereAreRefusedWithTheKeyThatAskedForThem) {
   SCD_SKIP_WITHOUT_GPU();
   const KvShape shape{.layers = 32, .kv_heads = 8, .head_dim = 128};
   for (const double fraction : {0.0, 0.5}) {
-    const std::string key(pages_key(kernels::Device::kCuda, fraction));
+    const std::string key(pages_key(kernels::Device::kGpu, fraction));
     try {
-      const KvCache cache(shape, 1 << 20, kernels::Device::kCuda, key);
+      const KvCache cache(shape, 1 << 20, kernels::Device::kGpu, key);
       FAIL() << "2 TiB";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
@@ -162,8 +162,8 @@ TEST(GpuPages, ThatFitNowhereAreRefusedWithTheKeyThatAskedForThem) {
 
 TEST(CachePages, AreNamedByTheKeyThatDecides) {
   EXPECT_EQ(pages_key(kernels::Device::kCpu, 0.45), "kv_cache.pages");
-  EXPECT_EQ(pages_key(kernels::Device::kCuda, 0), "kv_cache.pages");
-  EXPECT_EQ(pages_key(kernels::Device::kCuda, 0.45), "kv_cache.gpu_memory_fraction");
+  EXPECT_EQ(pages_key(kernels::Device::kGpu, 0), "kv_cache.pages");
+  EXPECT_EQ(pages_key(kernels::Device::kGpu, 0.45), "kv_cache.gpu_memory_fraction");
 }
 
 }  // namespace

@@ -63,14 +63,14 @@ class WorkspaceOnDevice : public ::testing::Test {
     make_model({.shape = "tiny", .dtype = "float32", .family = "llama"}, directory_);
     std::thread([&] {  // whose scratch is its own
       const Model model =
-          Model::load({.directory = directory_, .precision = kernels::DType::kBF16, .device = kernels::Device::kCuda});
-      KvCache cache(model.config().kv_shape(model.precision()), 256, kernels::Device::kCuda);
-      const size_t held_before = kernels::cuda_held_bytes();
-      const size_t free_before = kernels::cuda_memory().free_bytes;
+          Model::load({.directory = directory_, .precision = kernels::DType::kBF16, .device = kernels::Device::kGpu});
+      KvCache cache(model.config().kv_shape(model.precision()), 256, kernels::Device::kGpu);
+      const size_t held_before = kernels::gpu_held_bytes();
+      const size_t free_before = kernels::gpu_memory().free_bytes;
       work(model, cache);
-      const size_t taken = kernels::cuda_held_bytes() - held_before;
+      const size_t taken = kernels::gpu_held_bytes() - held_before;
       const size_t bound = workspace_bytes(model.config(), model.precision(), limits);
-      EXPECT_LE(free_before - kernels::cuda_memory().free_bytes, bound);
+      EXPECT_LE(free_before - kernels::gpu_memory().free_bytes, bound);
       EXPECT_LE(taken, bound);
       EXPECT_GT(taken, kProductBytes);
       EXPECT_GE(2.5 * static_cast<double>(taken - kProductBytes), static_cast<double>(bound - kProductBytes));
@@ -113,7 +113,7 @@ TEST_F(WorkspaceOnDevice, StepsOfPromptsAndAnswersTakeNoMore) {
       std::vector<SequenceChunk> answers;
       for (const PageTable& table : tables) answers.push_back({&table, position, std::span(ids).first(1)});
       step.run(answers);
-      kernels::synchronize(kernels::Device::kCuda);
+      kernels::synchronize(kernels::Device::kGpu);
     }
   });
 }

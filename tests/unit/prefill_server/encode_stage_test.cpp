@@ -76,7 +76,7 @@ class EncodeOnDevices : public ::testing::Test {
 
   void encode(const Encoder& encoder, kernels::Device device, int32_t exact_layers,
               const std::function<void(size_t, const CodeUnit&)>& on_code) {
-    EXPECT_EQ(encoder.reads_pages(), device == kernels::Device::kCuda);
+    EXPECT_EQ(encoder.reads_pages(), device == kernels::Device::kGpu);
     KvCache cache({kLayers, model_.kv_heads, model_.head_dim, kernels::DType::kBF16}, 8, device);
     std::vector<std::vector<int32_t>> pages{{6, 1, 3}, {0, 7, 2}};
     std::vector<EncodeStage::Job> jobs;
@@ -118,7 +118,7 @@ class EncodeOnDevices : public ::testing::Test {
 
 TEST_F(EncodeOnDevices, AGpuCodesWhatTheCpuDoes) {
   SCD_SKIP_WITHOUT_GPU();
-  const Keys expected = keys_by(kernels::Device::kCpu), found = keys_by(kernels::Device::kCuda);
+  const Keys expected = keys_by(kernels::Device::kCpu), found = keys_by(kernels::Device::kGpu);
   ASSERT_EQ(found.size(), 2 * 2 * 3);
   for (const auto& [place, keys] : expected) {
     const std::vector<float>& other = found.at(place);
@@ -129,7 +129,7 @@ TEST_F(EncodeOnDevices, AGpuCodesWhatTheCpuDoes) {
 
 TEST_F(EncodeOnDevices, AGpuHandsOnTheRawBytesOfTheCpu) {
   SCD_SKIP_WITHOUT_GPU();
-  const auto found = raw_by(kernels::Device::kCuda);
+  const auto found = raw_by(kernels::Device::kGpu);
   EXPECT_EQ(found.size(), 2 * kLayers * 3);
   EXPECT_EQ(found, raw_by(kernels::Device::kCpu));
 }

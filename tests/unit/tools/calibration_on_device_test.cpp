@@ -25,7 +25,7 @@ class CalibrationOnDevice : public ::testing::Test {
   }
 
   testing::CalibrationModels here_{"scd_calibration_here_"};
-  testing::CalibrationModels there_{"scd_calibration_there_", Device::kCuda};
+  testing::CalibrationModels there_{"scd_calibration_there_", Device::kGpu};
 };
 
 TEST_F(CalibrationOnDevice, RdFindsWhatItFindsOnTheCpu) {
