@@ -118,7 +118,9 @@ Preference make_preference(const ProductKey& key) {
   cublasLtMatmulPreference_t made = nullptr;
   check_blas(blas, blas.make_preference(&made), "a preference");
   Preference preference(made);
-  check_blas(blas, blas.set_preference(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kProductWorkspace, sizeof(kProductWorkspace)),
+  check_blas(blas,
+             blas.set_preference(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kProductWorkspace,
+                                 sizeof(kProductWorkspace)),
              "the size of the workspace");
   const auto align = [&](cublasLtMatmulPreferenceAttributes_t attribute, uint32_t bytes) {
     check_blas(blas, blas.set_preference(made, attribute, &bytes, sizeof(bytes)), "an alignment");
@@ -160,12 +162,12 @@ class Product {
   // Any thread. False: the bias is still to be added.
   bool run(const GemmArgs& args, const void* bias) {
     if (!adds_bias_) {
-      check_blas(blas_lt(), run(args, operation_.get()), "a product");
+      check_blas(blas_lt(), queue(args, operation_.get()), "a product");
       return bias == nullptr;
     }
     Operation operation = taken();
     check_blas(blas_lt(), set(operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias), "a bias");
-    check_blas(blas_lt(), run(args, operation.get()), "a product with a bias");
+    check_blas(blas_lt(), queue(args, operation.get()), "a product with a bias");
     const std::scoped_lock lock(mutex_);
     spare_.push_back(std::move(operation));
     return true;
@@ -185,12 +187,13 @@ class Product {
     return true;
   }
 
-  cublasStatus_t run(const GemmArgs& args, cublasLtMatmulDesc_t operation) const {
+  cublasStatus_t queue(const GemmArgs& args, cublasLtMatmulDesc_t operation) const {
     const BlasLt& blas = blas_lt();
     std::byte* workspace = device_scratch(Slot::kBlas, kProductWorkspace);
     const float one = 1.0f;
     return blas.matmul(blas.handle, operation, &one, args.b.data, b_.get(), args.a.data, a_.get(), &args.beta,
-                       args.c.data, c_.get(), args.c.data, c_.get(), &algorithm_, workspace, kProductWorkspace, stream());
+                       args.c.data, c_.get(), args.c.data, c_.get(), &algorithm_, workspace, kProductWorkspace,
+                       stream());
   }
 
   Operation taken() {
