@@ -162,12 +162,12 @@ class Product {
   // Any thread. False: the bias is still to be added.
   bool run(const GemmArgs& args, const void* bias) {
     if (!adds_bias_) {
-      check_blas(blas_lt(), run(args, operation_.get()), "a product");
+      check_blas(blas_lt(), queue(args, operation_.get()), "a product");
       return bias == nullptr;
     }
     Operation operation = taken();
     check_blas(blas_lt(), set(operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias), "a bias");
-    check_blas(blas_lt(), run(args, operation.get()), "a product with a bias");
+    check_blas(blas_lt(), queue(args, operation.get()), "a product with a bias");
     const std::scoped_lock lock(mutex_);
     spare_.push_back(std::move(operation));
     return true;
@@ -187,7 +187,7 @@ class Product {
     return true;
   }
 
-  cublasStatus_t run(const GemmArgs& args, cublasLtMatmulDesc_t operation) const {
+  cublasStatus_t queue(const GemmArgs& args, cublasLtMatmulDesc_t operation) const {
     const BlasLt& blas = blas_lt();
     std::byte* workspace = device_scratch(Slot::kBlas, kProductWorkspace);
     const float one = 1.0f;
