@@ -45,6 +45,8 @@ void BatchStep::run_layer() {
   behind_layer_[1 - turn].wait();
 }
 
+void BatchStep::wait() const { behind_layer_[static_cast<size_t>(layers_run_ % 2)].wait(); }
+
 kernels::Matrix BatchStep::logits() { return pass_->logits_on_device(sampled_rows_); }
 
 }  // namespace scd

@@ -33,6 +33,8 @@ class BatchStep {
   // Queues the next layer and returns when the one before it is done: a GPU has work while its thread looks at what
   // arrived. The last one is still to be waited for.
   void run_layer();
+  // Until all that is queued of it is done.
+  void wait() const;
   // When it is done: the logits of the members that sample, in their order, on the model's device, and the caller's
   // to change. Some do.
   kernels::Matrix logits();

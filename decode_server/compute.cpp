@@ -121,9 +121,20 @@ void ComputeThread::warm_up() {
 
 // On a GPU: steps of answers, and the memory that sampling from their logits takes.
 void ComputeThread::record_steps() {
-  const kernels::ConstMatrix logits = step_.record(args_.config.limits.recorded_batch);
+  if (args_.model.device() == kernels::Device::kCpu) return;
+  const auto begin = ServingClock::now();
+  const size_t free_before = kernels::gpu_memory().free_bytes;
+  const auto [logits, recorded] = step_.record(args_.config.limits.recorded_batch);
+  const size_t free_now = std::min(kernels::gpu_memory().free_bytes, free_before);
+  const std::chrono::duration<double> took = ServingClock::now() - begin;
+  log_info("decode_steps_recorded",
+           {{"largest_batch", recorded}, {"mib", (free_before - free_now) >> 20}, {"seconds", took.count()}});
+  const int64_t wanted = std::min(args_.config.limits.recorded_batch, args_.config.limits.max_running);
+  if (recorded < wanted) {
+    log_warning("decode_steps_not_recorded",
+                {{"reason", "GPU memory"}, {"next", "lower limits.recorded_batch or " + args_.cache.sized_by()}});
+  }
   const auto rows = static_cast<size_t>(logits.rows);
-  if (rows == 0) return;
   std::vector<TokenId> ids(rows);
   kernels::sample_rows(logits, std::vector<kernels::SamplingOptions>(rows), std::vector<double>(rows), ids);
 }

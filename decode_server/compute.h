@@ -119,6 +119,9 @@ class ComputeThread : public ComputeStage {
   bool begin_step();
   void decode_step(const std::vector<BatchStep::Member>& members);
   void run_layer();
+  // Until what is queued of the step's layers is done, which is the step's time and nobody else's.
+  void wait_for_layer();
+  void count_layer(ServingClock::time_point begin, ServingClock::time_point end);
   void drop_largest(const std::vector<BatchStep::Member>& members, const std::bad_alloc& error);
   // begin: of computing the logits, which are changed
   void deliver(const std::vector<BatchStep::Member>& members, const kernels::Matrix& logits,

@@ -60,6 +60,7 @@ bool ComputeThread::work_once() {
       batch_ != nullptr || std::ranges::any_of(sequences_, [](const auto& s) { return s->tokens_left() > 0; });
   const bool has_room = !others_wait || pieces_cost_ < static_cast<double>(prompt_budget(decoding));
   if (piece != CodedStep::kWait && (has_room || costs_nothing(piece))) {
+    wait_for_layer();
     const auto begin = ServingClock::now();
     if (run_piece(*urgent, by_layers)) charge_waiters(urgent, begin, ServingClock::now());
     // Prompts age where there are only pieces, too.
@@ -156,11 +157,7 @@ void ComputeThread::run_layer() {
     return drop_largest(step->members(), error);
   }
   const auto end = ServingClock::now();
-  batch_time_ += end - begin;
-  for (const BatchStep::Member& member : batch_->members()) {
-    if (member.sequence != nullptr) member.sequence->worked(begin, end);
-  }
-  charge_waiters(nullptr, begin, end);
+  count_layer(begin, end);
   if (!batch_->done()) return;
   const std::unique_ptr<BatchStep> step = std::move(batch_);
   args_.forecast.computed_here(prompt_tokens(step->members()), batch_time_);
@@ -170,6 +167,21 @@ void ComputeThread::run_layer() {
     return drop_largest(step->members(), error);
   }
   end_step();
+}
+
+void ComputeThread::wait_for_layer() {
+  if (batch_ == nullptr || args_.model.device() == kernels::Device::kCpu) return;
+  const auto begin = ServingClock::now();
+  batch_->wait();
+  count_layer(begin, ServingClock::now());
+}
+
+void ComputeThread::count_layer(ServingClock::time_point begin, ServingClock::time_point end) {
+  batch_time_ += end - begin;
+  for (const BatchStep::Member& member : batch_->members()) {
+    if (member.sequence != nullptr) member.sequence->worked(begin, end);
+  }
+  charge_waiters(nullptr, begin, end);
 }
 
 // A step that finds no memory for its activations would find none the next time: the prompt that wants the most goes.

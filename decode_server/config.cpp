@@ -87,8 +87,8 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
       "While there are: tokens of one step, one of each answer and the rest of prompts. Fewer make answers smoother "
       "and first tokens later. 0: 128 on the CPU, 2048 on a GPU.");
   at.number("recorded_batch", limits.recorded_batch, {0, 1024},
-            "On a GPU: steps of up to so many answers are recorded when the server starts, those of more when they "
-            "come. A recorded step costs one launch.");
+            "On a GPU: steps of up to so many answers are recorded when the server starts; those of more are not. A "
+            "recorded step costs one launch instead of several for each layer, and some memory of the GPU.");
 }
 
 void describe(ConfigVisitor& at, ServedModelOptions& model) {

@@ -158,7 +158,9 @@ void* event_behind_queue(void* event) {
   return made;
 }
 
-void wait_for(void* event) { check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "an op queued before"); }
+void wait_for(void* event) {
+  check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "an op before a place in the queue");
+}
 
 void release_event(void* event) noexcept {
   if (event != nullptr) cudaEventDestroy(static_cast<cudaEvent_t>(event));
@@ -324,15 +326,21 @@ Recording record(const std::function<void()>& work) {
     work();
   } catch (...) {
     cudaStreamEndCapture(stream(), &graph);
+    cudaGetLastError();  // what broke off is told already
     if (graph != nullptr) cudaGraphDestroy(graph);
     throw;
   }
   check(cudaStreamEndCapture(stream(), &graph), "the end of a recording");
   cudaGraphExec_t made = nullptr;
-  const cudaError_t result = cudaGraphInstantiate(&made, graph, 0);
+  cudaError_t result = cudaGraphInstantiate(&made, graph, 0);
   cudaGraphDestroy(graph);
+  if (result == cudaSuccess) result = cudaGraphUpload(made, stream());  // not when it is replayed first
+  if (result != cudaSuccess && made != nullptr) cudaGraphExecDestroy(made);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw OutOfDeviceMemory("GPU memory: none is left for a recorded step");
+  }
   check(result, "making a graph");
-  check(cudaGraphUpload(made, stream()), "making a graph");  // not when it is replayed first
   return {made, scratch().asked_for};
 }
 
@@ -348,8 +356,8 @@ std::byte* device_scratch(Slot slot, size_t bytes) {
   scratch().asked_for |= uint32_t{1} << index;
   if (buffer.size() < bytes) {
     buffer = DeviceBuffer();
+    ++scratch().moves[index];  // also where there is no memory for it: recordings read what is gone
     buffer = DeviceBuffer(Device::kGpu, bytes + bytes / 4);
-    ++scratch().moves[index];
   }
   return buffer.data();
 }

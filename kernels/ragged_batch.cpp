@@ -52,11 +52,11 @@ void RaggedBatch::reserve(int64_t rows, int64_t sequences, int64_t pages) {
   if (device_ == Device::kGpu) {
     row_capacity_ = sequence_capacity_ = page_capacity_ = 0;  // should the memory not suffice
     memory_ = DeviceBuffer();
+    ++moves_;
     const Layout layout(row_room, sequence_room, page_room);
     memory_ = DeviceBuffer(device_, static_cast<size_t>(layout.end) * sizeof(int32_t));
     packed_.resize(static_cast<size_t>(layout.end));
     pages_there_.assign(static_cast<size_t>(sequence_room), 0);
-    ++moves_;
   }
   row_capacity_ = row_room;
   sequence_capacity_ = sequence_room;

@@ -209,7 +209,7 @@ T* staged(HostStaging& staging, size_t count) {
 void forbid(Matrix logits, std::span<const RowToken> tokens) {
   static_assert(sizeof(RowToken) == 2 * sizeof(int32_t));
   const auto count = static_cast<int>(tokens.size());
-  const int32_t* there = on_device(Indices({&tokens.front().row, 2 * tokens.size()}));
+  const int32_t* there = on_device(Indices({reinterpret_cast<const int32_t*>(tokens.data()), 2 * tokens.size()}));
   constexpr int kTokens = 128;
   forbid_kernel<<<(count + kTokens - 1) / kTokens, kTokens, 0, stream()>>>(static_cast<float*>(logits.data),
                                                                            logits.row_stride, there, count);

@@ -9,18 +9,23 @@
 #include "common/model/forward_state.h"
 
 namespace scd {
+namespace {
+
+constexpr int64_t kLargestWarm = 256;  // sequences of a step that is computed only to have its memory
+
+}  // namespace
 
 struct DecodeStep::State {
   const Model& model;
   KvCache& cache;
   const int64_t max_batch;
   ForwardState forward = {};
-  int64_t moves = 0;  // of the batch's copy that recordings read
+  int64_t most_recorded = max_batch;  // of sequences
+  int64_t moves = 0;                  // of the batch's copy that recordings read
   std::vector<int64_t> rows = {};
   struct Recording {
     kernels::RecordedWork work;
     kernels::Matrix logits;
-    bool warm = false;  // ran once with these shapes: its memory exists and its GEMMs are chosen
   };
   std::map<int64_t, Recording> recordings = {};  // by batch size
 
@@ -35,8 +40,15 @@ struct DecodeStep::State {
     while (forward.next_layer < model.config().layers) forward.run_layer();
     return forward.logits(rows);
   }
-  void record(Recording& recording) {
-    recording.work.record([&] { recording.logits = compute(); });
+  // Computes a step for which there is no recording, and makes one: by then its memory exists and its GEMMs are chosen.
+  kernels::Matrix compute_and_record(Recording& recording) {
+    const kernels::Matrix logits = compute();
+    try {
+      recording.work.record([&] { recording.logits = compute(); });
+    } catch (const kernels::OutOfDeviceMemory&) {  // without them steps cost more launches
+      most_recorded = std::ssize(rows) - 1;
+    }
+    return logits;
   }
 };
 
@@ -49,26 +61,26 @@ DecodeStep::DecodeStep(const Model& model, KvCache& cache, int64_t max_batch)
 
 DecodeStep::~DecodeStep() = default;
 
-kernels::ConstMatrix DecodeStep::record(int64_t sequences) {
+DecodeStep::Warmth DecodeStep::record(int64_t sequences) {
   State& state = *state_;
-  const int64_t most = std::min(sequences, state.max_batch);
-  if (state.model.device() == kernels::Device::kCpu || most == 0) return {};
+  if (state.model.device() == kernels::Device::kCpu) return {};
   PageTable pages = state.cache.pool().make_table();
   std::move(pages.reserve(1)).value_or_throw();
   const TokenId token = 0;
   const SequenceChunk chunk{.pages = &pages, .first_position = 0, .tokens = std::span(&token, 1)};
-  const std::vector<SequenceChunk> batch(static_cast<size_t>(most), chunk);
-  // The largest first: it takes most of the scratch memory. Where that moves later, the second round records again.
-  for (int round = 0; round < 2; ++round) {
-    for (int64_t count = most; count > 0; --count) {
-      State::Recording& recording = state.recordings[count];
-      if (recording.work.replayable()) continue;
-      state.begin(std::span(batch).first(static_cast<size_t>(count)));
-      if (!std::exchange(recording.warm, true)) state.compute();
-      state.record(recording);
-    }
+  const int64_t largest = std::min(state.max_batch, std::max(sequences, kLargestWarm));
+  const std::vector<SequenceChunk> batch(static_cast<size_t>(largest), chunk);
+  // First the largest step there may be, so that scratch memory does not move later.
+  state.begin(batch);
+  const kernels::Matrix logits = state.compute();
+  state.most_recorded = std::min(sequences, state.max_batch);
+  for (int64_t count = 1; count <= state.most_recorded; ++count) {
+    State::Recording& recording = state.recordings[count];
+    if (recording.work.replayable()) continue;
+    state.begin(std::span(batch).first(static_cast<size_t>(count)));
+    state.compute_and_record(recording);
   }
-  return state.recordings[most].logits;
+  return {.logits = logits, .recorded = state.most_recorded};
 }
 
 kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch) {
@@ -77,14 +89,11 @@ kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch) {
   const auto count = static_cast<int64_t>(batch.size());
   state.begin(batch);
   const bool adapted = std::ranges::any_of(batch, [](const auto& chunk) { return chunk.adapter != nullptr; });
-  if (state.model.device() == kernels::Device::kCpu || count > state.max_batch || adapted) return state.compute();
+  if (state.model.device() == kernels::Device::kCpu || count > state.most_recorded || adapted) return state.compute();
   if (state.moves != state.forward.batch.moves()) state.recordings.clear();
   state.moves = state.forward.batch.moves();
   State::Recording& recording = state.recordings[count];
-  if (!recording.work.replayable()) {
-    if (!std::exchange(recording.warm, true)) return state.compute();
-    state.record(recording);
-  }
+  if (!recording.work.replayable()) return state.compute_and_record(recording);
   recording.work.replay();
   return recording.logits;
 }

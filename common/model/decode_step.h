@@ -15,14 +15,17 @@ namespace scd {
 // Not thread-safe, as ForwardPass. References must outlive it.
 class DecodeStep {
  public:
-  // Batches of more than max_batch sequences run without a recording.
+  // Batches of more than max_batch sequences run without a recording; others are recorded when they come first.
   DecodeStep(const Model& model, KvCache& cache, int64_t max_batch);
   ~DecodeStep();
 
-  // On a GPU: computes and records the steps of all batches up to so many sequences, in a page that is given back;
-  // larger ones are recorded when they come the second time. Returns logits of the largest, for whoever warms up with
-  // them; none on the CPU. Throws RESOURCE_EXHAUSTED where the cache has no page.
-  kernels::ConstMatrix record(int64_t sequences);
+  struct Warmth {
+    kernels::ConstMatrix logits = {};  // of a large step, for whoever warms up with them; none on the CPU
+    int64_t recorded = 0;              // sequences of the largest step with a recording
+  };
+  // On a GPU: records the steps of all batches up to so many sequences, or up to what its memory holds, in a page that
+  // is given back; larger ones run without. Throws RESOURCE_EXHAUSTED where the cache has no page.
+  Warmth record(int64_t sequences);
 
   // Chunks of one token each; the logits after it, [batch, vocab] F32, on the model's device until the next run;
   // the caller may change them.

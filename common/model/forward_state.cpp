@@ -158,12 +158,12 @@ kernels::Matrix ForwardState::logits(std::span<const int64_t> chosen_rows) {
   return logits;
 }
 
-void ForwardState::reserve(const Model& of_model, const KvCache& of_cache, int64_t count) {
+void ForwardState::reserve(const Model& of_model, const KvCache& of_cache, int64_t sequences) {
   model = &of_model;
   const ModelConfig& config = of_model.config();
   if (batch.device() != of_model.device()) batch = kernels::RaggedBatch(of_model.device());
   const auto of = [&](kernels::GrowBuffer& memory, int64_t columns) {
-    memory.matrix(count, columns, kernels::DType::kF32, of_model.device());
+    memory.matrix(sequences, columns, kernels::DType::kF32, of_model.device());
   };
   of(residual_memory_, config.hidden);
   of(normed_memory_, config.hidden);
@@ -173,7 +173,7 @@ void ForwardState::reserve(const Model& of_model, const KvCache& of_cache, int64
   of(activation_memory_, config.intermediate);
   of(logits_memory_, config.vocab);
   const PagePool& pool = of_cache.pool();
-  batch.reserve(count, count, std::min(pool.pages(), pool.pages_for(config.max_positions)));
+  batch.reserve(sequences, sequences, std::min(pool.pages(), pool.pages_for(config.max_positions)));
 }
 
 void project_keys_values(const Model& model, KvCache& cache, int32_t layer, const SequenceChunk& where,

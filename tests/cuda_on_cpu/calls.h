@@ -13,4 +13,7 @@ struct Calls {
 };
 Calls calls();
 
+// For so many more graphs there is memory; a large number at first.
+void leave_room_for_graphs(int64_t more);
+
 }  // namespace scd::cuda_on_cpu

@@ -47,6 +47,7 @@ cudaError_t noted(cudaError_t error) {
 struct Counters {
   std::atomic<int64_t> device_allocations{0}, pinned_allocations{0}, graphs{0}, waits{0};
 } counters;
+std::atomic<int64_t> room_for_graphs = int64_t{1} << 40;
 
 void count(std::atomic<int64_t>& calls) { calls.fetch_add(1, std::memory_order_relaxed); }
 
@@ -64,6 +65,8 @@ Calls calls() {
           .graphs = of(counters.graphs),
           .waits = of(counters.waits)};
 }
+
+void leave_room_for_graphs(int64_t more) { room_for_graphs = more; }
 
 void note_error(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -289,6 +292,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  *made = nullptr;
+  if (room_for_graphs.fetch_sub(1) <= 0) return noted(cudaErrorMemoryAllocation);
   count(counters.graphs);
   *made = new EmulatedGraph(*graph);
   return cudaSuccess;

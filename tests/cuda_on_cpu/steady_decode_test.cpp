@@ -33,7 +33,7 @@ class SteadyDecodeOnDevice : public ::testing::TestWithParam<kernels::DType> {
         Model::load({.directory = folder_.path(), .precision = GetParam(), .device = kernels::Device::kGpu}));
     cache_.emplace(model_->config().kv_shape(GetParam()), 100, kernels::Device::kGpu);
     step_.emplace(*model_, *cache_, kMaxBatch);
-    sample(step_->record(kMaxBatch));
+    sample(step_->record(kMaxBatch).logits);
   }
 
   static std::vector<TokenId> sample(const kernels::ConstMatrix& logits) {
@@ -149,6 +149,28 @@ TEST_P(SteadyDecodeOnDevice, DoesSoForSeveralOfDifferentLengthsWhileSomeComeAndG
   answers.push_back(begin(3));
   expect_steady(answers, 15);
   expect_right(answers);
+}
+
+TEST_P(SteadyDecodeOnDevice, LargerStepsThanWereRecordedRunWithout) {
+  step_.emplace(*model_, *cache_, kMaxBatch);
+  EXPECT_EQ(step_->record(2).recorded, 2);
+  std::vector<Answer> answers;
+  for (const int64_t prompt_tokens : {5, 20, 7}) answers.push_back(begin(prompt_tokens));
+  expect_steady(answers, 20);
+  expect_right(answers);
+  answers.pop_back();
+  expect_steady(answers, 5);
+}
+
+TEST_P(SteadyDecodeOnDevice, RecordsWhatTheMemoryHolds) {
+  step_.emplace(*model_, *cache_, kMaxBatch);
+  cuda_on_cpu::leave_room_for_graphs(2);
+  EXPECT_EQ(step_->record(kMaxBatch).recorded, 2);
+  std::vector<Answer> answers;
+  for (const int64_t prompt_tokens : {5, 20, 7}) answers.push_back(begin(prompt_tokens));
+  expect_steady(answers, 20);
+  expect_right(answers);
+  cuda_on_cpu::leave_room_for_graphs(100);
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, SteadyDecodeOnDevice,

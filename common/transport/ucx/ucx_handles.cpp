@@ -79,9 +79,9 @@ UcxRegistration::UcxRegistration(const UcxContext& context, std::span<std::byte>
   if (status == UCS_OK) return;
   handle_ = nullptr;
   log_warning("memory_not_registered", {{"memory", what},
-                                     {"mib", memory.size() >> 20},
-                                     {"reason", ucs_status_string(status)},
-                                     {"next", "raise the limit of locked memory (ulimit -l)"}});
+                                        {"mib", memory.size() >> 20},
+                                        {"reason", ucs_status_string(status)},
+                                        {"next", "raise the limit of locked memory (ulimit -l)"}});
 }
 
 UcxRegistration::~UcxRegistration() {
