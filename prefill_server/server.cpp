@@ -111,9 +111,10 @@ const PrefillConfig& checked(const PrefillConfig& config) {
   return config;
 }
 
-int32_t pages_of(const PrefillConfig& config, const Model& model) {
+// held_before: of the GPU, when nothing of this server was on it.
+int32_t pages_of(const PrefillConfig& config, const Model& model, size_t held_before) {
   const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
-                       .held_bytes = model.weight_bytes(),
+                       .held_bytes = kernels::gpu_held_bytes() - held_before,
                        .workspace_bytes = workspace_bytes(model.config(), model.precision(), workspace_limits(config)),
                        .step_key = "limits.batch_tokens"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
@@ -152,7 +153,6 @@ std::unique_ptr<Transport> transport_of(const PrefillConfig& config) {
 }  // namespace
 
 WorkspaceLimits workspace_limits(const PrefillConfig& config) {
-  constexpr int64_t kUnitLayers = 4;  // of an artifact, at most as a rule
   const int64_t step_tokens = std::max(config.limits.batch_tokens, config.codec.chunk_tokens);
   const bool calibrated = !config.codec.artifact.empty();
   return {.step_tokens = step_tokens,
@@ -166,13 +166,14 @@ WorkspaceLimits workspace_limits(const PrefillConfig& config) {
 struct PrefillServer::Parts {
   Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
       : config(checked(settings)),
+        held_before(kernels::gpu_held_bytes()),
         model(load_model(config.model, open_device(config.device))),
-        kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
-                 pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
-        held_before_warmth(kernels::gpu_held_bytes()),
         metrics(registry),
         transport(given != nullptr ? std::move(given) : transport_of(config)),
         producer(make_producer(config, model, *transport)),
+        kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model, held_before), model.device(),
+                 pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
+        held_before_warmth(kernels::gpu_held_bytes()),
         code_store(make_store(config.code_cache.redis, producer)),
         pipeline({config, producer, model, kv_cache, *transport, metrics, code_store.get()}),
         service({producer, pipeline, config.limits.request_timeout}),
@@ -184,13 +185,14 @@ struct PrefillServer::Parts {
   PrefillReadings readings() const;
 
   const PrefillConfig config;
+  const size_t held_before;  // of a GPU: nothing of this server's
   const Model model;
-  KvCache kv_cache;
-  const size_t held_before_warmth;  // of a GPU: weights and pages
   MetricsRegistry registry;
   PrefillMetrics metrics;
   std::unique_ptr<Transport> transport;
   const Producer producer;
+  KvCache kv_cache;                             // after what else lies on a GPU: weights, and the encoders' maps
+  const size_t held_before_warmth;              // of a GPU: all of these
   const std::unique_ptr<CodeStore> code_store;  // null: none
   Pipeline pipeline;
   PrefillService service;
