@@ -140,12 +140,11 @@ std::unique_ptr<CodeStore> make_store(RedisOptions options, const Producer& prod
   return std::make_unique<RedisStore>(options);
 }
 
-// What codes may take that are kept or wait for their consumer lies in memory that network cards know.
 std::unique_ptr<Transport> transport_of(const PrefillConfig& config) {
-  const auto mib = static_cast<size_t>(config.code_cache.memory_mib) +
-                   static_cast<size_t>(config.limits.max_unsent_mib) * static_cast<size_t>(config.limits.max_computing);
+  const size_t mib = send_memory_mib(config);
   if (!SendMemory::of_process().reserve(mib << 20)) {
-    log_warning("send_memory_not_reserved", {{"mib", mib}, {"next", "lower code_cache.memory_mib"}});
+    log_warning("send_memory_not_reserved",
+                {{"mib", mib}, {"next", "lower limits.max_unsent_mib or code_cache.memory_mib"}});
   }
   return make_transport(config.transport);
 }
@@ -160,6 +159,12 @@ WorkspaceLimits workspace_limits(const PrefillConfig& config) {
           .coded_tokens = step_tokens,
           .unit_layers = calibrated ? kUnitLayers : 1,
           .anchored = calibrated};
+}
+
+size_t send_memory_mib(const PrefillConfig& config) {
+  constexpr int64_t kMostKeptMib = 256;
+  const int64_t unsent = int64_t{config.limits.max_unsent_mib} * config.limits.max_computing;
+  return static_cast<size_t>(unsent + std::min(config.code_cache.memory_mib, kMostKeptMib));
 }
 
 // In the order they are built; taken down in ~PrefillServer().
