@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/codec/artifact.h"
+#include "common/device/memory_log.h"
 #include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
 #include "common/kv/kv_cache.h"
@@ -47,10 +48,7 @@ Model load_model(const ModelOptions& options, kernels::Device device) {
   load.device = device;
   Progress progress("loading " + options.directory.string());
   load.progress = [&progress](double share) { progress.update(share); };
-  return needing_memory({"the weights of the model " + options.directory.string(),
-                         "take a smaller model, model.precision: bf16 or a larger device, or lower "
-                         "kv_cache.gpu_memory_fraction of another server on it"},
-                        [&] { return Model::load(load); });
+  return needing_memory(weights_of(options.directory.string()), [&] { return Model::load(load); });
 }
 
 // What the configured models put beside the base's weights once they are used, by the sizes of their files: adapters,
@@ -76,11 +74,6 @@ int32_t pages_of(const DecodeConfig& config, const Model& model) {
                        .workspace_bytes = workspace_bytes(model.config(), model.precision(), limits),
                        .step_key = "limits.max_batched_tokens or limits.prefill_chunk_tokens"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
-}
-
-// That a GPU's buffers have come to hold; 0 on the CPU.
-int64_t mib_since(size_t held_before) {
-  return (static_cast<int64_t>(kernels::gpu_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
@@ -253,11 +246,11 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
   check_config(config);
   parts_ = std::make_unique<Parts>(config, std::move(transport));
   parts_->rpc.set_serving(true);
-  log_info("memory", {{"device", parts_->config.device},
-                      {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
-                      {"kv_cache_pages", parts_->cache.pool().pages()},
-                      {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)},
-                      {"workspace_mib", mib_since(parts_->held_before_warmth)}});
+  log_memory({.device = parts_->config.device,
+              .weight_bytes = parts_->model.weight_bytes(),
+              .pages = parts_->cache.pool().pages(),
+              .page_bytes = parts_->cache.bytes(),
+              .held_before_warmth = parts_->held_before_warmth});
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->models.default_name()},
                                    {"models", static_cast<int64_t>(parts_->models.list().size())},

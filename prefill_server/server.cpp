@@ -7,6 +7,7 @@
 #include "common/base/send_memory.h"
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
+#include "common/device/memory_log.h"
 #include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
 #include "common/log/log.h"
@@ -43,17 +44,13 @@ std::string name_of(const ModelOptions& options) {
 Model load_model(const ModelOptions& options, kernels::Device device) {
   Progress progress("loading " + options.directory.string());
   const auto started = std::chrono::steady_clock::now();
-  Model model =
-      needing_memory({"the weights of the model " + options.directory.string(),
-                      "take a smaller model, model.precision: bf16 or a larger device, or lower "
-                      "kv_cache.gpu_memory_fraction of another server on it"},
-                     [&] {
-                       return Model::load({.directory = options.directory,
-                                           .adapter = adapter_of(options),
-                                           .precision = precision_of(options.precision, device),
-                                           .device = device,
-                                           .progress = [&progress](double share) { progress.update(share); }});
-                     });
+  Model model = needing_memory(weights_of(options.directory.string()), [&] {
+    return Model::load({.directory = options.directory,
+                        .adapter = adapter_of(options),
+                        .precision = precision_of(options.precision, device),
+                        .device = device,
+                        .progress = [&progress](double share) { progress.update(share); }});
+  });
   progress.finish();
   log_info("model_loaded",
            {{"directory", options.directory.string()},
@@ -118,11 +115,6 @@ int32_t pages_of(const PrefillConfig& config, const Model& model, size_t held_be
                        .workspace_bytes = workspace_bytes(model.config(), model.precision(), workspace_limits(config)),
                        .step_key = "limits.batch_tokens"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
-}
-
-// That a GPU's buffers have come to hold; 0 on the CPU.
-int64_t mib_since(size_t held_before) {
-  return (static_cast<int64_t>(kernels::gpu_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 // A code may take more than the BF16 numbers it stands for, but not twice as much.
@@ -233,11 +225,11 @@ PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transp
   needing_memory({"workspaces of a step of " + std::to_string(config.limits.batch_tokens) + " tokens",
                   "lower limits.batch_tokens or " + parts_->kv_cache.sized_by()},
                  [this] { parts_->pipeline.warm(); });
-  log_info("memory", {{"device", config.device},
-                      {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
-                      {"kv_cache_pages", parts_->kv_cache.pool().pages()},
-                      {"kv_cache_mib", static_cast<int64_t>(parts_->kv_cache.bytes() >> 20)},
-                      {"workspace_mib", mib_since(parts_->held_before_warmth)}});
+  log_memory({.device = config.device,
+              .weight_bytes = parts_->model.weight_bytes(),
+              .pages = parts_->kv_cache.pool().pages(),
+              .page_bytes = parts_->kv_cache.bytes(),
+              .held_before_warmth = parts_->held_before_warmth});
   parts_->rpc.set_serving(true);
   log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});
   if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});
