@@ -1,16 +1,20 @@
 #include "decode_server/server.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "common/codec/artifact.h"
+#include "common/device/memory_log.h"
 #include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
 #include "common/kv/kv_cache.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
 #include "common/metrics/exposition.h"
+#include "common/model/adapter.h"
 #include "common/model/model.h"
 #include "common/rpc/server.h"
 #include "common/tokenizer/tokenizer.h"
@@ -29,6 +33,8 @@
 namespace scd {
 namespace {
 
+constexpr int64_t kCodedTokens = 4096;  // of all prompts under way; what more of them lack ends them alone
+
 kernels::DType precision_of(Precision wanted, kernels::Device device) {
   if (wanted == Precision::kAuto) return kernels::native_precision(device);
   return wanted == Precision::kBF16 ? kernels::DType::kBF16 : kernels::DType::kF32;
@@ -42,24 +48,32 @@ Model load_model(const ModelOptions& options, kernels::Device device) {
   load.device = device;
   Progress progress("loading " + options.directory.string());
   load.progress = [&progress](double share) { progress.update(share); };
-  return needing_memory({"the weights of the model " + options.directory.string(),
-                         "take a smaller model, model.precision: bf16 or a larger device, or lower "
-                         "kv_cache.gpu_memory_fraction of another server on it"},
-                        [&] { return Model::load(load); });
+  return needing_memory(weights_of(options.directory.string()), [&] { return Model::load(load); });
+}
+
+// What the configured models put beside the base's weights once they are used, by the sizes of their files: adapters,
+// and the maps of one decoder each. Models that are added later, and decoders of further producers, are not counted.
+size_t bytes_of_models(const DecodeConfig& config, kernels::DType precision) {
+  const auto maps = [&config](const std::filesystem::path& own) {
+    const std::filesystem::path& artifact = own.empty() ? config.codec.artifact : own;
+    return artifact.empty() ? size_t{0} : largest_decoder_bytes(artifact);
+  };
+  if (config.models.empty()) return maps({});
+  size_t bytes = 0;
+  for (const ServedModelOptions& model : config.models) {
+    bytes += maps(model.artifact);
+    if (!model.adapter.empty()) bytes += Adapter::bytes_by_file(model.adapter, precision);
+  }
+  return bytes;
 }
 
 int32_t pages_of(const DecodeConfig& config, const Model& model) {
   const auto limits = workspace_limits(config, model.config());
   const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
-                       .held_bytes = model.weight_bytes(),
+                       .held_bytes = model.weight_bytes() + bytes_of_models(config, model.precision()),
                        .workspace_bytes = workspace_bytes(model.config(), model.precision(), limits),
                        .step_key = "limits.max_batched_tokens or limits.prefill_chunk_tokens"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
-}
-
-// That a GPU's buffers have come to hold; 0 on the CPU.
-int64_t mib_since(size_t held_before) {
-  return (static_cast<int64_t>(kernels::gpu_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
@@ -68,16 +82,29 @@ int32_t kept_pages(const PrefixCacheOptions& options, int32_t pages) {
 
 }  // namespace
 
+// Beside a step: a pass over a prefix, which may be as large where no step is under way when it begins; and smaller
+// ones. Each prompt that has slots for its codes may keep one of its last tokens between layers, and a prompt that was
+// overtaken one over its prefix. A pass takes memory for up to four times its rows (common/model/forward.cpp), so that
+// small steps leave a third of a large one's in all.
 WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& model) {
-  constexpr int64_t kUnitLayers = 4;      // of an artifact, at most as a rule
-  constexpr int64_t kCodedTokens = 4096;  // of prompts under way; what longer ones lack ends them alone
+  constexpr int64_t kLeftTokens = 16 + 128;  // behind codes: of a block, and what a prefill server leaves by default
+  const LimitOptions& limits = config.limits;
   const bool calibrated = !config.codec.artifact.empty() ||
                           std::ranges::any_of(config.models, [](const auto& named) { return !named.artifact.empty(); });
-  return {.step_tokens = std::max(config.limits.step_tokens(true), config.limits.prefill_chunk_tokens),
-          .passes = 2,  // a step, and a prompt that is being rebuilt
-          .batch = config.limits.max_running,
-          .sequences = config.limits.max_running,
-          .coded_tokens = std::min(kCodedTokens, int64_t{model.max_positions}),
+  const int64_t step_tokens = std::max(limits.step_tokens(true), limits.prefill_chunk_tokens);
+  const int64_t coded_tokens = std::min(kCodedTokens, int64_t{model.max_positions});
+  const int64_t leases = static_cast<int64_t>(config.transport.slots) / config.prefill.fewest_credit_messages();
+  const int64_t prompts = config.prefill.endpoints.empty() ? 0 : std::clamp<int64_t>(leases, 1, limits.max_running);
+  const int64_t over_prefix = calibrated ? std::max<int64_t>(coded_tokens, limits.prefill_chunk_tokens)
+                                         : limits.prefill_chunk_tokens;  // codes of an artifact are joined
+  return {.step_tokens = step_tokens,
+          .passes = prompts > 0 ? 2 : 1,
+          .further_passes = prompts > 0 ? prompts + 1 : 0,
+          .further_rows =
+              prompts > 0 ? prompts * (config.codec.suffix_tokens + kLeftTokens) + over_prefix + step_tokens / 3 : 0,
+          .batch = limits.max_running,
+          .sequences = limits.max_running,
+          .coded_tokens = coded_tokens,
           .unit_layers = calibrated ? kUnitLayers : 1,
           .anchored = calibrated};
 }
@@ -98,10 +125,10 @@ struct DecodeServer::Parts {
   const Tokenizer tokenizer;
   PrefillForecast forecast;
   KvCache cache;
-  const size_t held_before_warmth;  // of a GPU: weights and pages
   PrefixCache prefixes;
   const ModelLoader loader;
   ModelRegistry models;
+  const size_t held_before_warmth;  // of a GPU: weights, pages and adapters
   MetricsRegistry registry;
   DecodeMetrics metrics;
   std::unique_ptr<Transport> transport;
@@ -127,10 +154,10 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
       cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
             pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
-      held_before_warmth(kernels::gpu_held_bytes()),
       prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
       models(loader.load_configured()),
+      held_before_warmth(kernels::gpu_held_bytes()),
       metrics(registry),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
       compute({config, model, cache, prefixes, tokenizer, release, forecast, metrics}),
@@ -219,11 +246,11 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
   check_config(config);
   parts_ = std::make_unique<Parts>(config, std::move(transport));
   parts_->rpc.set_serving(true);
-  log_info("memory", {{"device", parts_->config.device},
-                      {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
-                      {"kv_cache_pages", parts_->cache.pool().pages()},
-                      {"kv_cache_mib", static_cast<int64_t>(parts_->cache.bytes() >> 20)},
-                      {"workspace_mib", mib_since(parts_->held_before_warmth)}});
+  log_memory({.device = parts_->config.device,
+              .weight_bytes = parts_->model.weight_bytes(),
+              .pages = parts_->cache.pool().pages(),
+              .page_bytes = parts_->cache.bytes(),
+              .held_before_warmth = parts_->held_before_warmth});
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->models.default_name()},
                                    {"models", static_cast<int64_t>(parts_->models.list().size())},

@@ -1,12 +1,22 @@
 // What a thread no longer uses and is slow to make anew: memory of a GPU, page-locked memory of the host.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <optional>
 #include <utility>
 #include <vector>
 
 namespace scd::kernels {
+
+inline constexpr size_t kMostKeptBytes = size_t{1} << 30;  // of a kind: the units that a long prompt has under way
+
+// What is made for so many bytes: a power of two, so that it serves others of about the size.
+inline size_t kept_size(size_t bytes) {
+  constexpr size_t kSmallest = size_t{1} << 16;
+  return std::bit_ceil(std::max(bytes, kSmallest));
+}
 
 // Not thread-safe.
 template <class T>

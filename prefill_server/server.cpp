@@ -7,6 +7,7 @@
 #include "common/base/send_memory.h"
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
+#include "common/device/memory_log.h"
 #include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
 #include "common/log/log.h"
@@ -43,17 +44,13 @@ std::string name_of(const ModelOptions& options) {
 Model load_model(const ModelOptions& options, kernels::Device device) {
   Progress progress("loading " + options.directory.string());
   const auto started = std::chrono::steady_clock::now();
-  Model model =
-      needing_memory({"the weights of the model " + options.directory.string(),
-                      "take a smaller model, model.precision: bf16 or a larger device, or lower "
-                      "kv_cache.gpu_memory_fraction of another server on it"},
-                     [&] {
-                       return Model::load({.directory = options.directory,
-                                           .adapter = adapter_of(options),
-                                           .precision = precision_of(options.precision, device),
-                                           .device = device,
-                                           .progress = [&progress](double share) { progress.update(share); }});
-                     });
+  Model model = needing_memory(weights_of(options.directory.string()), [&] {
+    return Model::load({.directory = options.directory,
+                        .adapter = adapter_of(options),
+                        .precision = precision_of(options.precision, device),
+                        .device = device,
+                        .progress = [&progress](double share) { progress.update(share); }});
+  });
   progress.finish();
   log_info("model_loaded",
            {{"directory", options.directory.string()},
@@ -111,17 +108,13 @@ const PrefillConfig& checked(const PrefillConfig& config) {
   return config;
 }
 
-int32_t pages_of(const PrefillConfig& config, const Model& model) {
+// held_before: of the GPU, when nothing of this server was on it.
+int32_t pages_of(const PrefillConfig& config, const Model& model, size_t held_before) {
   const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
-                       .held_bytes = model.weight_bytes(),
+                       .held_bytes = kernels::gpu_held_bytes() - held_before,
                        .workspace_bytes = workspace_bytes(model.config(), model.precision(), workspace_limits(config)),
                        .step_key = "limits.batch_tokens"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
-}
-
-// That a GPU's buffers have come to hold; 0 on the CPU.
-int64_t mib_since(size_t held_before) {
-  return (static_cast<int64_t>(kernels::gpu_held_bytes()) - static_cast<int64_t>(held_before)) >> 20;
 }
 
 // A code may take more than the BF16 numbers it stands for, but not twice as much.
@@ -139,12 +132,11 @@ std::unique_ptr<CodeStore> make_store(RedisOptions options, const Producer& prod
   return std::make_unique<RedisStore>(options);
 }
 
-// What codes may take that are kept or wait for their consumer lies in memory that network cards know.
 std::unique_ptr<Transport> transport_of(const PrefillConfig& config) {
-  const auto mib = static_cast<size_t>(config.code_cache.memory_mib) +
-                   static_cast<size_t>(config.limits.max_unsent_mib) * static_cast<size_t>(config.limits.max_computing);
+  const size_t mib = send_memory_mib(config);
   if (!SendMemory::of_process().reserve(mib << 20)) {
-    log_warning("send_memory_not_reserved", {{"mib", mib}, {"next", "lower code_cache.memory_mib"}});
+    log_warning("send_memory_not_reserved",
+                {{"mib", mib}, {"next", "lower limits.max_unsent_mib or code_cache.memory_mib"}});
   }
   return make_transport(config.transport);
 }
@@ -152,7 +144,6 @@ std::unique_ptr<Transport> transport_of(const PrefillConfig& config) {
 }  // namespace
 
 WorkspaceLimits workspace_limits(const PrefillConfig& config) {
-  constexpr int64_t kUnitLayers = 4;  // of an artifact, at most as a rule
   const int64_t step_tokens = std::max(config.limits.batch_tokens, config.codec.chunk_tokens);
   const bool calibrated = !config.codec.artifact.empty();
   return {.step_tokens = step_tokens,
@@ -162,17 +153,24 @@ WorkspaceLimits workspace_limits(const PrefillConfig& config) {
           .anchored = calibrated};
 }
 
+size_t send_memory_mib(const PrefillConfig& config) {
+  constexpr int64_t kMostKeptMib = 256;
+  const int64_t unsent = int64_t{config.limits.max_unsent_mib} * config.limits.max_computing;
+  return static_cast<size_t>(unsent + std::min(config.code_cache.memory_mib, kMostKeptMib));
+}
+
 // In the order they are built; taken down in ~PrefillServer().
 struct PrefillServer::Parts {
   Parts(const PrefillConfig& settings, std::unique_ptr<Transport> given)
       : config(checked(settings)),
+        held_before(kernels::gpu_held_bytes()),
         model(load_model(config.model, open_device(config.device))),
-        kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
-                 pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
-        held_before_warmth(kernels::gpu_held_bytes()),
         metrics(registry),
         transport(given != nullptr ? std::move(given) : transport_of(config)),
         producer(make_producer(config, model, *transport)),
+        kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model, held_before), model.device(),
+                 pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
+        held_before_warmth(kernels::gpu_held_bytes()),
         code_store(make_store(config.code_cache.redis, producer)),
         pipeline({config, producer, model, kv_cache, *transport, metrics, code_store.get()}),
         service({producer, pipeline, config.limits.request_timeout}),
@@ -184,13 +182,14 @@ struct PrefillServer::Parts {
   PrefillReadings readings() const;
 
   const PrefillConfig config;
+  const size_t held_before;  // of a GPU: nothing of this server's
   const Model model;
-  KvCache kv_cache;
-  const size_t held_before_warmth;  // of a GPU: weights and pages
   MetricsRegistry registry;
   PrefillMetrics metrics;
   std::unique_ptr<Transport> transport;
   const Producer producer;
+  KvCache kv_cache;                             // after what else lies on a GPU: weights, and the encoders' maps
+  const size_t held_before_warmth;              // of a GPU: all of these
   const std::unique_ptr<CodeStore> code_store;  // null: none
   Pipeline pipeline;
   PrefillService service;
@@ -226,11 +225,11 @@ PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transp
   needing_memory({"workspaces of a step of " + std::to_string(config.limits.batch_tokens) + " tokens",
                   "lower limits.batch_tokens or " + parts_->kv_cache.sized_by()},
                  [this] { parts_->pipeline.warm(); });
-  log_info("memory", {{"device", config.device},
-                      {"weight_mib", static_cast<int64_t>(parts_->model.weight_bytes() >> 20)},
-                      {"kv_cache_pages", parts_->kv_cache.pool().pages()},
-                      {"kv_cache_mib", static_cast<int64_t>(parts_->kv_cache.bytes() >> 20)},
-                      {"workspace_mib", mib_since(parts_->held_before_warmth)}});
+  log_memory({.device = config.device,
+              .weight_bytes = parts_->model.weight_bytes(),
+              .pages = parts_->kv_cache.pool().pages(),
+              .page_bytes = parts_->kv_cache.bytes(),
+              .held_before_warmth = parts_->held_before_warmth});
   parts_->rpc.set_serving(true);
   log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});
   if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -16,6 +17,10 @@ namespace scd {
 
 // What its steps work in on a GPU.
 WorkspaceLimits workspace_limits(const PrefillConfig& config);
+
+// Of memory that network cards know, which they may pin all of: for what may wait for its consumer, and at most 256 MiB
+// of the code cache.
+size_t send_memory_mib(const PrefillConfig& config);
 
 class PrefillServer {
  public:

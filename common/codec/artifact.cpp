@@ -166,6 +166,16 @@ std::vector<std::string> list_decoders(const fs::path& directory) {
   return names;
 }
 
+size_t largest_decoder_bytes(const fs::path& directory) {
+  size_t most = 0;
+  for (const std::string& name : list_decoders(directory)) {
+    std::error_code missing;
+    const auto bytes = fs::file_size(directory / "decoders" / name / "tensors.safetensors", missing);
+    if (!missing) most = std::max(most, static_cast<size_t>(bytes));
+  }
+  return most;
+}
+
 Result<Done> check_compatible(const ArtifactEncoder& encoder, const ModelIdentity& producer) {
   std::string differences;
   compare("producer", encoder.producer, producer, differences);

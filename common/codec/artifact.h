@@ -7,6 +7,7 @@
 // bounded and checks every field, errors naming file and field. Layout: docs/codec.md.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -106,6 +107,8 @@ void add_decoder(const std::filesystem::path& directory, const ArtifactDecoder& 
 ArtifactEncoder load_encoder(const std::filesystem::path& directory);
 ArtifactDecoder load_decoder(const std::filesystem::path& directory, const std::string& consumer_weights);
 std::vector<std::string> list_decoders(const std::filesystem::path& directory);  // sorted consumer fingerprints
+// Of the tensors of its largest decoder, read from the files' sizes alone: 0 where there is none.
+size_t largest_decoder_bytes(const std::filesystem::path& directory);
 
 // FAILED_PRECONDITION naming each thing that differs and both values: "producer weights: artifact 1f2e..., serving
 // 9ab0...".

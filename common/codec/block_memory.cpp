@@ -1,7 +1,5 @@
 #include "common/codec/block_memory.h"
 
-#include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "kernels/kept.h"
@@ -11,8 +9,7 @@ namespace {
 
 // Of a thread: pieces in powers of two, each used again for what has about its size.
 kernels::Kept<kernels::DeviceBuffer>& unused() {
-  constexpr size_t kMostKept = size_t{1} << 30;
-  thread_local kernels::Kept<kernels::DeviceBuffer> pieces(kMostKept);
+  thread_local kernels::Kept<kernels::DeviceBuffer> pieces(kernels::kMostKeptBytes);
   return pieces;
 }
 
@@ -30,9 +27,7 @@ kernels::DeviceBuffer piece(size_t size) {
 }  // namespace
 
 std::shared_ptr<const kernels::DeviceBuffer> block_memory(size_t bytes) {
-  constexpr size_t kSmallest = size_t{1} << 16;
-  const size_t size = std::bit_ceil(std::max(bytes, kSmallest));
-  return {new kernels::DeviceBuffer(piece(size)), [](kernels::DeviceBuffer* used) {
+  return {new kernels::DeviceBuffer(piece(kernels::kept_size(bytes))), [](kernels::DeviceBuffer* used) {
             const std::unique_ptr<kernels::DeviceBuffer> last(used);
             unused().keep(std::move(*used), used->size(), used->size());
           }};

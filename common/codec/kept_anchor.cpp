@@ -38,11 +38,24 @@ void KeptAnchor::Spare::operator()(kernels::GrowBuffer* memory) const {
   if (thread == std::this_thread::get_id() && spare().size() < kMostSpare) spare().push_back(std::move(kept));
 }
 
-void KeptAnchor::restart(int64_t first_token, int64_t tokens) {
+void KeptAnchor::restart(int64_t first_token, int64_t tokens, const kernels::Matrix& room) {
   first_token_ = first_token;
   tokens_ = tokens;
+  room_ = room;
   all_ = {};
   done_begin_ = done_end_ = 0;
+}
+
+kernels::Matrix KeptAnchor::take_memory(kernels::Device device, int64_t stride, kernels::DType dtype) {
+  const auto bytes = [](int64_t rows, int64_t columns, kernels::DType of) {
+    return static_cast<size_t>(rows * columns) * kernels::size_of(of);
+  };
+  if (room_.data != nullptr && room_.device == device &&
+      bytes(tokens_, stride, dtype) <= bytes(room_.rows, room_.row_stride, room_.dtype)) {
+    return {room_.data, tokens_, stride, stride, dtype, device};
+  }
+  if (memory_ == nullptr) memory_ = {taken().release(), Spare{std::this_thread::get_id()}};
+  return memory_->matrix(tokens_, stride, dtype, device);
 }
 
 kernels::Matrix KeptAnchor::rows(const kernels::ConstMatrix& anchor, int64_t first_token, kernels::DType dtype,
@@ -51,8 +64,7 @@ kernels::Matrix KeptAnchor::rows(const kernels::ConstMatrix& anchor, int64_t fir
   SCD_CHECK(first_token >= first_token_ && end <= first_token_ + tokens_, "tokens of the anchor");
   if (all_.data == nullptr || all_.dtype != dtype || all_.device != anchor.device || all_.columns != width ||
       all_.row_stride < stride) {
-    if (memory_ == nullptr) memory_ = {taken().release(), Spare{std::this_thread::get_id()}};
-    all_ = memory_->matrix(tokens_, stride, dtype, anchor.device);
+    all_ = take_memory(anchor.device, stride, dtype);
     if (width % kAligned != 0) kernels::clear(all_);
     all_.columns = width;
     done_begin_ = done_end_ = 0;

@@ -1,8 +1,6 @@
 // What takes the GPU long to make is kept by the thread that used it.
 #pragma once
 
-#include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -13,8 +11,7 @@ namespace scd {
 
 template <class T>
 kernels::Kept<std::unique_ptr<T>>& unused_of_thread() {
-  constexpr size_t kMostBytes = size_t{1} << 30;  // the units that a long prompt has under way
-  thread_local kernels::Kept<std::unique_ptr<T>> all(kMostBytes);
+  thread_local kernels::Kept<std::unique_ptr<T>> all(kernels::kMostKeptBytes);
   return all;
 }
 
@@ -23,8 +20,7 @@ kernels::Kept<std::unique_ptr<T>>& unused_of_thread() {
 // again at once. T has bytes(): what memory it holds.
 template <class T>
 std::shared_ptr<T> reused(size_t for_bytes) {
-  constexpr size_t kSmallest = size_t{1} << 16;
-  size_t size = std::bit_ceil(std::max(for_bytes, kSmallest));
+  size_t size = kernels::kept_size(for_bytes);
   std::unique_ptr<T> one;
   if (auto found = unused_of_thread<T>().take(size)) {
     one = std::move(found->one);

@@ -15,6 +15,13 @@ struct MemoryUse {
   std::string advice;
 };
 
+// Of a server that loads its model.
+inline MemoryUse weights_of(const std::string& directory) {
+  return {"the weights of the model " + directory,
+          "take a smaller model, model.precision: bf16 or a larger device, or lower kv_cache.gpu_memory_fraction of "
+          "another server on it"};
+}
+
 // What `work` returns. Where it finds no memory: RESOURCE_EXHAUSTED with the use, the numbers and the advice.
 template <class Work>
 decltype(auto) needing_memory(const MemoryUse& use, Work&& work) {

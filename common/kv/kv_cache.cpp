@@ -25,7 +25,7 @@ int32_t gpu_pages(const KvShape& shape, const GpuShare& share) {
   const double room = std::min(allowed, static_cast<double>(memory.free_bytes)) - workspaces;
   if (room < kFewest * page) {
     throw Error(ErrorCode::kResourceExhausted,
-                "KV cache: " + mib(share.held_bytes) + " of weights, " + mib(share.workspace_bytes) +
+                "KV cache: " + mib(share.held_bytes) + " of weights and maps, " + mib(share.workspace_bytes) +
                     " of workspaces and " + mib(kDriver) +
                     " for the driver leave no room for pages in kv_cache.gpu_memory_fraction " +
                     std::to_string(share.memory_fraction) + " of the GPU's " + mib(total) + ", of which " +

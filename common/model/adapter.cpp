@@ -1,6 +1,7 @@
 #include "common/model/adapter.h"
 
 #include <string>
+#include <system_error>
 
 #include "common/base/error.h"
 
@@ -67,6 +68,12 @@ Adapter::Adapter(const Model& base, const std::filesystem::path& directory) {
 const kernels::PackedLowRank* Adapter::find(int32_t layer, AdaptedLinear linear) const {
   const auto& found = layers_[static_cast<size_t>(layer)][static_cast<size_t>(linear)];
   return found ? &*found : nullptr;
+}
+
+size_t Adapter::bytes_by_file(const std::filesystem::path& directory, kernels::DType precision) {
+  std::error_code missing;
+  const auto bytes = std::filesystem::file_size(directory / kAdapterWeightsFile, missing);
+  return missing ? 0 : static_cast<size_t>(bytes) / 2 * kernels::size_of(precision);
 }
 
 size_t Adapter::bytes() const {

@@ -28,6 +28,8 @@ class Adapter {
   const kernels::PackedLowRank* find(int32_t layer, AdaptedLinear linear) const;
   const kernels::PackedLowRank* lm_head() const { return lm_head_ ? &*lm_head_ : nullptr; }
   size_t bytes() const;  // packed, as held in memory
+  // The same as far as the size of its file tells: numbers have two bytes at least there. 0: there is no file.
+  static size_t bytes_by_file(const std::filesystem::path& directory, kernels::DType precision);
 
  private:
   static constexpr size_t kLinears = 4;

@@ -109,7 +109,7 @@ std::filesystem::path weights_file(const std::filesystem::path& directory) {
   if (!is_folder(directory)) {
     throw Error(ErrorCode::kNotFound, directory.string() + ": no such folder; expected a PEFT adapter");
   }
-  return directory / "adapter_model.safetensors";
+  return directory / kAdapterWeightsFile;
 }
 
 // "base_model.model.<module>.lora_A.weight" -> <module>, side 'A' or 'B'. Anything else is refused by name.

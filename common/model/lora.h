@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/model/checkpoint.h"
@@ -22,6 +23,8 @@ struct LoraFactors {
   std::vector<float> a;  // [rank, in]
   std::vector<float> b;  // [out, rank], unscaled
 };
+
+inline constexpr std::string_view kAdapterWeightsFile = "adapter_model.safetensors";
 
 // One adapter, read and checked. What PEFT offers beyond plain LoRA on linear layers (DoRA, biases, modules_to_save,
 // embeddings, layer replication, ...) is refused by name.

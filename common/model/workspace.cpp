@@ -10,7 +10,6 @@ namespace {
 
 constexpr int64_t kF32 = 4, kBF16 = 2, kIndex = 4;  // bytes
 constexpr int64_t kUnitsUnderWay = 4;               // of a codec
-constexpr int64_t kResidualStreams = 4;             // that a codec reads in a step
 constexpr int64_t kStreamBytes = 8;                 // a number of a unit in F32, its symbol, word and escape
 constexpr int64_t kPartialRows = 2048;              // of attention, by which answers are split over multiprocessors
 
@@ -24,7 +23,8 @@ std::vector<WorkspaceTerm> workspace_terms(const ModelConfig& config, kernels::D
   const int64_t hidden = config.hidden, inner = config.intermediate, vocab = config.vocab, heads = config.query_heads;
   const int64_t query = heads * config.head_dim, kv = int64_t{config.kv_heads} * config.head_dim;
   const auto narrow = static_cast<int64_t>(kernels::size_of(precision));
-  const int64_t rows = limits.passes * limits.step_tokens, batch = limits.batch, coded = limits.coded_tokens;
+  const int64_t rows = limits.passes * limits.step_tokens + limits.further_rows;
+  const int64_t batch = limits.batch, coded = limits.coded_tokens;
   const auto table = static_cast<int64_t>(
       std::bit_ceil(static_cast<uint64_t>((config.max_positions + kPageTokens - 1) / kPageTokens)));
   std::vector<WorkspaceTerm> terms{
@@ -38,7 +38,8 @@ std::vector<WorkspaceTerm> workspace_terms(const ModelConfig& config, kernels::D
       {"activation", rows, inner, narrow},
       {"logits", limits.passes * batch, vocab, kF32},
       {"ids and places", rows + 64, 8, kIndex},
-      {"page tables", (limits.passes + 1) * std::max(limits.sequences, batch), table + 8, kIndex},
+      {"page tables", (limits.passes + 1) * std::max(limits.sequences, batch) + limits.further_passes, table + 8,
+       kIndex},
       // Scratch of the kernels.
       {"input in the weights' precision", ahead(limits.step_tokens), hidden, narrow},
       {"indices", ahead(std::max<int64_t>(limits.step_tokens, 16384)), 1, kIndex},

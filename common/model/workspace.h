@@ -11,14 +11,19 @@
 
 namespace scd {
 
+inline constexpr int64_t kResidualStreams = 4;  // that a codec reads in a step, and whose memory is kept
+inline constexpr int64_t kUnitLayers = 4;       // of an artifact, at most as a rule
+
 struct WorkspaceLimits {
-  int64_t step_tokens = 0;   // rows of the largest forward pass
-  int64_t passes = 1;        // that are under way at once
-  int64_t batch = 0;         // answers whose next token is computed at once; 0: no logits
-  int64_t sequences = 1;     // of a pass
-  int64_t coded_tokens = 0;  // whose codes are made or read at once; 0: no codec works on the GPU
-  int64_t unit_layers = 1;   // whose keys and values a codec codes together
-  bool anchored = false;     // codecs read residual streams beside them
+  int64_t step_tokens = 0;     // rows of the largest forward pass
+  int64_t passes = 1;          // of that size that are under way at once
+  int64_t further_passes = 0;  // smaller ones beside them
+  int64_t further_rows = 0;    // that those have together
+  int64_t batch = 0;           // answers whose next token is computed at once; 0: no logits
+  int64_t sequences = 1;       // of a pass
+  int64_t coded_tokens = 0;    // of all prompts, whose codes are made or read at once; 0: no codec works on the GPU
+  int64_t unit_layers = 1;     // whose keys and values a codec codes together
+  bool anchored = false;       // codecs read residual streams beside them
 };
 
 // rows x columns elements of so many bytes.
@@ -30,7 +35,8 @@ struct WorkspaceTerm {
   size_t bytes() const { return static_cast<size_t>(rows * columns * element_bytes); }
 };
 
-// All there is, widest use assumed everywhere: what the limits allow takes no more.
+// All there is, widest use assumed everywhere: what keeps to the limits takes no more. Prompts with more coded tokens
+// do, and what lies there for longer than a prompt is not counted: weights, pages, adapters, and maps of codecs.
 std::vector<WorkspaceTerm> workspace_terms(const ModelConfig& config, kernels::DType precision,
                                            const WorkspaceLimits& limits);
 size_t workspace_bytes(const ModelConfig& config, kernels::DType precision, const WorkspaceLimits& limits);

@@ -5,13 +5,13 @@
 
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
+#include "common/model/workspace.h"
 #include "kernels/device.h"
 
 namespace scd {
 namespace {
 
 constexpr size_t kMostPending = 4;  // units being coded on a GPU
-constexpr size_t kMostSpare = 16;   // buffers of residuals
 
 // The job's chunks that lie in a step and are to be made.
 std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& step) {
@@ -27,24 +27,26 @@ std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& step
 }  // namespace
 
 EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {
-  spare_.reserve(kMostSpare);  // so that the end of a step that found no memory needs none
+  spare_.reserve(kResidualStreams);  // so that the end of a step that found no memory needs none
 }
 
 void EncodeStage::begin_step(std::span<const StepPart> parts) {
   SCD_CHECK(parts_.empty(), "the step before was ended");
+  step_rows_ = 0;
   for (const StepPart& part : parts) {
     part.job->encoding = chunks_in(*part.job, part.tokens);
-    parts_.push_back({.job = part.job, .tokens = part.tokens, .computed = {}, .residuals = {}});
+    parts_.push_back(
+        {.job = part.job, .tokens = part.tokens, .first_row = step_rows_, .computed = {}, .residuals = {}});
+    step_rows_ += part.tokens.count;
   }
 }
 
 void EncodeStage::end_step() {
   hand_on_finished(0);
-  for (Part& part : parts_) {
-    for (auto& [layer, residual] : part.residuals) {
-      if (spare_.size() < kMostSpare) spare_.push_back(std::move(residual));
-    }
+  for (auto& [layer, stream] : streams_) {
+    if (spare_.size() < static_cast<size_t>(kResidualStreams)) spare_.push_back(std::move(stream));
   }
+  streams_.clear();
   parts_.clear();
 }
 
@@ -58,15 +60,26 @@ void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) 
   hand_on_finished(kMostPending);
   Part& part = part_of(job);
   Residual& kept = part.residuals[residual.layer];
-  if (!spare_.empty()) {
-    kept = std::move(spare_.back());
+  const int64_t rows = residual.rows.rows;
+  const kernels::Matrix both = stream_memory(residual, job->encoder.device());
+  kept.rows = kernels::rows_of(both, part.first_row, rows);
+  kernels::copy(residual.rows, kept.rows);
+  const bool as_anchor = both.rows > step_rows_;
+  kept.as_anchor.restart(part.tokens.first, rows,
+                         as_anchor ? kernels::rows_of(both, step_rows_ + part.first_row, rows) : kernels::Matrix{});
+  encode_ready(part);
+}
+
+// One piece of memory for all parts of a step, so that it does not grow with the number of prompts. On a GPU the rows
+// are followed by as many for what is made of them as anchors.
+kernels::Matrix EncodeStage::stream_memory(const ResidualStream& residual, kernels::Device device) {
+  const auto [stream, is_new] = streams_.try_emplace({residual.layer, device});
+  if (is_new && !spare_.empty()) {
+    stream->second = std::move(spare_.back());
     spare_.pop_back();
   }
-  kept.rows =
-      kept.memory.matrix(residual.rows.rows, residual.rows.columns, kernels::DType::kF32, job->encoder.device());
-  kernels::copy(residual.rows, kept.rows);
-  kept.as_anchor.restart(part.tokens.first, residual.rows.rows);
-  encode_ready(part);
+  const int64_t rows = device == kernels::Device::kGpu ? 2 * step_rows_ : step_rows_;
+  return stream->second.matrix(rows, residual.rows.columns, kernels::DType::kF32, device);
 }
 
 void EncodeStage::encode(const Job& job, const ComputedLayer& state) {

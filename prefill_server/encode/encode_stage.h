@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/grow_buffer.h"
@@ -37,7 +38,6 @@ class EncodeStage {
 
  private:
   struct Residual {
-    kernels::GrowBuffer memory;
     kernels::Matrix rows;
     KeptAnchor as_anchor;
   };
@@ -45,12 +45,14 @@ class EncodeStage {
   struct Part {
     Job job;
     TokenRange tokens;
+    int64_t first_row = 0;  // of the step's
     size_t next_unit = 0;
     std::optional<ComputedLayer> computed;  // the last
     std::map<int32_t, Residual> residuals;  // before the layers the encoder needs them of
   };
 
   Part& part_of(const Job& job);
+  kernels::Matrix stream_memory(const ResidualStream& residual, kernels::Device device);
   void encode_ready(Part& part);
   static bool is_ready(const Part& part, size_t unit);
   void encode_unit(Part& part, size_t unit);
@@ -66,7 +68,9 @@ class EncodeStage {
   CodeCache& cache_;
   const OnCode on_code_;
   std::vector<Part> parts_;
-  std::vector<Residual> spare_;  // for their memory
+  int64_t step_rows_ = 0;                                                       // of all parts
+  std::map<std::pair<int32_t, kernels::Device>, kernels::GrowBuffer> streams_;  // of the step
+  std::vector<kernels::GrowBuffer> spare_;                                      // of steps before
   kernels::GrowBuffer keys_memory_, values_memory_;
   kernels::Matrix keys_, values_;         // of the unit being encoded, where the encoder works
   std::vector<kernels::PagedKv> layers_;  // of the same, where the encoder reads pages

@@ -15,7 +15,7 @@ ALLOWED = {
     "common/log": ["common/base"],
     "common/metrics": ["common/base"],
     "common/threads": ["common/base"],
-    "common/device": ["common/base", "kernels"],
+    "common/device": ["common/base", "common/log", "kernels"],
     "common/kv": ["common/base", "kernels"],
     "common/transport": ["common/base", "common/log", "common/threads"],
     "common/codec": ["common/base", "common/kv", "kernels"],

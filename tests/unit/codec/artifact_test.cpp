@@ -192,6 +192,8 @@ TEST_F(Artifact, ASecondConsumerLeavesTheEncoderAlone) {
   EXPECT_EQ(load_encoder(directory()).id, encoder_.id);
   EXPECT_EQ(fs::last_write_time(directory() / "encoder" / "codec.json"), time);
   EXPECT_THAT(list_decoders(directory()), ElementsAre(decoder_.consumer.weights, second.consumer.weights));
+  EXPECT_GE(largest_decoder_bytes(directory()), fs::file_size(decoder_directory() / "tensors.safetensors"));
+  EXPECT_EQ(largest_decoder_bytes(root_), 0) << "no artifact";
   second.encoder_id[0] ^= 1;
   expect_refused([&] { add_decoder(directory(), second); }, ErrorCode::kFailedPrecondition,
                  HasSubstr("another encoder"));

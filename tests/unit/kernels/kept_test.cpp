@@ -48,6 +48,13 @@ TEST(Kept, WhatIsLargerThanAllMayBeIsNotKept) {
   EXPECT_EQ(number_of(kept, 10), 1);
 }
 
+TEST(Kept, SizesArePowersOfTwoAndNotTooSmall) {
+  constexpr size_t kKiB = 1024;
+  EXPECT_EQ(kept_size(0), 64 * kKiB);
+  EXPECT_EQ(kept_size(64 * kKiB), 64 * kKiB);
+  EXPECT_EQ(kept_size(64 * kKiB + 1), 128 * kKiB);
+}
+
 TEST(Kept, NothingIsLeftAfterClear) {
   Kept<Thing> kept(100);
   kept.keep(thing(1), 10, 90);

@@ -137,7 +137,7 @@ TEST(GpuPages, FillTheShareThatWeightsAndWorkspacesLeave) {
     EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
     const std::string what = error.what();
     for (const char* part :
-         {"1024 MiB of weights", "MiB of workspaces", "kv_cache.gpu_memory_fraction", "lower a.key"}) {
+         {"1024 MiB of weights and maps", "MiB of workspaces", "kv_cache.gpu_memory_fraction", "lower a.key"}) {
       EXPECT_NE(what.find(part), std::string::npos) << what;
     }
   }

@@ -121,6 +121,16 @@ TEST_F(AdapterTest, what_it_leaves_alone_costs_nothing) {
   EXPECT_LT(few.bytes(), adapter_->bytes());
 }
 
+TEST_F(AdapterTest, its_file_says_about_what_it_will_take) {
+  const size_t said = Adapter::bytes_by_file(adapter_folder(), kernels::DType::kBF16);
+  const Model narrow =
+      Model::load({.directory = base_folder(), .adapter = std::nullopt, .precision = kernels::DType::kBF16});
+  const size_t taken = Adapter(narrow, adapter_folder()).bytes();
+  EXPECT_GE(said, taken);
+  EXPECT_LE(said, 4 * taken) << "numbers in F32, and what the file says of them";
+  EXPECT_EQ(Adapter::bytes_by_file(folder_.path() / "missing", kernels::DType::kBF16), 0);
+}
+
 TEST_F(AdapterTest, a_foreign_or_too_large_one_is_refused_by_name) {
   const int64_t hidden = base_->config().hidden;
   const auto write = [&](const std::string& module, int64_t rank) {

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -91,6 +92,31 @@ TEST_F(WorkspaceOnDevice, APromptsStepTakesNoMore) {
     while (pass.next_layer() < model.config().layers) {
       pass.keep_attention_input(pass.next_layer() % 2 == 0);
       pass.run_layer();
+    }
+  });
+}
+
+TEST_F(WorkspaceOnDevice, SmallPassesBesideStepsComeNotToTakeAsMuch) {
+  constexpr int64_t kTokens = 512, kSmall = 32;
+  constexpr size_t kMost = 6;
+  const WorkspaceLimits limits{
+      .step_tokens = kTokens, .passes = 2, .further_passes = kMost, .further_rows = kMost * kSmall};
+  expect_counted(limits, [](const Model& model, KvCache& cache) {
+    std::vector<PageTable> tables;
+    for (size_t i = 0; i <= kMost; ++i) {
+      tables.push_back(cache.pool().make_table());
+      std::move(tables.back().reserve(i == 0 ? kTokens : kSmall)).value_or_throw();
+    }
+    const std::vector<TokenId> ids = testing::some_ids(kTokens);
+    const auto begin = [&](size_t index) {
+      const SequenceChunk chunk{&tables[index], 0, std::span(ids).first(index == 0 ? kTokens : kSmall)};
+      auto pass = std::make_unique<ForwardPass>(model, cache, std::span(&chunk, 1));
+      pass->run_layer();
+      return pass;
+    };
+    for (size_t small = 1; small <= kMost; ++small) {
+      std::vector<std::unique_ptr<ForwardPass>> passes;
+      for (size_t index = small + 1; index-- > 0;) passes.push_back(begin(index));
     }
   });
 }

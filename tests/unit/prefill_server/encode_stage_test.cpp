@@ -127,6 +127,32 @@ TEST_F(EncodeOnDevices, AGpuCodesWhatTheCpuDoes) {
   }
 }
 
+TEST_F(EncodeOnDevices, PromptsThatShareAStepTakeNoMoreOfAGpuThanOne) {
+  SCD_SKIP_WITHOUT_GPU();
+  const testing::RdSample sample = testing::sample_rd(model_, plan_, {0.02f});
+  const RdEncoder encoder(model_, sample.encoder, {}, kernels::Device::kGpu);
+  CodeCache codes(0, 16);
+  EncodeStage stage(codes, [](const EncodeStage::Job&, const CodeUnit&) {});
+  const auto step = [&](const std::vector<int64_t>& prompts) {
+    std::vector<StepPart> parts;
+    for (const int64_t tokens : prompts) {
+      const auto nothing = [](PrefillJob&, const std::optional<Failure>&) {};
+      parts.push_back({testing::quiet_job(kTokens, encoder, nothing, 1), {0, tokens}});
+    }
+    stage.begin_step(parts);
+    for (const StepPart& part : parts) {
+      const kernels::ConstMatrix rows = kernels::rows_of(anchors_[0].view(), 0, part.tokens.count);
+      stage.keep_residual(part.job, {0, part.tokens, rows});
+    }
+    stage.end_step();
+    return kernels::gpu_held_bytes();
+  };
+  const size_t of_one = step({48});
+  EXPECT_EQ(step({16, 16, 16}), of_one);
+  EXPECT_EQ(step({16, 32}), of_one);
+  EXPECT_EQ(step({32, 16}), of_one);
+}
+
 TEST_F(EncodeOnDevices, AGpuHandsOnTheRawBytesOfTheCpu) {
   SCD_SKIP_WITHOUT_GPU();
   const auto found = raw_by(kernels::Device::kGpu);

@@ -288,6 +288,16 @@ TEST_F(PrefillServerTest, HurryEndsADrainWithoutLosingPages) {
   EXPECT_TRUE(becomes_idle(5s));
 }
 
+TEST(SendMemoryOfAServer, FollowsWhatMayBeUnsentAndLittleOfTheCodeCache) {
+  PrefillConfig config;
+  config.limits.max_unsent_mib = 64;
+  config.limits.max_computing = 4;
+  config.code_cache.memory_mib = 100;
+  EXPECT_EQ(send_memory_mib(config), 4 * 64 + 100);
+  config.code_cache.memory_mib = 1 << 20;
+  EXPECT_EQ(send_memory_mib(config), 4 * 64 + 256);
+}
+
 // Weights, pages and what the warm-up took, and no more of it than was counted beforehand.
 TEST_F(PrefillServerTest, AGpuSaysWhatItsMemoryIsFor) {
   SCD_SKIP_WITHOUT_GPU();

@@ -1,0 +1,21 @@
+// The line of a server's log that says what its memory is for.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace scd {
+
+struct ServerMemory {
+  std::string device;  // as configured
+  size_t weight_bytes = 0;
+  int64_t pages = 0;
+  size_t page_bytes = 0;          // of all pages
+  size_t held_before_warmth = 0;  // kernels::gpu_held_bytes() before workspaces were taken
+};
+
+// Once the workspaces are there: what a GPU's buffers have come to hold since is theirs; on the CPU it is 0.
+void log_memory(const ServerMemory& memory);
+
+}  // namespace scd
