@@ -21,11 +21,6 @@ kernels::ConstMatrix on_host(const kernels::ConstMatrix& matrix, kernels::GrowBu
 }  // namespace
 
 struct ForwardPass::State : ForwardState {
-  State() { ++living(); }
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-  ~State() { --living(); }
-
   int64_t most_rows = 0;                                               // that it had: its memory is for so many
   mutable kernels::GrowBuffer host_residual, host_input, host_logits;  // what accessors copy from the device
 
@@ -34,27 +29,16 @@ struct ForwardPass::State : ForwardState {
     thread_local std::vector<std::unique_ptr<State>> states;
     return states;
   }
-  // Made by the thread, idle or not; one that ends on another thread makes it wrong, which costs memory only.
-  static int64_t& living() {
-    thread_local int64_t count = 0;
-    return count;
-  }
-  // A pass that no other is under way beside takes the largest. Of several, each takes one that is not much larger than
-  // it needs, so that small passes do not come to have the memory of large ones, which then take more.
+  // The smallest that suffices and is not much larger, so that small passes do not come to have the memory of large
+  // ones, which then take more; else one that is too small, the largest.
   static std::unique_ptr<State> taken(int64_t rows) {
     constexpr int64_t kMostWaste = 4;
-    const bool alone = living() <= std::ssize(idle());
     auto best = idle().end();
     for (auto it = idle().begin(); it != idle().end(); ++it) {
       const int64_t held = (*it)->most_rows;
-      if (!alone && held / kMostWaste > rows) continue;
-      if (best == idle().end()) {
-        best = it;
-        continue;
-      }
-      const int64_t best_held = (*best)->most_rows;
-      const bool both_suffice = held >= rows && best_held >= rows;
-      if (!alone && both_suffice ? held < best_held : held > best_held) best = it;
+      if (held / kMostWaste > rows) continue;
+      const int64_t best_held = best == idle().end() ? 0 : (*best)->most_rows;
+      if (best_held < rows ? held > best_held : held >= rows && held < best_held) best = it;
     }
     std::unique_ptr<State> state = best == idle().end() ? std::make_unique<State>() : std::move(*best);
     if (best != idle().end()) idle().erase(best);
