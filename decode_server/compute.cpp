@@ -107,10 +107,10 @@ void ComputeThread::warm_up() {
   const int64_t step = on_gpu ? std::max(chunk, std::min(step_tokens_, room)) : 2 * page_tokens;
   needing_memory({"workspaces of a step of " + std::to_string(step) + " tokens",
                   "lower limits.max_batched_tokens and limits.prefill_chunk_tokens, or " + args_.cache.sized_by()},
-                 [&] {
-                   compute_for_warmth(step);
-                   record_steps();
-                 });
+                 [&] { compute_for_warmth(step); });
+  needing_memory({"steps of " + std::to_string(args_.config.limits.max_running) + " answers",
+                  "lower limits.max_running, or " + args_.cache.sized_by()},
+                 [&] { record_steps(); });
   const PrefillOptions& prefill = args_.config.prefill;
   if (prefill.local == LocalPrefill::kOff || prefill.endpoints.empty()) return;
   // Prompts are handed over until it is known how fast this server would be.

@@ -70,9 +70,10 @@ size_t bytes_of_models(const DecodeConfig& config, kernels::DType precision) {
 int32_t pages_of(const DecodeConfig& config, const Model& model) {
   const auto limits = workspace_limits(config, model.config());
   const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
-                       .held_bytes = model.weight_bytes() + bytes_of_models(config, model.precision()),
+                       .held_bytes = model.weight_bytes(),
+                       .coming_bytes = bytes_of_models(config, model.precision()),
                        .workspace_bytes = workspace_bytes(model.config(), model.precision(), limits),
-                       .step_key = "limits.max_batched_tokens or limits.prefill_chunk_tokens"};
+                       .step_key = "limits.max_batched_tokens, limits.prefill_chunk_tokens or limits.max_running"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
 }
 

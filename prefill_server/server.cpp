@@ -110,10 +110,11 @@ const PrefillConfig& checked(const PrefillConfig& config) {
 
 // held_before: of the GPU, when nothing of this server was on it.
 int32_t pages_of(const PrefillConfig& config, const Model& model, size_t held_before) {
-  const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
-                       .held_bytes = kernels::gpu_held_bytes() - held_before,
-                       .workspace_bytes = workspace_bytes(model.config(), model.precision(), workspace_limits(config)),
-                       .step_key = "limits.batch_tokens"};
+  const GpuShare share{
+      .memory_fraction = config.kv_cache.gpu_memory_fraction,
+      .held_bytes = std::max(kernels::gpu_held_bytes(), held_before) - held_before,
+      .workspace_bytes = workspace_bytes(model.config(), model.precision(), workspace_limits(config, model.config())),
+      .step_key = "limits.batch_tokens"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
 }
 
@@ -136,15 +137,17 @@ std::unique_ptr<Transport> transport_of(const PrefillConfig& config) {
   const size_t mib = send_memory_mib(config);
   if (!SendMemory::of_process().reserve(mib << 20)) {
     log_warning("send_memory_not_reserved",
-                {{"mib", mib}, {"next", "lower limits.max_unsent_mib or code_cache.memory_mib"}});
+                {{"mib", mib}, {"next", "lower limits.max_unsent_mib, limits.max_computing or code_cache.memory_mib"}});
   }
   return make_transport(config.transport);
 }
 
 }  // namespace
 
-WorkspaceLimits workspace_limits(const PrefillConfig& config) {
-  const int64_t step_tokens = std::max(config.limits.batch_tokens, config.codec.chunk_tokens);
+WorkspaceLimits workspace_limits(const PrefillConfig& config, const ModelConfig& model) {
+  const int64_t all_prompts = int64_t{model.max_positions} * config.limits.max_computing;
+  const int64_t step_tokens =
+      std::min<int64_t>(std::max(config.limits.batch_tokens, config.codec.chunk_tokens), all_prompts);
   const bool calibrated = !config.codec.artifact.empty();
   return {.step_tokens = step_tokens,
           .sequences = config.limits.max_computing,
@@ -154,9 +157,9 @@ WorkspaceLimits workspace_limits(const PrefillConfig& config) {
 }
 
 size_t send_memory_mib(const PrefillConfig& config) {
-  constexpr int64_t kMostKeptMib = 256;
+  constexpr int64_t kMostMib = 2048;
   const int64_t unsent = int64_t{config.limits.max_unsent_mib} * config.limits.max_computing;
-  return static_cast<size_t>(unsent + std::min(config.code_cache.memory_mib, kMostKeptMib));
+  return static_cast<size_t>(std::min(unsent + config.code_cache.memory_mib, kMostMib));
 }
 
 // In the order they are built; taken down in ~PrefillServer().

@@ -16,10 +16,10 @@
 namespace scd {
 
 // What its steps work in on a GPU.
-WorkspaceLimits workspace_limits(const PrefillConfig& config);
+WorkspaceLimits workspace_limits(const PrefillConfig& config, const ModelConfig& model);
 
-// Of memory that network cards know, which they may pin all of: for what may wait for its consumer, and at most 256 MiB
-// of the code cache.
+// Of memory that network cards know, which they may pin all of: for codes that wait for their consumer or are kept in
+// the code cache, 2 GiB at most.
 size_t send_memory_mib(const PrefillConfig& config);
 
 class PrefillServer {

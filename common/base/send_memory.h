@@ -26,7 +26,10 @@ class SendMemory {
   // Of address space: pages are taken as they are written, or when a network card is told of them. What was reserved
   // before stays, and no more is. False: there is not so much.
   bool reserve(size_t bytes);
-  std::span<std::byte> region() const { return {memory_.load(std::memory_order_acquire), size_}; }
+  std::span<std::byte> region() const {
+    std::byte* const memory = memory_.load(std::memory_order_acquire);
+    return memory == nullptr ? std::span<std::byte>() : std::span(memory, size_);
+  }
 
   // Null: nothing was reserved, or there is no room. Aligned to kAlignment.
   std::byte* take(size_t bytes);

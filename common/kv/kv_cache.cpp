@@ -21,12 +21,13 @@ int32_t gpu_pages(const KvShape& shape, const GpuShare& share) {
   const double page = 2.0 * shape.layers * static_cast<double>(shape.kv_width()) * kPageTokens *
                       static_cast<double>(kernels::size_of(shape.dtype));
   const auto total = static_cast<double>(memory.total_bytes), workspaces = static_cast<double>(share.workspace_bytes);
-  const double allowed = share.memory_fraction * total - static_cast<double>(share.held_bytes + kDriver);
-  const double room = std::min(allowed, static_cast<double>(memory.free_bytes)) - workspaces;
+  const double allowed = share.memory_fraction * total - static_cast<double>(share.held_bytes);
+  const double room = std::min(allowed, static_cast<double>(memory.free_bytes)) - workspaces -
+                      static_cast<double>(share.coming_bytes + kDriver);
   if (room < kFewest * page) {
     throw Error(ErrorCode::kResourceExhausted,
-                "KV cache: " + mib(share.held_bytes) + " of weights and maps, " + mib(share.workspace_bytes) +
-                    " of workspaces and " + mib(kDriver) +
+                "KV cache: " + mib(share.held_bytes + share.coming_bytes) + " of weights and maps, " +
+                    mib(share.workspace_bytes) + " of workspaces and " + mib(kDriver) +
                     " for the driver leave no room for pages in kv_cache.gpu_memory_fraction " +
                     std::to_string(share.memory_fraction) + " of the GPU's " + mib(total) + ", of which " +
                     mib(memory.free_bytes) + " are free; raise it, lower " + std::string(share.step_key) +

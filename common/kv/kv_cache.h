@@ -28,7 +28,8 @@ inline constexpr int32_t kPageTokens = 16;
 // What a server may take of a GPU's memory, and what it needs beside pages.
 struct GpuShare {
   double memory_fraction = 0;      // kv_cache.gpu_memory_fraction
-  size_t held_bytes = 0;           // weights, and maps of codecs
+  size_t held_bytes = 0;           // weights, and maps of codecs, on the GPU already
+  size_t coming_bytes = 0;         // the same, not there yet
   size_t workspace_bytes = 0;      // common/model/workspace.h
   std::string_view step_key = {};  // of the configuration: lower, it makes workspaces smaller
 };

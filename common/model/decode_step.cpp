@@ -26,6 +26,7 @@ struct DecodeStep::State {
   struct Recording {
     kernels::RecordedWork work;
     kernels::Matrix logits;
+    bool refused = false;  // there was no memory for it: its steps cost more launches
   };
   std::map<int64_t, Recording> recordings = {};  // by batch size
 
@@ -45,8 +46,8 @@ struct DecodeStep::State {
     const kernels::Matrix logits = compute();
     try {
       recording.work.record([&] { recording.logits = compute(); });
-    } catch (const kernels::OutOfDeviceMemory&) {  // without them steps cost more launches
-      most_recorded = std::ssize(rows) - 1;
+    } catch (const kernels::OutOfDeviceMemory&) {
+      recording.refused = true;
     }
     return logits;
   }
@@ -74,11 +75,14 @@ DecodeStep::Warmth DecodeStep::record(int64_t sequences) {
   state.begin(batch);
   const kernels::Matrix logits = state.compute();
   state.most_recorded = std::min(sequences, state.max_batch);
-  for (int64_t count = 1; count <= state.most_recorded; ++count) {
-    State::Recording& recording = state.recordings[count];
-    if (recording.work.replayable()) continue;
-    state.begin(std::span(batch).first(static_cast<size_t>(count)));
-    state.compute_and_record(recording);
+  for (int round = 0; round < 2; ++round) {  // scratch memory may move until all sizes have run
+    for (int64_t count = 1; count <= state.most_recorded; ++count) {
+      State::Recording& recording = state.recordings[count];
+      if (recording.work.replayable()) continue;
+      state.begin(std::span(batch).first(static_cast<size_t>(count)));
+      state.compute_and_record(recording);
+      if (recording.refused) state.most_recorded = count - 1;
+    }
   }
   return {.logits = logits, .recorded = state.most_recorded};
 }
@@ -93,6 +97,7 @@ kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch) {
   if (state.moves != state.forward.batch.moves()) state.recordings.clear();
   state.moves = state.forward.batch.moves();
   State::Recording& recording = state.recordings[count];
+  if (recording.refused) return state.compute();
   if (!recording.work.replayable()) return state.compute_and_record(recording);
   recording.work.replay();
   return recording.logits;

@@ -35,8 +35,9 @@ struct WorkspaceTerm {
   size_t bytes() const { return static_cast<size_t>(rows * columns * element_bytes); }
 };
 
-// All there is, widest use assumed everywhere: what keeps to the limits takes no more. Prompts with more coded tokens
-// do, and what lies there for longer than a prompt is not counted: weights, pages, adapters, and maps of codecs.
+// All workspaces, widest use assumed everywhere: what keeps to the limits takes no more; recorded steps come beside
+// them. Prompts with more coded tokens do, and what lies there for longer than a prompt is not counted: weights, pages,
+// adapters, and maps of codecs.
 std::vector<WorkspaceTerm> workspace_terms(const ModelConfig& config, kernels::DType precision,
                                            const WorkspaceLimits& limits);
 size_t workspace_bytes(const ModelConfig& config, kernels::DType precision, const WorkspaceLimits& limits);
