@@ -109,6 +109,27 @@ __device__ inline void copy_words(const uint16_t* from, uint32_t* to, int count,
   }
 }
 
+// By a warp: words, then escapes at a multiple of 4 bytes.
+__device__ inline void copy_out(const uint16_t* words, const int32_t* escapes, StreamEnd count, std::byte* to,
+                                unsigned lane) {
+  copy_words(words, reinterpret_cast<uint32_t*>(to), count.words, lane);
+  auto* const escapes_to = reinterpret_cast<int32_t*>(to + (count.words + 1) / 2 * 4);
+  for (int i = static_cast<int>(lane); i < count.escapes; i += kWarp) escapes_to[i] = escapes[i];
+}
+
+// Of a step whose number escapes in some lanes: into the scratch, which is filled from its end.
+__device__ inline void put_escape(const EncodeArgs& args, const Part& part, int32_t group, bool escapes, unsigned lane,
+                                  int32_t* scratch, int32_t& first) {
+  const unsigned escaping = __ballot_sync(kAll, escapes);
+  if (escaping == 0) return;
+  const int32_t place = first - 1 - count_above(escaping, lane);
+  const uint32_t index = group * kLanes + lane, width = part.columns;
+  if (escapes && place >= 0) {
+    scratch[place] = integer_at(args, part.first_row + index / width, part.first_column + index % width);
+  }
+  first -= __popc(escaping);
+}
+
 // words and escapes: scratch of the stream, filled from its end.
 __global__ void __launch_bounds__(kThreadsOfBlock)
     encode_kernel(EncodeArgs args, int columns, const Part* parts, unsigned streams, uint16_t* all_words,
@@ -165,15 +186,7 @@ __global__ void __launch_bounds__(kThreadsOfBlock)
         state >>= 16;
       }
       first_word -= __popc(writing);
-      const unsigned escaping = __ballot_sync(kAll, step.escapes);
-      if (escaping != 0) {
-        const int32_t place = first_escape - 1 - count_above(escaping, lane);
-        const uint32_t index = (group - i) * kLanes + lane, width = part.columns;
-        if (step.escapes && place >= 0) {
-          escapes[place] = integer_at(args, part.first_row + index / width, part.first_column + index % width);
-        }
-        first_escape -= __popc(escaping);
-      }
+      put_escape(args, part, group - i, step.escapes, lane, escapes, first_escape);
       uint32_t quotient = __umulhi(state, range.y);
       uint32_t rest = state - quotient * frequency;
       const bool over = rest >= frequency;
@@ -183,16 +196,13 @@ __global__ void __launch_bounds__(kThreadsOfBlock)
     }
   }
   const bool fits = first_escape >= 0;
-  const int32_t word_count = count - first_word;
-  const auto escape_count = static_cast<int32_t>(room - first_escape);
-  if (lane == 0) ends[stream] = {word_count, fits ? escape_count : -1};
+  const StreamEnd end{count - first_word, fits ? static_cast<int32_t>(room - first_escape) : -1};
+  if (lane == 0) ends[stream] = end;
   if (!fits) return;
   __syncwarp();
   std::byte* const slot = out + slot_offset(before, stream) / 4 * 4;
   if (codes) reinterpret_cast<uint32_t*>(slot)[lane] = state;
-  copy_words(words + first_word, reinterpret_cast<uint32_t*>(slot + kStateBytes), word_count, lane);
-  auto* const escapes_to = reinterpret_cast<int32_t*>(slot + kStateBytes + (word_count + 1) / 2 * 4);
-  for (int i = static_cast<int>(lane); i < escape_count; i += kWarp) escapes_to[i] = escapes[first_escape + i];
+  copy_out(words + first_word, escapes + first_escape, end, slot + kStateBytes, lane);
 }
 
 }  // namespace
