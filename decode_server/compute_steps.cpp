@@ -21,16 +21,19 @@ std::vector<TokenId> sample_on_device(std::span<Sequence* const> batch, const ke
   std::vector<kernels::SamplingOptions> options(batch.size());
   std::vector<double> uniforms(batch.size());
   std::vector<bool> plain(batch.size());
-  std::vector<kernels::RowToken> forbidden;
+  std::vector<kernels::LogitChange> changes;
   for (size_t i = 0; i < batch.size(); ++i) {
     const auto sampling = batch[i] == nullptr ? std::nullopt : batch[i]->plain_sampling();
     plain[i] = sampling.has_value();
     if (!plain[i]) continue;
     options[i] = sampling->options;
     uniforms[i] = sampling->uniform;
-    for (const TokenId id : sampling->forbidden) forbidden.push_back({static_cast<int32_t>(i), id});
+    for (kernels::LogitChange change : sampling->changes) {
+      change.row = static_cast<int32_t>(i);
+      changes.push_back(change);
+    }
   }
-  kernels::forbid(logits, forbidden);
+  kernels::change_logits(logits, changes);
   std::vector<TokenId> ids(batch.size());
   kernels::sample_rows(logits, options, uniforms, ids);
   for (size_t i = 0; i < ids.size(); ++i) {

@@ -28,6 +28,7 @@ enum class Slot {
   kKeys,
   kValues,
   kArgmax,
+  kLogitChanges,
   kLowRank,
   kMoment,
   kColumnSums,

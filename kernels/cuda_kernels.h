@@ -12,7 +12,7 @@
 #include "kernels/paged_kv.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
-#include "kernels/sampling_limits.h"
+#include "kernels/sampling.h"
 #include "kernels/training.h"
 #include "kernels/unrotated_kv.h"
 
@@ -88,11 +88,10 @@ void scaled_difference(ConstMatrix a, ConstMatrix b, float scale, Matrix out);
 void sum_rows(ConstMatrix m, Matrix row);
 void adamw(const AdamWState& state, const AdamWStep& step);
 
-void forbid(Matrix logits, std::span<const RowToken> tokens);
+void change_logits(Matrix logits, std::span<const LogitChange> changes);
 void argmax(ConstMatrix logits, std::span<int32_t> ids);
-// By row; valid until the thread's next call.
-std::span<const LeadingTokens> leading_tokens(ConstMatrix logits, std::span<const SamplingOptions> options,
-                                              std::span<const double> uniforms);
+void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
+                 std::span<int32_t> ids);
 
 // Row-major, [out_features, in_features] in its precision.
 class LinearWeights {

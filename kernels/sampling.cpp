@@ -135,6 +135,7 @@ double collect_leading(std::span<const float> logits, float largest, const Sampl
   return total;
 }
 
+// In the order of ids.
 int32_t draw(std::span<const Candidate> candidates, const Weights& weights, double uniform) {
   const double threshold = uniform * weights.total(candidates);
   double sum = 0.0;
@@ -149,17 +150,17 @@ int32_t draw(std::span<const Candidate> candidates, const Weights& weights, doub
   return last_possible;
 }
 
-// Of what collect_leading() left.
-int32_t draw_leading(std::vector<Candidate>& candidates, float largest, double total, const SamplingOptions& options,
-                     double uniform) {
+// Leaves what top_k and top_p ask for, in the order of ids.
+void filter_by_rank(std::span<const float> logits, float largest, const SamplingOptions& options,
+                    std::vector<Candidate>& candidates) {
   const Weights weights(largest, options.temperature);
+  double total = collect_leading(logits, largest, options, candidates);
   if (options.top_k > 0) {
     keep_first(candidates, static_cast<size_t>(options.top_k));
     total = weights.total(candidates);
   }
   if (options.top_p < 1.0f) keep_mass(candidates, weights, options.top_p * total);
-  std::erase_if(candidates, [&](const Candidate& c) { return weights.of(c.logit) < options.min_p; });
-  return draw(candidates, weights, uniform);
+  std::ranges::sort(candidates, {}, &Candidate::id);
 }
 
 void check_options(const SamplingOptions& options, double uniform) {
@@ -186,12 +187,13 @@ int32_t sample(std::span<const float> logits, const SamplingOptions& options, do
   const float largest = ordered(logits[static_cast<size_t>(best)]);
   if (options.temperature == 0.0f || !std::isfinite(largest)) return best;
   thread_local std::vector<Candidate> candidates;  // a token a step: keep the memory
+  const float lowest = largest - reach_of(options);
   if (filters_by_rank(options)) {
-    const double total = collect_leading(logits, largest, options, candidates);
-    return draw_leading(candidates, largest, total, options, uniform);
+    filter_by_rank(logits, largest, options, candidates);
+    std::erase_if(candidates, [lowest](const Candidate& c) { return c.logit < lowest; });
+  } else {
+    collect(logits, lowest, candidates);
   }
-  // Only min_p, or nothing, limits how far down a token may lie; ids stay in their order, so nothing is sorted.
-  collect(logits, largest - options.temperature * reach_of(options.min_p), candidates);
   return draw(candidates, Weights(largest, options.temperature), uniform);
 }
 
@@ -205,46 +207,30 @@ void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, s
           "numbers and ids for the logits ", logits);
   for (size_t r = 0; r < rows; ++r) check_options(options[r], uniforms[r]);
   if (rows == 0) return;
-  std::vector<float> row_memory;
-  std::span<const LeadingTokens> leading;
 #ifdef SCD_CUDA
-  if (logits.device == Device::kGpu) leading = cuda::leading_tokens(logits, options, uniforms);
+  if (logits.device == Device::kGpu) return cuda::sample_rows(logits, options, uniforms, ids);
 #endif
   for (size_t r = 0; r < rows; ++r) {
-    if (!leading.empty() && leading[r].id >= 0) {
-      ids[r] = leading[r].id;
-    } else if (!leading.empty() && !leading[r].candidates.empty()) {
-      std::vector<Candidate> candidates(leading[r].candidates.begin(), leading[r].candidates.end());
-      ids[r] = draw_leading(candidates, leading[r].largest, leading[r].total, options[r], uniforms[r]);
-    } else {
-      ConstMatrix row = logits;
-      row.data = logits.row<float>(static_cast<int64_t>(r));
-      row.rows = 1;
-      if (logits.device == Device::kGpu) {
-        row_memory.resize(static_cast<size_t>(logits.columns));
-        const Matrix here = matrix(row_memory.data(), 1, logits.columns);
-        copy(row, here);
-        row = here;
-      }
-      ids[r] = sample({row.row<float>(0), static_cast<size_t>(row.columns)}, options[r], uniforms[r]);
-    }
+    const auto* row = logits.row<float>(static_cast<int64_t>(r));
+    ids[r] = sample({row, static_cast<size_t>(logits.columns)}, options[r], uniforms[r]);
   }
 }
 
-void forbid(Matrix logits, std::span<const RowToken> tokens) {
-  require_matrix(logits, "the logits of forbid");
-  require(logits.dtype == DType::kF32, "forbid: the logits ", logits, " must be F32");
-  for (const RowToken& token : tokens) {
-    require(token.row >= 0 && token.row < logits.rows && token.id >= 0 && token.id < logits.columns, "forbid: row ",
-            static_cast<int64_t>(token.row), ", id ", static_cast<int64_t>(token.id), " is outside the logits ",
-            logits);
+void change_logits(Matrix logits, std::span<const LogitChange> changes) {
+  require_matrix(logits, "the logits of change_logits");
+  require(logits.dtype == DType::kF32, "change_logits: the logits ", logits, " must be F32");
+  for (const LogitChange& change : changes) {
+    require(change.row >= 0 && change.row < logits.rows && change.id >= 0 && change.id < logits.columns,
+            "change_logits: row ", static_cast<int64_t>(change.row), ", id ", static_cast<int64_t>(change.id),
+            " is outside the logits ", logits);
   }
-  if (tokens.empty()) return;
+  if (changes.empty()) return;
 #ifdef SCD_CUDA
-  if (logits.device == Device::kGpu) return cuda::forbid(logits, tokens);
+  if (logits.device == Device::kGpu) return cuda::change_logits(logits, changes);
 #endif
-  for (const RowToken& token : tokens) {
-    logits.row<float>(token.row)[token.id] = -std::numeric_limits<float>::infinity();
+  for (const LogitChange& change : changes) {
+    float& logit = logits.row<float>(change.row)[change.id];
+    logit = (logit > 0.0f ? logit / change.penalty : logit * change.penalty) + change.bias;
   }
 }
 

@@ -18,18 +18,23 @@ struct SamplingOptions {
   float min_p = 0.0f;
 };
 
-struct RowToken {
+// A logit is divided by the penalty where it is positive, else multiplied (Keskar et al. 2019, CTRL); then bias is
+// added. A bias of minus infinity: never sampled.
+struct LogitChange {
   int32_t row = 0;
   int32_t id = 0;
+  float penalty = 1.0f;
+  float bias = 0.0f;
+  bool operator==(const LogitChange&) const = default;
 };
-// These are never sampled: their logits become minus infinity. logits [rows, vocab] F32.
-void forbid(Matrix logits, std::span<const RowToken> tokens);
+// logits [rows, vocab] F32. Each of them at most once.
+void change_logits(Matrix logits, std::span<const LogitChange> changes);
 
 // uniform in [0, 1): the only randomness, so equal seeds give equal tokens.
 int32_t sample(std::span<const float> logits, const SamplingOptions& options, double uniform);
 
-// The same for every row of logits [rows, vocab] F32 on either device. On CUDA weights are summed in another order: a
-// token may differ where the random number falls within rounding of the border between two.
+// The same for every row of logits [rows, vocab] F32 on either device; ids are on the host. CUDA rounds weights
+// otherwise: a token may differ where a border between two lies within 1e-6 of the random number, or of top_p.
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
                  std::span<int32_t> ids);
 

@@ -1,6 +1,8 @@
-// The token of each row, or the few among which the host chooses: a block a row.
+// The token of each row, a block a row: the cut that top_k and top_p make in the order of tokens, then a draw among
+// those above it. Weights are whole numbers, so that their sums do not depend on an order.
+#include <algorithm>
 #include <cmath>
-#include <vector>
+#include <cstdint>
 
 #include "kernels/cuda_common.cuh"
 #include "kernels/cuda_kernels.h"
@@ -45,28 +47,25 @@ __global__ void argmax_kernel(const float* logits, int64_t stride, int vocab, in
   if (threadIdx.x == 0) ids[blockIdx.x] = best.id;
 }
 
-// tokens [count, 2]: row, id.
-__global__ void forbid_kernel(float* logits, int64_t stride, const int32_t* tokens, int count) {
+__global__ void change_kernel(float* logits, int64_t stride, const LogitChange* changes, int count) {
   const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (index < count) logits[tokens[2 * index] * stride + tokens[2 * index + 1]] = -INFINITY;
+  if (index >= count) return;
+  const LogitChange change = changes[index];
+  float& logit = logits[change.row * stride + change.id];
+  logit = (logit > 0.0f ? logit / change.penalty : logit * change.penalty) + change.bias;
 }
 
-constexpr int kMostCandidates = 2048;
+// What is counted or weighed; the largest logit weighs kOne. A vocabulary of 2^18 tokens fits, if all weigh the most.
+using Mass = unsigned long long;
+constexpr float kOne = 0x1p44f;
 
 struct Row {
   float temperature;
   int32_t top_k;
   float top_p;
-  float reach;  // of tokens below the largest logit, in units of the temperature
+  float reach;  // of tokens below the largest logit
   int32_t by_rank;
   double uniform;
-};
-
-struct Found {
-  int32_t id;
-  float largest;
-  double total;
-  int32_t count;  // of candidates; more than kMostCandidates: not all are there
 };
 
 // Sums over the block, known to every thread; always in the same order.
@@ -83,121 +82,193 @@ __device__ T block_total(T value) {
 }
 
 // Of the threads before this one.
-__device__ double block_sum_before(double value) {
-  __shared__ double of_warp[kThreads / 32];
+__device__ Mass block_sum_before(Mass value) {
+  __shared__ Mass of_warp[kThreads / 32];
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  double sum = value;
+  Mass sum = value;
   for (unsigned offset = 1; offset < 32; offset *= 2) {
-    const double lower = __shfl_up_sync(0xffffffffu, sum, offset);
+    const Mass lower = __shfl_up_sync(0xffffffffu, sum, offset);
     if (lane >= offset) sum += lower;
   }
   if (lane == 31) of_warp[warp] = sum;
   __syncthreads();
-  double before = 0.0;
+  Mass before = 0;
   for (unsigned w = 0; w < warp; ++w) before += of_warp[w];
   __syncthreads();
   return before + sum - value;
 }
 
-// Ids in their order; a thread has neighbouring ones.
-__device__ void draw_by_id(const float* logits, int vocab, const Row& row, Candidate best, Found* found) {
-  __shared__ int chosen, last_possible;
-  const float lowest = best.logit - row.temperature * row.reach;
-  const double inverse = 1.0 / row.temperature;
-  const auto weight = [&](int id) {
-    const float logit = ordered(logits[id]);
-    return logit >= lowest ? exp((static_cast<double>(logit) - best.logit) * inverse) : 0.0;
-  };
-  const int share = (vocab + kThreads - 1) / kThreads;
-  const int first = min(static_cast<int>(threadIdx.x) * share, vocab), end = min(first + share, vocab);
-  double own = 0.0;
-  int last = -1;
-  for (int id = first; id < end; ++id) {
-    const double w = weight(id);
-    own += w;
-    if (w > 0.0) last = id;
-  }
-  if (threadIdx.x == 0) chosen = vocab, last_possible = best.id;
-  const double before = block_sum_before(own);  // and a wait
-  const double threshold = row.uniform * block_total(own);
-  if (last >= 0) atomicMax(&last_possible, last);
-  if (before <= threshold && before + own > threshold) {
-    double sum = before;
-    for (int id = first; id < end; ++id) {
-      sum += weight(id);
-      if (sum <= threshold) continue;
-      atomicMin(&chosen, id);
-      break;
-    }
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) *found = {chosen < vocab ? chosen : last_possible, best.logit, 0.0, 0};
+// Logits as whole numbers of the same order.
+__device__ inline unsigned key_of(float logit) {
+  const unsigned bits = __float_as_uint(ordered(logit) + 0.0f);  // both zeros are one
+  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
 }
+
+// The last number of [low, high) for which `holds`, which it does for low and all up to some border.
+template <class Number, class Holds>
+__device__ Number last_for_which(Number low, Number high, Holds holds) {
+  while (high - low > 1) {
+    const Number middle = low + (high - low) / 2;
+    (holds(middle) ? low : high) = middle;
+  }
+  return low;
+}
+
+// Tokens of larger logits, and those of the same up to an id.
+struct Cut {
+  unsigned key;
+  int last_id;
+  __device__ bool keeps(Candidate token) const {
+    const unsigned own = key_of(token.logit);
+    return own > key || (own == key && token.id <= last_id);
+  }
+};
+constexpr int kAnyId = INT32_MAX;
+
+constexpr int kMostListed = 2048;
 
 struct Distances {
   float values[kLeadingSteps];
 };
 
-__device__ void collect_leading(const float* logits, int vocab, const Row& row, Candidate best,
-                                const Distances& distances, Candidate* candidates, Found* found) {
-  __shared__ int count;
-  const auto factor = 1.0f / row.temperature;
-  int32_t counts[kLeadingSteps] = {};
-  float weights[kLeadingSteps] = {};
-  float all = 0.0f;
-  for (int id = threadIdx.x; id < vocab; id += kThreads) {
-    const float logit = ordered(logits[id]);
-    const float weight = expf((logit - best.logit) * factor);
-    all += weight;
-#pragma unroll
-    for (int step = 0; step < kLeadingSteps; ++step) {
-      const bool leads = logit >= best.logit - distances.values[step];
-      counts[step] += leads ? 1 : 0;
-      weights[step] += leads ? weight : 0.0f;
+// One row of logits. Which tokens may lead it is looked up in a list, or in the whole row where they are many.
+class Sampled {
+ public:
+  __device__ Sampled(const float* logits, int vocab, const Row& row, Candidate best)
+      : logits_(logits), vocab_(vocab), row_(row), best_(best) {}
+
+  __device__ Mass weight(float logit) const { return static_cast<Mass>(relative_weight(logit) * kOne); }
+
+  __device__ Cut cut_by_rank(const Distances& distances, Candidate* list) {
+    const float lowest = lowest_leading(distances);
+    list_from(lowest, list);
+    Cut cut{key_of(lowest), kAnyId};
+    Mass total = total_;
+    if (row_.top_k > 0) {
+      cut = shortest_run(cut, static_cast<Mass>(row_.top_k), [](Candidate) { return Mass{1}; });
+      total = mass([&](Candidate token) { return cut.keeps(token) ? weight(token.logit) : 0; });
+    }
+    if (row_.top_p < 1.0f) {
+      const auto wanted = static_cast<Mass>(ceil(static_cast<double>(row_.top_p) * static_cast<double>(total)));
+      cut = shortest_run(cut, wanted, [this](Candidate token) { return weight(token.logit); });
+    }
+    return cut;
+  }
+
+  // Ids in their order, a thread has neighbouring ones; one thread finds the token.
+  __device__ void draw(Cut cut, int32_t* id) const {
+    const float lowest = best_.logit - row_.reach;
+    const auto weight_of = [&](int token) {
+      const float logit = ordered(logits_[token]);
+      return logit >= lowest && cut.keeps({logit, token}) ? weight(logit) : 0;
+    };
+    const int share = (vocab_ + kThreads - 1) / kThreads;
+    const int first = min(static_cast<int>(threadIdx.x) * share, vocab_), end = min(first + share, vocab_);
+    Mass own = 0;
+    for (int token = first; token < end; ++token) own += weight_of(token);
+    Mass sum = block_sum_before(own);
+    const Mass total = block_total(own);
+    const Mass threshold = min(static_cast<Mass>(row_.uniform * static_cast<double>(total)), total - 1);
+    if (sum > threshold || sum + own <= threshold) return;
+    for (int token = first; token < end; ++token) {
+      sum += weight_of(token);
+      if (sum <= threshold) continue;
+      *id = token;
+      return;
     }
   }
-  const double total = block_total(static_cast<double>(all));
-  const double wanted = min(total, total * row.top_p * (1.0 + 1e-5));
-  float lowest = -INFINITY;
+
+ private:
+  __device__ float relative_weight(float logit) const {
+    return expf((ordered(logit) - best_.logit) / row_.temperature);
+  }
+
+  // A logit below which no token can be kept; on the way, what all tokens weigh.
+  __device__ float lowest_leading(const Distances& distances) {
+    float leading[kLeadingSteps] = {};
+    Mass all = 0;
+    for (int id = threadIdx.x; id < vocab_; id += kThreads) {
+      const float logit = ordered(logits_[id]);
+      const float relative = relative_weight(logit);
+      all += static_cast<Mass>(relative * kOne);
 #pragma unroll
-  for (int step = kLeadingSteps - 1; step >= 0; --step) {
-    const bool enough = row.top_k > 0 ? block_total(counts[step]) >= row.top_k
-                                      : block_total(static_cast<double>(weights[step])) >= wanted;
-    if (enough) lowest = best.logit - distances.values[step];
+      for (int step = 0; step < kLeadingSteps; ++step) {
+        const bool leads = logit >= best_.logit - distances.values[step];
+        leading[step] += leads ? (row_.top_k > 0 ? 1.0f : relative) : 0.0f;
+      }
+    }
+    total_ = block_total(all);
+    const double wanted = row_.top_k > 0 ? row_.top_k : wanted_weight(static_cast<double>(total_) / kOne, row_.top_p);
+    float lowest = -INFINITY;
+#pragma unroll
+    for (int step = kLeadingSteps - 1; step >= 0; --step) {
+      if (block_total(static_cast<double>(leading[step])) >= wanted) lowest = best_.logit - distances.values[step];
+    }
+    return lowest;
   }
-  if (threadIdx.x == 0) count = 0;
-  __syncthreads();
-  for (int id = threadIdx.x; id < vocab; id += kThreads) {
-    const float logit = logits[id];
-    if (!(logit >= lowest)) continue;
-    const int place = atomicAdd(&count, 1);
-    if (place < kMostCandidates) candidates[place] = {logit, id};
+
+  __device__ void list_from(float lowest, Candidate* list) {
+    __shared__ int count;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    for (int id = threadIdx.x; id < vocab_; id += kThreads) {
+      if (!(logits_[id] >= lowest)) continue;
+      const int place = atomicAdd(&count, 1);
+      if (place < kMostListed) list[place] = {logits_[id], id};
+    }
+    __syncthreads();
+    list_ = count <= kMostListed ? list : nullptr;
+    listed_ = list_ != nullptr ? count : vocab_;
   }
-  __syncthreads();
-  if (threadIdx.x == 0) *found = {-1, best.logit, total, count};
-}
+
+  template <class Of>
+  __device__ Mass mass(Of of) const {
+    Mass own = 0;
+    for (int i = threadIdx.x; i < listed_; i += kThreads)
+      own += of(list_ != nullptr ? list_[i] : Candidate{logits_[i], i});
+    return block_total(own);
+  }
+
+  // The first tokens in order, within a cut, whose `of` reaches what is wanted: all of them if that is not reached.
+  template <class Of>
+  __device__ Cut shortest_run(Cut within, Mass wanted, Of of) const {
+    const auto from = [&](unsigned key) {
+      return mass([&](Candidate token) { return key_of(token.logit) >= key && within.keeps(token) ? of(token) : 0; });
+    };
+    const unsigned key =
+        last_for_which(within.key, key_of(best_.logit) + 1, [&](unsigned middle) { return from(middle) >= wanted; });
+    if (from(key) <= wanted) return {key, key == within.key ? within.last_id : kAnyId};
+    const Mass missing = wanted - from(key + 1);
+    const auto before = [&](int id) {
+      return mass([&](Candidate token) { return key_of(token.logit) == key && token.id < id ? of(token) : 0; });
+    };
+    return {key, last_for_which(0, vocab_, [&](int id) { return before(id) < missing; })};
+  }
+
+  const float* logits_;
+  int vocab_;
+  Row row_;
+  Candidate best_;
+  Mass total_ = 0;
+  const Candidate* list_ = nullptr;
+  int listed_ = 0;
+};
 
 __global__ void __launch_bounds__(kThreads)
     sample_kernel(const float* logits, int64_t stride, int vocab, const Row* rows,
-                  __grid_constant__ const Distances distances, Candidate* candidates, Found* found) {
+                  __grid_constant__ const Distances distances, int32_t* ids) {
+  __shared__ Candidate list[kMostListed];
   const float* own = logits + blockIdx.x * stride;
   const Row row = rows[blockIdx.x];
-  Found* const result = found + blockIdx.x;
   const Candidate best = block_best(own, vocab);
   if (row.temperature == 0.0f || isinf(best.logit)) {
-    if (threadIdx.x == 0) *result = {best.id, best.logit, 0.0, 0};
-  } else if (row.by_rank != 0) {
-    collect_leading(own, vocab, row, best, distances, candidates + int64_t{blockIdx.x} * kMostCandidates, result);
-  } else {
-    draw_by_id(own, vocab, row, best, result);
+    if (threadIdx.x == 0) ids[blockIdx.x] = best.id;
+    return;
   }
+  Sampled sampled(own, vocab, row, best);
+  const Cut cut = row.by_rank != 0 ? sampled.cut_by_rank(distances, list) : Cut{0, kAnyId};
+  sampled.draw(cut, ids + blockIdx.x);
 }
-
-// What leading_tokens() gives back, kept by its thread: page-locked, written by the GPU.
-struct Leading {
-  HostStaging rows, found, candidates;
-  std::vector<LeadingTokens> tokens;
-};
 
 template <class T>
 T* staged(HostStaging& staging, size_t count) {
@@ -206,14 +277,17 @@ T* staged(HostStaging& staging, size_t count) {
 
 }  // namespace
 
-void forbid(Matrix logits, std::span<const RowToken> tokens) {
-  static_assert(sizeof(RowToken) == 2 * sizeof(int32_t));
-  const auto count = static_cast<int>(tokens.size());
-  const int32_t* there = on_device(Indices({reinterpret_cast<const int32_t*>(tokens.data()), 2 * tokens.size()}));
-  constexpr int kTokens = 128;
-  forbid_kernel<<<(count + kTokens - 1) / kTokens, kTokens, 0, stream()>>>(static_cast<float*>(logits.data),
-                                                                           logits.row_stride, there, count);
-  check_launch("forbid");
+void change_logits(Matrix logits, std::span<const LogitChange> changes) {
+  static_assert(sizeof(LogitChange) == 4 * sizeof(int32_t));
+  // So large at first that it seldom moves.
+  constexpr size_t kLeastBytes = 64 << 10;
+  std::byte* there = device_scratch(Slot::kLogitChanges, std::max(changes.size_bytes(), kLeastBytes));
+  upload({reinterpret_cast<const int32_t*>(changes.data()), 4 * changes.size()}, there);
+  constexpr int kChanges = 128;
+  const auto count = static_cast<int>(changes.size());
+  change_kernel<<<(count + kChanges - 1) / kChanges, kChanges, 0, stream()>>>(
+      static_cast<float*>(logits.data), logits.row_stride, reinterpret_cast<const LogitChange*>(there), count);
+  check_launch("change_logits");
 }
 
 void argmax(ConstMatrix logits, std::span<int32_t> ids) {
@@ -225,37 +299,27 @@ void argmax(ConstMatrix logits, std::span<int32_t> ids) {
   synchronize();
 }
 
-std::span<const LeadingTokens> leading_tokens(ConstMatrix logits, std::span<const SamplingOptions> options,
-                                              std::span<const double> uniforms) {
-  thread_local Leading memory;
-  const size_t count = options.size();
-  Row* const rows = staged<Row>(memory.rows, count);
-  Found* const found = staged<Found>(memory.found, count);
-  Candidate* const candidates = staged<Candidate>(memory.candidates, count * kMostCandidates);
+void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
+                 std::span<int32_t> ids) {
+  thread_local HostStaging row_memory, id_memory;  // page-locked: the GPU reads and writes them
+  Row* const rows = staged<Row>(row_memory, options.size());
+  auto* const found = staged<int32_t>(id_memory, ids.size());
   Distances distances;
   for (int step = 0; step < kLeadingSteps; ++step) distances.values[step] = leading_distance(step);
-  for (size_t r = 0; r < count; ++r) {
+  for (size_t r = 0; r < options.size(); ++r) {
     rows[r] = {.temperature = options[r].temperature,
                .top_k = options[r].top_k,
                .top_p = options[r].top_p,
-               .reach = reach_of(options[r].min_p),
+               .reach = reach_of(options[r]),
                .by_rank = filters_by_rank(options[r]) ? 1 : 0,
                .uniform = uniforms[r]};
   }
-  sample_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(
+  sample_kernel<<<static_cast<unsigned>(options.size()), kThreads, 0, stream()>>>(
       static_cast<const float*>(logits.data), logits.row_stride, static_cast<int>(logits.columns), rows, distances,
-      candidates, found);
+      found);
   check_launch("sample");
   synchronize();
-  memory.tokens.clear();
-  for (size_t r = 0; r < count; ++r) {
-    const bool all = found[r].count <= kMostCandidates;
-    memory.tokens.push_back({found[r].id,
-                             found[r].largest,
-                             found[r].total,
-                             {candidates + r * kMostCandidates, all ? static_cast<size_t>(found[r].count) : 0}});
-  }
-  return memory.tokens;
+  std::copy(found, found + ids.size(), ids.begin());
 }
 
 }  // namespace scd::kernels::cuda

@@ -3,8 +3,8 @@
 
 #include <cmath>
 #include <cstdint>
-#include <span>
 
+#include "kernels/host_device.h"
 #include "kernels/sampling.h"
 
 namespace scd::kernels {
@@ -18,8 +18,10 @@ struct Candidate {
 // weigh less than 1e-13 in any vocabulary of a million.
 inline constexpr float kNegligible = 44.0f;
 
-// How far below the largest logit tokens may lie that are drawn by min_p alone, in units of the temperature.
-inline float reach_of(float min_p) { return min_p == 0.0f ? kNegligible : -std::log(min_p); }
+// How far below the largest logit a token may lie that is drawn: min_p, where there is one.
+inline float reach_of(const SamplingOptions& options) {
+  return options.temperature * (options.min_p == 0.0f ? kNegligible : -std::log(options.min_p));
+}
 
 // Whether the tokens have to be put in order.
 inline bool filters_by_rank(const SamplingOptions& options) { return options.top_k > 0 || options.top_p < 1.0f; }
@@ -34,18 +36,9 @@ inline float leading_distance(int step) {
 }
 
 // A little more than top_p asks for, as sums over the vocabulary are in single precision and later ones are not.
-inline double wanted_weight(double total, float top_p) {
+SCD_HOST_DEVICE inline double wanted_weight(double total, float top_p) {
   const double wanted = total * top_p * (1.0 + 1e-5);
   return wanted < total ? wanted : total;
 }
-
-// What CUDA finds of a row: the token, or else the tokens among which rank and mass decide; neither where they are too
-// many.
-struct LeadingTokens {
-  int32_t id = -1;
-  float largest = 0.0f;
-  double total = 0.0;  // weight of all tokens, the largest weighing one
-  std::span<const Candidate> candidates;
-};
 
 }  // namespace scd::kernels

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "kernels/matrix.h"
 #include "kernels/sampling.h"
 
 namespace scd {
@@ -24,14 +25,18 @@ double uniform_of(uint64_t seed, uint64_t counter) {
 
 Sampler::Sampler(const SamplingRequest& request, std::span<const TokenId> prompt, std::vector<TokenId> end_ids)
     : request_(request), end_ids_(std::move(end_ids)) {
-  if (request_.repetition_penalty == 1.0f) return;
-  seen_.assign(prompt.begin(), prompt.end());
-  std::sort(seen_.begin(), seen_.end());
-  seen_.erase(std::unique(seen_.begin(), seen_.end()), seen_.end());
+  if (request_.repetition_penalty != 1.0f) {
+    std::vector<TokenId> seen(prompt.begin(), prompt.end());
+    std::ranges::sort(seen);
+    seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
+    for (const TokenId id : seen) changes_.push_back({.id = id, .penalty = request_.repetition_penalty});
+  }
+  for (const auto& [id, bias] : request_.logit_bias) update_change(id);
+  if (awaits_min_tokens()) std::ranges::for_each(end_ids_, [this](TokenId id) { update_change(id); });
 }
 
 SampledToken Sampler::next(std::span<const float> logits) {
-  const std::span<const float> row = penalises() || awaits_min_tokens() ? adjusted(logits) : logits;
+  const std::span<const float> row = changes_.empty() ? logits : changed(logits);
   SampledToken token;
   token.id = kernels::sample(row, request_.options, uniform_of(request_.seed, static_cast<uint64_t>(sampled_)));
   if (request_.logprobs >= 0) {
@@ -43,10 +48,10 @@ SampledToken Sampler::next(std::span<const float> logits) {
 }
 
 std::optional<PlainSampling> Sampler::plain_sampling() const {
-  if (request_.logprobs >= 0 || penalises()) return std::nullopt;
+  if (request_.logprobs >= 0) return std::nullopt;
   return PlainSampling{.options = request_.options,
                        .uniform = uniform_of(request_.seed, static_cast<uint64_t>(sampled_)),
-                       .forbidden = awaits_min_tokens() ? end_ids_ : std::span<const TokenId>()};
+                       .changes = changes_};
 }
 
 SampledToken Sampler::next_sampled(TokenId id) {
@@ -55,32 +60,35 @@ SampledToken Sampler::next_sampled(TokenId id) {
 }
 
 void Sampler::remember(TokenId id) {
+  const bool awaited = awaits_min_tokens();
   ++sampled_;
   ++output_counts_[id];
-  if (request_.repetition_penalty == 1.0f) return;
-  const auto place = std::lower_bound(seen_.begin(), seen_.end(), id);
-  if (place == seen_.end() || *place != id) seen_.insert(place, id);
+  update_change(id);
+  if (awaited && !awaits_min_tokens()) std::ranges::for_each(end_ids_, [this](TokenId end) { update_change(end); });
 }
 
-bool Sampler::penalises() const {
-  return !request_.logit_bias.empty() || request_.repetition_penalty != 1.0f || request_.presence_penalty != 0.0f ||
-         request_.frequency_penalty != 0.0f;
+void Sampler::update_change(TokenId id) {
+  auto place = std::ranges::lower_bound(changes_, id, {}, &kernels::LogitChange::id);
+  if (place == changes_.end() || place->id != id) place = changes_.insert(place, {.id = id});
+  if (output_counts_.contains(id)) place->penalty = request_.repetition_penalty;
+  place->bias = bias_of(id);
+  if (*place == kernels::LogitChange{.id = id}) changes_.erase(place);
 }
 
-std::span<const float> Sampler::adjusted(std::span<const float> logits) {
+float Sampler::bias_of(TokenId id) const {
+  const bool ends = std::ranges::find(end_ids_, id) != end_ids_.end();
+  if (ends && awaits_min_tokens()) return -std::numeric_limits<float>::infinity();
+  float sum = 0.0f;
+  if (const auto count = output_counts_.find(id); count != output_counts_.end()) {
+    sum -= request_.presence_penalty + request_.frequency_penalty * static_cast<float>(count->second);
+  }
+  for (const auto& [biased, bias] : request_.logit_bias) sum += biased == id ? bias : 0.0f;
+  return sum;
+}
+
+std::span<const float> Sampler::changed(std::span<const float> logits) {
   scratch_.assign(logits.begin(), logits.end());
-  for (const TokenId id : seen_) {
-    float& logit = scratch_[static_cast<size_t>(id)];
-    logit = logit > 0 ? logit / request_.repetition_penalty : logit * request_.repetition_penalty;
-  }
-  for (const auto& [id, count] : output_counts_) {
-    scratch_[static_cast<size_t>(id)] -=
-        request_.presence_penalty + request_.frequency_penalty * static_cast<float>(count);
-  }
-  for (const auto& [id, bias] : request_.logit_bias) scratch_[static_cast<size_t>(id)] += bias;
-  if (awaits_min_tokens()) {
-    for (const TokenId id : end_ids_) scratch_[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
-  }
+  kernels::change_logits(kernels::matrix(scratch_.data(), 1, std::ssize(scratch_)), changes_);
   return scratch_;
 }
 

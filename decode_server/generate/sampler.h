@@ -20,7 +20,7 @@ double uniform_of(uint64_t seed, uint64_t counter);
 struct PlainSampling {
   kernels::SamplingOptions options;
   double uniform = 0.0;
-  std::span<const TokenId> forbidden = {};  // until the next token is taken
+  std::span<const kernels::LogitChange> changes = {};  // of row 0, to be made first; until the next token is taken
 };
 
 class Sampler {
@@ -32,21 +32,21 @@ class Sampler {
   // before any penalty, bias or temperature.
   SampledToken next(std::span<const float> logits);
 
-  // What next() would do, where that is sampling, some ids perhaps left out, and nothing more: then whoever samples
-  // need not bring logits.
+  // What next() would do, where log probabilities are not asked for: then whoever samples need not bring logits.
   std::optional<PlainSampling> plain_sampling() const;
   SampledToken next_sampled(TokenId id);
 
  private:
   bool awaits_min_tokens() const { return sampled_ < request_.min_tokens; }
-  bool penalises() const;
-  std::span<const float> adjusted(std::span<const float> logits);
+  std::span<const float> changed(std::span<const float> logits);
   void remember(TokenId id);
+  void update_change(TokenId id);
+  float bias_of(TokenId id) const;
 
   const SamplingRequest request_;
   const std::vector<TokenId> end_ids_;
   std::unordered_map<TokenId, int32_t> output_counts_;
-  std::vector<TokenId> seen_;  // sorted distinct ids of prompt and output; kept for the repetition penalty
+  std::vector<kernels::LogitChange> changes_;  // of the next token, sorted by id
   std::vector<float> scratch_;
   int64_t sampled_ = 0;
 };

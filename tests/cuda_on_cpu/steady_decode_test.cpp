@@ -66,7 +66,7 @@ class SteadyDecodeOnDevice : public ::testing::TestWithParam<kernels::DType> {
                        .adapter = answer.adapter});
     }
     const kernels::Matrix logits = step_->run(batch);
-    if (forbids_) forbid_one(logits);
+    if (changes_) change_one(logits);
     const std::vector<TokenId> ids = sample(logits);
     for (size_t i = 0; i < answers.size(); ++i) answers[i].tokens.push_back(ids[i]);
     return logits;
@@ -83,9 +83,9 @@ class SteadyDecodeOnDevice : public ::testing::TestWithParam<kernels::DType> {
     EXPECT_EQ(after.waits - before.waits, steps);
   }
 
-  static void forbid_one(const kernels::Matrix& logits) {
-    const kernels::RowToken token{static_cast<int32_t>(logits.rows) - 1, 3};
-    kernels::forbid(logits, std::span(&token, 1));
+  static void change_one(const kernels::Matrix& logits) {
+    const kernels::LogitChange change{.row = static_cast<int32_t>(logits.rows) - 1, .id = 3, .penalty = 2.0f};
+    kernels::change_logits(logits, std::span(&change, 1));
   }
 
   // A step gives what a pass over all tokens gives.
@@ -109,7 +109,7 @@ class SteadyDecodeOnDevice : public ::testing::TestWithParam<kernels::DType> {
   std::optional<Model> model_;
   std::optional<KvCache> cache_;
   std::optional<DecodeStep> step_;
-  bool forbids_ = false;
+  bool changes_ = false;
 };
 
 TEST_P(SteadyDecodeOnDevice, AllocatesAndRecordsNothingAndWaitsOnceAToken) {
@@ -119,8 +119,8 @@ TEST_P(SteadyDecodeOnDevice, AllocatesAndRecordsNothingAndWaitsOnceAToken) {
   expect_right(answers);
 }
 
-TEST_P(SteadyDecodeOnDevice, WaitsOnceATokenWhereTokensAreForbidden) {
-  forbids_ = true;
+TEST_P(SteadyDecodeOnDevice, WaitsOnceATokenWhereLogitsAreChanged) {
+  changes_ = true;
   std::vector<Answer> answers;
   answers.push_back(begin(10));
   step(answers);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
 namespace scd {
@@ -69,15 +70,37 @@ TEST(Sampler, logit_bias_is_added) {
   EXPECT_EQ(Sampler(request, {}, {}).next(logits).id, 1);
 }
 
-TEST(Sampler, whoever_samples_without_it_is_told_which_tokens_wait_for_min_tokens) {
+TEST(Sampler, whoever_samples_without_it_is_told_what_changes) {
+  const auto changes = [](const Sampler& sampler) {
+    const auto span = sampler.plain_sampling()->changes;
+    return std::vector<kernels::LogitChange>(span.begin(), span.end());
+  };
+  using Changes = std::vector<kernels::LogitChange>;
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
   SamplingRequest request;
+  EXPECT_EQ(changes(Sampler(request, {}, {1, 4})), Changes{});
   request.min_tokens = 1;
-  Sampler sampler(request, {}, {1, 4});
-  EXPECT_TRUE(std::ranges::equal(sampler.plain_sampling()->forbidden, std::vector<TokenId>{1, 4}));
-  sampler.next_sampled(0);
-  EXPECT_TRUE(sampler.plain_sampling()->forbidden.empty());
-  request.logit_bias = {{1, 1.0f}};
-  EXPECT_FALSE(Sampler(request, {}, {1}).plain_sampling());
+  Sampler waits(request, {}, {1, 4});
+  EXPECT_EQ(changes(waits), (Changes{{.id = 1, .bias = kNever}, {.id = 4, .bias = kNever}}));
+  waits.next_sampled(0);
+  EXPECT_EQ(changes(waits), Changes{});
+  request.logit_bias = {{1, 1.0f}, {1, 2.0f}, {7, -1.0f}};
+  request.presence_penalty = 0.5f;
+  request.frequency_penalty = 0.25f;
+  request.repetition_penalty = 2.0f;
+  const std::vector<TokenId> prompt = {5, 1, 5};
+  Sampler all(request, prompt, {1, 4});
+  EXPECT_EQ(changes(all), (Changes{{.id = 1, .penalty = 2, .bias = kNever},
+                                   {.id = 4, .bias = kNever},
+                                   {.id = 5, .penalty = 2},
+                                   {.id = 7, .bias = -1}}));
+  all.next_sampled(7);
+  all.next_sampled(7);
+  EXPECT_EQ(
+      changes(all),
+      (Changes{{.id = 1, .penalty = 2, .bias = 3}, {.id = 5, .penalty = 2}, {.id = 7, .penalty = 2, .bias = -2}}));
+  request.logprobs = 0;
+  EXPECT_FALSE(Sampler(request, prompt, {}).plain_sampling());
 }
 
 TEST(Sampler, ending_tokens_wait_for_min_tokens) {

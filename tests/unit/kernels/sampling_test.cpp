@@ -34,14 +34,16 @@ TEST(Sampling, GreedyTakesTheSmallestIdAmongEquals) {
   EXPECT_EQ(sample(std::vector<float>{-kInfinity, -5, -kInfinity}, {}, 0.0), 1);
 }
 
-TEST(Sampling, ForbiddenTokensAreNeverSampled) {
-  std::vector<float> logits = {1, 3, 2, 4, 0, 0};
-  const std::vector<RowToken> forbidden{{0, 1}, {1, 0}};
-  forbid(matrix(logits.data(), 2, 3), forbidden);
-  EXPECT_EQ(logits, (std::vector<float>{1, -kInfinity, 2, -kInfinity, 0, 0}));
+TEST(Sampling, ChangedLogitsAreSampledAsChanged) {
+  std::vector<float> logits = {1, 3, 2, 4, -1, 0};
+  const std::vector<LogitChange> changes{{.row = 0, .id = 1, .bias = -kInfinity},
+                                         {.row = 1, .id = 0, .penalty = 2.0f, .bias = 0.5f},
+                                         {.row = 1, .id = 1, .penalty = 2.0f}};
+  change_logits(matrix(logits.data(), 2, 3), changes);
+  EXPECT_EQ(logits, (std::vector<float>{1, -kInfinity, 2, 2.5f, -2, 0}));
   EXPECT_EQ(possible(std::span(logits).first(3), {.temperature = 1.0f}), (std::set<int32_t>{0, 2}));
-  const RowToken outside{2, 0};
-  EXPECT_THROW(forbid(matrix(logits.data(), 2, 3), std::span(&outside, 1)), std::invalid_argument);
+  const LogitChange outside{.row = 2};
+  EXPECT_THROW(change_logits(matrix(logits.data(), 2, 3), std::span(&outside, 1)), std::invalid_argument);
 }
 
 TEST(Sampling, FollowsTheDistribution) {
