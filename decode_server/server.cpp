@@ -67,10 +67,11 @@ size_t bytes_of_models(const DecodeConfig& config, kernels::DType precision) {
   return bytes;
 }
 
-int32_t pages_of(const DecodeConfig& config, const Model& model) {
+// held_before: of the GPU, when nothing of this server was on it.
+int32_t pages_of(const DecodeConfig& config, const Model& model, size_t held_before) {
   const auto limits = workspace_limits(config, model.config());
   const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
-                       .held_bytes = model.weight_bytes(),
+                       .held_bytes = std::max(kernels::gpu_held_bytes(), held_before) - held_before,
                        .coming_bytes = bytes_of_models(config, model.precision()),
                        .workspace_bytes = workspace_bytes(model.config(), model.precision(), limits),
                        .step_key = "limits.max_batched_tokens, limits.prefill_chunk_tokens or limits.max_running"};
@@ -122,6 +123,7 @@ struct DecodeServer::Parts {
   void wait_idle(ServingClock::time_point deadline) const;
 
   const DecodeConfig config;
+  const size_t held_before;  // of a GPU: nothing of this server's
   const Model model;
   const Tokenizer tokenizer;
   PrefillForecast forecast;
@@ -151,9 +153,10 @@ struct DecodeServer::Parts {
 
 DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Transport> given)
     : config(configuration),
+      held_before(kernels::gpu_held_bytes()),
       model(load_model(config.model, open_device(config.device))),
       tokenizer(Tokenizer::from_file(config.model.directory / "tokenizer.json")),
-      cache(model.config().kv_shape(model.precision()), pages_of(config, model), model.device(),
+      cache(model.config().kv_shape(model.precision()), pages_of(config, model, held_before), model.device(),
             pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
       prefixes(cache.pool(), kept_pages(config.prefix_cache, cache.pool().pages())),
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
@@ -251,6 +254,7 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
               .weight_bytes = parts_->model.weight_bytes(),
               .pages = parts_->cache.pool().pages(),
               .page_bytes = parts_->cache.bytes(),
+              .held_before = parts_->held_before,
               .held_before_warmth = parts_->held_before_warmth});
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->models.default_name()},

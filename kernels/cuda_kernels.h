@@ -96,7 +96,7 @@ void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, s
 // Row-major, [out_features, in_features] in its precision.
 class LinearWeights {
  public:
-  LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision);
+  LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision, const Placement& placement);
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
   DType precision() const { return precision_; }

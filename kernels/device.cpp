@@ -47,25 +47,68 @@ void synchronize([[maybe_unused]] Device device) {
 #endif
 }
 
-DeviceBuffer::DeviceBuffer(Device device, size_t bytes) : size_(bytes), device_(device) {
-  require_device_in_build(device);
+namespace {
+
+constexpr size_t kPartAlignment = 256;  // what cudaMalloc gives
+
+size_t part_bytes(size_t bytes) { return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment; }
+
+}  // namespace
+
+struct Placement::Arena {
+  DeviceBuffer memory;
+  size_t used = 0;
+};
+
+Placement Placement::arena(Device device, size_t bytes) {
+  Placement placement(device);
+  placement.arena_ = std::make_shared<Arena>(DeviceBuffer(device, bytes));
+  return placement;
+}
+
+size_t Placement::arena_bytes(std::span<const size_t> buffers) {
+  size_t bytes = 0;
+  for (const size_t size : buffers) bytes += part_bytes(size);
+  return bytes;
+}
+
+size_t Placement::left() const { return arena_ == nullptr ? 0 : arena_->memory.size() - arena_->used; }
+
+std::byte* Placement::part(size_t bytes) const {
+  const size_t taken = part_bytes(bytes);
+  require(taken <= left(), "an arena with ", static_cast<int64_t>(left()), " bytes left has no room for ",
+          static_cast<int64_t>(bytes));
+  return arena_->memory.data() + std::exchange(arena_->used, arena_->used + taken);
+}
+
+DeviceBuffer::DeviceBuffer(const Placement& placement, size_t bytes) : size_(bytes), device_(placement.device()) {
+  require_device_in_build(device_);
   if (bytes == 0) return;
-  data_ = SCD_ON(device, cuda::allocate(bytes), allocate_on_host(bytes));
-  if (device == Device::kGpu) held_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  if (placement.arena_ != nullptr) {
+    data_ = placement.part(bytes);
+    arena_ = placement.arena_;
+    return;
+  }
+  data_ = SCD_ON(device_, cuda::allocate(bytes), allocate_on_host(bytes));
+  if (device_ == Device::kGpu) held_bytes.fetch_add(bytes, std::memory_order_relaxed);
 }
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), device_(other.device_) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      device_(other.device_),
+      arena_(std::move(other.arena_)) {}
 
 DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(device_, other.device_);
+  std::swap(arena_, other.arena_);
   return *this;
 }
 
 DeviceBuffer::~DeviceBuffer() {
-  if (data_ == nullptr) return;
+  if (data_ == nullptr || arena_ != nullptr) return;
   SCD_ON(device_, cuda::release(data_), std::free(data_));
   if (device_ == Device::kGpu) held_bytes.fetch_sub(size_, std::memory_order_relaxed);
 }
@@ -87,18 +130,18 @@ Matrix HostStaging::matrix(int64_t rows, int64_t columns, DType dtype) {
   return {memory_, rows, columns, columns, dtype};
 }
 
-DeviceBuffer buffer_of(std::span<const std::byte> bytes, Device device) {
-  DeviceBuffer buffer(device, bytes.size());
+DeviceBuffer buffer_of(std::span<const std::byte> bytes, const Placement& placement) {
+  DeviceBuffer buffer(placement, bytes.size());
   if (bytes.empty()) return buffer;
 #ifdef SCD_CUDA
-  if (device == Device::kGpu) cuda::copy_bytes(bytes, buffer.data());
+  if (placement.device() == Device::kGpu) cuda::copy_bytes(bytes, buffer.data());
 #endif
-  if (device == Device::kCpu) std::ranges::copy(bytes, buffer.data());
+  if (placement.device() == Device::kCpu) std::ranges::copy(bytes, buffer.data());
   return buffer;
 }
 
-DeviceVector::DeviceVector(std::span<const float> values, Device device)
-    : memory_(buffer_of(std::as_bytes(values), device)), size_(values.size()) {}
+DeviceVector::DeviceVector(std::span<const float> values, const Placement& placement)
+    : memory_(buffer_of(std::as_bytes(values), placement)), size_(values.size()) {}
 
 std::vector<float> DeviceVector::on_host() const {
   std::vector<float> values(size_);

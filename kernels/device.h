@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <new>
 #include <span>
 #include <string>
@@ -58,11 +59,32 @@ class OutOfDeviceMemory : public std::bad_alloc {
   std::string what_;
 };
 
-// Contents are undefined. Throws std::bad_alloc, of a GPU OutOfDeviceMemory.
+// Where buffers are made: on a device each by itself or, as parts of an arena, in one piece of its memory, one behind
+// the other. An arena's memory goes back with the last of its parts, and none of it before.
+class Placement {
+ public:
+  Placement(Device device) : device_(device) {}  // by themselves; a device will do where a placement is asked for
+  static Placement arena(Device device, size_t bytes);
+  // Of an arena that holds buffers of these sizes.
+  static size_t arena_bytes(std::span<const size_t> buffers);
+
+  Device device() const { return device_; }
+  size_t left() const;  // bytes of the arena
+
+ private:
+  friend class DeviceBuffer;
+  struct Arena;
+  std::byte* part(size_t bytes) const;
+  Device device_;
+  std::shared_ptr<Arena> arena_;
+};
+
+// Contents are undefined. Throws std::bad_alloc, of a GPU OutOfDeviceMemory; std::invalid_argument where an arena is
+// full.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
-  DeviceBuffer(Device device, size_t bytes);
+  DeviceBuffer(const Placement& placement, size_t bytes);
   DeviceBuffer(DeviceBuffer&& other) noexcept;
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
   ~DeviceBuffer();
@@ -75,6 +97,7 @@ class DeviceBuffer {
   std::byte* data_ = nullptr;
   size_t size_ = 0;
   Device device_ = Device::kCpu;
+  std::shared_ptr<void> arena_;  // of which it is a part
 };
 
 // Memory of the host for copies to and from a GPU: page-locked where there is one, several times as fast. It grows and
@@ -93,14 +116,14 @@ class HostStaging {
   size_t size_ = 0;
 };
 
-// A copy of the bytes on the device.
-DeviceBuffer buffer_of(std::span<const std::byte> bytes, Device device);
+// A copy of the bytes.
+DeviceBuffer buffer_of(std::span<const std::byte> bytes, const Placement& placement);
 
 // float[n] where the ops that read it run: norm weights, biases.
 class DeviceVector {
  public:
   DeviceVector() = default;
-  DeviceVector(std::span<const float> values, Device device);
+  DeviceVector(std::span<const float> values, const Placement& placement);
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   Device device() const { return memory_.device(); }

@@ -39,7 +39,9 @@ class PackedOn final : public Packed {
 
 }  // namespace
 
-PackedLinear::PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision, Device device) {
+PackedLinear::PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision,
+                           const Placement& placement) {
+  const Device device = placement.device();
   require_device_in_build(device);
   require(weight.device == device || weight.device == Device::kCpu, "linear: the weight on ", weight.device,
           " cannot be packed for ", device);
@@ -51,12 +53,20 @@ PackedLinear::PackedLinear(ConstMatrix weight, std::span<const float> bias, DTyp
 #ifdef SCD_CUDA
   if (device == Device::kGpu) {
     using OnCuda = PackedOn<cuda::LinearWeights, Packed>;
-    packed_ = std::make_unique<OnCuda>(cuda::LinearWeights(weight, bias, precision), device);
+    packed_ = std::make_unique<OnCuda>(cuda::LinearWeights(weight, bias, precision, placement), device);
     return;
   }
 #endif
   using OnCpu = PackedOn<cpu::LinearWeights, Packed>;
   packed_ = std::make_unique<OnCpu>(cpu::LinearWeights(weight, bias, precision), device);
+}
+
+std::vector<size_t> PackedLinear::buffer_sizes(int64_t in_features, int64_t out_features, bool bias, DType precision) {
+  const auto outputs = static_cast<size_t>(out_features);
+  std::vector<size_t> sizes{static_cast<size_t>(in_features) * outputs * size_of(precision)};
+  if (bias) sizes.push_back(outputs * sizeof(float));
+  if (bias && precision == DType::kBF16) sizes.push_back(outputs * size_of(DType::kBF16));
+  return sizes;
 }
 
 PackedLinear::PackedLinear(PackedLinear&&) noexcept = default;

@@ -9,7 +9,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "kernels/device.h"
 #include "kernels/matrix.h"
 
 namespace scd::kernels {
@@ -22,9 +24,12 @@ inline constexpr size_t kProductWorkspace = size_t{32} << 20;
 class PackedLinear {
  public:
   // weight [out_features, in_features], any dtype, on the host or on `device`; bias empty or [out_features], on the
-  // host. precision kF32 or kBF16: what the weight is stored and multiplied in. device: where it is kept and
-  // multiplied.
-  PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision, Device device = Device::kCpu);
+  // host. precision kF32 or kBF16: what the weight is stored and multiplied in. placement: where it is kept and
+  // multiplied; an arena on a GPU only.
+  PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision,
+               const Placement& placement = Device::kCpu);
+  // Of the buffers that it takes on a GPU.
+  static std::vector<size_t> buffer_sizes(int64_t in_features, int64_t out_features, bool bias, DType precision);
   PackedLinear(PackedLinear&&) noexcept;
   PackedLinear& operator=(PackedLinear&&) noexcept;
   ~PackedLinear();

@@ -257,21 +257,22 @@ bool multiply(const GemmArgs& args, bool tensor_cores, const void* bias) {
   return product_of(key, bias)->run(args, bias);
 }
 
-DeviceBuffer rounded_to_bf16(std::span<const float> values) {
+DeviceBuffer rounded_to_bf16(std::span<const float> values, const Placement& placement) {
   std::vector<BFloat16> rounded;
   for (const float value : values) rounded.push_back(to_bfloat16(value));
-  return buffer_of(std::as_bytes(std::span(rounded)), Device::kGpu);
+  return buffer_of(std::as_bytes(std::span(rounded)), placement);
 }
 
 }  // namespace
 
-LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision)
+LinearWeights::LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision,
+                             const Placement& placement)
     : in_features_(weight.columns),
       out_features_(weight.rows),
       precision_(precision),
-      memory_(Device::kGpu, static_cast<size_t>(weight.rows * weight.columns) * size_of(precision)),
-      bias_(bias, Device::kGpu),
-      narrow_bias_(precision == DType::kBF16 ? rounded_to_bf16(bias) : DeviceBuffer()) {
+      memory_(placement, static_cast<size_t>(weight.rows * weight.columns) * size_of(precision)),
+      bias_(bias, placement),
+      narrow_bias_(precision == DType::kBF16 ? rounded_to_bf16(bias, placement) : DeviceBuffer()) {
   const Matrix kept{memory_.data(), out_features_, in_features_, in_features_, precision, Device::kGpu};
   if (weight.dtype == precision) {
     cuda::copy(weight, kept);

@@ -232,6 +232,7 @@ PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transp
               .weight_bytes = parts_->model.weight_bytes(),
               .pages = parts_->kv_cache.pool().pages(),
               .page_bytes = parts_->kv_cache.bytes(),
+              .held_before = parts_->held_before,
               .held_before_warmth = parts_->held_before_warmth});
   parts_->rpc.set_serving(true);
   log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});

@@ -1,5 +1,7 @@
 #include "common/device/memory_log.h"
 
+#include <algorithm>
+
 #include "common/log/log.h"
 #include "kernels/device.h"
 
@@ -12,10 +14,12 @@ int64_t mib(size_t bytes) { return static_cast<int64_t>(bytes >> 20); }
 
 void log_memory(const ServerMemory& memory) {
   const auto taken = static_cast<int64_t>(kernels::gpu_held_bytes()) - static_cast<int64_t>(memory.held_before_warmth);
+  const size_t known = memory.held_before + memory.weight_bytes + memory.page_bytes;
   log_info("memory", {{"device", memory.device},
                       {"weight_mib", mib(memory.weight_bytes)},
                       {"kv_cache_pages", memory.pages},
                       {"kv_cache_mib", mib(memory.page_bytes)},
+                      {"codec_and_adapter_mib", mib(std::max(memory.held_before_warmth, known) - known)},
                       {"workspace_mib", taken >> 20}});
 }
 

@@ -12,7 +12,8 @@ struct ServerMemory {
   size_t weight_bytes = 0;
   int64_t pages = 0;
   size_t page_bytes = 0;          // of all pages
-  size_t held_before_warmth = 0;  // kernels::gpu_held_bytes() before workspaces were taken
+  size_t held_before = 0;         // kernels::gpu_held_bytes() before the model was loaded
+  size_t held_before_warmth = 0;  // and before workspaces were taken
 };
 
 // Once the workspaces are there: what a GPU's buffers have come to hold since is theirs; on the CPU it is 0.

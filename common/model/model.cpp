@@ -7,6 +7,7 @@
 #include <set>
 #include <span>
 
+#include "common/base/check.h"
 #include "common/base/error.h"
 #include "common/base/half.h"
 #include "common/model/checkpoint.h"
@@ -82,9 +83,37 @@ std::set<std::string> linear_modules(const ModelConfig& config) {
   return names;
 }
 
+// What the weights take on a GPU: the sizes of their buffers as ModelLoader makes them.
+size_t arena_bytes(const ModelConfig& config, kernels::DType precision) {
+  const int64_t hidden = config.hidden, inner = config.intermediate, vocab = config.vocab;
+  const int64_t query = int64_t{config.query_heads} * config.head_dim;
+  const int64_t kv = int64_t{config.kv_heads} * config.head_dim;
+  std::vector<size_t> sizes;
+  const auto linear = [&](int64_t in, int64_t out, bool bias) {
+    const auto taken = kernels::PackedLinear::buffer_sizes(in, out, bias, precision);
+    sizes.insert(sizes.end(), taken.begin(), taken.end());
+  };
+  const auto vector = [&](int64_t size) { sizes.push_back(static_cast<size_t>(size) * sizeof(float)); };
+  linear(hidden, vocab, false);  // the embeddings
+  linear(hidden, vocab, false);  // the head
+  vector(hidden);
+  for (int32_t layer = 0; layer < config.layers; ++layer) {
+    linear(hidden, query + 2 * kv, config.qkv_bias);
+    linear(query, hidden, config.output_bias);
+    linear(hidden, 2 * inner, config.mlp_bias);
+    linear(inner, hidden, config.mlp_bias);
+    vector(hidden);
+    vector(hidden);
+    if (config.qk_norm) vector(config.head_dim);
+    if (config.qk_norm) vector(config.head_dim);
+  }
+  return kernels::Placement::arena_bytes(sizes);
+}
+
 class ModelLoader {
  public:
-  explicit ModelLoader(const LoadOptions& options) : options_(options), checkpoint_(options.directory) {
+  explicit ModelLoader(const LoadOptions& options)
+      : options_(options), checkpoint_(options.directory), placement_(options.device) {
     if (options.adapter) adapter_.emplace(*options.adapter);
     for (const auto& [name, entry] : checkpoint_.tensors()) total_bytes_ += entry.tensor->bytes.size();
   }
@@ -95,12 +124,16 @@ class ModelLoader {
     model.precision_ = options_.precision;
     round_frequencies(model.config_.rope.inverse_frequencies, options_.rope_frequencies);
     if (adapter_) adapter_->check_modules(linear_modules(model.config_));
+    if (options_.device == kernels::Device::kGpu) {  // whether there is room shows before anything is read
+      placement_ = kernels::Placement::arena(options_.device, arena_bytes(model.config_, options_.precision));
+    }
     load_embeddings(model);
     for (int32_t layer = 0; layer < model.config_.layers; ++layer) {
       model.layers_.push_back(load_layer(model.config_, "model.layers." + std::to_string(layer) + "."));
     }
     model.final_norm_ = device_vector("model.norm.weight", model.config_.hidden);
     check_all_used();
+    SCD_CHECK(placement_.left() == 0, "the weights' arena is larger than they are");
     if (options_.progress) options_.progress(1.0);
     return model;
   }
@@ -142,7 +175,7 @@ class ModelLoader {
     const auto table = matrix(embedding_source, config.vocab, config.hidden);
     if (tied && embedding_source == embedding && checkpoint_.has(head)) check_same_bytes(embedding, head);
     const size_t bytes = static_cast<size_t>(table.rows * table.columns) * kernels::size_of(options_.precision);
-    model.embedding_ = kernels::DeviceBuffer(options_.device, bytes);
+    model.embedding_ = kernels::DeviceBuffer(placement_, bytes);
     const kernels::Matrix kept{model.embedding_.data(), table.rows,         table.columns,
                                table.columns,           options_.precision, options_.device};
     if (options_.device == kernels::Device::kCpu) {
@@ -194,7 +227,7 @@ class ModelLoader {
   }
 
   kernels::PackedLinear packed(const kernels::ConstMatrix& weight, std::span<const float> bias) const {
-    kernels::PackedLinear linear(weight, bias, options_.precision, options_.device);
+    kernels::PackedLinear linear(weight, bias, options_.precision, placement_);
     if (options_.progress) options_.progress(std::min(1.0, loaded_share()));
     return linear;
   }
@@ -220,7 +253,7 @@ class ModelLoader {
   }
 
   kernels::DeviceVector device_vector(const std::string& name, int64_t size) {
-    return {vector(name, size), options_.device};
+    return {vector(name, size), placement_};
   }
 
   double loaded_share() const {
@@ -239,7 +272,8 @@ class ModelLoader {
   const LoadOptions& options_;
   Checkpoint checkpoint_;
   std::optional<LoraAdapter> adapter_;
-  kernels::GrowBuffer staging_;  // a fused weight before it is packed
+  kernels::Placement placement_;  // of the weights
+  kernels::GrowBuffer staging_;   // a fused weight before it is packed
   std::set<std::string> used_;
   size_t total_bytes_ = 0;
   size_t loaded_bytes_ = 0;

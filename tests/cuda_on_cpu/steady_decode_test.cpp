@@ -173,6 +173,17 @@ TEST_P(SteadyDecodeOnDevice, RecordsWhatTheMemoryHolds) {
   cuda_on_cpu::leave_room_for_graphs(100);
 }
 
+// A piece of memory for each matrix that is rounded on the device goes back at once.
+TEST_P(SteadyDecodeOnDevice, WeightsLieInOnePiece) {
+  make_model({.dtype = GetParam() == kernels::DType::kF32 ? "float32" : "bfloat16"}, folder_.path());
+  const size_t held = kernels::gpu_held_bytes();
+  const cuda_on_cpu::Calls before = cuda_on_cpu::calls();
+  const Model model =
+      Model::load({.directory = folder_.path(), .precision = GetParam(), .device = kernels::Device::kGpu});
+  EXPECT_EQ(cuda_on_cpu::calls().device_allocations, before.device_allocations + 1);
+  EXPECT_GE(kernels::gpu_held_bytes(), held + model.weight_bytes());
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, SteadyDecodeOnDevice,
                          ::testing::Values(kernels::DType::kF32, kernels::DType::kBF16));
 

@@ -81,6 +81,24 @@ class WorkspaceOnDevice : public ::testing::Test {
   }
 };
 
+// Of families with and without biases, norms of queries and tied embeddings.
+TEST_F(WorkspaceOnDevice, WeightsOfEveryFamilyFillTheirArena) {
+  for (const char* family : {"llama", "mistral", "qwen2", "qwen3"}) {
+    for (const auto precision : {kernels::DType::kF32, kernels::DType::kBF16}) {
+      make_model({.family = family}, directory_);
+      const size_t held_before = kernels::gpu_held_bytes();
+      {
+        const Model model =
+            Model::load({.directory = directory_, .precision = precision, .device = kernels::Device::kGpu});
+        EXPECT_GE(kernels::gpu_held_bytes(), held_before + model.weight_bytes()) << family;
+        EXPECT_LE(kernels::gpu_held_bytes(), held_before + model.weight_bytes() + 65536) << "but for gaps\n" << family;
+      }
+      EXPECT_EQ(kernels::gpu_held_bytes(), held_before) << family;
+      std::filesystem::remove_all(directory_);
+    }
+  }
+}
+
 TEST_F(WorkspaceOnDevice, APromptsStepTakesNoMore) {
   constexpr int64_t kTokens = 512;
   expect_counted({.step_tokens = kTokens}, [](const Model& model, KvCache& cache) {
