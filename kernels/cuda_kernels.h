@@ -97,6 +97,8 @@ void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, s
 class LinearWeights {
  public:
   LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision, const Placement& placement);
+  LinearWeights(DeviceBuffer weight, int64_t out_features, int64_t in_features, DType precision)
+      : in_features_(in_features), out_features_(out_features), precision_(precision), memory_(std::move(weight)) {}
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
   DType precision() const { return precision_; }

@@ -113,6 +113,16 @@ DeviceBuffer::~DeviceBuffer() {
   if (device_ == Device::kGpu) held_bytes.fetch_sub(size_, std::memory_order_relaxed);
 }
 
+DeviceBuffer DeviceBuffer::shared() const {
+  require(arena_ != nullptr, "memory outside an arena has one owner");
+  DeviceBuffer same;
+  same.data_ = data_;
+  same.size_ = size_;
+  same.device_ = device_;
+  same.arena_ = arena_;
+  return same;
+}
+
 HostStaging::~HostStaging() {
   if (memory_ != nullptr) SCD_ON(Device::kGpu, cuda::release_pinned(memory_), std::free(memory_));
 }

@@ -89,6 +89,9 @@ class DeviceBuffer {
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
   ~DeviceBuffer();
 
+  // The same memory once more: of a part of an arena, which lives as long as either.
+  DeviceBuffer shared() const;
+
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
   Device device() const { return device_; }

@@ -61,6 +61,24 @@ PackedLinear::PackedLinear(ConstMatrix weight, std::span<const float> bias, DTyp
   packed_ = std::make_unique<OnCpu>(cpu::LinearWeights(weight, bias, precision), device);
 }
 
+PackedLinear::PackedLinear(std::unique_ptr<Packed> packed) : packed_(std::move(packed)) {}
+
+PackedLinear PackedLinear::over([[maybe_unused]] DeviceBuffer weight, [[maybe_unused]] int64_t out_features,
+                                [[maybe_unused]] int64_t in_features, [[maybe_unused]] DType precision) {
+  require_device_in_build(Device::kGpu);
+  require(weight.device() == Device::kGpu &&
+              weight.size() == static_cast<size_t>(out_features * in_features) * size_of(precision),
+          "linear: ", static_cast<int64_t>(weight.size()), " bytes on ", weight.device(), " are no weight [",
+          out_features, ", ", in_features, "]");
+#ifdef SCD_CUDA
+  using OnCuda = PackedOn<cuda::LinearWeights, Packed>;
+  return PackedLinear(std::make_unique<OnCuda>(
+      cuda::LinearWeights(std::move(weight), out_features, in_features, precision), Device::kGpu));
+#else
+  return PackedLinear(nullptr);
+#endif
+}
+
 std::vector<size_t> PackedLinear::buffer_sizes(int64_t in_features, int64_t out_features, bool bias, DType precision) {
   const auto outputs = static_cast<size_t>(out_features);
   std::vector<size_t> sizes{static_cast<size_t>(in_features) * outputs * size_of(precision)};

@@ -28,6 +28,8 @@ class PackedLinear {
   // multiplied; an arena on a GPU only.
   PackedLinear(ConstMatrix weight, std::span<const float> bias, DType precision,
                const Placement& placement = Device::kCpu);
+  // Without a bias, over a weight [out_features, in_features] that is on a GPU in this precision.
+  static PackedLinear over(DeviceBuffer weight, int64_t out_features, int64_t in_features, DType precision);
   // Of the buffers that it takes on a GPU.
   static std::vector<size_t> buffer_sizes(int64_t in_features, int64_t out_features, bool bias, DType precision);
   PackedLinear(PackedLinear&&) noexcept;
@@ -47,6 +49,7 @@ class PackedLinear {
 
  private:
   struct Packed;
+  explicit PackedLinear(std::unique_ptr<Packed> packed);
   std::unique_ptr<Packed> packed_;
 };
 

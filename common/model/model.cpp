@@ -95,7 +95,7 @@ size_t arena_bytes(const ModelConfig& config, kernels::DType precision) {
   };
   const auto vector = [&](int64_t size) { sizes.push_back(static_cast<size_t>(size) * sizeof(float)); };
   linear(hidden, vocab, false);  // the embeddings
-  linear(hidden, vocab, false);  // the head
+  if (!config.tied_embeddings) linear(hidden, vocab, false);
   vector(hidden);
   for (int32_t layer = 0; layer < config.layers; ++layer) {
     linear(hidden, query + 2 * kv, config.qkv_bias);
@@ -184,6 +184,11 @@ class ModelLoader {
       const auto staged = staging_.matrix(table.rows, table.columns, options_.precision);
       place(table, staged, 0);
       kernels::copy(staged, kept);
+      if (tied) {
+        model.lm_head_ = std::make_unique<kernels::PackedLinear>(
+            kernels::PackedLinear::over(model.embedding_.shared(), config.vocab, config.hidden, options_.precision));
+        return;
+      }
     }
     const std::string& head_source = tied ? embedding_source : head;
     const std::array part{Part{head_source.substr(0, head_source.size() - std::strlen(".weight")), config.vocab}};
@@ -286,7 +291,8 @@ kernels::ConstMatrix Model::embedding_table() const {
 }
 
 size_t Model::weight_bytes() const {
-  size_t bytes = embedding_.size() + lm_head_->packed_bytes() + final_norm_.size() * sizeof(float);
+  const bool shared = config_.tied_embeddings && device() == kernels::Device::kGpu;  // by the embeddings and the head
+  size_t bytes = lm_head_->packed_bytes() + (shared ? 0 : embedding_.size()) + final_norm_.size() * sizeof(float);
   for (const LayerWeights& layer : layers_) {
     bytes += layer.qkv.packed_bytes() + layer.output.packed_bytes() + layer.gate_up.packed_bytes() +
              layer.down.packed_bytes();

@@ -7,6 +7,7 @@
 
 #include "common/base/check.h"
 #include "common/codec/registry.h"
+#include "common/kv/kv_cache.h"
 #include "common/log/log.h"
 #include "common/rpc/status.h"
 #include "decode_server/receive/receiver.h"
@@ -66,7 +67,10 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
   if (handover == 0 || handover > wish.handover_tokens || handover < wish.held_tokens) {
     return refuse("a hand-over at token " + std::to_string(handover));
   }
-  if (accepted.chunk_tokens() == 0) return refuse("chunks of no token");
+  if (accepted.chunk_tokens() == 0 || accepted.chunk_tokens() % kPageTokens != 0) {
+    return refuse("chunks of " + std::to_string(accepted.chunk_tokens()) + " tokens, where a multiple of " +
+                  std::to_string(kPageTokens) + " is right");
+  }
   // Nothing is sent where the hand-over ends within the skipped tokens, or with those that are here.
   const int64_t held_chunks = wish.held_tokens / accepted.chunk_tokens() * accepted.chunk_tokens();
   const int64_t first_token =

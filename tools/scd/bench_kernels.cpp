@@ -5,6 +5,7 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "kernels/ragged_batch.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
+#include "kernels/sampling.h"
 #include "tools/scd/codec_bench_on_device.h"
 #include "tools/scd/device_limits.h"
 #include "tools/scd/report.h"
@@ -154,6 +156,31 @@ class KernelsBench {
     }
   }
 
+  // Of logits that differ as little as these, each token may be drawn at a temperature of one, few at a low one.
+  void sampling() {
+    struct Kind {
+      const char* name;
+      kernels::SamplingOptions options;
+    };
+    const Kind kinds[] = {{"greedy", {}},
+                          {"temperature 1", {.temperature = 1.0f}},
+                          {"top_p 0.9 of few", {.temperature = 0.25f, .top_p = 0.9f}},
+                          {"top_k 50, top_p 0.9 of few", {.temperature = 0.25f, .top_k = 50, .top_p = 0.9f}},
+                          {"top_p 0.9 of many", {.temperature = 1.0f, .top_p = 0.9f}}};
+    for (const int64_t batch : std::set{options_.batches.front(), options_.batches.back()}) {
+      const Filled logits(device_, batch, shape_.vocab, DType::kF32, 8);
+      const auto rows = static_cast<size_t>(batch);
+      std::vector<int32_t> ids(rows);
+      const std::vector<double> uniforms(rows, 0.5);
+      for (const Kind& kind : kinds) {
+        const std::vector<kernels::SamplingOptions> options(rows, kind.options);
+        const double seconds = best_seconds([&] { kernels::sample_rows(*logits, options, uniforms, ids); });
+        add_bytes(std::string("sampling, ") + kind.name + ", batch " + std::to_string(batch), seconds,
+                  static_cast<double>(batch * shape_.vocab) * 4.0);
+      }
+    }
+  }
+
   void memory_bound() {
     const int64_t rows = options_.tokens;
     const auto size = static_cast<double>(kernels::size_of(precision_));
@@ -284,6 +311,8 @@ void run(const BenchKernelsOptions& options) {
   bench.linear_layers();
   std::cerr << "attention ..." << std::endl;
   bench.attention();
+  std::cerr << "sampling ..." << std::endl;
+  bench.sampling();
   std::cerr << "memory-bound ops ..." << std::endl;
   bench.memory_bound();
   if (device == Device::kGpu) {

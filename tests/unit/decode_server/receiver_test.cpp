@@ -26,6 +26,23 @@ TEST_F(ReceiverTest, a_second_acceptance_is_data_loss) {
   EXPECT_THAT(failure.message, HasSubstr(producer_->address()));
 }
 
+TEST_F(ReceiverTest, chunks_that_no_prefill_server_makes_are_data_loss) {
+  for (const uint32_t tokens : {0U, 1U, 24U, 4'294'967'295U}) {
+    serve([&](const v1::StartPrefill& start, Producer::Stream& stream) {
+      v1::PrefillEvent event = producer_->acceptance(start);
+      event.mutable_accepted()->set_chunk_tokens(tokens);
+      stream.Write(event);
+      return until_cancelled(stream);
+    });
+    start();
+    const auto failure = next(compute_.failed);
+    ASSERT_TRUE(failure.has_value());
+    EXPECT_EQ(failure->code, ErrorCode::kDataLoss);
+    EXPECT_THAT(failure->message, HasSubstr("chunks of " + std::to_string(tokens) + " tokens"));
+    receiver_.reset();
+  }
+}
+
 TEST_F(ReceiverTest, what_a_prefill_server_refuses_is_no_sign_of_its_health) {
   struct Case {
     grpc::StatusCode code;

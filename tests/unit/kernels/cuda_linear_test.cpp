@@ -72,6 +72,27 @@ TEST_F(Cuda, LinearLayersMatchTheDoubleReference) {
   }
 }
 
+TEST_F(Cuda, AWeightThatIsThereIsMultipliedWhereItIs) {
+  constexpr int64_t kIn = 64, kOut = 48;
+  OwnedMatrix weight = random_matrix(kOut, kIn, DType::kBF16, 1), x = random_matrix(3, kIn, DType::kF32, 2);
+  const Placement arena = Placement::arena(Device::kGpu, 8192);
+  const DeviceBuffer there(arena, kOut * kIn * sizeof(BFloat16));
+  copy(weight.view(), {there.data(), kOut, kIn, kIn, DType::kBF16, Device::kGpu});
+  const PackedLinear over = PackedLinear::over(there.shared(), kOut, kIn, DType::kBF16);
+  const PackedLinear packed(weight.view(), {}, DType::kBF16, Device::kGpu);
+  OwnedMatrix y = random_matrix(3, kOut, DType::kF32, 4), expected = y;
+  const OnCuda x_there(x), y_there(y), expected_there(expected);
+  over.forward(x_there.view(), y_there.view());
+  packed.forward(x_there.view(), expected_there.view());
+  y_there.bring_back();
+  expected_there.bring_back();
+  for (int64_t r = 0; r < 3; ++r) {
+    for (int64_t o = 0; o < kOut; ++o) ASSERT_EQ(y.at(r, o), expected.at(r, o));
+  }
+  EXPECT_EQ(arena.left(), 2048u);
+  EXPECT_THROW(PackedLinear::over(there.shared(), kOut, kIn, DType::kF32), std::invalid_argument);
+}
+
 // Threads share what cuBLASLt was told of a shape, but not whose bias it adds.
 TEST_F(Cuda, BiasesOfLayersOfOneShapeStayApart) {
   constexpr int64_t kRows = 70, kIn = 64, kOut = 48;

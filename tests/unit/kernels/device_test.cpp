@@ -36,7 +36,10 @@ TEST(Placement, AnArenaLivesAsLongAsItsParts) {
   DeviceBuffer moved;
   moved = std::move(first);
   std::memset(moved.data(), 7, 10);
-  EXPECT_EQ(moved.data()[9], std::byte{7});
+  const DeviceBuffer same = moved.shared();
+  moved = DeviceBuffer();
+  EXPECT_EQ(same.data()[9], std::byte{7});
+  EXPECT_THROW(DeviceBuffer(Device::kCpu, 10).shared(), std::invalid_argument);
 }
 
 TEST(Placement, AnArenaOnAGpuIsHeldOnceAndGivenBackWhole) {
