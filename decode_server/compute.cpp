@@ -14,7 +14,6 @@
 #include "common/device/needing_memory.h"
 #include "common/log/log.h"
 #include "kernels/device.h"
-#include "kernels/sampling.h"
 
 namespace scd {
 namespace {
@@ -134,9 +133,7 @@ void ComputeThread::record_steps() {
     log_warning("decode_steps_not_recorded",
                 {{"reason", "GPU memory"}, {"next", "lower limits.recorded_batch or " + args_.cache.sized_by()}});
   }
-  const auto rows = static_cast<size_t>(logits.rows);
-  std::vector<TokenId> ids(rows);
-  kernels::sample_rows(logits, std::vector<kernels::SamplingOptions>(rows), std::vector<double>(rows), ids);
+  next_tokens_.warm_up(logits);
 }
 
 void ComputeThread::compute_for_warmth(int64_t count) {
@@ -166,8 +163,8 @@ void ComputeThread::run(TransferStage& transfers) {
 void ComputeThread::handle(Event event, TransferStage& transfers) {
   const auto visitor = Overloaded{
       [&](Admitted& admitted) {
-        const SequenceContext context{args_.config,    args_.model, args_.cache,    args_.prefixes,
-                                      args_.tokenizer, transfers,   args_.forecast, kept_codes_};
+        const SequenceContext context{args_.config, args_.model,    args_.cache, args_.prefixes, args_.tokenizer,
+                                      transfers,    args_.forecast, kept_codes_, next_tokens_};
         try {
           sequences_.push_back(std::make_unique<Sequence>(context, admitted.job));
         } catch (const std::bad_alloc& error) {

@@ -139,7 +139,7 @@ class ComputeThread : public ComputeStage {
   const Args args_;
   const int64_t step_tokens_;
   DecodeStep step_;
-  std::vector<float> logits_row_;
+  NextTokens next_tokens_;
   BoundedQueue<Event> inbox_;
   std::atomic<bool> wake_posted_{false};  // exchange acq_rel: at most one Wake is in the inbox
   KeptCodesBudget kept_codes_;

@@ -7,7 +7,6 @@
 #include "common/log/log.h"
 #include "decode_server/compute.h"
 #include "kernels/device.h"
-#include "kernels/sampling.h"
 
 namespace scd {
 namespace {
@@ -15,32 +14,6 @@ namespace {
 constexpr int64_t kFewestPromptTokens = 16;  // of a step, however many answers are under way
 
 bool costs_nothing(CodedStep piece) { return piece == CodedStep::kPrefixComplete || piece == CodedStep::kFirstToken; }
-
-// Logits are large: those on a GPU stay there where an id will do. -1 elsewhere.
-std::vector<TokenId> sample_on_device(std::span<Sequence* const> batch, const kernels::Matrix& logits) {
-  std::vector<kernels::SamplingOptions> options(batch.size());
-  std::vector<double> uniforms(batch.size());
-  std::vector<bool> plain(batch.size());
-  std::vector<kernels::LogitChange> changes;
-  for (size_t i = 0; i < batch.size(); ++i) {
-    const auto sampling = batch[i] == nullptr ? std::nullopt : batch[i]->plain_sampling();
-    plain[i] = sampling.has_value();
-    if (!plain[i]) continue;
-    options[i] = sampling->options;
-    uniforms[i] = sampling->uniform;
-    for (kernels::LogitChange change : sampling->changes) {
-      change.row = static_cast<int32_t>(i);
-      changes.push_back(change);
-    }
-  }
-  kernels::change_logits(logits, changes);
-  std::vector<TokenId> ids(batch.size());
-  kernels::sample_rows(logits, options, uniforms, ids);
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (!plain[i]) ids[i] = -1;
-  }
-  return ids;
-}
 
 // Those of answers are few beside them.
 int64_t prompt_tokens(const std::vector<BatchStep::Member>& members) {
@@ -203,30 +176,19 @@ void ComputeThread::drop_largest(const std::vector<BatchStep::Member>& members, 
 
 void ComputeThread::deliver(const std::vector<BatchStep::Member>& members, const kernels::Matrix& logits,
                             ServingClock::time_point begin) {
-  std::vector<Sequence*> samplers;  // by row of the logits; null: it has ended
+  std::vector<Sequence*> sequences;  // by row of the logits; null: it has ended
+  std::vector<Sampler*> samplers;
   for (const BatchStep::Member& member : members) {
-    if (member.samples) samplers.push_back(member.sequence);
+    if (!member.samples) continue;
+    sequences.push_back(member.sequence);
+    samplers.push_back(member.sequence == nullptr ? nullptr : &member.sequence->sampler());
   }
-  const bool on_host = logits.device == kernels::Device::kCpu;
-  // What may find no memory comes before anything is changed.
-  const std::vector<TokenId> sampled = on_host ? std::vector<TokenId>{} : sample_on_device(samplers, logits);
-  if (!on_host) logits_row_.resize(static_cast<size_t>(logits.columns));
+  const std::span<const SampledToken> tokens = next_tokens_.of(samplers, logits);
   for (const BatchStep::Member& member : members) {
     if (member.sequence != nullptr) member.sequence->computed(member.tokens);
   }
-  for (size_t i = 0; i < samplers.size(); ++i) {
-    if (samplers[i] == nullptr) continue;
-    kernels::ConstMatrix row = logits;
-    row.data = logits.row<float>(static_cast<int64_t>(i));
-    row.rows = 1;
-    if (on_host) {
-      samplers[i]->accept_logits({row.row<float>(0), static_cast<size_t>(row.columns)}, begin);
-    } else if (sampled[i] >= 0) {
-      samplers[i]->accept_token(sampled[i], begin);
-    } else {
-      kernels::copy(row, kernels::matrix(logits_row_.data(), 1, row.columns));
-      samplers[i]->accept_logits(logits_row_, begin);
-    }
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    if (sequences[i] != nullptr) sequences[i]->accept(tokens[i], begin);
   }
 }
 

@@ -232,7 +232,8 @@ double Sequence::run_piece(bool by_layers) {
   if (step == CodedStep::kFirstToken) {
     computed_ = tokens();
     const auto begin = ServingClock::now();
-    accept_logits(coded_->logits(), begin);
+    Sampler* const own = &sampler();
+    accept(context_.next_tokens.of({&own, 1}, coded_->logits()).front(), begin);
     return 0;
   }
   if (step == CodedStep::kPrefixComplete) {
@@ -285,11 +286,9 @@ void Sequence::worked(ServingClock::time_point begin, ServingClock::time_point e
   if (prompt_pending()) job_->timeline.add(chunk_part_, begin, end);
 }
 
-void Sequence::accept_logits(std::span<const float> logits, ServingClock::time_point begin) {
-  step(generation_.accept(logits), begin);
+void Sequence::accept(const SampledToken& token, ServingClock::time_point begin) {
+  step(generation_.take(token), begin);
 }
-
-void Sequence::accept_token(TokenId id, ServingClock::time_point begin) { step(generation_.accept_token(id), begin); }
 
 void Sequence::step(Generation::Step step, ServingClock::time_point begin) {
   end_coded();

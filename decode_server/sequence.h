@@ -20,6 +20,7 @@
 #include "common/tokenizer/tokenizer.h"
 #include "decode_server/config.h"
 #include "decode_server/generate/generation.h"
+#include "decode_server/generate/next_tokens.h"
 #include "decode_server/job.h"
 #include "decode_server/prefix_cache.h"
 #include "decode_server/rebuild/coded_prompt.h"
@@ -39,6 +40,7 @@ struct SequenceContext {
   TransferStage& transfers;
   PrefillForecast& forecast;
   KeptCodesBudget& kept_codes;
+  NextTokens& next_tokens;
 };
 
 // Used by the compute thread only.
@@ -80,11 +82,9 @@ class Sequence {
   void computed(int64_t count) { computed_ += count; }
   // A step they are part of was worked on.
   void worked(ServingClock::time_point begin, ServingClock::time_point end);
-  // After all of them: the next token.
-  void accept_logits(std::span<const float> logits, ServingClock::time_point begin);
-  // Where logits are, the id can be sampled, too.
-  std::optional<PlainSampling> plain_sampling() const { return generation_.plain_sampling(); }
-  void accept_token(TokenId id, ServingClock::time_point begin);
+  // After all of them: the next token, which its sampler gave.
+  Sampler& sampler() { return generation_.sampler(); }
+  void accept(const SampledToken& token, ServingClock::time_point begin);
 
   // No prompt is left to compute or to wait for: each step gives a token.
   bool decoding() const { return generating_ && !finished_ && !suspended_; }

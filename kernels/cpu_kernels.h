@@ -7,6 +7,7 @@
 #include "kernels/paged_kv.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
+#include "kernels/sampling.h"
 #include "kernels/training.h"
 #include "kernels/unrotated_kv.h"
 
@@ -46,9 +47,13 @@ void read_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequ
 void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& sequence, const RopeTable& table,
                         ConstMatrix keys, ConstMatrix values);
 
-// Sum of e^((x - largest) * factor) over lowest <= x <= largest, NaN left out; single-precision terms, runs of them
-// summed in double.
-double sum_exponentials(std::span<const float> x, float lowest, float largest, float factor);
+int32_t sample(std::span<const float> logits, const SamplingOptions& options, double uniform);
+void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
+                 std::span<int32_t> ids);
+void change_logits(Matrix logits, std::span<const LogitChange> changes);
+void argmax(ConstMatrix logits, std::span<int32_t> ids);
+float log_probability(std::span<const float> logits, int32_t id);
+std::vector<TokenProbability> top_log_probabilities(std::span<const float> logits, int32_t n);
 
 void paged_attention(const AttentionArgs& args);
 

@@ -1,6 +1,7 @@
 // One token from one row of logits.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -27,14 +28,16 @@ struct LogitChange {
   float bias = 0.0f;
   bool operator==(const LogitChange&) const = default;
 };
+inline constexpr size_t kChangesAtOnce = 16384;  // that lie on a GPU
 // logits [rows, vocab] F32. Each of them at most once.
 void change_logits(Matrix logits, std::span<const LogitChange> changes);
 
 // uniform in [0, 1): the only randomness, so equal seeds give equal tokens.
 int32_t sample(std::span<const float> logits, const SamplingOptions& options, double uniform);
 
-// The same for every row of logits [rows, vocab] F32 on either device; ids are on the host. CUDA rounds weights
-// otherwise: a token may differ where a border between two lies within 1e-6 of the random number, or of top_p.
+inline constexpr int64_t kMostSampled = (int64_t{1} << 20) - 1;
+// The same for every row of logits [rows, vocab <= kMostSampled] F32 on either device; ids are on the host. CUDA rounds
+// weights otherwise: a token may differ where a border between two lies within 1e-6 of the random number, or of top_p.
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
                  std::span<int32_t> ids);
 

@@ -27,8 +27,6 @@ __device__ Candidate warp_best(Candidate best) {
   return best;
 }
 
-__device__ inline float ordered(float logit) { return isnan(logit) ? -INFINITY : logit; }
-
 // Known to every thread.
 __device__ Candidate block_best(const float* row, int vocab) {
   __shared__ Candidate of_warp[kThreads / 32];
@@ -52,18 +50,19 @@ __global__ void change_kernel(float* logits, int64_t stride, const LogitChange* 
   if (index >= count) return;
   const LogitChange change = changes[index];
   float& logit = logits[change.row * stride + change.id];
-  logit = (logit > 0.0f ? logit / change.penalty : logit * change.penalty) + change.bias;
+  logit = changed(logit, change.penalty, change.bias);
 }
 
-// What is counted or weighed; the largest logit weighs kOne. A vocabulary of 2^18 tokens fits, if all weigh the most.
+// What is counted or weighed; the largest logit weighs kOne.
 using Mass = unsigned long long;
 constexpr float kOne = 0x1p44f;
+static_assert(kMostSampled < int64_t{1} << 20, "so many may weigh kOne each");
 
 struct Row {
   float temperature;
   int32_t top_k;
   float top_p;
-  float reach;  // of tokens below the largest logit
+  float reach;  // how far below the largest logit a token may lie
   int32_t by_rank;
   double uniform;
 };
@@ -277,17 +276,20 @@ T* staged(HostStaging& staging, size_t count) {
 
 }  // namespace
 
+// In pieces, so that what they take does not grow.
 void change_logits(Matrix logits, std::span<const LogitChange> changes) {
   static_assert(sizeof(LogitChange) == 4 * sizeof(int32_t));
-  // So large at first that it seldom moves.
-  constexpr size_t kLeastBytes = 64 << 10;
-  std::byte* there = device_scratch(Slot::kLogitChanges, std::max(changes.size_bytes(), kLeastBytes));
-  upload({reinterpret_cast<const int32_t*>(changes.data()), 4 * changes.size()}, there);
-  constexpr int kChanges = 128;
-  const auto count = static_cast<int>(changes.size());
-  change_kernel<<<(count + kChanges - 1) / kChanges, kChanges, 0, stream()>>>(
-      static_cast<float*>(logits.data), logits.row_stride, reinterpret_cast<const LogitChange*>(there), count);
-  check_launch("change_logits");
+  constexpr int kThreadsOfBlock = 128;
+  auto* there =
+      reinterpret_cast<LogitChange*>(device_scratch(Slot::kLogitChanges, kChangesAtOnce * sizeof(LogitChange)));
+  for (size_t first = 0; first < changes.size(); first += kChangesAtOnce) {
+    const auto piece = changes.subspan(first, std::min(kChangesAtOnce, changes.size() - first));
+    upload({reinterpret_cast<const int32_t*>(piece.data()), 4 * piece.size()}, reinterpret_cast<std::byte*>(there));
+    const auto count = static_cast<int>(piece.size());
+    change_kernel<<<(count + kThreadsOfBlock - 1) / kThreadsOfBlock, kThreadsOfBlock, 0, stream()>>>(
+        static_cast<float*>(logits.data), logits.row_stride, there, count);
+    check_launch("change_logits");
+  }
 }
 
 void argmax(ConstMatrix logits, std::span<int32_t> ids) {

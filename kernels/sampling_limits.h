@@ -14,6 +14,14 @@ struct Candidate {
   int32_t id;
 };
 
+// A NaN can never be chosen and must not break the order.
+SCD_HOST_DEVICE inline float ordered(float logit) { return std::isnan(logit) ? -INFINITY : logit; }
+
+// By a LogitChange; rounded once, so that devices agree.
+SCD_HOST_DEVICE inline float changed(float logit, float penalty, float bias) {
+  return logit > 0.0f ? logit / penalty + bias : std::fma(logit, penalty, bias);
+}
+
 // Tokens this many units below the largest logit, at the temperature, are never drawn without filters: together they
 // weigh less than 1e-13 in any vocabulary of a million.
 inline constexpr float kNegligible = 44.0f;

@@ -20,8 +20,8 @@ class DecodeStep {
   ~DecodeStep();
 
   struct Warmth {
-    kernels::ConstMatrix logits = {};  // of a large step, for whoever warms up with them; none on the CPU
-    int64_t recorded = 0;              // sequences of the largest step with a recording
+    kernels::Matrix logits = {};  // of a large step, for whoever warms up with them; none on the CPU
+    int64_t recorded = 0;         // sequences of the largest step with a recording
   };
   // On a GPU: records the steps of all batches up to so many sequences, or up to what its memory holds, in a page that
   // is given back; larger ones run without. Throws RESOURCE_EXHAUSTED where the cache has no page.

@@ -27,15 +27,14 @@ class Generation {
   };
   // Samples the next token from logits [vocab]. Not after a finish.
   Step accept(std::span<const float> logits) { return take(sampler_.next(logits)); }
-  // As Sampler's: where logits are, the id can be sampled, too.
-  std::optional<PlainSampling> plain_sampling() const { return sampler_.plain_sampling(); }
-  Step accept_token(TokenId id) { return take(sampler_.next_sampled(id)); }
+  // For somebody who samples for several sequences, and hands over what it gave.
+  Sampler& sampler() { return sampler_; }
+  Step take(const SampledToken& token);
 
   int64_t tokens() const { return tokens_; }  // sampled so far
   TokenId last_token() const { return last_; }
 
  private:
-  Step take(const SampledToken& token);
   bool ends_sequence(TokenId id) const;
   void add_text(const std::string& text, Step& step);
   void finish(FinishReason reason, Step& step);

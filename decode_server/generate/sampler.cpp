@@ -16,6 +16,22 @@ uint64_t mix(uint64_t bits) {
   return bits ^ (bits >> 31);
 }
 
+std::vector<TokenId> distinct(std::vector<TokenId> ids) {
+  std::ranges::sort(ids);
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+std::vector<std::pair<TokenId, float>> summed(std::vector<std::pair<TokenId, float>> biases) {
+  std::ranges::stable_sort(biases, {}, &std::pair<TokenId, float>::first);
+  std::vector<std::pair<TokenId, float>> sums;
+  for (const auto& [id, bias] : biases) {
+    if (sums.empty() || sums.back().first != id) sums.emplace_back(id, 0.0f);
+    sums.back().second += bias;
+  }
+  return sums;
+}
+
 }  // namespace
 
 double uniform_of(uint64_t seed, uint64_t counter) {
@@ -24,15 +40,16 @@ double uniform_of(uint64_t seed, uint64_t counter) {
 }
 
 Sampler::Sampler(const SamplingRequest& request, std::span<const TokenId> prompt, std::vector<TokenId> end_ids)
-    : request_(request), end_ids_(std::move(end_ids)) {
-  if (request_.repetition_penalty != 1.0f) {
-    std::vector<TokenId> seen(prompt.begin(), prompt.end());
-    std::ranges::sort(seen);
-    seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
-    for (const TokenId id : seen) changes_.push_back({.id = id, .penalty = request_.repetition_penalty});
+    : request_(request), end_ids_(std::move(end_ids)), biases_(summed(request.logit_bias)) {
+  std::vector<TokenId> seen;
+  if (request_.repetition_penalty != 1.0f) seen = distinct({prompt.begin(), prompt.end()});
+  std::vector<TokenId> changed = seen;
+  for (const auto& [id, bias] : biases_) changed.push_back(id);
+  if (awaits_min_tokens()) changed.insert(changed.end(), end_ids_.begin(), end_ids_.end());
+  for (const TokenId id : distinct(std::move(changed))) {
+    const bool was_seen = std::ranges::binary_search(seen, id);
+    changes_.push_back({.id = id, .penalty = was_seen ? request_.repetition_penalty : 1.0f, .bias = bias_of(id)});
   }
-  for (const auto& [id, bias] : request_.logit_bias) update_change(id);
-  if (awaits_min_tokens()) std::ranges::for_each(end_ids_, [this](TokenId id) { update_change(id); });
 }
 
 SampledToken Sampler::next(std::span<const float> logits) {
@@ -47,14 +64,14 @@ SampledToken Sampler::next(std::span<const float> logits) {
   return token;
 }
 
-std::optional<PlainSampling> Sampler::plain_sampling() const {
+std::optional<Draw> Sampler::draw() const {
   if (request_.logprobs >= 0) return std::nullopt;
-  return PlainSampling{.options = request_.options,
-                       .uniform = uniform_of(request_.seed, static_cast<uint64_t>(sampled_)),
-                       .changes = changes_};
+  return Draw{.options = request_.options,
+              .uniform = uniform_of(request_.seed, static_cast<uint64_t>(sampled_)),
+              .changes = changes_};
 }
 
-SampledToken Sampler::next_sampled(TokenId id) {
+SampledToken Sampler::drawn(TokenId id) {
   remember(id);
   return {.id = id};
 }
@@ -76,14 +93,13 @@ void Sampler::update_change(TokenId id) {
 }
 
 float Sampler::bias_of(TokenId id) const {
-  const bool ends = std::ranges::find(end_ids_, id) != end_ids_.end();
-  if (ends && awaits_min_tokens()) return -std::numeric_limits<float>::infinity();
+  if (awaits_min_tokens() && std::ranges::binary_search(end_ids_, id)) return -std::numeric_limits<float>::infinity();
   float sum = 0.0f;
   if (const auto count = output_counts_.find(id); count != output_counts_.end()) {
     sum -= request_.presence_penalty + request_.frequency_penalty * static_cast<float>(count->second);
   }
-  for (const auto& [biased, bias] : request_.logit_bias) sum += biased == id ? bias : 0.0f;
-  return sum;
+  const auto bias = std::ranges::lower_bound(biases_, id, {}, &std::pair<TokenId, float>::first);
+  return bias != biases_.end() && bias->first == id ? sum + bias->second : sum;
 }
 
 std::span<const float> Sampler::changed(std::span<const float> logits) {

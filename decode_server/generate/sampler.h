@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "common/base/token.h"
@@ -17,7 +18,8 @@ namespace scd {
 // generator, keyed by the mixed seed.
 double uniform_of(uint64_t seed, uint64_t counter);
 
-struct PlainSampling {
+// What to draw a token with, where its log probability is not asked for.
+struct Draw {
   kernels::SamplingOptions options;
   double uniform = 0.0;
   std::span<const kernels::LogitChange> changes = {};  // of row 0, to be made first; until the next token is taken
@@ -25,16 +27,16 @@ struct PlainSampling {
 
 class Sampler {
  public:
-  // `prompt` counts for the repetition penalty. `end_ids`: ids that may not be sampled before min_tokens.
+  // `prompt` counts for the repetition penalty. `end_ids`: ids that may not be sampled before min_tokens, sorted.
   Sampler(const SamplingRequest& request, std::span<const TokenId> prompt, std::vector<TokenId> end_ids);
 
   // logits [vocab]; the token is remembered for the penalties of the next one. Log probabilities are those of the model
   // before any penalty, bias or temperature.
   SampledToken next(std::span<const float> logits);
 
-  // What next() would do, where log probabilities are not asked for: then whoever samples need not bring logits.
-  std::optional<PlainSampling> plain_sampling() const;
-  SampledToken next_sampled(TokenId id);
+  // What next() would do, for somebody else to do it and to tell what was drawn; nothing where it takes logits.
+  std::optional<Draw> draw() const;
+  SampledToken drawn(TokenId id);
 
  private:
   bool awaits_min_tokens() const { return sampled_ < request_.min_tokens; }
@@ -45,6 +47,7 @@ class Sampler {
 
   const SamplingRequest request_;
   const std::vector<TokenId> end_ids_;
+  std::vector<std::pair<TokenId, float>> biases_;  // sorted, an id once
   std::unordered_map<TokenId, int32_t> output_counts_;
   std::vector<kernels::LogitChange> changes_;  // of the next token, sorted by id
   std::vector<float> scratch_;

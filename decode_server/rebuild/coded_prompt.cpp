@@ -101,10 +101,9 @@ Result<double> CodedPrompt::run(bool suffix_by_layers) {
   return cost;
 }
 
-std::span<const float> CodedPrompt::logits() {
+kernels::Matrix CodedPrompt::logits() {
   const int64_t last_row = suffix_->rows() - 1;
-  const kernels::ConstMatrix logits = suffix_->logits(std::span(&last_row, 1));
-  return {logits.row<float>(0), static_cast<size_t>(logits.columns)};
+  return suffix_->logits_on_device(std::span(&last_row, 1));
 }
 
 double CodedPrompt::share_of_layers(double layers) const { return layers / args_.model.config().layers; }

@@ -57,8 +57,9 @@ class CodedPrompt {
   CodedStep next(bool suffix_by_layers) const;
   // kRebuild and kSuffixLayer; returns what it cost, in whole passes of a token. DATA_LOSS as PrefixRebuild::apply().
   Result<double> run(bool suffix_by_layers);
-  // At kFirstToken: logits [vocab] of the last token, valid until the next call.
-  std::span<const float> logits();
+  // At kFirstToken: logits [1, vocab] of the last token on the model's device, and the caller's to change; while this
+  // lives.
+  kernels::Matrix logits();
   // At kPrefixComplete: tokens before it are in the cache.
   int64_t handover_tokens() const { return rebuild_->plan().handover_tokens; }
 

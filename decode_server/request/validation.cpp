@@ -14,6 +14,7 @@ namespace {
 constexpr uint32_t kDefaultMaxTokens = 16;
 constexpr int kMaxStopStrings = 16;
 constexpr int kMaxStopIds = 1024;
+constexpr size_t kMaxLogitBiases = 4096;
 constexpr size_t kMaxTextBytes = 256;  // of a stop string, a salt, a user tag
 constexpr uint32_t kMaxLogprobs = 20;
 
@@ -100,6 +101,10 @@ SamplingRequest sampling_of(const v1::CompleteRequest& request, int32_t vocab, C
   if (request.has_logprobs() && request.logprobs() > kMaxLogprobs) {
     check.fail("logprobs", std::to_string(request.logprobs()) + " is out of range; expected at most " +
                                std::to_string(kMaxLogprobs));
+  }
+  if (request.logit_bias().size() > kMaxLogitBiases) {
+    check.fail("logit_bias", std::to_string(request.logit_bias().size()) + " tokens; expected at most " +
+                                 std::to_string(kMaxLogitBiases));
   }
   for (const auto& [id, bias] : request.logit_bias()) {
     check.token("logit_bias", id, vocab);

@@ -70,9 +70,9 @@ TEST(Sampler, logit_bias_is_added) {
   EXPECT_EQ(Sampler(request, {}, {}).next(logits).id, 1);
 }
 
-TEST(Sampler, whoever_samples_without_it_is_told_what_changes) {
+TEST(Sampler, whoever_draws_for_it_is_told_what_changes) {
   const auto changes = [](const Sampler& sampler) {
-    const auto span = sampler.plain_sampling()->changes;
+    const auto span = sampler.draw()->changes;
     return std::vector<kernels::LogitChange>(span.begin(), span.end());
   };
   using Changes = std::vector<kernels::LogitChange>;
@@ -82,7 +82,7 @@ TEST(Sampler, whoever_samples_without_it_is_told_what_changes) {
   request.min_tokens = 1;
   Sampler waits(request, {}, {1, 4});
   EXPECT_EQ(changes(waits), (Changes{{.id = 1, .bias = kNever}, {.id = 4, .bias = kNever}}));
-  waits.next_sampled(0);
+  waits.drawn(0);
   EXPECT_EQ(changes(waits), Changes{});
   request.logit_bias = {{1, 1.0f}, {1, 2.0f}, {7, -1.0f}};
   request.presence_penalty = 0.5f;
@@ -94,13 +94,13 @@ TEST(Sampler, whoever_samples_without_it_is_told_what_changes) {
                                    {.id = 4, .bias = kNever},
                                    {.id = 5, .penalty = 2},
                                    {.id = 7, .bias = -1}}));
-  all.next_sampled(7);
-  all.next_sampled(7);
+  all.drawn(7);
+  all.drawn(7);
   EXPECT_EQ(
       changes(all),
       (Changes{{.id = 1, .penalty = 2, .bias = 3}, {.id = 5, .penalty = 2}, {.id = 7, .penalty = 2, .bias = -2}}));
   request.logprobs = 0;
-  EXPECT_FALSE(Sampler(request, prompt, {}).plain_sampling());
+  EXPECT_FALSE(Sampler(request, prompt, {}).draw());
 }
 
 TEST(Sampler, ending_tokens_wait_for_min_tokens) {

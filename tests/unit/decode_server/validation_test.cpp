@@ -80,6 +80,9 @@ TEST_F(ValidationTest, refuses_lists_that_are_too_long_before_it_reads_them) {
   request_.set_text("hello");
   for (int i = 0; i < 1025; ++i) request_.add_stop_token_ids(3);
   expect_refused("stop_token_ids");
+  request_.clear_stop_token_ids();
+  for (int32_t id = 0; id < 4097; ++id) (*request_.mutable_logit_bias())[id] = 1;
+  EXPECT_EQ(check().failure().message, "logit_bias: 4097 tokens; expected at most 4096");
 }
 
 TEST_F(ValidationTest, refuses_a_prompt_that_leaves_no_room_in_the_context) {

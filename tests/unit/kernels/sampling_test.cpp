@@ -62,6 +62,15 @@ TEST(Sampling, TemperatureSharpens) {
   EXPECT_NEAR(first, 9412, 2);
 }
 
+TEST(Sampling, TheSmallestTemperatureIsNoDivisionByZero) {
+  const std::vector<float> logits = logits_of({0.2, 0.5, 0.3});
+  for (const SamplingOptions& options : {SamplingOptions{.temperature = 1e-42f},
+                                         SamplingOptions{.temperature = 1e-42f, .top_p = 0.9f},
+                                         SamplingOptions{.temperature = 1e-42f, .top_k = 2, .min_p = 0.1f}}) {
+    EXPECT_EQ(possible(logits, options), (std::set<int32_t>{1}));
+  }
+}
+
 TEST(Sampling, TopKKeepsExactlyTheFirst) {
   const std::vector<float> logits = logits_of({0.1, 0.3, 0.2, 0.3, 0.1});
   EXPECT_EQ(possible(logits, {.temperature = 1.0f, .top_k = 1}), (std::set<int32_t>{1}));
