@@ -65,22 +65,15 @@ TEST_F(Cuda, NormsMatchTheCpu) {
   for (const DType dtype : kDTypes) {
     for (const int64_t n : {1, 31, 64, 576, 4096}) {
       for (const int64_t rows : {1, 3, 70}) {
-        OwnedMatrix x = random_matrix(rows, n, DType::kF32, 1, n % 8 == 0 ? 4 : 3),
-                    delta = random_matrix(rows, n, DType::kF32, 2, n % 16 == 0 ? 8 : 1);
+        OwnedMatrix x = random_matrix(rows, n, DType::kF32, 1, n % 8 == 0 ? 4 : 3);
         OwnedMatrix y = random_matrix(rows, n, dtype, 3, n % 8 == 0 ? 8 : 5);
         const std::vector<float> weight = random_vector(n, 4);
         const DeviceVector weight_there(weight, Device::kGpu);
-        OwnedMatrix x_cuda = x, y_cuda = random_matrix(rows, n, dtype, 5, n % 8 == 0 ? 8 : 5);
-        const OnCuda x_there(x_cuda), delta_there(delta), y_there(y_cuda);
+        OwnedMatrix y_cuda = random_matrix(rows, n, dtype, 5, n % 8 == 0 ? 8 : 5);
+        const OnCuda x_there(x), y_there(y_cuda);
         rms_norm(x.view(), weight, 1e-5f, y.view());
         rms_norm(x_there.view(), weight_there, 1e-5f, y_there.view());
         y_there.bring_back();
-        expect_near(y_cuda, y, tolerance(dtype));
-        add_rms_norm(x.view(), delta.view(), weight, 1e-5f, y.view());
-        add_rms_norm(x_there.view(), delta_there.view(), weight_there, 1e-5f, y_there.view());
-        x_there.bring_back();
-        y_there.bring_back();
-        expect_near(x_cuda, x, 1e-6);
         expect_near(y_cuda, y, tolerance(dtype));
       }
     }
