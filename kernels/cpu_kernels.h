@@ -14,7 +14,6 @@
 namespace scd::kernels::cpu {
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
-void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
 void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);
 void multiply_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon);

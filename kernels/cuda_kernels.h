@@ -45,7 +45,6 @@ void release_graph(void* graph) noexcept;
 uint64_t scratch_moves(uint32_t slots);
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
-void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
 void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);
 void multiply_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon);

@@ -6,13 +6,14 @@
 namespace scd::kernels {
 namespace {
 
-void check_norm(const ConstMatrix& x, std::span<const float> weight, const ConstMatrix& y, const char* op) {
+void check_norm(const ConstMatrix& x, std::span<const float> weight, const ConstMatrix& y) {
   require_on(y.device, x, "the input of a norm");
   require_matrix(y, "the output of a norm");
-  require(x.dtype == DType::kF32, op, ": the input ", x, " must be F32");
-  require(y.dtype != DType::kF16, op, ": the output ", y, " must be F32 or BF16");
-  require(y.rows == x.rows && y.columns == x.columns, op, ": the output ", y, " must have the shape of the input ", x);
-  require(static_cast<int64_t>(weight.size()) == x.columns, op, ": ", static_cast<int64_t>(weight.size()),
+  require(x.dtype == DType::kF32, "rms_norm: the input ", x, " must be F32");
+  require(y.dtype != DType::kF16, "rms_norm: the output ", y, " must be F32 or BF16");
+  require(y.rows == x.rows && y.columns == x.columns, "rms_norm: the output ", y, " must have the shape of the input ",
+          x);
+  require(static_cast<int64_t>(weight.size()) == x.columns, "rms_norm: ", static_cast<int64_t>(weight.size()),
           " weights for an input ", x);
 }
 
@@ -29,16 +30,8 @@ void check_by_rms(const ConstMatrix& x, const ConstMatrix& by, const ConstMatrix
 }  // namespace
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y) {
-  check_norm(x, weight, y, "rms_norm");
+  check_norm(x, weight, y);
   if (x.rows > 0) SCD_DISPATCH(y.device, rms_norm(x, weight, epsilon, y));
-}
-
-void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y) {
-  check_norm(residual, weight, y, "add_rms_norm");
-  require_on(residual.device, delta, "the delta of add_rms_norm");
-  require(delta.dtype == DType::kF32 && delta.rows == residual.rows && delta.columns == residual.columns,
-          "add_rms_norm: the delta ", delta, " must have the shape of the residual ", residual);
-  if (y.rows > 0) SCD_DISPATCH(y.device, add_rms_norm(residual, delta, weight, epsilon, y));
 }
 
 void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) {

@@ -11,9 +11,6 @@ namespace scd::kernels {
 // x [rows, n] F32; weight [n]; y [rows, n] F32 or BF16.
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y);
 
-// residual += delta, then y = rms_norm(residual): both F32 [rows, n].
-void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y);
-
 // Each row over, or times, the root mean square of the same row of `by` (any width): out = x / rms(by). Inputs F32, out
 // F32, which may be x, or BF16. The CPU sums in double and in order, so that every machine gets the same.
 void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out);

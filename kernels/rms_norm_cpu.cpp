@@ -47,16 +47,6 @@ void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matri
   for (int64_t r = 0; r < x.rows; ++r) norm_row(x.row<float>(r), weight.data(), epsilon, y, r);
 }
 
-void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y) {
-#pragma omp parallel for schedule(static) if (residual.rows > 8)
-  for (int64_t r = 0; r < residual.rows; ++r) {
-    float* x = residual.row<float>(r);
-    const float* d = delta.row<float>(r);
-    for (int64_t i = 0; i < residual.columns; ++i) x[i] += d[i];
-    norm_row(x, weight.data(), epsilon, y, r);
-  }
-}
-
 namespace {
 
 float root_mean_square(const float* row, int64_t count) {

@@ -18,22 +18,16 @@ struct alignas(kWidth * sizeof(T)) Elements {
   T values[kWidth];
 };
 
-// x += delta first, where delta is given. A thread takes kWidth columns at once.
+// A thread takes kWidth columns at once.
 template <int kWidth, class Out>
-__global__ void norm_kernel(float* x, int64_t x_stride, const float* delta, int64_t delta_stride, const float* weight,
-                            float epsilon, Out* y, int64_t y_stride, int n) {
+__global__ void norm_kernel(const float* x, int64_t x_stride, const float* weight, float epsilon, Out* y,
+                            int64_t y_stride, int n) {
   const int64_t row = blockIdx.x;
-  float* values = x + row * x_stride;
+  const float* values = x + row * x_stride;
   const int step = static_cast<int>(blockDim.x) * kWidth;
   float squares = 0.0f;
   for (int i = threadIdx.x * kWidth; i < n; i += step) {
-    auto own = *reinterpret_cast<const Floats<kWidth>*>(values + i);
-    if (delta != nullptr) {
-      const auto added = *reinterpret_cast<const Floats<kWidth>*>(delta + row * delta_stride + i);
-#pragma unroll
-      for (int e = 0; e < kWidth; ++e) own.values[e] += added.values[e];
-      *reinterpret_cast<Floats<kWidth>*>(values + i) = own;
-    }
+    const auto own = *reinterpret_cast<const Floats<kWidth>*>(values + i);
 #pragma unroll
     for (int e = 0; e < kWidth; ++e) squares += own.values[e] * own.values[e];
   }
@@ -49,29 +43,15 @@ __global__ void norm_kernel(float* x, int64_t x_stride, const float* delta, int6
 }
 
 template <int kWidth, class Out>
-void launch_norm(const Matrix& x, const ConstMatrix& delta, const float* weight, float epsilon, const Matrix& y) {
+void launch_norm(const ConstMatrix& x, const float* weight, float epsilon, const Matrix& y) {
   const unsigned threads = x.rows < kFewRows ? 1024 : 256;
   norm_kernel<kWidth><<<static_cast<unsigned>(x.rows), threads, 0, stream()>>>(
-      static_cast<float*>(x.data), x.row_stride, static_cast<const float*>(delta.data), delta.row_stride, weight,
-      epsilon, static_cast<Out*>(y.data), y.row_stride, static_cast<int>(x.columns));
+      static_cast<const float*>(x.data), x.row_stride, weight, epsilon, static_cast<Out*>(y.data), y.row_stride,
+      static_cast<int>(x.columns));
   check_launch("rms_norm");
 }
 
-bool fours(const void* data, int64_t stride) {
-  return data == nullptr || (reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 4 == 0);
-}
-
-void norm(const Matrix& x, const ConstMatrix& delta, std::span<const float> weight, float epsilon, const Matrix& y) {
-  const bool wide = x.columns % 4 == 0 && fours(x.data, x.row_stride) && fours(delta.data, delta.row_stride) &&
-                    fours(weight.data(), 0) && fours(y.data, y.row_stride);
-  if (y.dtype == DType::kF32) {
-    wide ? launch_norm<4, float>(x, delta, weight.data(), epsilon, y)
-         : launch_norm<1, float>(x, delta, weight.data(), epsilon, y);
-  } else {
-    wide ? launch_norm<4, __nv_bfloat16>(x, delta, weight.data(), epsilon, y)
-         : launch_norm<1, __nv_bfloat16>(x, delta, weight.data(), epsilon, y);
-  }
-}
+bool fours(const void* data, int64_t stride) { return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 4 == 0; }
 
 __global__ void norm_heads_kernel(float* x, int64_t stride, int64_t rows, int64_t heads, int64_t head_dim,
                                   const float* weight, float epsilon) {
@@ -122,13 +102,14 @@ void divide_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) { scale_rows<true>
 void multiply_by_rms(ConstMatrix x, ConstMatrix by, Matrix out) { scale_rows<false>(x, by, out); }
 
 void rms_norm(ConstMatrix x, std::span<const float> weight, float epsilon, Matrix y) {
-  // Without a delta nothing of x is written.
-  const Matrix values{const_cast<void*>(x.data), x.rows, x.columns, x.row_stride, x.dtype, x.device};
-  norm(values, {}, weight, epsilon, y);
-}
-
-void add_rms_norm(Matrix residual, ConstMatrix delta, std::span<const float> weight, float epsilon, Matrix y) {
-  norm(residual, delta, weight, epsilon, y);
+  const bool wide =
+      x.columns % 4 == 0 && fours(x.data, x.row_stride) && fours(weight.data(), 0) && fours(y.data, y.row_stride);
+  if (y.dtype == DType::kF32) {
+    wide ? launch_norm<4, float>(x, weight.data(), epsilon, y) : launch_norm<1, float>(x, weight.data(), epsilon, y);
+  } else {
+    wide ? launch_norm<4, __nv_bfloat16>(x, weight.data(), epsilon, y)
+         : launch_norm<1, __nv_bfloat16>(x, weight.data(), epsilon, y);
+  }
 }
 
 void rms_norm_heads(Matrix x, int64_t head_dim, std::span<const float> weight, float epsilon) {

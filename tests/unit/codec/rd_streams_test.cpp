@@ -295,7 +295,7 @@ TEST_F(RdStreams, WhatTheCpuRefusesIsRefused) {
   EXPECT_GT(refused, 300);
 }
 
-// Encoder and decoder of an artifact, each on either device.
+// Encoder and decoder of an artifact, each on either device; the bounds are in the table of kernels/README.md.
 TEST_F(RdStreams, EitherDeviceReadsWhatTheOtherWrote) {
   const CodecModel model = small_model();
   const LayerPlan plan{1, {{1, 2}}, true};

@@ -120,26 +120,68 @@ TEST_F(Cuda, BiasesOfLayersOfOneShapeStayApart) {
   for (const float bias : {1.0f, -3.0f, 7.0f}) threads.emplace_back([&run, bias] { run(bias); });
 }
 
-TEST_F(Cuda, GemmAddsItsBiasToEveryRow) {
+struct GemmCase {
+  DType dtype;
+  int64_t m, n, k;
+  bool transpose_a, transpose_b, bias;
+  float beta;
+  int64_t padding;
+};
+
+// Against sums in double; scale: the sum of the absolute products.
+void check_gemm(const GemmCase& g) {
+  // cuBLASLt wants rows of BF16 at multiples of 16 bytes, and takes any of F32.
+  const auto operand = [&](int64_t rows, int64_t columns, uint32_t seed) {
+    const int64_t to_eights = g.dtype == DType::kBF16 ? (8 - (columns + g.padding) % 8) % 8 : 0;
+    return random_matrix(rows, columns, g.dtype, seed, g.padding + to_eights);
+  };
+  OwnedMatrix a = g.transpose_a ? operand(g.k, g.m, 1) : operand(g.m, g.k, 1);
+  OwnedMatrix b = g.transpose_b ? operand(g.n, g.k, 2) : operand(g.k, g.n, 2);
+  OwnedMatrix c = random_matrix(g.m, g.n, DType::kF32, 3, g.padding);
+  for (int64_t r = 0; g.beta == 0.0f && r < g.m; ++r) {
+    for (int64_t o = 0; o < g.n; ++o) c.set(r, o, std::nanf(""));  // which is not to be read
+  }
+  const OwnedMatrix before = c;
+  const std::vector<float> bias = random_vector(g.n, 4);
+  const DeviceVector bias_there(bias, Device::kGpu);
+  const OnCuda a_there(a), b_there(b), c_there(c);
+  gemm_f32({.a = a_there.view(),
+            .b = b_there.view(),
+            .c = c_there.view(),
+            .transpose_a = g.transpose_a,
+            .transpose_b = g.transpose_b,
+            .beta = g.beta,
+            .bias = g.bias ? std::span<const float>(bias_there) : std::span<const float>()});
+  c_there.bring_back();
+  ASSERT_TRUE(c.padding_is_untouched());
+  for (int64_t r = 0; r < g.m; ++r) {
+    for (int64_t o = 0; o < g.n; ++o) {
+      double sum = g.bias ? bias[static_cast<size_t>(o)] : 0.0, scale = 1.0;
+      if (g.beta != 0.0f) sum += double{g.beta} * before.at(r, o);
+      for (int64_t i = 0; i < g.k; ++i) {
+        const double product = (g.transpose_a ? a.at(i, r) : a.at(r, i)) * (g.transpose_b ? b.at(o, i) : b.at(i, o));
+        sum += product;
+        scale += std::abs(product);
+      }
+      ASSERT_NEAR(c.at(r, o), sum, (g.dtype == DType::kF32 ? 2e-3 : 2e-6) * scale)  // TF32
+          << "row " << r << " column " << o;
+    }
+  }
+}
+
+TEST_F(Cuda, GemmMatchesTheDoubleReferenceOnAwkwardSizes) {
   for (const DType dtype : kDTypes) {
-    for (const float beta : {0.0f, 1.0f}) {
-      for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 8, 16}, {37, 24, 40}, {130, 100, 64}, {21, 33, 8}}) {
-        OwnedMatrix a = random_matrix(m, k, dtype, 1), b = random_matrix(k, n, dtype, 2, (8 - n % 8) % 8);
-        OwnedMatrix c = random_matrix(m, n, DType::kF32, 3);
-        const OwnedMatrix before = c;
-        const std::vector<float> bias = random_vector(n, 4);
-        const DeviceVector bias_there(bias, Device::kGpu);
-        const OnCuda a_there(a), b_there(b), c_there(c);
-        gemm_f32({.a = a_there.view(), .b = b_there.view(), .c = c_there.view(), .beta = beta, .bias = bias_there});
-        c_there.bring_back();
-        for (int64_t r = 0; r < m; ++r) {
-          for (int64_t o = 0; o < n; ++o) {
-            double sum = bias[static_cast<size_t>(o)] + double{beta} * before.at(r, o), scale = 1.0;
-            for (int64_t i = 0; i < k; ++i) {
-              sum += a.at(r, i) * b.at(i, o);
-              scale += std::abs(a.at(r, i) * b.at(i, o));
+    for (const auto& [m, n, k] :
+         {std::array<int64_t, 3>{1, 1, 1}, {1, 8, 16}, {37, 24, 40}, {130, 100, 64}, {21, 33, 8}, {7, 65, 33}}) {
+      for (const int transposed : {0, 1, 2, 3}) {
+        for (const float beta : {0.0f, 0.5f, 1.0f}) {
+          for (const bool bias : {false, true}) {
+            for (const int64_t padding : {0, 3, 8}) {
+              const bool transpose_a = transposed % 2 == 1, transpose_b = transposed >= 2;
+              ASSERT_NO_FATAL_FAILURE(check_gemm({dtype, m, n, k, transpose_a, transpose_b, bias, beta, padding}))
+                  << size_of(dtype) << " bytes, " << m << " x " << n << " x " << k << ", transposed " << transpose_a
+                  << transpose_b << ", bias " << bias << ", beta " << beta << ", padding " << padding;
             }
-            ASSERT_NEAR(c.at(r, o), sum, (dtype == DType::kF32 ? 2e-3 : 2e-6) * scale) << r << " " << o;  // TF32
           }
         }
       }

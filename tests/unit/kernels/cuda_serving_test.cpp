@@ -52,30 +52,38 @@ class Pages {
 };
 
 TEST_F(Cuda, RopeOnTheWayIntoPagesMatchesTheCpu) {
-  const std::vector<int32_t> first_pages{3, 0, 7}, second_pages{5};
-  const std::vector<SequenceRows> sequences{{first_pages, 0, 35, 6}, {second_pages, 35, 1, 15}};
-  std::vector<int32_t> positions(36);
-  std::iota(positions.begin(), positions.begin() + 35, 6);
-  positions[35] = 15;
-  for (const int64_t head_dim : {2, 64, 128, 256}) {
-    const RopeTable table = rope_table(head_dim);
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      OwnedMatrix qkv = random_matrix(36, (kQueryHeads + 2 * kKvHeads) * head_dim, DType::kF32, 5, 4);
-      OwnedMatrix qkv_cuda = qkv;
-      const OnCuda there(qkv_cuda);
-      Pages here_pages(head_dim, dtype, Device::kCpu), there_pages(head_dim, dtype, Device::kGpu);
-      rope_write_kv(here_pages.kv(), sequences, positions, table, qkv.view());
-      rope_write_kv(there_pages.kv(), sequences, positions, table, there.view());
-      there.bring_back();
-      OwnedMatrix queries(36, kQueryHeads * head_dim, DType::kF32), queries_cuda = queries;
-      for (int64_t r = 0; r < 36; ++r) {
-        for (int64_t c = 0; c < queries.columns(); ++c) {
-          queries.set(r, c, static_cast<float>(qkv.at(r, c)));
-          queries_cuda.set(r, c, static_cast<float>(qkv_cuda.at(r, c)));
+  struct Chunk {
+    int64_t rows, first_position, padding;
+  };
+  const std::vector<int32_t> first_pages{3, 0, 7, 11, 9}, second_pages{5};
+  for (const Chunk& chunk : {Chunk{35, 6, 4}, {1, 0, 0}, {3, 15, 3}, {70, 10, 8}}) {
+    const int64_t rows = chunk.rows + 1;
+    const std::vector<SequenceRows> sequences{{first_pages, 0, chunk.rows, chunk.first_position},
+                                              {second_pages, chunk.rows, 1, 15}};
+    std::vector<int32_t> positions(static_cast<size_t>(rows));
+    std::iota(positions.begin(), positions.end() - 1, static_cast<int32_t>(chunk.first_position));
+    positions.back() = 15;
+    for (const int64_t head_dim : {2, 10, 64, 128, 256}) {
+      const RopeTable table = rope_table(head_dim);
+      for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        OwnedMatrix qkv = random_matrix(rows, (kQueryHeads + 2 * kKvHeads) * head_dim, DType::kF32, 5, chunk.padding);
+        OwnedMatrix qkv_cuda = qkv;
+        const OnCuda there(qkv_cuda);
+        Pages here_pages(head_dim, dtype, Device::kCpu), there_pages(head_dim, dtype, Device::kGpu);
+        rope_write_kv(here_pages.kv(), sequences, positions, table, qkv.view());
+        rope_write_kv(there_pages.kv(), sequences, positions, table, there.view());
+        there.bring_back();
+        ASSERT_TRUE(qkv_cuda.padding_is_untouched());
+        OwnedMatrix queries(rows, kQueryHeads * head_dim, DType::kF32), queries_cuda = queries;
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t c = 0; c < queries.columns(); ++c) {
+            queries.set(r, c, static_cast<float>(qkv.at(r, c)));
+            queries_cuda.set(r, c, static_cast<float>(qkv_cuda.at(r, c)));
+          }
         }
+        expect_near(queries_cuda, queries, 2e-6);
+        expect_near(there_pages.brought(), here_pages.brought(), tolerance(dtype));
       }
-      expect_near(queries_cuda, queries, 2e-6);
-      expect_near(there_pages.brought(), here_pages.brought(), tolerance(dtype));
     }
   }
 }

@@ -16,7 +16,6 @@
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
 #include "tests/support/gpu.h"
-#include "tests/unit/kernels/low_rank_factors.h"
 #include "tests/unit/kernels/on_cuda.h"
 #include "tests/unit/kernels/random_matrix.h"
 
@@ -61,46 +60,6 @@ TEST_F(Cuda, LargeCopiesGoPieceByPiece) {
   }
 }
 
-TEST_F(Cuda, NormsMatchTheCpu) {
-  for (const DType dtype : kDTypes) {
-    for (const int64_t n : {1, 31, 64, 576, 4096}) {
-      for (const int64_t rows : {1, 3, 70}) {
-        OwnedMatrix x = random_matrix(rows, n, DType::kF32, 1, n % 8 == 0 ? 4 : 3),
-                    delta = random_matrix(rows, n, DType::kF32, 2, n % 16 == 0 ? 8 : 1);
-        OwnedMatrix y = random_matrix(rows, n, dtype, 3, n % 8 == 0 ? 8 : 5);
-        const std::vector<float> weight = random_vector(n, 4);
-        const DeviceVector weight_there(weight, Device::kGpu);
-        OwnedMatrix x_cuda = x, y_cuda = random_matrix(rows, n, dtype, 5, n % 8 == 0 ? 8 : 5);
-        const OnCuda x_there(x_cuda), delta_there(delta), y_there(y_cuda);
-        rms_norm(x.view(), weight, 1e-5f, y.view());
-        rms_norm(x_there.view(), weight_there, 1e-5f, y_there.view());
-        y_there.bring_back();
-        expect_near(y_cuda, y, tolerance(dtype));
-        add_rms_norm(x.view(), delta.view(), weight, 1e-5f, y.view());
-        add_rms_norm(x_there.view(), delta_there.view(), weight_there, 1e-5f, y_there.view());
-        x_there.bring_back();
-        y_there.bring_back();
-        expect_near(x_cuda, x, 1e-6);
-        expect_near(y_cuda, y, tolerance(dtype));
-      }
-    }
-  }
-}
-
-TEST_F(Cuda, NormsOfHeadsMatchTheCpu) {
-  for (const int64_t head_dim : {31, 64, 128}) {
-    OwnedMatrix x = random_matrix(21, 5 * head_dim, DType::kF32, 1, 2);
-    OwnedMatrix x_cuda = x;
-    const std::vector<float> weight = random_vector(head_dim, 2);
-    const DeviceVector weight_there(weight, Device::kGpu);
-    const OnCuda there(x_cuda);
-    rms_norm_heads(x.view(), head_dim, weight, 1e-6f);
-    rms_norm_heads(there.view(), head_dim, weight_there, 1e-6f);
-    there.bring_back();
-    expect_near(x_cuda, x, 2e-6);
-  }
-}
-
 TEST_F(Cuda, RopeMatchesTheCpuAtAnyPosition) {
   for (const int64_t head_dim : {2, 64, 128, 256}) {
     const RopeTable table = rope_table(head_dim);
@@ -115,91 +74,6 @@ TEST_F(Cuda, RopeMatchesTheCpuAtAnyPosition) {
       expect_near(x_cuda, x, 1e-6);
     }
   }
-}
-
-TEST_F(Cuda, LowRankTermsMatchTheCpu) {
-  const std::vector<PartShape> shapes{{0, 48, 5}, {60, 200, 16}};
-  const std::vector<int32_t> first{0, 3, 4}, second{2, 9};
-  for (const DType precision : kDTypes) {
-    for (const DType dtype : kDTypes) {
-      Factors one = random_factors(shapes, 131, 260, 1), other = random_factors(shapes, 131, 260, 50);
-      const PackedLowRank here[] = {one.packed(precision), other.packed(precision)};
-      const PackedLowRank there[] = {one.packed(precision, Device::kGpu), other.packed(precision, Device::kGpu)};
-      OwnedMatrix x = random_matrix(10, 131, dtype, 2, 3), y = random_matrix(10, 260, dtype, 3, 5), y_cuda = y;
-      const OnCuda x_there(x), y_there(y_cuda);
-      add_low_rank(x.view(), y.view(), std::vector<LowRankGroup>{{&here[0], first}, {&here[1], second}});
-      add_low_rank(x_there.view(), y_there.view(), std::vector<LowRankGroup>{{&there[0], first}, {&there[1], second}});
-      y_there.bring_back();
-      // x A^T may be rounded to a neighbour.
-      expect_near(y_cuda, y, precision == DType::kF32 && dtype == DType::kF32 ? 1e-4 : 0.15);
-    }
-  }
-}
-
-TEST_F(Cuda, EmbeddingAndConversionsAreExact) {
-  std::mt19937 generator(3);
-  for (const DType dtype : kDTypes) {
-    OwnedMatrix table = random_matrix(50, 100, dtype, 1, 4);
-    const std::vector<int32_t> ids{49, 0, 7, 7, 13};
-    OwnedMatrix out(5, 100, DType::kF32, 3), out_cuda(5, 100, DType::kF32, 3);
-    const OnCuda table_there(table), out_there(out_cuda);
-    embedding(table.view(), ids, out.view());
-    embedding(table_there.view(), ids, out_there.view());
-    out_there.bring_back();
-    expect_near(out_cuda, out, 0.0);
-    for (const DType to : kDTypes) {
-      OwnedMatrix converted(50, 100, to, 1), converted_cuda(50, 100, to, 1);
-      const OnCuda there(converted_cuda);
-      convert(table.view(), converted.view());
-      convert(table_there.view(), there.view());
-      there.bring_back();
-      expect_near(converted_cuda, converted, 0.0);
-    }
-  }
-}
-
-TEST_F(Cuda, SwiGluMatchesTheCpu) {
-  for (const DType in : kDTypes) {
-    for (const DType out_dtype : kDTypes) {
-      for (const int64_t n : {1, 7, 64, 1536}) {
-        for (const int64_t padding : {0, 8, 3}) {
-          OwnedMatrix gate_up = random_matrix(9, 2 * n, in, 1, padding), wide(9, 2 * n, DType::kF32);
-          for (int64_t r = 0; r < 9; ++r) {
-            for (int64_t c = 0; c < 2 * n; ++c) wide.set(r, c, static_cast<float>(gate_up.at(r, c)));
-          }
-          OwnedMatrix out(9, n, out_dtype, padding), out_cuda = random_matrix(9, n, out_dtype, 2, padding);
-          const OnCuda in_there(gate_up), out_there(out_cuda);
-          silu_mul(wide.view(), out.view());
-          silu_mul(in_there.view(), out_there.view());
-          out_there.bring_back();
-          expect_near(out_cuda, out, tolerance(out_dtype));
-        }
-      }
-    }
-  }
-}
-
-TEST_F(Cuda, SumsAndBiasesMatchTheCpu) {
-  OwnedMatrix residual = random_matrix(33, 77, DType::kF32, 1, 2), delta = random_matrix(33, 77, DType::kF32, 2, 1);
-  OwnedMatrix residual_cuda = residual;
-  const std::vector<float> bias = random_vector(77, 3);
-  const DeviceVector bias_there(bias, Device::kGpu);
-  const OnCuda there(residual_cuda), delta_there(delta);
-  add(residual.view(), delta.view());
-  add(there.view(), delta_there.view());
-  add_bias(residual.view(), bias);
-  add_bias(there.view(), bias_there);
-  there.bring_back();
-  expect_near(residual_cuda, residual, 0.0);
-}
-
-TEST_F(Cuda, NormalNumbersMatchTheCpu) {
-  OwnedMatrix m(20, 300, DType::kF32), m_cuda(20, 300, DType::kF32);
-  const OnCuda there(m_cuda);
-  fill_normal(m.view(), 11, 2.0f);
-  fill_normal(there.view(), 11, 2.0f);
-  there.bring_back();
-  expect_near(m_cuda, m, 1e-5);
 }
 
 TEST_F(Cuda, GreedyIdsMatchTheCpu) {

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu_level.h"
 #include "tests/unit/kernels/low_rank_factors.h"
+#include "tests/unit/kernels/on_cuda.h"
 
 namespace scd::kernels::testing {
 namespace {
@@ -28,6 +29,7 @@ TEST(LowRank, MultipliesByHand) {
 struct Case {
   CpuLevel level;
   DType precision, x_dtype, y_dtype;
+  Device device = Device::kCpu;
 };
 
 // y of the rows that `rows` names against sums in double; the others as they were.
@@ -38,7 +40,7 @@ void check_against_double(const Case& c, std::span<const PartShape> shapes, int6
   std::vector<PackedLowRank> packed;
   std::vector<std::vector<int32_t>> rows(3);
   for (uint32_t i = 0; i < 3; ++i) given.push_back(random_factors(shapes, in, out, 100 * i));
-  for (Factors& factors : given) packed.push_back(factors.packed(c.precision));
+  for (Factors& factors : given) packed.push_back(factors.packed(c.precision, c.device));
   const auto count = static_cast<int64_t>(group_of_row.size());
   for (int32_t row = 0; row < count; ++row) {
     const int32_t group = group_of_row[static_cast<size_t>(row)];
@@ -48,7 +50,13 @@ void check_against_double(const Case& c, std::span<const PartShape> shapes, int6
   const OwnedMatrix before = y;
   std::vector<LowRankGroup> groups;
   for (size_t i = 0; i < 3; ++i) groups.push_back({&packed[i], rows[i]});
-  add_low_rank(x.view(), y.view(), groups);
+  if (c.device == Device::kGpu) {
+    const OnCuda x_there(x), y_there(y);
+    add_low_rank(x_there.view(), y_there.view(), groups);
+    y_there.bring_back();
+  } else {
+    add_low_rank(x.view(), y.view(), groups);
+  }
   EXPECT_TRUE(y.padding_is_untouched());
   for (int64_t r = 0; r < count; ++r) {
     std::vector<double> sums(static_cast<size_t>(out)), scales(static_cast<size_t>(out));
@@ -81,12 +89,7 @@ void check_against_double(const Case& c, std::span<const PartShape> shapes, int6
   }
 }
 
-class LowRankGrid : public ::testing::TestWithParam<std::tuple<CpuLevel, DType, DType, DType>> {};
-
-TEST_P(LowRankGrid, MatchesTheDoubleReferenceOnAwkwardSizes) {
-  const auto [level, precision, x_dtype, y_dtype] = GetParam();
-  if (cpu_level() < level) GTEST_SKIP() << "this CPU does not offer level " << static_cast<int>(level);
-  const Case c{level, precision, x_dtype, y_dtype};
+void check_awkward_sizes(const Case& c) {
   const std::vector<int32_t> mixed{2, -1, 0, 0, 2, 1, -1, 2, 2};
   for (const int64_t in : {1, 31, 33, 64, 130}) {
     for (const int64_t rank : {1, 3, 8, 16, 33}) {
@@ -101,11 +104,33 @@ TEST_P(LowRankGrid, MatchesTheDoubleReferenceOnAwkwardSizes) {
   check_against_double(c, fused, 64, 80, std::vector<int32_t>(5, -1));
 }
 
+class LowRankGrid : public ::testing::TestWithParam<std::tuple<CpuLevel, DType, DType, DType>> {};
+
+TEST_P(LowRankGrid, MatchesTheDoubleReferenceOnAwkwardSizes) {
+  const auto [level, precision, x_dtype, y_dtype] = GetParam();
+  if (cpu_level() < level) GTEST_SKIP() << "this CPU does not offer level " << static_cast<int>(level);
+  check_awkward_sizes({level, precision, x_dtype, y_dtype});
+}
+
 INSTANTIATE_TEST_SUITE_P(All, LowRankGrid,
                          ::testing::Combine(::testing::Values(CpuLevel::kPortable, CpuLevel::kAvx512Bf16),
                                             ::testing::Values(DType::kF32, DType::kBF16),
                                             ::testing::Values(DType::kF32, DType::kBF16),
                                             ::testing::Values(DType::kF32, DType::kBF16)));
+
+TEST_F(Cuda, LowRankTermsMatchTheDoubleReferenceOnAwkwardSizes) {
+  constexpr DType kDTypes[] = {DType::kF32, DType::kBF16};
+  const std::vector<PartShape> wide{{0, 300, 16}, {310, 257, 40}};  // more outputs than a block has threads
+  for (const DType precision : kDTypes) {
+    for (const DType x_dtype : kDTypes) {
+      for (const DType y_dtype : kDTypes) {
+        const Case c{CpuLevel::kPortable, precision, x_dtype, y_dtype, Device::kGpu};
+        check_awkward_sizes(c);
+        check_against_double(c, wide, 300, 570, std::vector<int32_t>{1, 0, 2, 1});
+      }
+    }
+  }
+}
 
 TEST(LowRank, ARowsResultDoesNotDependOnTheOthers) {
   const PartShape part{0, 100, 16};

@@ -47,24 +47,6 @@ TEST(RmsNorm, MatchesTheDoubleReference) {
   }
 }
 
-TEST(RmsNorm, AddsTheDeltaToTheResidualFirst) {
-  OwnedMatrix residual = random_matrix(9, 33, DType::kF32, 1, 3);
-  const OwnedMatrix before = residual;
-  OwnedMatrix delta = random_matrix(9, 33, DType::kF32, 2, 1);
-  OwnedMatrix y = random_matrix(9, 33, DType::kF32, 3);
-  const std::vector<float> weight = random_vector(33, 4);
-  add_rms_norm(residual.view(), delta.view(), weight, 1e-6f, y.view());
-  for (int64_t r = 0; r < 9; ++r) {
-    std::vector<double> sum;
-    for (int64_t c = 0; c < 33; ++c) {
-      sum.push_back(before.at(r, c) + delta.at(r, c));
-      ASSERT_NEAR(residual.at(r, c), sum.back(), 1e-6);
-    }
-    const std::vector<double> expected = reference(sum, weight, 1e-6f);
-    for (int64_t c = 0; c < 33; ++c) ASSERT_NEAR(y.at(r, c), expected[static_cast<size_t>(c)], 2e-6);
-  }
-}
-
 TEST(RmsNorm, NormalisesEveryHeadApart) {
   OwnedMatrix x = random_matrix(10, 3 * 31, DType::kF32, 1, 2);
   const OwnedMatrix before = x;
@@ -88,7 +70,6 @@ TEST(RmsNorm, RefusesWhatDoesNotFit) {
   const std::vector<float> short_weight(7);
   EXPECT_THROW(rms_norm(x.view(), weight, 1e-5f, narrow.view()), std::invalid_argument);
   EXPECT_THROW(rms_norm(x.view(), short_weight, 1e-5f, x.view()), std::invalid_argument);
-  EXPECT_THROW(add_rms_norm(x.view(), narrow.view(), weight, 1e-5f, x.view()), std::invalid_argument);
   EXPECT_THROW(rms_norm_heads(x.view(), 3, weight, 1e-5f), std::invalid_argument);
   EXPECT_THROW(rms_norm_heads(x.view(), 4, weight, 1e-5f), std::invalid_argument);
 }
