@@ -54,7 +54,6 @@ void rope(Matrix x, int64_t head_dim, Indices positions, const RopeTable& table,
 void embedding(ConstMatrix table, Indices ids, Matrix out);
 void silu_mul(ConstMatrix gate_up, Matrix out);
 void convert(ConstMatrix in, Matrix out);
-void add(Matrix residual, ConstMatrix delta);
 void fill_rows(Matrix m, std::span<const float> values);
 void add_bias(Matrix m, std::span<const float> bias);
 void fill_normal(Matrix m, uint64_t seed, float deviation);

@@ -37,15 +37,6 @@ void convert(ConstMatrix in, Matrix out) {
   if (out.rows > 0) SCD_DISPATCH(out.device, convert(in, out));
 }
 
-void add(Matrix residual, ConstMatrix delta) {
-  require_matrix(residual, "the residual of add");
-  require_on(residual.device, delta, "the delta of add");
-  require(residual.dtype == DType::kF32 && delta.dtype == DType::kF32 && residual.rows == delta.rows &&
-              residual.columns == delta.columns,
-          "add: the delta ", delta, " and the residual ", residual, " must be F32 of one shape");
-  if (delta.rows > 0) SCD_DISPATCH(residual.device, add(residual, delta));
-}
-
 void fill_rows(Matrix m, std::span<const float> values) {
   require_matrix(m, "the matrix of fill_rows");
   require(m.dtype == DType::kF32 && static_cast<int64_t>(values.size()) == m.rows,

@@ -19,9 +19,6 @@ void silu_mul(ConstMatrix gate_up, Matrix out);
 // out = in in another dtype (F32, BF16, F16 in; F32, BF16 out). Same shape.
 void convert(ConstMatrix in, Matrix out);
 
-// residual += delta, F32, same shape.
-void add(Matrix residual, ConstMatrix delta);
-
 // Every element of row r = values[r]; m F32, values [rows] on its device.
 void fill_rows(Matrix m, std::span<const float> values);
 

@@ -78,15 +78,6 @@ void convert(ConstMatrix in, Matrix out) {
   }
 }
 
-void add(Matrix residual, ConstMatrix delta) {
-#pragma omp parallel for schedule(static) if (residual.rows * residual.columns > kParallelElements)
-  for (int64_t r = 0; r < residual.rows; ++r) {
-    float* to = residual.row<float>(r);
-    const float* from = delta.row<float>(r);
-    for (int64_t i = 0; i < residual.columns; ++i) to[i] += from[i];
-  }
-}
-
 void fill_rows(Matrix m, std::span<const float> values) {
   for (int64_t r = 0; r < m.rows; ++r) std::fill_n(m.row<float>(r), m.columns, values[static_cast<size_t>(r)]);
 }

@@ -135,16 +135,6 @@ void convert(ConstMatrix in, Matrix out) {
   });
 }
 
-void add(Matrix residual, ConstMatrix delta) {
-  auto* to = static_cast<float*>(residual.data);
-  const auto* from = static_cast<const float*>(delta.data);
-  const int64_t to_stride = residual.row_stride, from_stride = delta.row_stride;
-  for_each(
-      residual.rows, residual.columns,
-      [=] __device__(int64_t row, int64_t column) { to[row * to_stride + column] += from[row * from_stride + column]; },
-      "add");
-}
-
 void fill_rows(Matrix m, std::span<const float> values) {
   auto* to = static_cast<float*>(m.data);
   const float* of_row = values.data();

@@ -92,6 +92,17 @@ def attention_rows(shape):
         yield f"attention of {shape.tokens} tokens, {backend.name}", seconds, "tflop_per_s", flops / seconds / 1e12
 
 
+def decode_attention_rows(shape):
+    for batch in shape.batches:
+        query = shape.random(batch, shape.heads, 1, shape.head_dim)
+        key, value = (shape.random(batch, shape.kv_heads, shape.context, shape.head_dim) for _ in range(2))
+        seconds = best_seconds(
+            shape, lambda: functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        )
+        read = 2 * 2 * batch * shape.context * shape.kv_width
+        yield f"attention, decoding, batch {batch}, SDPA", seconds, "gbyte_per_s", read / seconds / 1e9
+
+
 def linear_rows(shape):
     for name, (outputs, inputs) in shape.linear().items():
         weight = shape.random(outputs, inputs)
@@ -149,14 +160,14 @@ def layer_rows(shape):
     angles = torch.arange(shape.tokens, device=shape.device)[:, None] * frequencies
     seconds = best_seconds(shape, lambda: layer(x, angles, None, None))
     rate = 2 * shape.tokens * weights / seconds / 1e12  # linear layers alone, as scd bench engine counts
-    yield f"compiled decoder layer, prefill of {shape.tokens}", seconds, "tflop_per_s", rate
+    yield f"decoder layer, prefill of {shape.tokens}, compiled", seconds, "tflop_per_s", rate
     for batch in shape.batches:
         x = shape.random(batch, 1, shape.hidden)
         angles = torch.full((1, 1), shape.context, device=shape.device) * frequencies
         past = [shape.random(batch, shape.kv_heads, shape.context, shape.head_dim) for _ in range(2)]
         seconds = best_seconds(shape, lambda: layer(x, angles, *past))
         read = 2 * (weights + 2 * batch * shape.context * shape.kv_width)
-        label = f"compiled decoder layer, decoding batch {batch} at {shape.context}"
+        label = f"decoder layer, decoding batch {batch} at {shape.context}, compiled"
         yield label, seconds, "gbyte_per_s", read / seconds / 1e9
 
 
@@ -180,7 +191,7 @@ def main():
     options = parser.parse_args()
     shape = TINY if options.tiny else Shape()
     rows = []
-    for measured in (attention_rows, linear_rows, layer_rows):
+    for measured in (attention_rows, decode_attention_rows, linear_rows, layer_rows):
         for name, seconds, unit, rate in measured(shape):
             print(f"{name:52s} {seconds * 1e6:9.1f} us {rate:8.1f} {unit}")
             rows.append({"op": name, "total_ms": seconds * 1e3, unit: rate})

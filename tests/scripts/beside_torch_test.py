@@ -1,8 +1,11 @@
 """scripts/beside_torch.py joins rows of two reports by what they measured."""
 
+import pathlib
 import unittest
 
 import beside_torch
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def report(**times):
@@ -19,8 +22,21 @@ class BesideTorch(unittest.TestCase):
         self.assertAlmostEqual(rows[1][3], 2.0)
 
     def test_what_only_torch_measured_has_no_ratio(self):
-        text = beside_torch.table(beside_torch.joined(report(), report(compiled_layer=7)))
-        self.assertEqual([cell.strip() for cell in text.splitlines()[1].split("|")], ["compiled layer", "-", "7000.0", "-"])
+        text = beside_torch.table(beside_torch.joined(report(), report(some_op=7)))
+        self.assertEqual([cell.strip() for cell in text.splitlines()[1].split("|")], ["some op", "-", "7000.0", "-"])
+
+    def test_both_sides_call_the_same_by_the_same_name(self):
+        ours = (ROOT / "tools/scd/bench_kernels.cpp").read_text(encoding="utf-8")
+        torch = (ROOT / "scripts/torch_kernels.py").read_text(encoding="utf-8")
+        for name in (
+            "attention of ",
+            "attention, decoding, batch ",
+            "decoder layer, prefill of ",
+            "decoder layer, decoding batch ",
+            "linear ",
+        ):
+            self.assertIn(f'"{name}', ours)
+            self.assertIn(f'f"{name}{{', torch)
 
 
 if __name__ == "__main__":

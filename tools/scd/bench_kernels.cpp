@@ -22,6 +22,8 @@
 #include "kernels/sampling.h"
 #include "tools/scd/codec_bench_on_device.h"
 #include "tools/scd/device_limits.h"
+#include "tools/scd/filled_matrix.h"
+#include "tools/scd/layer_bench.h"
 #include "tools/scd/report.h"
 
 namespace scd {
@@ -42,22 +44,6 @@ struct BenchKernelsOptions {
   std::vector<int64_t> batches{1, 8, 16, 64};
   int32_t components = 200;
   int repetitions = 3;
-};
-
-// Memory on the device, filled with normally distributed numbers: zeros flatter.
-class Filled {
- public:
-  Filled(Device device, int64_t rows, int64_t columns, DType dtype, uint64_t seed = 1)
-      : memory_(device, static_cast<size_t>(rows * columns) * kernels::size_of(dtype)),
-        matrix_{memory_.data(), rows, columns, columns, dtype, device} {
-    kernels::fill_normal(matrix_, seed, 1.0f);
-  }
-  const Matrix& operator*() const { return matrix_; }
-  const Matrix* operator->() const { return &matrix_; }
-
- private:
-  kernels::DeviceBuffer memory_;
-  Matrix matrix_;
 };
 
 class KernelsBench {
@@ -89,10 +75,10 @@ class KernelsBench {
       // Enough copies that no cache holds them all.
       std::vector<kernels::PackedLinear> copies;
       const size_t wanted = 1 + (size_t{256} << 20) / bytes;
-      const Filled weight(device_, layer.out, layer.in, precision_);
+      const FilledMatrix weight(device_, layer.out, layer.in, precision_);
       for (size_t i = 0; i < wanted; ++i) copies.emplace_back(*weight, std::span<const float>{}, precision_, device_);
       for (const int64_t count : rows) {
-        const Filled x(device_, count, layer.in, precision_, 2), y(device_, count, layer.out, layer.y, 3);
+        const FilledMatrix x(device_, count, layer.in, precision_, 2), y(device_, count, layer.out, layer.y, 3);
         size_t turn = 0;
         const double seconds = best_seconds([&] { copies[turn++ % copies.size()].forward(*x, *y, layer.accumulate); });
         const std::string name = std::string("linear ") + layer.name + ", " + std::to_string(count) + " rows";
@@ -110,8 +96,8 @@ class KernelsBench {
     const int64_t pages =
         std::max(pages_of(options_.tokens), *std::ranges::max_element(options_.batches) * pages_of(options_.context));
     const int64_t width = int64_t{shape_.kv_heads} * shape_.head_dim;
-    const Filled keys(device_, pages * kPageTokens, width, precision_, 4);
-    const Filled values(device_, pages * kPageTokens, width, precision_, 5);
+    const FilledMatrix keys(device_, pages * kPageTokens, width, precision_, 4);
+    const FilledMatrix values(device_, pages * kPageTokens, width, precision_, 5);
     const kernels::PagedKv kv{.keys = keys->data,
                               .values = values->data,
                               .kv_heads = shape_.kv_heads,
@@ -134,8 +120,8 @@ class KernelsBench {
       kernels::RaggedBatch batch(device_);
       batch.assign({}, chunks);
       const int64_t columns = int64_t{shape_.query_heads} * shape_.head_dim;
-      const Filled queries(device_, sequences * rows, columns, DType::kF32, 6);
-      const Filled output(device_, sequences * rows, columns, precision_, 7);
+      const FilledMatrix queries(device_, sequences * rows, columns, DType::kF32, 6);
+      const FilledMatrix output(device_, sequences * rows, columns, precision_, 7);
       const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
       return best_seconds([&] {
         kernels::paged_attention({.queries = *queries,
@@ -156,6 +142,23 @@ class KernelsBench {
     }
   }
 
+  // The ops below in the order of a forward pass. Linear layers alone are counted, as scd bench engine does.
+  void layer() {
+    const LayerBench layer(shape_, device_, precision_, rope_table());
+    const auto seconds_of = [&](const std::function<void()>& pass) { return best_seconds(pass); };
+    const auto weights = static_cast<double>(layer.weights());
+    add_flops("decoder layer, prefill of " + std::to_string(options_.tokens),
+              layer.measure({.of_sequence = options_.tokens}, seconds_of),
+              2.0 * static_cast<double>(options_.tokens) * weights);
+    const auto size = static_cast<double>(kernels::size_of(precision_));
+    const auto cached = static_cast<double>(options_.context * 2 * shape_.kv_heads * shape_.head_dim);
+    for (const int64_t batch : options_.batches) {
+      add_bytes("decoder layer, decoding batch " + std::to_string(batch) + " at " + std::to_string(options_.context),
+                layer.measure({.sequences = batch, .first_position = options_.context}, seconds_of),
+                size * (weights + static_cast<double>(batch) * cached));
+    }
+  }
+
   // Of logits that differ as little as these, each token may be drawn at a temperature of one, few at a low one.
   void sampling() {
     struct Kind {
@@ -168,7 +171,7 @@ class KernelsBench {
                           {"top_k 50, top_p 0.9 of few", {.temperature = 0.25f, .top_k = 50, .top_p = 0.9f}},
                           {"top_p 0.9 of many", {.temperature = 1.0f, .top_p = 0.9f}}};
     for (const int64_t batch : std::set{options_.batches.front(), options_.batches.back()}) {
-      const Filled logits(device_, batch, shape_.vocab, DType::kF32, 8);
+      const FilledMatrix logits(device_, batch, shape_.vocab, DType::kF32, 8);
       const auto rows = static_cast<size_t>(batch);
       std::vector<int32_t> ids(rows);
       const std::vector<double> uniforms(rows, 0.5);
@@ -186,7 +189,7 @@ class KernelsBench {
     const auto size = static_cast<double>(kernels::size_of(precision_));
     const auto elements = static_cast<double>(rows) * shape_.hidden;
     {
-      const Filled residual(device_, rows, shape_.hidden, DType::kF32),
+      const FilledMatrix residual(device_, rows, shape_.hidden, DType::kF32),
           normed(device_, rows, shape_.hidden, precision_);
       const std::vector<float> ones(static_cast<size_t>(shape_.hidden), 1.0f);
       const kernels::DeviceVector weight(ones, device_);
@@ -195,7 +198,7 @@ class KernelsBench {
     }
     {
       const DType in = device_ == Device::kGpu ? precision_ : DType::kF32;
-      const Filled gate_up(device_, rows, 2 * shape_.intermediate, in),
+      const FilledMatrix gate_up(device_, rows, 2 * shape_.intermediate, in),
           out(device_, rows, shape_.intermediate, precision_);
       const auto outputs = static_cast<double>(rows) * shape_.intermediate;
       add_bytes("silu_mul", best_seconds([&] { kernels::silu_mul(*gate_up, *out); }),
@@ -210,13 +213,13 @@ class KernelsBench {
     const int64_t columns = int64_t{shape_.query_heads + shape_.kv_heads} * shape_.head_dim;
     {
       const kernels::RopeTable rope = rope_table();
-      const Filled x(device_, rows, columns, DType::kF32);
+      const FilledMatrix x(device_, rows, columns, DType::kF32);
       add_bytes("rope", best_seconds([&] {
                   kernels::rope(*x, shape_.head_dim, batch.positions(), rope, kernels::RopeDirection::kRotate);
                 }),
                 static_cast<double>(rows * columns) * 8.0);
     }
-    const Filled keys(device_, rows, width, DType::kF32), values(device_, rows, width, DType::kF32),
+    const FilledMatrix keys(device_, rows, width, DType::kF32), values(device_, rows, width, DType::kF32),
         pages(device_, 2 * pages_of(rows) * kPageTokens, width, precision_);
     const kernels::PagedKv kv{.keys = pages->data,
                               .values = static_cast<std::byte*>(pages->data) +
@@ -228,6 +231,19 @@ class KernelsBench {
                               .device = device_};
     add_bytes("write_kv", best_seconds([&] { kernels::write_kv(kv, batch.sequences(), *keys, *values); }),
               2.0 * static_cast<double>(rows * width) * (4.0 + size));
+    const int64_t query = int64_t{shape_.query_heads} * shape_.head_dim;
+    const FilledMatrix qkv(device_, rows, query + 2 * width, DType::kF32);
+    const kernels::RopeTable rope = rope_table();
+    add_bytes("rope_write_kv",
+              best_seconds([&] { kernels::rope_write_kv(kv, batch.sequences(), batch.positions(), rope, *qkv); }),
+              static_cast<double>(rows) *
+                  (static_cast<double>(query) * 8.0 + 2.0 * static_cast<double>(width) * (4.0 + size)));
+    const FilledMatrix embeddings(device_, shape_.vocab, shape_.hidden, precision_),
+        embedded(device_, rows, shape_.hidden, DType::kF32);
+    std::vector<int32_t> ids(static_cast<size_t>(rows));
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 7919 % static_cast<size_t>(shape_.vocab));
+    add_bytes("embedding", best_seconds([&] { kernels::embedding(*embeddings, ids, *embedded); }),
+              elements * (4.0 + size));
   }
 
   // Codec rd over a prompt whose batches are of so many tokens; times are of 1,024 of them.
@@ -311,6 +327,8 @@ void run(const BenchKernelsOptions& options) {
   bench.linear_layers();
   std::cerr << "attention ..." << std::endl;
   bench.attention();
+  std::cerr << "a decoder layer ..." << std::endl;
+  bench.layer();
   std::cerr << "sampling ..." << std::endl;
   bench.sampling();
   std::cerr << "memory-bound ops ..." << std::endl;

@@ -54,7 +54,6 @@ void swiglu(const Operands& o) {
 const Op kOps[] = {
     {.name = "convert", .run = [](const Operands& o) { convert(o.x, o.out); }, .x = kDTypes, .out = kDTypes},
     {.name = "embedding", .run = [](const Operands& o) { embedding(o.x, o.ids, o.out); }, .x = kDTypes},
-    {.name = "add", .run = [](const Operands& o) { add(o.out, o.x); }},
     {.name = "add_bias", .run = [](const Operands& o) { add_bias(o.out, o.of_columns); }, .out = kDTypes},
     {.name = "fill_rows", .run = [](const Operands& o) { fill_rows(o.out, o.of_rows); }},
     {.name = "fill_normal",

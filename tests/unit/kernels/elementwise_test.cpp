@@ -112,17 +112,6 @@ TEST_P(SiluMul, HoldsAtTheEndsOfTheRange) {
 
 INSTANTIATE_TEST_SUITE_P(Levels, SiluMul, ::testing::Values(CpuLevel::kPortable, CpuLevel::kAvx512));
 
-TEST(Add, AddsInPlace) {
-  OwnedMatrix residual = random_matrix(3, 33, DType::kF32, 1, 2);
-  const OwnedMatrix before = residual;
-  OwnedMatrix delta = random_matrix(3, 33, DType::kF32, 2, 1);
-  add(residual.view(), delta.view());
-  for (int64_t r = 0; r < 3; ++r) {
-    for (int64_t c = 0; c < 33; ++c) ASSERT_NEAR(residual.at(r, c), before.at(r, c) + delta.at(r, c), 1e-7);
-  }
-  EXPECT_TRUE(residual.padding_is_untouched());
-}
-
 TEST(Elementwise, RefusesWhatDoesNotFit) {
   OwnedMatrix a = random_matrix(2, 8, DType::kF32, 1);
   OwnedMatrix b = random_matrix(2, 4, DType::kF32, 1);
@@ -131,8 +120,6 @@ TEST(Elementwise, RefusesWhatDoesNotFit) {
   EXPECT_THROW(silu_mul(a.view(), c.view()), std::invalid_argument);
   EXPECT_THROW(silu_mul(half.view(), b.view()), std::invalid_argument);
   EXPECT_THROW(convert(a.view(), b.view()), std::invalid_argument);
-  EXPECT_THROW(add(b.view(), c.view()), std::invalid_argument);
-  EXPECT_THROW(add(half.view(), a.view()), std::invalid_argument);
   Matrix on_gpu = a.view();
   on_gpu.device = Device::kGpu;
   EXPECT_THROW(convert(on_gpu, a.view()), std::invalid_argument);

@@ -64,9 +64,9 @@ TEST(Sampling, TemperatureSharpens) {
 
 TEST(Sampling, TheSmallestTemperatureIsNoDivisionByZero) {
   const std::vector<float> logits = logits_of({0.2, 0.5, 0.3});
-  for (const SamplingOptions& options : {SamplingOptions{.temperature = 1e-42f},
-                                         SamplingOptions{.temperature = 1e-42f, .top_p = 0.9f},
-                                         SamplingOptions{.temperature = 1e-42f, .top_k = 2, .min_p = 0.1f}}) {
+  for (const SamplingOptions& options :
+       {SamplingOptions{.temperature = 1e-42f}, SamplingOptions{.temperature = 1e-42f, .top_p = 0.9f},
+        SamplingOptions{.temperature = 1e-42f, .top_k = 2, .min_p = 0.1f}}) {
     EXPECT_EQ(possible(logits, options), (std::set<int32_t>{1}));
   }
 }
