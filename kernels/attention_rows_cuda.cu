@@ -261,7 +261,7 @@ bool takes_rows(const AttentionArgs& args, const DeviceSequences& sequences) {
 void attention_rows(const AttentionArgs& args, const DeviceSequences& sequences) {
   // By the batch alone, not by the context: a captured graph serves any.
   const int64_t blocks = args.queries.rows * args.kv.kv_heads;
-  const int64_t wanted = int64_t{cuda_device().multiprocessors} * kBlocksPerProcessor;
+  const int64_t wanted = int64_t{gpu_device().multiprocessors} * kBlocksPerProcessor;
   const auto parts = static_cast<int>(std::clamp<int64_t>(wanted / blocks, 1, kMaxParts));
   const int64_t heads = args.queries.rows * args.query_heads;
   const auto count = static_cast<size_t>(heads * parts);

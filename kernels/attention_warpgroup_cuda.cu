@@ -348,7 +348,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 bool takes_warpgroups(const AttentionArgs& args) {
   const auto address = reinterpret_cast<uintptr_t>(args.queries.data);
-  return cuda_device().compute_capability == 90 && takes_tiles(args) && address % 16 == 0 &&
+  return gpu_device().compute_capability == 90 && takes_tiles(args) && address % 16 == 0 &&
          args.queries.row_stride % 4 == 0;
 }
 

@@ -31,13 +31,13 @@ std::atomic<size_t> held_bytes{0};
 size_t gpu_held_bytes() { return held_bytes.load(std::memory_order_relaxed); }
 
 #ifndef SCD_CUDA
-const CudaDevice& cuda_device() {
-  static const CudaDevice none{.reason = "this build has no CUDA (configure with -DSCD_CUDA=ON where nvcc is)"};
+const GpuDevice& gpu_device() {
+  static const GpuDevice none{.reason = "this build has no CUDA (configure with -DSCD_CUDA=ON where nvcc is)"};
   return none;
 }
-DeviceMemory gpu_memory() { throw std::runtime_error("device cuda: " + cuda_device().reason); }
-void use_cuda_device(int ordinal) {
-  throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + cuda_device().reason);
+DeviceMemory gpu_memory() { throw std::runtime_error("device cuda: " + gpu_device().reason); }
+void use_gpu_device(int ordinal) {
+  throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + gpu_device().reason);
 }
 #endif
 

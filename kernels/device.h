@@ -18,7 +18,7 @@
 
 namespace scd::kernels {
 
-struct CudaDevice {
+struct GpuDevice {
   bool usable = false;
   std::string reason;  // why not usable: no CUDA in this build, no driver, no GPU, too old a GPU
   std::string name;
@@ -30,12 +30,12 @@ struct CudaDevice {
   size_t memory_bytes = 0;
 };
 
-// The GPU of this process (CUDA_VISIBLE_DEVICES and use_cuda_device() choose it), looked at once.
-const CudaDevice& cuda_device();
+// The GPU of this process (CUDA_VISIBLE_DEVICES and use_gpu_device() choose it), looked at once.
+const GpuDevice& gpu_device();
 
 // Which GPU this process uses; before any other call that needs one. Throws std::runtime_error with the reason when it
 // cannot be used.
-void use_cuda_device(int ordinal);
+void use_gpu_device(int ordinal);
 
 // Waits for everything that this thread queued.
 void synchronize(Device device);

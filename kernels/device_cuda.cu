@@ -18,8 +18,8 @@ namespace {
 
 constexpr int kOldestCapability = 80;
 
-CudaDevice look_at(int ordinal) {
-  CudaDevice found;
+GpuDevice look_at(int ordinal) {
+  GpuDevice found;
   cudaDriverGetVersion(&found.cuda_of_driver);
   cudaRuntimeGetVersion(&found.cuda_runtime);
   int count = 0;
@@ -52,7 +52,7 @@ CudaDevice look_at(int ordinal) {
 
 struct Chosen {
   int ordinal = 0;
-  CudaDevice device = look_at(0);
+  GpuDevice device = look_at(0);
 };
 
 Chosen& chosen() {
@@ -62,9 +62,9 @@ Chosen& chosen() {
 
 }  // namespace
 
-const CudaDevice& cuda_device() { return chosen().device; }
+const GpuDevice& gpu_device() { return chosen().device; }
 
-void use_cuda_device(int ordinal) {
+void use_gpu_device(int ordinal) {
   static std::mutex mutex;
   const std::scoped_lock lock(mutex);
   static int used = -1;  // queues and memory of the process are there
@@ -74,8 +74,8 @@ void use_cuda_device(int ordinal) {
   }
   if (used == ordinal) return;
   if (ordinal != chosen().ordinal) chosen() = {ordinal, look_at(ordinal)};
-  if (!cuda_device().usable) {
-    throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + cuda_device().reason);
+  if (!gpu_device().usable) {
+    throw std::runtime_error("device cuda:" + std::to_string(ordinal) + ": " + gpu_device().reason);
   }
   cuda::stream();
   used = ordinal;
@@ -101,7 +101,7 @@ namespace {
 struct Queue {
   cudaStream_t stream = nullptr;
   Queue() {
-    if (!cuda_device().usable) throw std::runtime_error("CUDA: " + cuda_device().reason);
+    if (!gpu_device().usable) throw std::runtime_error("CUDA: " + gpu_device().reason);
     check(cudaSetDevice(chosen().ordinal), "cudaSetDevice");
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   }

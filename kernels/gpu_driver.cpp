@@ -138,7 +138,7 @@ GpuClocks Nvml::clocks(const std::string& pci_bus_id) const {
 }
 
 GpuClocks clocks_under_load(const Nvml& nvml, int64_t edge) {
-  const CudaDevice& gpu = cuda_device();
+  const GpuDevice& gpu = gpu_device();
   GpuClocks idle = nvml.clocks(gpu.pci_bus_id);
   if (!idle.sm_mhz && !idle.memory_mhz) return idle;
   try {

@@ -25,10 +25,10 @@ double measure_read_bandwidth(size_t bytes, int threads, int repetitions = 3);
 
 // Of the GPU: FLOP/s of cuBLASLt, BF16 in and out, over all shapes one after the other on normally distributed numbers;
 // the best of `repetitions`.
-double measure_gemm_rate_cuda(std::span<const GemmShape> shapes, int repetitions = 3);
+double measure_gpu_gemm_rate(std::span<const GemmShape> shapes, int repetitions = 3);
 
 // Of the GPU: bytes read and written a second by a copy of `bytes` within its memory; the best of `repetitions`.
-double measure_copy_bandwidth_cuda(size_t bytes, int repetitions = 3);
+double measure_gpu_copy_bandwidth(size_t bytes, int repetitions = 3);
 
 // OpenMP threads that kernels called from this thread use.
 int kernel_threads();

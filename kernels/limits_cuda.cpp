@@ -37,8 +37,8 @@ double best_seconds(int repetitions, Action action) {
 
 }  // namespace
 
-double measure_gemm_rate_cuda(std::span<const GemmShape> shapes, int repetitions) {
-  require(cuda_device().usable, "the GEMM rate of CUDA: ", cuda_device().reason);
+double measure_gpu_gemm_rate(std::span<const GemmShape> shapes, int repetitions) {
+  require(gpu_device().usable, "the GEMM rate of CUDA: ", gpu_device().reason);
   double seconds = 0.0, flops = 0.0;
   for (const GemmShape& shape : shapes) {
     const auto buffer = [](int64_t rows, int64_t columns) {
@@ -57,8 +57,8 @@ double measure_gemm_rate_cuda(std::span<const GemmShape> shapes, int repetitions
   return flops / seconds;
 }
 
-double measure_copy_bandwidth_cuda(size_t bytes, int repetitions) {
-  require(cuda_device().usable, "the copy bandwidth of CUDA: ", cuda_device().reason);
+double measure_gpu_copy_bandwidth(size_t bytes, int repetitions) {
+  require(gpu_device().usable, "the copy bandwidth of CUDA: ", gpu_device().reason);
   constexpr int64_t kColumns = 4096;
   const auto rows = static_cast<int64_t>(bytes / size_of(DType::kBF16)) / kColumns + 1;
   const size_t size = static_cast<size_t>(rows * kColumns) * size_of(DType::kBF16);

@@ -112,7 +112,7 @@ void PackedLinear::forward(ConstMatrix x, Matrix y, bool accumulate) const {
 }
 
 std::string linear_backend(Device device) {
-  if (device == Device::kGpu) return cuda_device().name;
+  if (device == Device::kGpu) return gpu_device().name;
   switch (cpu_level()) {
     case CpuLevel::kAmx: return "avx512_bf16+amx";
     case CpuLevel::kAvx512Bf16: return "avx512_bf16";

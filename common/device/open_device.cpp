@@ -18,7 +18,7 @@ kernels::Device open_device(const std::string& name) {
     throw Error(ErrorCode::kInvalidArgument, "device `" + name + "`: expected cpu, cuda or cuda:N");
   }
   try {
-    kernels::use_cuda_device(ordinal);
+    kernels::use_gpu_device(ordinal);
   } catch (const std::runtime_error& error) {
     throw Error(ErrorCode::kFailedPrecondition, error.what());
   }

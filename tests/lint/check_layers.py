@@ -49,10 +49,11 @@ FOREIGN = {
     "cublas": ["kernels"],
     "dnnl": ["kernels"],
 }
-# Everybody else knows a GPU only. What it is called in a configuration is a name like another.
-CUDA = re.compile("cuda", re.IGNORECASE)
-CUDA_HOMES = ["kernels", "common/device", "tools", "tests"]
-CUDA_NAMES = ["common/config/parts.cpp"]
+# Everybody else knows a GPU only, but for what reports say of the machine. What it is called in a configuration and on a
+# command line, "cuda:0", is a name like another.
+CUDA = re.compile("cuda(?!:[0-9N])", re.IGNORECASE)
+CUDA_HOMES = ["kernels", "common/device", "tests"]
+CUDA_NAMES = ["tools/scd/report.cpp", "tools/scd/report.h"]
 # Generated protocol headers stay at the edges of the servers.
 GENERATED = re.compile(r"(scd/v1|grpc/health/v1)/.*\.pb\.h$")
 GENERATED_HOMES = [

@@ -5,7 +5,7 @@
 
 #include "kernels/device.h"
 
-#define SCD_SKIP_WITHOUT_GPU()                                                                       \
-  do {                                                                                               \
-    if (!kernels::cuda_device().usable) GTEST_SKIP() << "no GPU: " << kernels::cuda_device().reason; \
+#define SCD_SKIP_WITHOUT_GPU()                                                                     \
+  do {                                                                                             \
+    if (!kernels::gpu_device().usable) GTEST_SKIP() << "no GPU: " << kernels::gpu_device().reason; \
   } while (false)

@@ -72,7 +72,7 @@ class EngineBench {
       : options_(options),
         model_(model),
         threads_(kernels::kernel_threads()),
-        on_cuda_(model.device() == kernels::Device::kGpu),
+        on_gpu_(model.device() == kernels::Device::kGpu),
         cache_(model.config().kv_shape(model.precision()), pages_needed(options), model.device()),
         step_(model, cache_, *std::ranges::max_element(options.batches)) {}
 
@@ -152,22 +152,22 @@ class EngineBench {
   }
 
   double gemm_limit(std::span<const kernels::GemmShape> shapes) const {
-    if (!on_cuda_) return kernels::measure_gemm_rate_onednn(shapes, threads_, 1);
+    if (!on_gpu_) return kernels::measure_gemm_rate_onednn(shapes, threads_, 1);
     constexpr kernels::GemmShape kPeak{8192, 8192, 8192};
-    return kernels::measure_gemm_rate_cuda(std::span(&kPeak, 1), 1);
+    return kernels::measure_gpu_gemm_rate(std::span(&kPeak, 1), 1);
   }
 
   double memory_limit(size_t bytes) const {
-    return on_cuda_ ? kernels::measure_copy_bandwidth_cuda(std::min(bytes, kLargestCopy), 1)
-                    : kernels::measure_read_bandwidth(bytes, threads_, 1);
+    return on_gpu_ ? kernels::measure_gpu_copy_bandwidth(std::min(bytes, kLargestCopy), 1)
+                   : kernels::measure_read_bandwidth(bytes, threads_, 1);
   }
 
-  // Read by a step of the batch: the weights, and on CUDA, where it shows, the cache.
+  // Read by a step of the batch: the weights, and on a GPU, where it shows, the cache.
   size_t step_bytes(int64_t batch) const {
     const size_t weights = static_cast<size_t>(model_.parameters()) * kernels::size_of(model_.precision());
     const KvShape& shape = cache_.shape();
     const auto token = static_cast<size_t>(2 * shape.layers * shape.kv_width()) * kernels::size_of(shape.dtype);
-    return weights + (on_cuda_ ? token * static_cast<size_t>(batch * (options_.context + options_.steps / 2)) : 0);
+    return weights + (on_gpu_ ? token * static_cast<size_t>(batch * (options_.context + options_.steps / 2)) : 0);
   }
 
   // All layers and the logits of the last token.
@@ -216,7 +216,7 @@ class EngineBench {
   static constexpr size_t kLargestCopy = size_t{4} << 30;
 
   int threads_;
-  bool on_cuda_;
+  bool on_gpu_;
   KvCache cache_;
   DecodeStep step_;
   Report report_;

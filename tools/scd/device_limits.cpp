@@ -10,11 +10,11 @@
 namespace scd {
 
 DeviceLimits measure_limits(kernels::Device device) {
-  const bool cuda = device == kernels::Device::kGpu;
-  const int64_t side = cuda ? 8192 : 1024;
+  const bool on_gpu = device == kernels::Device::kGpu;
+  const int64_t side = on_gpu ? 8192 : 1024;
   const kernels::GemmShape peak{side, side, side};
-  if (cuda) {
-    return {kernels::measure_gemm_rate_cuda({&peak, 1}), kernels::measure_copy_bandwidth_cuda(size_t{4} << 30)};
+  if (on_gpu) {
+    return {kernels::measure_gpu_gemm_rate({&peak, 1}), kernels::measure_gpu_copy_bandwidth(size_t{4} << 30)};
   }
   const int threads = kernels::kernel_threads();
   return {kernels::measure_gemm_rate_onednn({&peak, 1}, threads),

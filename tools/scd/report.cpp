@@ -80,7 +80,7 @@ nlohmann::ordered_json machine_description() {
                                     {"cores", std::thread::hardware_concurrency()},
                                     {"isa", kernels::linear_backend()},
                                     {"memory_gib", static_cast<int64_t>(pages * page_bytes / kGiB + 0.5)}};
-  const kernels::CudaDevice& gpu = kernels::cuda_device();
+  const kernels::GpuDevice& gpu = kernels::gpu_device();
   if (gpu.usable) {
     machine["gpu"] = gpu.name;
     machine["gpu_memory_gib"] = static_cast<int64_t>(static_cast<double>(gpu.memory_bytes) / kGiB + 0.5);

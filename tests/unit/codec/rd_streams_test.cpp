@@ -156,9 +156,9 @@ class RdStreams : public ::testing::Test {
 
   RdQuantiser quantiser_ = make_quantiser();
   std::optional<RdTablesOnDevice> tables_ =
-      kernels::cuda_device().usable ? std::optional<RdTablesOnDevice>(quantiser_) : std::nullopt;
+      kernels::gpu_device().usable ? std::optional<RdTablesOnDevice>(quantiser_) : std::nullopt;
   std::optional<kernels::StreamEncoder> encoder_ =
-      kernels::cuda_device().usable ? std::optional<kernels::StreamEncoder>(std::in_place) : std::nullopt;
+      kernels::gpu_device().usable ? std::optional<kernels::StreamEncoder>(std::in_place) : std::nullopt;
 };
 
 // Layers 1 and 2 of the small model, each on its own, at one level.

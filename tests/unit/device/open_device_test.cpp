@@ -25,13 +25,13 @@ TEST(OpenDevice, NamesWhatItExpects) {
 }
 
 TEST(OpenDevice, SaysWhyAGpuCannotBeUsed) {
-  if (kernels::cuda_device().usable) GTEST_SKIP() << "a GPU is here: " << kernels::cuda_device().name;
+  if (kernels::gpu_device().usable) GTEST_SKIP() << "a GPU is here: " << kernels::gpu_device().name;
   try {
     open_device("cuda");
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);
-    EXPECT_THAT(error.what(), HasSubstr(kernels::cuda_device().reason));
+    EXPECT_THAT(error.what(), HasSubstr(kernels::gpu_device().reason));
   }
 }
 

@@ -303,11 +303,11 @@ TEST_F(Cuda, RefusesMatricesOfTheOtherDevice) {
   EXPECT_THROW(gemm_f32({.a = there.view(), .b = y.view(), .c = y.view()}), std::invalid_argument);
 }
 
-TEST(CudaDevice, SaysWhyItCannotBeUsed) {
-  const CudaDevice& device = cuda_device();
+TEST(GpuDevice, SaysWhyItCannotBeUsed) {
+  const GpuDevice& device = gpu_device();
   if (device.usable) GTEST_SKIP() << "a GPU is here: " << device.name;
   EXPECT_FALSE(device.reason.empty());
-  EXPECT_THROW(use_cuda_device(0), std::runtime_error);
+  EXPECT_THROW(use_gpu_device(0), std::runtime_error);
 }
 
 }  // namespace
