@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 #include "common/base/half.h"
+#include "common/model/json_file.h"
 #include "common/model/model_shapes.h"
 
 namespace scd {
@@ -205,6 +206,10 @@ std::vector<std::string> model_shapes() {
 }
 
 int32_t model_shape_vocab(const std::string& shape) { return shape_named(shape).vocab; }
+
+ModelConfig model_shape_config(const std::string& shape) {
+  return ModelConfig::from_json(JsonFile(shape, config_json(shape_named(shape), "bfloat16").dump()));
+}
 
 void make_model(const MakeModelOptions& options, const std::filesystem::path& directory) {
   const ModelShape shape = chosen_shape(options);

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/model/model_config.h"
+
 namespace scd {
 
 struct MakeModelOptions {
@@ -22,7 +24,9 @@ struct MakeModelOptions {
 
 std::vector<std::string> model_shapes();  // "tiny", "llama-3.2-1b", "llama-3.1-8b", ...
 
-int32_t model_shape_vocab(const std::string& shape);  // throws Error for an unknown shape
+// Of a shape; throws Error for an unknown one.
+int32_t model_shape_vocab(const std::string& shape);
+ModelConfig model_shape_config(const std::string& shape);
 
 // Writes config.json, generation_config.json, tokenizer.json where given, and model.safetensors (sharded above 4 GiB).
 void make_model(const MakeModelOptions& options, const std::filesystem::path& directory);

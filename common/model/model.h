@@ -46,6 +46,8 @@ class Model {
   // Memory-maps the checkpoint, merges the adapter, packs every weight once.
   // Errors name the file and the tensor: missing, truncated, wrong dtype, wrong shape, unknown architecture.
   static Model load(const LoadOptions& options);
+  // Of a known shape (make_model.h), with random weights made where they are kept: for benchmarks.
+  static Model made_up(const std::string& shape, kernels::DType precision, kernels::Device device);
 
   const ModelConfig& config() const { return config_; }
   kernels::DType precision() const { return precision_; }
@@ -59,7 +61,7 @@ class Model {
 
  private:
   Model() = default;
-  friend class ModelLoader;
+  friend class ModelBuilder;
   ModelConfig config_;
   kernels::DType precision_ = kernels::DType::kBF16;
   kernels::DeviceBuffer embedding_;

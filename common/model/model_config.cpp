@@ -176,10 +176,7 @@ void refuse_unsupported(const JsonFile& file) {
   }
 }
 
-}  // namespace
-
-ModelConfig ModelConfig::from_directory(const std::filesystem::path& directory) {
-  const JsonFile file(directory / "config.json");
+ModelConfig without_end_ids(const JsonFile& file) {
   ModelConfig config;
   config.family = read_family(file);
   refuse_unsupported(file);
@@ -190,6 +187,20 @@ ModelConfig ModelConfig::from_directory(const std::filesystem::path& directory) 
   auto rope = read_rope_settings(file, config.head_dim);
   config.rope = std::move(rope.table);
   config.rope_settings = std::move(rope.canonical);
+  return config;
+}
+
+}  // namespace
+
+ModelConfig ModelConfig::from_json(const JsonFile& config) {
+  ModelConfig read = without_end_ids(config);
+  read.end_of_sequence = read_end_ids(config, read.vocab);
+  return read;
+}
+
+ModelConfig ModelConfig::from_directory(const std::filesystem::path& directory) {
+  const JsonFile file(directory / "config.json");
+  ModelConfig config = without_end_ids(file);
   const auto generation = directory / "generation_config.json";
   if (path_exists(generation)) config.end_of_sequence = read_end_ids(JsonFile(generation), config.vocab);
   if (config.end_of_sequence.empty()) config.end_of_sequence = read_end_ids(file, config.vocab);

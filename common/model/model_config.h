@@ -12,6 +12,8 @@
 
 namespace scd {
 
+class JsonFile;
+
 struct ModelConfig {
   std::string family;  // "llama", "mistral", "qwen2", "qwen3"
   int32_t layers = 0;
@@ -39,6 +41,7 @@ struct ModelConfig {
 
   // Errors name the file, the field, what it says and what would be right.
   static ModelConfig from_directory(const std::filesystem::path& directory);
+  static ModelConfig from_json(const JsonFile& config);  // config.json alone
 
   KvShape kv_shape(kernels::DType dtype) const { return {layers, kv_heads, head_dim, dtype}; }
   float attention_scale() const;

@@ -217,7 +217,7 @@ void add_bench_adapters_command(CLI::App& bench) {
       "adapters",
       "Decode steps of a batch whose sequences have adapters of their own beside the base's weights, against one model "
       "with\nan adapter in its weights; both take turns.");
-  add_decode_bench_options(*command, *options, "Decode steps of one turn", "Turns of each");
+  add_decode_bench_options(*command, *options, "Decode steps of one turn", "Turns of each")->required();
   command->add_option("--adapter", options->adapters, "PEFT LoRA adapter folders, repeated in turn; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)

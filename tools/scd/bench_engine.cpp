@@ -14,6 +14,7 @@
 #include "common/device/open_device.h"
 #include "common/model/decode_step.h"
 #include "common/model/forward.h"
+#include "common/model/make_model.h"
 #include "kernels/limits.h"
 #include "kernels/linear.h"
 #include "kernels/sampling.h"
@@ -31,6 +32,7 @@ struct BenchEngineOptions : DecodeBenchOptions {
     steps = 16;
     repetitions = 3;
   }
+  std::string shape;
   std::string adapter;
   std::vector<int64_t> prefill{512, 1024, 2048};
 };
@@ -223,23 +225,31 @@ class EngineBench {
   TextTable table_{{"what", "ms", "tokens/s", "reached", "limit here", "share"}};
 };
 
+Model model_of(const BenchEngineOptions& options, kernels::Device device) {
+  const kernels::DType precision = parse_precision(options.precision, device);
+  if (!options.shape.empty()) return Model::made_up(options.shape, precision, device);
+  if (options.model.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "no model: name a checkpoint folder with --model, or a --shape");
+  }
+  LoadOptions load{.directory = options.model, .precision = precision, .device = device};
+  if (!options.adapter.empty()) load.adapter = options.adapter;
+  return Model::load(load);
+}
+
 void run(const BenchEngineOptions& options) {
   if (options.threads > 0) omp_set_num_threads(options.threads);
   const kernels::Device device = open_device(options.device);
-  LoadOptions load{
-      .directory = options.model, .precision = parse_precision(options.precision, device), .device = device};
-  if (!options.adapter.empty()) load.adapter = options.adapter;
   std::unique_ptr<const Model> model;
-  const double load_seconds = seconds_of([&] { model = std::make_unique<const Model>(Model::load(load)); });
+  const double load_seconds = seconds_of([&] { model = std::make_unique<const Model>(model_of(options, device)); });
   const int64_t longest = std::max(*std::ranges::max_element(options.prefill), options.context + options.steps + 1);
   if (longest > model->config().max_positions) {
     throw Error(ErrorCode::kOutOfRange, std::to_string(longest) + " tokens asked for; the model's context holds " +
                                             std::to_string(model->config().max_positions));
   }
-  std::cerr << options.model << ": " << format_fixed(static_cast<double>(model->parameters()) / 1e6, 1)
-            << " M parameters a token, " << (model->weight_bytes() >> 20) << " MiB packed in "
-            << format_fixed(load_seconds, 1) << " s; " << kernels::linear_backend(device) << ", "
-            << kernels::kernel_threads() << " threads\n";
+  std::cerr << (options.shape.empty() ? options.model : options.shape) << ": "
+            << format_fixed(static_cast<double>(model->parameters()) / 1e6, 1) << " M parameters a token, "
+            << (model->weight_bytes() >> 20) << " MiB packed in " << format_fixed(load_seconds, 1) << " s; "
+            << kernels::linear_backend(device) << ", " << kernels::kernel_threads() << " threads\n";
   EngineBench bench(options, *model);
   for (const int64_t tokens : options.prefill) {
     std::cerr << "prefill of " << tokens << " tokens ..." << std::endl;
@@ -270,8 +280,16 @@ void add_bench_engine_command(CLI::App& bench) {
       "Prefill and decode speed of a checkpoint, each as a share of what this machine can do: the GEMM rate of oneDNN "
       "or\n"
       "cuBLASLt and the memory's bandwidth, measured in the same run. `scd make-model` makes a checkpoint to try.");
-  add_decode_bench_options(*command, *options, "Decode steps of one measurement", "The best of so many counts");
-  command->add_option("--adapter", options->adapter, "PEFT LoRA adapter folder, merged while loading");
+  CLI::Option* const model =
+      add_decode_bench_options(*command, *options, "Decode steps of one measurement", "The best of so many counts");
+  CLI::Option* const adapter =
+      command->add_option("--adapter", options->adapter, "PEFT LoRA adapter folder, merged while loading");
+  command
+      ->add_option("--shape", options->shape,
+                   "Instead of a model: of known models, with random weights made on the device")
+      ->check(CLI::IsMember(model_shapes()))
+      ->excludes(model)
+      ->excludes(adapter);
   command->add_option("--prefill", options->prefill, "Prompt lengths, tokens; comma-separated")
       ->delimiter(',')
       ->allow_extra_args(false)

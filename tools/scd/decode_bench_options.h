@@ -20,10 +20,10 @@ struct DecodeBenchOptions {
   int repetitions = 0;
 };
 
-// `steps`, `repetitions`: what they count.
-inline void add_decode_bench_options(CLI::App& command, DecodeBenchOptions& options, const std::string& steps,
-                                     const std::string& repetitions) {
-  command.add_option("--model", options.model, "Hugging Face checkpoint folder")->required();
+// `steps`, `repetitions`: what they count. Returns the option of the model.
+inline CLI::Option* add_decode_bench_options(CLI::App& command, DecodeBenchOptions& options, const std::string& steps,
+                                             const std::string& repetitions) {
+  CLI::Option* const model = command.add_option("--model", options.model, "Hugging Face checkpoint folder");
   command.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
   command.add_option("--precision", options.precision, "fp32, bf16, or auto: bf16 where the device multiplies it")
       ->capture_default_str();
@@ -45,6 +45,7 @@ inline void add_decode_bench_options(CLI::App& command, DecodeBenchOptions& opti
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   command.add_option("--json", options.json, "File for machine, commit, command and rows");
+  return model;
 }
 
 }  // namespace scd

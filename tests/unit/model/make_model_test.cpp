@@ -6,7 +6,9 @@
 #include <cmath>
 
 #include "common/base/half.h"
+#include "common/model/forward.h"
 #include "common/model/model.h"
+#include "tests/support/gpu.h"
 #include "tests/unit/model/model_files.h"
 #include "tests/unit/model/tiny_model.h"
 
@@ -86,6 +88,36 @@ TEST(Half, RoundsToNearestEven) {
   EXPECT_EQ(to_half(65520.0f), 0x7C00);
   EXPECT_EQ(to_half(5.9604645e-8f), 0x0001);
   EXPECT_EQ(to_half(6.1035156e-5f), 0x0400);
+}
+
+TEST(MadeUpModel, HasTheShapesConfigurationAndSaneLogits) {
+  const Model model = Model::made_up("tiny", kernels::DType::kF32, kernels::Device::kCpu);
+  EXPECT_EQ(model.config().vocab, model_shape_vocab("tiny"));
+  EXPECT_EQ(model.config().end_of_sequence, std::vector<TokenId>{2});
+  testing::OneSequence sequence(model, 64);
+  const auto ids = testing::some_ids(20);
+  const SequenceChunk prompt{&sequence.pages, 0, ids};
+  const std::vector<float> logits = forward_last_logits(model, sequence.cache, std::span(&prompt, 1));
+  double squares = 0;
+  for (const float logit : logits) squares += static_cast<double>(logit) * logit;
+  const double deviation = std::sqrt(squares / static_cast<double>(logits.size()));
+  EXPECT_GT(deviation, 0.5);
+  EXPECT_LT(deviation, 8.0);
+  EXPECT_THROW(Model::made_up("huge", kernels::DType::kF32, kernels::Device::kCpu), Error);
+}
+
+TEST(MadeUpModel, AGpuMakesThatOfTheCpu) {
+  SCD_SKIP_WITHOUT_GPU();
+  const auto logits_on = [](kernels::Device device) {
+    const Model model = Model::made_up("tiny", kernels::DType::kF32, device);
+    KvCache cache(model.config().kv_shape(kernels::DType::kF32), 4, device);
+    PageTable pages = cache.pool().make_table();
+    const auto ids = testing::some_ids(20);
+    std::move(pages.reserve(std::ssize(ids))).value_or_throw();
+    const SequenceChunk prompt{&pages, 0, ids};
+    return forward_last_logits(model, cache, std::span(&prompt, 1));
+  };
+  EXPECT_LE(testing::largest_difference(logits_on(kernels::Device::kCpu), logits_on(kernels::Device::kGpu)), 1e-3f);
 }
 
 }  // namespace
