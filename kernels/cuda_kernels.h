@@ -91,7 +91,7 @@ void argmax(ConstMatrix logits, std::span<int32_t> ids);
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
                  std::span<int32_t> ids);
 
-// Row-major, [out_features, in_features] in its precision.
+// Row-major, [out_features, in_features] in its precision; in the buffers of which PackedLinear::buffer_sizes() tells.
 class LinearWeights {
  public:
   LinearWeights(ConstMatrix weight, std::span<const float> bias, DType precision, const Placement& placement);

@@ -15,6 +15,9 @@ namespace scd::kernels {
 namespace {
 
 constexpr size_t kAlignment = 4096;
+constexpr size_t kPartAlignment = 256;  // of an arena: what cudaMalloc gives
+
+size_t part_bytes(size_t bytes) { return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment; }
 
 std::byte* allocate_on_host(size_t bytes) {
   // Untouched pages cost nothing until written, so a large pool starts cheaply.
@@ -47,14 +50,6 @@ void synchronize([[maybe_unused]] Device device) {
 #endif
 }
 
-namespace {
-
-constexpr size_t kPartAlignment = 256;  // what cudaMalloc gives
-
-size_t part_bytes(size_t bytes) { return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment; }
-
-}  // namespace
-
 struct Placement::Arena {
   DeviceBuffer memory;
   size_t used = 0;
@@ -62,7 +57,7 @@ struct Placement::Arena {
 
 Placement Placement::arena(Device device, size_t bytes) {
   Placement placement(device);
-  placement.arena_ = std::make_shared<Arena>(DeviceBuffer(device, bytes));
+  placement.arena_ = std::make_shared<Arena>(DeviceBuffer(device, part_bytes(bytes)));
   return placement;
 }
 

@@ -60,11 +60,12 @@ class OutOfDeviceMemory : public std::bad_alloc {
 };
 
 // Where buffers are made: on a device each by itself or, as parts of an arena, in one piece of its memory, one behind
-// the other. An arena's memory goes back with the last of its parts, and none of it before.
+// the other. An arena's memory goes back with the last of its parts, and none of it before; one thread at a time takes
+// from it.
 class Placement {
  public:
   Placement(Device device) : device_(device) {}  // by themselves; a device will do where a placement is asked for
-  static Placement arena(Device device, size_t bytes);
+  static Placement arena(Device device, size_t bytes);  // rounded up to what one buffer of them takes
   // Of an arena that holds buffers of these sizes.
   static size_t arena_bytes(std::span<const size_t> buffers);
 

@@ -30,6 +30,11 @@ double measure_gpu_gemm_rate(std::span<const GemmShape> shapes, int repetitions 
 // Of the GPU: bytes read and written a second by a copy of `bytes` within its memory; the best of `repetitions`.
 double measure_gpu_copy_bandwidth(size_t bytes, int repetitions = 3);
 
+// Of the GPU: bytes a second between page-locked memory and its own, a copy of `bytes` at a time; the best of
+// `repetitions`.
+enum class BusDirection { kToGpu, kFromGpu };
+double measure_gpu_bus_bandwidth(BusDirection direction, size_t bytes, int repetitions = 3);
+
 // OpenMP threads that kernels called from this thread use.
 int kernel_threads();
 

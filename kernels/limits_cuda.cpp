@@ -68,4 +68,18 @@ double measure_gpu_copy_bandwidth(size_t bytes, int repetitions) {
   return 2.0 * static_cast<double>(size) / best_seconds(repetitions, [&] { copy(from, to); });
 }
 
+double measure_gpu_bus_bandwidth(BusDirection direction, size_t bytes, int repetitions) {
+  require(gpu_device().usable, "the bandwidth of the GPU's bus: ", gpu_device().reason);
+  constexpr int64_t kColumns = 4096;
+  const auto rows = static_cast<int64_t>(bytes / size_of(DType::kBF16)) / kColumns + 1;
+  const size_t size = static_cast<size_t>(rows * kColumns) * size_of(DType::kBF16);
+  const DeviceBuffer memory(Device::kGpu, size);
+  HostStaging staging;
+  const Matrix there = on_cuda(memory, rows, kColumns), here = staging.matrix(rows, kColumns, DType::kBF16);
+  fill_normal(there, 3, 1.0f);
+  copy(there, here);
+  const auto action = [&] { direction == BusDirection::kToGpu ? copy(here, there) : copy(there, here); };
+  return static_cast<double>(size) / best_seconds(repetitions, action);
+}
+
 }  // namespace scd::kernels

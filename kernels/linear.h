@@ -30,7 +30,7 @@ class PackedLinear {
                const Placement& placement = Device::kCpu);
   // Without a bias, over a weight [out_features, in_features] that is on a GPU in this precision.
   static PackedLinear over(DeviceBuffer weight, int64_t out_features, int64_t in_features, DType precision);
-  // Of the buffers that it takes on a GPU.
+  // Bytes of each buffer that such a layer takes on a GPU.
   static std::vector<size_t> buffer_sizes(int64_t in_features, int64_t out_features, bool bias, DType precision);
   PackedLinear(PackedLinear&&) noexcept;
   PackedLinear& operator=(PackedLinear&&) noexcept;

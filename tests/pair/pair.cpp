@@ -142,7 +142,7 @@ v1::CompleteResponse PairTest::complete_alone(v1::CompleteRequest request) {
 StreamedCompletion PairTest::stream(const v1::CompleteRequest& request) {
   StreamedCompletion result;
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
   const auto reader = stub->CompleteStream(&context, request);
   v1::CompleteStreamResponse message;
   while (reader->Read(&message)) {
@@ -162,9 +162,7 @@ bool PairTest::wait_for_lease() {
   return eventually([this] { return decode_server->counters().live_leases > 0; });
 }
 
-bool PairTest::eventually(const std::function<bool()>& condition) {
-  return within(std::chrono::seconds(15), condition);
-}
+bool PairTest::eventually(const std::function<bool()>& condition) { return within(kPatience, condition); }
 
 bool PairTest::idle() const {
   return decode_server->counters().idle() && std::ranges::all_of(prefill_servers, [](const auto& server) {
@@ -175,12 +173,12 @@ bool PairTest::idle() const {
 
 std::chrono::steady_clock::duration PairTest::time_until_idle() const {
   const auto from = std::chrono::steady_clock::now();
-  EXPECT_TRUE(within(std::chrono::seconds(10), [this] { return idle(); }));
+  EXPECT_TRUE(within(kPatience, [this] { return idle(); }));
   return std::chrono::steady_clock::now() - from;
 }
 
 void PairTest::expect_idle() {
-  EXPECT_TRUE(within(std::chrono::seconds(2), [this] { return idle(); }));
+  EXPECT_TRUE(within(kPatience, [this] { return idle(); }));
   const ServerCounters counters = decode_server->counters();
   EXPECT_EQ(counters.running, 0);
   EXPECT_EQ(counters.transfers, 0);

@@ -138,12 +138,15 @@ class RowsOnDevice {
     add_flops(level, times, "of it, codes to pages", times.products_seconds, times.rebuild_flops);
   }
 
-  // Beside "of it, codes to payloads" and "of it, payloads to codes".
+  // Beside "of it, codes to payloads" and "of it, payloads to codes"; limits are those of the bus and of the host's
+  // memory.
   void add(int32_t level, const CodecBenchTimes& times, const CodecBenchHostTimes& host) {
-    add_of_host(level, times, "host: codes from the GPU", host.fetch_seconds, 4 * times.codes);
-    add_of_host(level, times, "host: codes to payloads", host.coding_seconds, times.coding_bytes());
-    add_of_host(level, times, "host: payloads to codes", host.reading_seconds, times.reading_bytes());
-    add_of_host(level, times, "host: codes to the GPU", host.return_seconds, 4 * times.codes);
+    const double codes = 4 * times.codes;
+    add_of_host(level, times, "host: codes from the GPU", host.fetch_seconds, codes, host_limits_.from_gpu);
+    add_of_host(level, times, "host: codes to payloads", host.coding_seconds, times.coding_bytes(), host_limits_.read);
+    add_of_host(level, times, "host: payloads to codes", host.reading_seconds, times.reading_bytes(),
+                host_limits_.read);
+    add_of_host(level, times, "host: codes to the GPU", host.return_seconds, codes, host_limits_.to_gpu);
   }
 
   void print() const {
@@ -155,7 +158,10 @@ class RowsOnDevice {
               << "it then has to copy, which the GPU's coder does not; its rates count the bytes of the GPU's.\n"
               << "limits, measured in this run: a BF16 GEMM " << format_fixed(limits_.gemm_flop_per_s / 1e12, 1)
               << " TFLOP/s; memory " << format_fixed(limits_.memory_byte_per_s / 1e9, 0)
-              << " GB/s (a copy, bytes read and written).\n";
+              << " GB/s (a copy, bytes read and written); of the host rows: "
+              << format_fixed(host_limits_.from_gpu / 1e9, 1) << " GB/s from the\nGPU, "
+              << format_fixed(host_limits_.to_gpu / 1e9, 1) << " to it, " << format_fixed(host_limits_.read / 1e9, 1)
+              << " (a plain read of the host's memory).\n";
     report_.write(options_.json);
   }
 
@@ -166,14 +172,15 @@ class RowsOnDevice {
   void add_bytes(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double bytes) {
     add(level, times, op, seconds, bytes / seconds / 1e9, "gbyte_per_s", limits_.memory_byte_per_s / 1e9);
   }
-  void add_of_host(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double bytes) {
-    add(level, times, op, seconds, bytes / seconds / 1e9, "gbyte_per_s", std::nullopt);
+  void add_of_host(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double bytes,
+                   double limit_byte_per_s) {
+    add(level, times, op, seconds, bytes / seconds / 1e9, "gbyte_per_s", limit_byte_per_s / 1e9, omp_get_max_threads());
   }
   void add(int32_t level, const CodecBenchTimes& times, const char* op, double seconds, double rate, const char* unit,
-           std::optional<double> limit) {
+           double limit, std::optional<int> cores = std::nullopt) {
     const double bits = 8 * times.payload_bytes / std::max(1.0, times.codes);
     table_.add_row({op, std::to_string(level), format_fixed(bits, 2), format_fixed(seconds * 1e3, 3),
-                    format_fixed(rate, 1), unit, limit ? format_percent(rate / *limit) : "-"});
+                    format_fixed(rate, 1), unit, format_percent(rate / limit)});
     report_.add_row({{"task", "codec"},
                      {"codec", "rd"},
                      {"level", level},
@@ -185,13 +192,21 @@ class RowsOnDevice {
                      {"bits_per_component", bits},
                      {"total_ms", seconds * 1e3},
                      {unit, rate},
-                     {"limit", limit ? nlohmann::ordered_json(*limit) : nullptr},
-                     {"limit_share", limit ? nlohmann::ordered_json(rate / *limit) : nullptr},
-                     {"cores", limit ? nullptr : nlohmann::ordered_json(omp_get_max_threads())}});
+                     {"limit", limit},
+                     {"limit_share", rate / limit},
+                     {"cores", cores ? nlohmann::ordered_json(*cores) : nullptr}});
   }
+
+  struct HostLimits {  // bytes a second
+    static constexpr size_t kBytes = size_t{256} << 20;
+    double from_gpu = kernels::measure_gpu_bus_bandwidth(kernels::BusDirection::kFromGpu, kBytes);
+    double to_gpu = kernels::measure_gpu_bus_bandwidth(kernels::BusDirection::kToGpu, kBytes);
+    double read = kernels::measure_read_bandwidth(kBytes, omp_get_max_threads());
+  };
 
   const BenchCodecOptions& options_;
   const DeviceLimits limits_;
+  const HostLimits host_limits_;
   TextTable table_{{"op", "level", "bits", "ms", "reached", "unit", "share of the limit"}};
   Report report_;
 };
