@@ -198,6 +198,12 @@ bool copied_in_units_of(const ConstMatrix& from, const Matrix& to) {
   return true;
 }
 
+bool page_locked(const void* memory) {
+  cudaPointerAttributes attributes;
+  check(cudaPointerGetAttributes(&attributes, memory), "cudaPointerGetAttributes");
+  return attributes.type == cudaMemoryTypeHost;
+}
+
 }  // namespace
 
 void clear(Matrix m) {
@@ -219,8 +225,8 @@ void copy(ConstMatrix from, Matrix to) {
     return;
   }
   const size_t row_bytes = static_cast<size_t>(from.columns) * size;
-  const bool staged = row_bytes * static_cast<size_t>(from.rows) >= kFewestStagedBytes && from.device != to.device;
-  if (staged) {
+  const bool large = row_bytes * static_cast<size_t>(from.rows) >= kFewestStagedBytes && from.device != to.device;
+  if (large && !page_locked(from.device == Device::kCpu ? from.data : to.data)) {
     return (to.device == Device::kGpu ? staged_upload : staged_download)(
         {static_cast<const std::byte*>(from.data), pitch(from)}, {static_cast<std::byte*>(to.data), pitch(to)},
         {static_cast<size_t>(from.rows), row_bytes});

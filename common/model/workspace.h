@@ -11,7 +11,7 @@
 
 namespace scd {
 
-inline constexpr int64_t kResidualStreams = 4;  // that a codec reads in a step, and whose memory is kept
+inline constexpr int64_t kResidualStreams = 4;  // that a codec reads in a step, at most as a rule
 inline constexpr int64_t kUnitLayers = 4;       // of an artifact, at most as a rule
 
 struct WorkspaceLimits {

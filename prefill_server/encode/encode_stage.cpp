@@ -5,7 +5,6 @@
 
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
-#include "common/model/workspace.h"
 #include "kernels/device.h"
 
 namespace scd {
@@ -26,9 +25,7 @@ std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& step
 
 }  // namespace
 
-EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {
-  spare_.reserve(kResidualStreams);  // so that the end of a step that found no memory needs none
-}
+EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {}
 
 void EncodeStage::begin_step(std::span<const StepPart> parts) {
   SCD_CHECK(parts_.empty(), "the step before was ended");
@@ -43,9 +40,7 @@ void EncodeStage::begin_step(std::span<const StepPart> parts) {
 
 void EncodeStage::end_step() {
   hand_on_finished(0);
-  for (auto& [layer, stream] : streams_) {
-    if (spare_.size() < static_cast<size_t>(kResidualStreams)) spare_.push_back(std::move(stream));
-  }
+  for (auto& [layer, stream] : streams_) spare_.push_back(std::move(stream));
   streams_.clear();
   parts_.clear();
 }
@@ -73,6 +68,7 @@ void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) 
 // One piece of memory for all parts of a step, so that it does not grow with the number of prompts. On a GPU the rows
 // are followed by as many for what is made of them as anchors.
 kernels::Matrix EncodeStage::stream_memory(const ResidualStream& residual, kernels::Device device) {
+  spare_.reserve(spare_.size() + streams_.size() + 1);  // so that the end of a step that found no memory needs none
   const auto [stream, is_new] = streams_.try_emplace({residual.layer, device});
   if (is_new && !spare_.empty()) {
     stream->second = std::move(spare_.back());

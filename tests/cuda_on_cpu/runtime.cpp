@@ -153,6 +153,13 @@ cudaError_t cudaFreeHost(void* memory) {
   return noted(release_pinned_memory(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
+  attributes->type = is_device_memory(memory)   ? cudaMemoryTypeDevice
+                     : is_pinned_memory(memory) ? cudaMemoryTypeHost
+                                                : cudaMemoryTypeUnregistered;
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *free = free_device_memory();
   *total = kDeviceBytes;

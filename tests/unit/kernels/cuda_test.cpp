@@ -37,6 +37,23 @@ TEST_F(Cuda, CopiesThereAndBack) {
   }
 }
 
+TEST_F(Cuda, LargeCopiesOfPageLockedMemoryAreWhole) {
+  constexpr int64_t kRows = 4500, kColumns = 1000;  // 18 MB
+  HostStaging staging;
+  const Matrix here = staging.matrix(kRows, kColumns);
+  const DeviceBuffer memory(Device::kGpu, static_cast<size_t>(kRows * kColumns) * sizeof(float));
+  const Matrix there{memory.data(), kRows, kColumns, kColumns, DType::kF32, Device::kGpu};
+  for (int64_t r = 0; r < kRows; ++r) std::fill_n(here.row<float>(r), kColumns, static_cast<float>(r));
+  copy(here, there);
+  clear(here);
+  copy(there, here);
+  for (int64_t r = 0; r < kRows; ++r) {
+    ASSERT_TRUE(std::ranges::all_of(std::span(here.row<float>(r), kColumns), [r](float x) {
+      return x == static_cast<float>(r);
+    })) << r;
+  }
+}
+
 TEST_F(Cuda, LargeCopiesGoPieceByPiece) {
   for (const auto& [rows, columns, stride] : {std::array<int64_t, 3>{1, 9'000'001, 9'000'001}, {3001, 3000, 3011}}) {
     const auto values = static_cast<size_t>(rows * stride);
