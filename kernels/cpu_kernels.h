@@ -49,7 +49,6 @@ int32_t sample(std::span<const float> logits, const SamplingOptions& options, do
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
                  std::span<int32_t> ids);
 void change_logits(Matrix logits, std::span<const LogitChange> changes);
-void argmax(ConstMatrix logits, std::span<int32_t> ids);
 float log_probability(std::span<const float> logits, int32_t id);
 std::vector<TokenProbability> top_log_probabilities(std::span<const float> logits, int32_t n);
 

@@ -27,7 +27,6 @@ enum class Slot {
   kIndices,
   kKeys,
   kValues,
-  kArgmax,
   kLogitChanges,
   kLowRank,
   kMoment,

@@ -87,7 +87,6 @@ void sum_rows(ConstMatrix m, Matrix row);
 void adamw(const AdamWState& state, const AdamWStep& step);
 
 void change_logits(Matrix logits, std::span<const LogitChange> changes);
-void argmax(ConstMatrix logits, std::span<int32_t> ids);
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
                  std::span<int32_t> ids);
 

@@ -21,11 +21,11 @@ namespace scd::kernels {
 struct GpuDevice {
   bool usable = false;
   std::string reason;  // why not usable: no CUDA in this build, no driver, no GPU, too old a GPU
-  std::string name;
-  std::string pci_bus_id;      // "00000000:1b:00.0"
-  int cuda_of_driver = 0;      // the newest CUDA that the driver serves: 13000 for 13.0
-  int cuda_runtime = 0;        // that this program was built with
-  int compute_capability = 0;  // 90 for 9.0
+  std::string name = {};
+  std::string pci_bus_id = {};  // "00000000:1b:00.0"
+  int cuda_of_driver = 0;       // the newest CUDA that the driver serves: 13000 for 13.0
+  int cuda_runtime = 0;         // that this program was built with
+  int compute_capability = 0;   // 90 for 9.0
   int multiprocessors = 0;
   size_t memory_bytes = 0;
 };

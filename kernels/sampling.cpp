@@ -52,13 +52,6 @@ void change_logits(Matrix logits, std::span<const LogitChange> changes) {
   if (!changes.empty()) SCD_DISPATCH(logits.device, change_logits(logits, changes));
 }
 
-void argmax(ConstMatrix logits, std::span<int32_t> ids) {
-  check_logits(logits, "argmax");
-  require(static_cast<int64_t>(ids.size()) == logits.rows, "argmax: ", static_cast<int64_t>(ids.size()),
-          " ids for the logits ", logits);
-  if (!ids.empty()) SCD_DISPATCH(logits.device, argmax(logits, ids));
-}
-
 float log_probability(std::span<const float> logits, int32_t id) {
   require(id >= 0 && static_cast<size_t>(id) < logits.size(), "log_probability: id ", static_cast<int64_t>(id),
           " is outside ", static_cast<int64_t>(logits.size()), " logits");

@@ -41,9 +41,6 @@ inline constexpr int64_t kMostSampled = (int64_t{1} << 20) - 1;
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
                  std::span<int32_t> ids);
 
-// The greedy id of every row of logits [rows, vocab] F32: what sample() gives at temperature 0. ids [rows] on the host.
-void argmax(ConstMatrix logits, std::span<int32_t> ids);
-
 // log softmax(logits)[id] for the chosen id, in double inside.
 float log_probability(std::span<const float> logits, int32_t id);
 

@@ -214,12 +214,6 @@ void change_logits(Matrix logits, std::span<const LogitChange> changes) {
   }
 }
 
-void argmax(ConstMatrix logits, std::span<int32_t> ids) {
-  for (size_t r = 0; r < ids.size(); ++r) {
-    ids[r] = most_probable({logits.row<float>(static_cast<int64_t>(r)), static_cast<size_t>(logits.columns)});
-  }
-}
-
 float log_probability(std::span<const float> logits, int32_t id) {
   const double largest = ordered(logits[static_cast<size_t>(most_probable(logits))]);
   return static_cast<float>(ordered(logits[static_cast<size_t>(id)]) - log_sum_exp(logits, largest));

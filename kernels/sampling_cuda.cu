@@ -40,11 +40,6 @@ __device__ Candidate block_best(const float* row, int vocab) {
   return best;
 }
 
-__global__ void argmax_kernel(const float* logits, int64_t stride, int vocab, int32_t* ids) {
-  const Candidate best = block_best(logits + blockIdx.x * stride, vocab);
-  if (threadIdx.x == 0) ids[blockIdx.x] = best.id;
-}
-
 __global__ void change_kernel(float* logits, int64_t stride, const LogitChange* changes, int count) {
   const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (index >= count) return;
@@ -290,15 +285,6 @@ void change_logits(Matrix logits, std::span<const LogitChange> changes) {
         static_cast<float*>(logits.data), logits.row_stride, there, count);
     check_launch("change_logits");
   }
-}
-
-void argmax(ConstMatrix logits, std::span<int32_t> ids) {
-  auto* there = reinterpret_cast<int32_t*>(device_scratch(Slot::kArgmax, ids.size_bytes()));
-  argmax_kernel<<<static_cast<unsigned>(logits.rows), kThreads, 0, stream()>>>(
-      static_cast<const float*>(logits.data), logits.row_stride, static_cast<int>(logits.columns), there);
-  check_launch("argmax");
-  check(cudaMemcpyAsync(ids.data(), there, ids.size_bytes(), cudaMemcpyDeviceToHost, stream()), "argmax");
-  synchronize();
 }
 
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,

@@ -117,7 +117,8 @@ def linear_rows(shape):
 
 
 class DecoderLayer(torch.nn.Module):
-    """Pre-norm, grouped-query attention with RoPE, SwiGLU; keys and values of earlier tokens are given."""
+    """Pre-norm, grouped-query attention with RoPE, SwiGLU; keys and values of earlier tokens are given, with room for
+    the new one at the end."""
 
     def __init__(self, shape):
         super().__init__()
@@ -142,7 +143,8 @@ class DecoderLayer(torch.nn.Module):
         )
         query, key = self.turned(query, angles), self.turned(key, angles)
         if past_keys is not None:
-            key, value = torch.cat((past_keys, key), dim=2), torch.cat((past_values, value), dim=2)
+            past_keys[:, :, -tokens:], past_values[:, :, -tokens:] = key, value
+            key, value = past_keys, past_values
         attended = functional.scaled_dot_product_attention(
             query, key, value, is_causal=past_keys is None, enable_gqa=True
         )
@@ -164,7 +166,7 @@ def layer_rows(shape):
     for batch in shape.batches:
         x = shape.random(batch, 1, shape.hidden)
         angles = torch.full((1, 1), shape.context, device=shape.device) * frequencies
-        past = [shape.random(batch, shape.kv_heads, shape.context, shape.head_dim) for _ in range(2)]
+        past = [shape.random(batch, shape.kv_heads, shape.context + 1, shape.head_dim) for _ in range(2)]
         seconds = best_seconds(shape, lambda: layer(x, angles, *past))
         read = 2 * (weights + 2 * batch * shape.context * shape.kv_width)
         label = f"decoder layer, decoding batch {batch} at {shape.context}, compiled"

@@ -2,9 +2,11 @@
 #include <cmath>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
-#include "common/model/make_model.h"
 #include "common/model/model_builder.h"
+#include "kernels/device.h"
 #include "kernels/elementwise.h"
 #include "kernels/grow_buffer.h"
 
@@ -14,7 +16,10 @@ namespace {
 class ModelMaker final : public ModelBuilder {
  public:
   ModelMaker(const ModelConfig& config, kernels::DType precision, kernels::Device device)
-      : ModelBuilder(precision, device), hidden_(config.hidden), layers_(config.layers) {}
+      : ModelBuilder(precision, device),
+        hidden_(config.hidden),
+        layers_(config.layers),
+        head_(config.tied_embeddings ? kEmbeddings : "lm_head") {}
 
  private:
   // Scaled as make_model() scales them: branches add to the residual stream about as much as embeddings put there.
@@ -30,8 +35,17 @@ class ModelMaker final : public ModelBuilder {
     int64_t rows = 0;
     for (const Part& part : spec.parts) rows += part.out_features;
     const std::string& module = spec.parts.front().module;
+    const auto fill = [&](const kernels::Matrix& weight) {
+      kernels::fill_normal(weight, seed_of(module), deviation_of(module, spec.in_features));
+    };
+    if (device() == kernels::Device::kGpu && !spec.bias) {
+      const size_t bytes = static_cast<size_t>(rows * spec.in_features) * kernels::size_of(precision());
+      kernels::DeviceBuffer memory(placement(), bytes);
+      fill({memory.data(), rows, spec.in_features, spec.in_features, precision(), device()});
+      return kernels::PackedLinear::over(std::move(memory), rows, spec.in_features, precision());
+    }
     const kernels::Matrix weight = memory_.matrix(rows, spec.in_features, precision(), device());
-    kernels::fill_normal(weight, seed_of(module), deviation_of(module, spec.in_features));
+    fill(weight);
     const std::vector<float> bias(spec.bias ? static_cast<size_t>(rows) : 0, 0.1f);
     return {weight, bias, precision(), placement()};
   }
@@ -44,18 +58,20 @@ class ModelMaker final : public ModelBuilder {
     kernels::fill_normal(table, seed_of(kEmbeddings), deviation_of(kEmbeddings, table.columns));
   }
 
-  std::string head_module() const override { return kEmbeddings; }
+  std::string head_module() const override { return head_; }
 
   static constexpr const char* kEmbeddings = "model.embed_tokens";
   const int64_t hidden_, layers_;
+  const std::string head_;
   kernels::GrowBuffer memory_;
 };
 
 }  // namespace
 
-Model Model::made_up(const std::string& shape, kernels::DType precision, kernels::Device device) {
-  const ModelConfig config = model_shape_config(shape);
-  return ModelMaker(config, precision, device).build(config);
+Model Model::made_up(const ModelConfig& config, kernels::DType precision, kernels::Device device) {
+  Model model = ModelMaker(config, precision, device).build(config);
+  kernels::synchronize(device);  // other threads may read it
+  return model;
 }
 
 }  // namespace scd

@@ -46,8 +46,8 @@ class Model {
   // Memory-maps the checkpoint, merges the adapter, packs every weight once.
   // Errors name the file and the tensor: missing, truncated, wrong dtype, wrong shape, unknown architecture.
   static Model load(const LoadOptions& options);
-  // Of a known shape (make_model.h), with random weights made where they are kept: for benchmarks.
-  static Model made_up(const std::string& shape, kernels::DType precision, kernels::Device device);
+  // With random weights made where they are kept, for benchmarks; model_shape_config() has configurations.
+  static Model made_up(const ModelConfig& config, kernels::DType precision, kernels::Device device);
 
   const ModelConfig& config() const { return config_; }
   kernels::DType precision() const { return precision_; }

@@ -50,7 +50,6 @@ std::vector<WorkspaceTerm> workspace_terms(const ModelConfig& config, kernels::D
     const int64_t partials = batch * heads + kPartialRows * heads / config.kv_heads;
     terms.push_back({"parts of attention", ahead(partials), config.head_dim + 2, kF32});
     terms.push_back({"changes of logits", ahead(kernels::kChangesAtOnce), sizeof(kernels::LogitChange), 1});
-    terms.push_back({"ids of answers", ahead(batch), 1, kIndex});
     // A step of answers alone has its own memory, which recordings point to (common/model/decode_step.h).
     terms.push_back({"step of answers", batch, 2 * hidden + 2 * query + 2 * kv + 3 * inner + vocab, kF32});
   }

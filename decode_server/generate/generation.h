@@ -25,9 +25,7 @@ class Generation {
     std::optional<FinishReason> finish;
     std::string stopped_by;
   };
-  // Samples the next token from logits [vocab]. Not after a finish.
-  Step accept(std::span<const float> logits) { return take(sampler_.next(logits)); }
-  // For somebody who samples for several sequences, and hands over what it gave.
+  // Gives the next token, which is then to be taken. Not after a finish.
   Sampler& sampler() { return sampler_; }
   Step take(const SampledToken& token);
 

@@ -9,30 +9,28 @@
 namespace scd {
 namespace {
 
-kernels::ConstMatrix rows_of(kernels::ConstMatrix logits, size_t first, size_t count) {
-  logits.data = logits.row<float>(static_cast<int64_t>(first));
-  logits.rows = static_cast<int64_t>(count);
-  return logits;
-}
-
 bool needs_logits(const Sampler* sampler) { return sampler != nullptr && !sampler->draw().has_value(); }
 
 }  // namespace
 
 std::span<const SampledToken> NextTokens::of(std::span<Sampler* const> samplers, const kernels::Matrix& logits) {
-  // What may find no memory comes before any sampler goes on.
   const bool on_gpu = logits.device == kernels::Device::kGpu;
   tokens_.assign(samplers.size(), {});
-  const auto first = static_cast<size_t>(std::ranges::find_if(samplers, needs_logits) - samplers.begin());
-  const kernels::ConstMatrix here = on_gpu ? needed_on_host(samplers, logits) : logits;
-  if (on_gpu) sample_on_gpu(samplers, logits);
+  if (on_gpu) {  // first, as a GPU may find no memory for it: no sampler has gone on then
+    fetch_needed(samplers, logits);
+    sample_on_gpu(samplers, logits);
+  }
+  const auto columns = static_cast<size_t>(logits.columns);
+  const float* fetched = on_host_.data();
   for (size_t i = 0; i < samplers.size(); ++i) {
     if (samplers[i] == nullptr) continue;
-    if (on_gpu && !needs_logits(samplers[i])) {
-      tokens_[i] = samplers[i]->drawn(ids_[i]);
+    if (!on_gpu) {
+      tokens_[i] = samplers[i]->next({logits.row<float>(static_cast<int64_t>(i)), columns});
+    } else if (needs_logits(samplers[i])) {
+      tokens_[i] = samplers[i]->next({fetched, columns});
+      fetched += columns;
     } else {
-      const auto* row = here.row<float>(static_cast<int64_t>(on_gpu ? i - first : i));
-      tokens_[i] = samplers[i]->next({row, static_cast<size_t>(here.columns)});
+      tokens_[i] = samplers[i]->drawn(ids_[i]);
     }
   }
   return tokens_;
@@ -64,17 +62,21 @@ void NextTokens::sample_on_gpu(std::span<Sampler* const> samplers, const kernels
   kernels::sample_rows(logits, options_, uniforms_, ids_);
 }
 
-// From the first row of which somebody needs the logits to the last, in one copy.
-kernels::ConstMatrix NextTokens::needed_on_host(std::span<Sampler* const> samplers, const kernels::Matrix& logits) {
-  const auto first = std::ranges::find_if(samplers, needs_logits);
-  if (first == samplers.end()) return {};
-  const auto last = std::find_if(samplers.rbegin(), samplers.rend(), needs_logits).base();
-  const kernels::ConstMatrix rows =
-      rows_of(logits, static_cast<size_t>(first - samplers.begin()), static_cast<size_t>(last - first));
-  on_host_.resize(static_cast<size_t>(rows.rows * rows.columns));
-  const kernels::Matrix here = kernels::matrix(on_host_.data(), rows.rows, rows.columns);
-  kernels::copy(rows, here);
-  return here;
+// The rows whose logits are needed, one behind the other; neighbours in one copy.
+void NextTokens::fetch_needed(std::span<Sampler* const> samplers, const kernels::Matrix& logits) {
+  const auto needed = static_cast<size_t>(std::ranges::count_if(samplers, needs_logits));
+  const auto columns = static_cast<size_t>(logits.columns);
+  on_host_.resize(needed * columns);
+  float* to = on_host_.data();
+  for (size_t i = 0, count = 1; i < samplers.size(); i += count) {
+    count = 1;
+    if (!needs_logits(samplers[i])) continue;
+    while (i + count < samplers.size() && needs_logits(samplers[i + count])) ++count;
+    const auto rows = static_cast<int64_t>(count);
+    kernels::copy(kernels::rows_of(kernels::ConstMatrix(logits), static_cast<int64_t>(i), rows),
+                  kernels::matrix(to, rows, logits.columns));
+    to += count * columns;
+  }
 }
 
 }  // namespace scd

@@ -19,7 +19,7 @@ class NextTokens {
 
  private:
   void sample_on_gpu(std::span<Sampler* const> samplers, const kernels::Matrix& logits);
-  kernels::ConstMatrix needed_on_host(std::span<Sampler* const> samplers, const kernels::Matrix& logits);
+  void fetch_needed(std::span<Sampler* const> samplers, const kernels::Matrix& logits);
 
   std::vector<SampledToken> tokens_;
   // By row, kept from step to step.
@@ -27,7 +27,7 @@ class NextTokens {
   std::vector<double> uniforms_;
   std::vector<TokenId> ids_;
   std::vector<kernels::LogitChange> changes_;
-  std::vector<float> on_host_;
+  std::vector<float> on_host_;  // rows of logits
 };
 
 }  // namespace scd

@@ -43,10 +43,10 @@ Sampler::Sampler(const SamplingRequest& request, std::span<const TokenId> prompt
     : request_(request), end_ids_(std::move(end_ids)), biases_(summed(request.logit_bias)) {
   std::vector<TokenId> seen;
   if (request_.repetition_penalty != 1.0f) seen = distinct({prompt.begin(), prompt.end()});
-  std::vector<TokenId> changed = seen;
-  for (const auto& [id, bias] : biases_) changed.push_back(id);
-  if (awaits_min_tokens()) changed.insert(changed.end(), end_ids_.begin(), end_ids_.end());
-  for (const TokenId id : distinct(std::move(changed))) {
+  std::vector<TokenId> ids = seen;
+  for (const auto& [id, bias] : biases_) ids.push_back(id);
+  if (awaits_min_tokens()) ids.insert(ids.end(), end_ids_.begin(), end_ids_.end());
+  for (const TokenId id : distinct(std::move(ids))) {
     const bool was_seen = std::ranges::binary_search(seen, id);
     changes_.push_back({.id = id, .penalty = was_seen ? request_.repetition_penalty : 1.0f, .bias = bias_of(id)});
   }

@@ -68,7 +68,7 @@ Result<Done> check_accepted(const v1::PrefillAccepted& accepted, const TransferW
     return refuse("a hand-over at token " + std::to_string(handover));
   }
   if (accepted.chunk_tokens() == 0 || accepted.chunk_tokens() % kPageTokens != 0) {
-    return refuse("chunks of " + std::to_string(accepted.chunk_tokens()) + " tokens, where a multiple of " +
+    return refuse("chunks of " + std::to_string(accepted.chunk_tokens()) + " tokens, where a positive multiple of " +
                   std::to_string(kPageTokens) + " is right");
   }
   // Nothing is sent where the hand-over ends within the skipped tokens, or with those that are here.

@@ -173,7 +173,6 @@ TEST_P(SteadyDecodeOnDevice, RecordsWhatTheMemoryHolds) {
   cuda_on_cpu::leave_room_for_graphs(100);
 }
 
-// A piece of memory for each matrix that is rounded on the device goes back at once.
 TEST_P(SteadyDecodeOnDevice, WeightsLieInOnePiece) {
   make_model({.dtype = GetParam() == kernels::DType::kF32 ? "float32" : "bfloat16"}, folder_.path());
   const size_t held = kernels::gpu_held_bytes();

@@ -300,6 +300,11 @@ class CliTest(unittest.TestCase):
         rows = self.report("bench", "engine", "--model", self.model, "--prefill", "64", "--batch", "1", "--context", "32",
                            "--steps", "4", "--repetitions", "1")  # fmt: skip
         self.assertTrue(any(key.endswith("_share") for row in rows for key in row))
+        made_up = self.report("bench", "engine", "--shape", "tiny", "--prefill", "64", "--batch", "1", "--context", "32",
+                              "--steps", "4", "--repetitions", "1")  # fmt: skip
+        self.assertEqual([row.keys() for row in made_up], [row.keys() for row in rows])
+        done = daemons.run("scd", "bench", "engine", check=False)
+        self.assertIn("name a checkpoint folder with --model, or a --shape", done.stderr)
 
     def test_bench_adapters_compares_with_the_merged_model(self):
         adapter = self.folder / "adapter"
@@ -315,7 +320,9 @@ class CliTest(unittest.TestCase):
         rows = self.report("bench", "kernels", "--shape", "tiny", "--tokens", "32", "--context", "32", "--batch", "1,2",
                            "--repetitions", "1")  # fmt: skip
         ops = [row["op"] for row in rows]
-        for op in ("linear qkv, 32 rows", "attention of 32 tokens", "attention, decoding, batch 2", "rms_norm", "write_kv"):
+        for op in ("linear qkv, 32 rows", "attention of 32 tokens", "attention, decoding, batch 2", "rms_norm", "write_kv",
+                   "rope_write_kv", "embedding", "decoder layer, prefill of 32", "decoder layer, decoding batch 2 at 32",
+                   "sampling, greedy, batch 1", "sampling, top_p 0.9 of many, batch 2"):  # fmt: skip
             self.assertIn(op, ops)
         self.assertTrue(all(row["limit_share"] > 0 and row["total_ms"] > 0 for row in rows))
 

@@ -79,9 +79,9 @@ class PairTest : public ::testing::Test {
   static bool eventually(const std::function<bool()>& condition);
   // Neither side holds anything for any request.
   bool idle() const;
-  // How long it took from now until then; fails the test after kPatience.
+  // How long it took from now until then; fails the test after 10 s.
   std::chrono::steady_clock::duration time_until_idle() const;
-  // Idle within kPatience; says what is still held.
+  // Idle within two seconds, before timers could tidy up; says what is still held.
   void expect_idle();
 
   LoopbackNetwork network;

@@ -100,20 +100,34 @@ class RedisClusterServers {
   static void wait_until(Condition condition) {
     for (int i = 0; i < 2000 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
+  // Its two ports were free a moment ago: a server that found one of them taken has ended, and others are tried.
   void start(size_t server) {
-    ports_[server] = free_port();
     const std::string directory = (folder_ / std::to_string(server)).string();
     std::filesystem::create_directories(directory);
+    for (int tries = 0; tries < 20; ++tries) {
+      ports_[server] = free_port();
+      run(server, directory);
+      const std::string its_own = "process_id:" + std::to_string(pids_[server]) + "\r";
+      wait_until([&] {
+        return ended(server) || command(server, {"INFO", "server"}).find(its_own) != std::string::npos;
+      });
+      if (pids_[server] > 0) return;
+    }
+  }
+  bool ended(size_t server) {
+    if (::waitpid(pids_[server], nullptr, WNOHANG) != pids_[server]) return false;
+    pids_[server] = -1;
+    return true;
+  }
+  void run(size_t server, const std::string& directory) {
     const std::string port = std::to_string(ports_[server]);
     pids_[server] = ::fork();
-    if (pids_[server] == 0) {
-      if (::freopen("/dev/null", "w", stdout) == nullptr) ::_exit(1);
-      ::execl(kRedisBinary, "redis-server", "--port", port.c_str(), "--bind", "127.0.0.1", "--save", "", "--dir",
-              directory.c_str(), "--cluster-enabled", "yes", "--cluster-node-timeout", "60000",
-              "--cluster-require-full-coverage", "no", static_cast<char*>(nullptr));
-      ::_exit(1);
-    }
-    wait_until([&] { return command(server, {"PING"}) == "PONG"; });
+    if (pids_[server] != 0) return;
+    if (::freopen("/dev/null", "w", stdout) == nullptr) ::_exit(1);
+    ::execl(kRedisBinary, "redis-server", "--port", port.c_str(), "--bind", "127.0.0.1", "--save", "", "--dir",
+            directory.c_str(), "--cluster-enabled", "yes", "--cluster-node-timeout", "60000",
+            "--cluster-require-full-coverage", "no", static_cast<char*>(nullptr));
+    ::_exit(1);
   }
 
   std::filesystem::path folder_;

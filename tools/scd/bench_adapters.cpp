@@ -72,11 +72,13 @@ class Batch {
       chunks.push_back({&tables_[i], options_.context, std::span(&token, 1), adapter});
     }
     std::vector<int32_t> ids(tables_.size());
+    const std::vector<kernels::SamplingOptions> greedy(ids.size());
+    const std::vector<double> uniforms(ids.size());
     const std::clock_t cpu_begin = std::clock();
     const auto begin = std::chrono::steady_clock::now();
     for (int64_t i = 0; i < steps; ++i) {
       for (SequenceChunk& chunk : chunks) chunk.first_position = options_.context + i;
-      kernels::argmax(step.run(chunks), ids);
+      kernels::sample_rows(step.run(chunks), greedy, uniforms, ids);
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const double cpu_seconds = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;

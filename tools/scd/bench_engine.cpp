@@ -201,13 +201,15 @@ class EngineBench {
     const TokenId token = 1;
     std::vector<SequenceChunk> batch;
     std::vector<int32_t> ids(tables.size());
+    const std::vector<kernels::SamplingOptions> greedy(tables.size());
+    const std::vector<double> uniforms(tables.size());
     for (const PageTable& table : tables) {
       batch.push_back({&table, options_.context, std::span(&token, 1)});
     }
     const double seconds = seconds_of([&] {
       for (int64_t step = 0; step < steps; ++step) {
         for (SequenceChunk& chunk : batch) chunk.first_position = options_.context + step;
-        kernels::argmax(step_.run(batch), ids);
+        kernels::sample_rows(step_.run(batch), greedy, uniforms, ids);
       }
     });
     return seconds / static_cast<double>(steps);
@@ -227,7 +229,7 @@ class EngineBench {
 
 Model model_of(const BenchEngineOptions& options, kernels::Device device) {
   const kernels::DType precision = parse_precision(options.precision, device);
-  if (!options.shape.empty()) return Model::made_up(options.shape, precision, device);
+  if (!options.shape.empty()) return Model::made_up(model_shape_config(options.shape), precision, device);
   if (options.model.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "no model: name a checkpoint folder with --model, or a --shape");
   }
@@ -277,9 +279,9 @@ void add_bench_engine_command(CLI::App& bench) {
   auto options = std::make_shared<BenchEngineOptions>();  // the callback outlives this call
   CLI::App* command = bench.add_subcommand(
       "engine",
-      "Prefill and decode speed of a checkpoint, each as a share of what this machine can do: the GEMM rate of oneDNN "
+      "Prefill and decode speed of a model, each as a share of what this machine can do: the GEMM rate of oneDNN "
       "or\n"
-      "cuBLASLt and the memory's bandwidth, measured in the same run. `scd make-model` makes a checkpoint to try.");
+      "cuBLASLt and the memory's bandwidth, measured in the same run. --shape needs no checkpoint.");
   CLI::Option* const model =
       add_decode_bench_options(*command, *options, "Decode steps of one measurement", "The best of so many counts");
   CLI::Option* const adapter =

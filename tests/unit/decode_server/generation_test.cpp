@@ -29,7 +29,7 @@ class GenerationTest : public ::testing::Test {
     for (const TokenId id : ids) {
       std::vector<float> logits(kVocab, 0.0f);
       logits[static_cast<size_t>(id)] = 50.0f;
-      const auto step = generation.accept(logits);
+      const auto step = generation.take(generation.sampler().next(logits));
       outcome.text += step.delta.text;
       outcome.ids.insert(outcome.ids.end(), step.delta.ids.begin(), step.delta.ids.end());
       outcome.finish = step.finish;
@@ -110,7 +110,7 @@ TEST_F(GenerationTest, never_cuts_a_character) {
   for (const TokenId id : bytes(text)) {
     std::vector<float> logits(kVocab, 0.0f);
     logits[static_cast<size_t>(id)] = 50.0f;
-    const std::string piece = generation.accept(logits).delta.text;
+    const std::string piece = generation.take(generation.sampler().next(logits)).delta.text;
     if (!piece.empty()) pieces.push_back(piece);
   }
   EXPECT_EQ(pieces, (std::vector<std::string>{"a", "\xC3\xA4", "\xE2\x82\xAC", "!"}));
@@ -122,7 +122,7 @@ TEST_F(GenerationTest, reports_log_probabilities_where_asked) {
   std::vector<float> logits(kVocab, -100.0f);
   logits[static_cast<size_t>(byte_id('a'))] = 1.0f;
   logits[static_cast<size_t>(byte_id('b'))] = 1.0f;
-  const auto step = generation.accept(logits);
+  const auto step = generation.take(generation.sampler().next(logits));
   ASSERT_EQ(step.delta.logprobs.size(), 1u);
   EXPECT_EQ(step.delta.logprobs[0].chosen.text, "a");
   EXPECT_NEAR(step.delta.logprobs[0].chosen.logprob, -0.6931f, 1e-3f);

@@ -105,19 +105,20 @@ TEST_F(Cuda, RopeIntoPagesRefusesWhatDoesNotFit) {
 
 TEST_F(Cuda, ChangedLogitsAreThoseOfTheCpu) {
   constexpr float kNever = -std::numeric_limits<float>::infinity();
-  for (const int count : {0, 1, 33, 300}) {
-    OwnedMatrix here = random_matrix(5, 1000, DType::kF32, 3, 4);
+  for (const int count :
+       {0, 1, 33, 16385, 70000}) {  // also more than lie on the GPU at once, and than are on their way
+    OwnedMatrix here = random_matrix(5, 20000, DType::kF32, 3, 4);
     const OnCuda there(here);
     std::vector<LogitChange> changes;
     for (int i = 0; i < count; ++i) {
-      changes.push_back({i % 5, i * 37 % 1000, i % 2 == 0 ? 1.0f : 1.3f, i % 3 == 0 ? kNever : 0.25f * i});
+      changes.push_back({i % 5, i / 5 * 37 % 20000, i % 2 == 0 ? 1.0f : 1.3f, i % 3 == 0 ? kNever : 0.25f * i});
     }
     OwnedMatrix back = here;
     change_logits(here.view(), changes);
     change_logits(there.view(), changes);
     copy(there.view(), back.view());
     for (int64_t r = 0; r < 5; ++r) {
-      for (int64_t id = 0; id < 1000; ++id) {
+      for (int64_t id = 0; id < 20000; ++id) {
         ASSERT_EQ(back.at(r, id), here.at(r, id)) << r << " " << id;
       }
     }

@@ -102,8 +102,9 @@ TEST_F(Cuda, GreedyIdsMatchTheCpu) {
   logits.set(3, 5, std::nanf(""));
   const OnCuda there(logits);
   std::vector<int32_t> ids(7), ids_cuda(7, -1);
-  argmax(logits.view(), ids);
-  argmax(there.view(), ids_cuda);
+  const std::vector<SamplingOptions> greedy(7);
+  sample_rows(logits.view(), greedy, std::vector<double>(7), ids);
+  sample_rows(there.view(), greedy, std::vector<double>(7), ids_cuda);
   EXPECT_EQ(ids_cuda, ids);
   EXPECT_EQ(ids[2], 40);
 }

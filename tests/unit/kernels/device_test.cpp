@@ -21,7 +21,9 @@ TEST(Placement, PartsOfAnArenaLieBehindOneAnother) {
   for (size_t i = 0; i < parts.size(); ++i) {
     EXPECT_EQ(parts[i].size(), sizes[i]);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(parts[i].data()) % 256, 0u);
-    if (i > 0) EXPECT_EQ(parts[i].data(), parts[i - 1].data() + (sizes[i - 1] + 255) / 256 * 256);
+    if (i > 0) {
+      EXPECT_EQ(parts[i].data(), parts[i - 1].data() + (sizes[i - 1] + 255) / 256 * 256);
+    }
     std::memset(parts[i].data(), static_cast<int>(i), sizes[i]);
   }
   for (size_t i = 0; i < parts.size(); ++i) EXPECT_EQ(parts[i].data()[sizes[i] - 1], static_cast<std::byte>(i));

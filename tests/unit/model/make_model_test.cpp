@@ -8,6 +8,7 @@
 #include "common/base/half.h"
 #include "common/model/forward.h"
 #include "common/model/model.h"
+#include "kernels/device.h"
 #include "tests/support/gpu.h"
 #include "tests/unit/model/model_files.h"
 #include "tests/unit/model/tiny_model.h"
@@ -91,7 +92,7 @@ TEST(Half, RoundsToNearestEven) {
 }
 
 TEST(MadeUpModel, HasTheShapesConfigurationAndSaneLogits) {
-  const Model model = Model::made_up("tiny", kernels::DType::kF32, kernels::Device::kCpu);
+  const Model model = Model::made_up(model_shape_config("tiny"), kernels::DType::kF32, kernels::Device::kCpu);
   EXPECT_EQ(model.config().vocab, model_shape_vocab("tiny"));
   EXPECT_EQ(model.config().end_of_sequence, std::vector<TokenId>{2});
   testing::OneSequence sequence(model, 64);
@@ -103,21 +104,31 @@ TEST(MadeUpModel, HasTheShapesConfigurationAndSaneLogits) {
   const double deviation = std::sqrt(squares / static_cast<double>(logits.size()));
   EXPECT_GT(deviation, 0.5);
   EXPECT_LT(deviation, 8.0);
-  EXPECT_THROW(Model::made_up("huge", kernels::DType::kF32, kernels::Device::kCpu), Error);
+  EXPECT_THROW(model_shape_config("huge"), Error);
 }
 
+// A GPU holds tied embeddings once, and the weights in one piece.
 TEST(MadeUpModel, AGpuMakesThatOfTheCpu) {
   SCD_SKIP_WITHOUT_GPU();
-  const auto logits_on = [](kernels::Device device) {
-    const Model model = Model::made_up("tiny", kernels::DType::kF32, device);
-    KvCache cache(model.config().kv_shape(kernels::DType::kF32), 4, device);
-    PageTable pages = cache.pool().make_table();
-    const auto ids = testing::some_ids(20);
-    std::move(pages.reserve(std::ssize(ids))).value_or_throw();
-    const SequenceChunk prompt{&pages, 0, ids};
-    return forward_last_logits(model, cache, std::span(&prompt, 1));
-  };
-  EXPECT_LE(testing::largest_difference(logits_on(kernels::Device::kCpu), logits_on(kernels::Device::kGpu)), 1e-3f);
+  for (const bool tied : {false, true}) {
+    ModelConfig config = model_shape_config("tiny");
+    config.tied_embeddings = tied;
+    const auto logits_on = [&](kernels::Device device) {
+      const size_t held_before = kernels::gpu_held_bytes();
+      const Model model = Model::made_up(config, kernels::DType::kF32, device);
+      if (device == kernels::Device::kGpu) {
+        EXPECT_GE(kernels::gpu_held_bytes(), held_before + model.weight_bytes());
+        EXPECT_LE(kernels::gpu_held_bytes(), held_before + model.weight_bytes() + 65536) << "but for gaps";
+      }
+      KvCache cache(model.config().kv_shape(kernels::DType::kF32), 4, device);
+      PageTable pages = cache.pool().make_table();
+      const auto ids = testing::some_ids(20);
+      std::move(pages.reserve(std::ssize(ids))).value_or_throw();
+      const SequenceChunk prompt{&pages, 0, ids};
+      return forward_last_logits(model, cache, std::span(&prompt, 1));
+    };
+    EXPECT_LE(testing::largest_difference(logits_on(kernels::Device::kCpu), logits_on(kernels::Device::kGpu)), 1e-3f);
+  }
 }
 
 }  // namespace

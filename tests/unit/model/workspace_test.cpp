@@ -81,7 +81,7 @@ class WorkspaceOnDevice : public ::testing::Test {
   }
 };
 
-// Of families with and without biases and norms of queries; tied embeddings: those of test_golden_logits.
+// Of families with and without biases and norms of queries.
 TEST_F(WorkspaceOnDevice, WeightsOfEveryFamilyFillTheirArena) {
   for (const char* family : {"llama", "mistral", "qwen2", "qwen3"}) {
     for (const auto precision : {kernels::DType::kF32, kernels::DType::kBF16}) {
