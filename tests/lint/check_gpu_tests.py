@@ -1,7 +1,7 @@
-"""Every test that needs a GPU is one that `scripts/gpu_check BUNDLE OUT tests` runs.
+"""Every test that needs a GPU is run by `scripts/gpu_check BUNDLE OUT tests` and by `scripts/test --preset emulated`.
 
-Usage: check_gpu_tests.py SOURCE_DIR. Exits 1 and names each test that no filter there takes. A test needs a GPU if it or
-its fixture says SCD_SKIP_WITHOUT_GPU; its program is the scd_test that has its source.
+Usage: check_gpu_tests.py SOURCE_DIR. Exits 1 and names each test that no filter of one of them takes. A test needs a
+GPU if it or its fixture says SCD_SKIP_WITHOUT_GPU; its program is the scd_test that has its source.
 """
 
 import fnmatch
@@ -115,6 +115,13 @@ def filters(root):
         yield name, (wanted.split(":"), unwanted.split(":") if unwanted else [])
 
 
+def emulated(root):
+    """The programs that scripts/test builds for the emulated GPU, and which of their tests it runs."""
+    script = (root / "scripts/test").read_text(encoding="utf-8")
+    case = re.search(r"^  emulated\)\n\s*targets=\(([^)]*)\)\n\s*chosen=\(-R '([^']*)'\)", script, re.MULTILINE)
+    return (case[1].split(), re.compile(case[2])) if case else ([], re.compile("(?!)"))
+
+
 def runs(test, wanted, unwanted):
     takes = lambda patterns: any(fnmatch.fnmatchcase(test, pattern) for pattern in patterns)
     return takes(wanted) and not takes(unwanted)
@@ -123,13 +130,17 @@ def runs(test, wanted, unwanted):
 def main():
     root = pathlib.Path(sys.argv[1]).resolve()
     known, built, faults, found = dict(filters(root)), set(), [], 0
+    targets, chosen = emulated(root)
     for program, sources in programs(root):
         built.update(sources)
         for source in sources:
             for test in tests_that_skip(root, source):
                 found += 1
+                where = f"{source.relative_to(root)}: {program} {test}"
                 if program not in known or not runs(test, *known[program]):
-                    faults.append(f"{source.relative_to(root)}: no filter of scripts/gpu_check runs {program} {test}")
+                    faults.append(f"{where}: no filter of scripts/gpu_check runs it")
+                if program not in targets or not chosen.search(test):
+                    faults.append(f"{where}: scripts/test --preset emulated does not run it")
     for path in sorted((root / "tests").rglob("*")):
         if path.suffix not in (".h", ".cpp"):
             continue
@@ -142,7 +153,7 @@ def main():
                 faults.append(f"{path.relative_to(root)}:{line}: {MACRO} neither in a test nor in a fixture")
     if not found:
         faults.append(f"no test below {root} says {MACRO}")
-    print("\n".join(faults) or f"scripts/gpu_check runs all {found} tests that need a GPU")
+    print("\n".join(faults) or f"scripts/gpu_check and the emulated preset run all {found} tests that need a GPU")
     sys.exit(bool(faults))
 
 
