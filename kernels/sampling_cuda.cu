@@ -218,8 +218,9 @@ class Sampled {
   template <class Of>
   __device__ Mass mass(Of of) const {
     Mass own = 0;
-    for (int i = threadIdx.x; i < listed_; i += kThreads)
+    for (int i = threadIdx.x; i < listed_; i += kThreads) {
       own += of(list_ != nullptr ? list_[i] : Candidate{logits_[i], i});
+    }
     return block_total(own);
   }
 

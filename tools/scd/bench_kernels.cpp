@@ -16,7 +16,6 @@
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
-#include "kernels/ragged_batch.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
@@ -24,6 +23,7 @@
 #include "tools/scd/device_limits.h"
 #include "tools/scd/filled_matrix.h"
 #include "tools/scd/layer_bench.h"
+#include "tools/scd/paged_rows.h"
 #include "tools/scd/report.h"
 
 namespace scd {
@@ -32,8 +32,6 @@ namespace {
 using kernels::Device;
 using kernels::DType;
 using kernels::Matrix;
-
-constexpr int64_t kPageTokens = 16;
 
 struct BenchKernelsOptions {
   std::string device = "cpu";
@@ -93,52 +91,31 @@ class KernelsBench {
   }
 
   void attention() {
-    const int64_t pages =
-        std::max(pages_of(options_.tokens), *std::ranges::max_element(options_.batches) * pages_of(options_.context));
     const int64_t width = int64_t{shape_.kv_heads} * shape_.head_dim;
-    const FilledMatrix keys(device_, pages * kPageTokens, width, precision_, 4);
-    const FilledMatrix values(device_, pages * kPageTokens, width, precision_, 5);
-    const kernels::PagedKv kv{.keys = keys->data,
-                              .values = values->data,
-                              .kv_heads = shape_.kv_heads,
-                              .page_tokens = kPageTokens,
-                              .head_dim = shape_.head_dim,
-                              .dtype = precision_,
-                              .device = device_,
-                              .pages = pages};
-    const auto measure = [&](int64_t sequences, int64_t rows, int64_t first_position) {
-      std::vector<std::vector<int32_t>> tables;
-      std::vector<kernels::SequenceRows> chunks;
-      int32_t next = 0;
-      for (int64_t s = 0; s < sequences; ++s) {
-        auto& table = tables.emplace_back();
-        for (int64_t p = 0; p < pages_of(first_position + rows); ++p) table.push_back(next++);
-      }
-      for (int64_t s = 0; s < sequences; ++s) {
-        chunks.push_back({tables[static_cast<size_t>(s)], s * rows, rows, first_position});
-      }
-      kernels::RaggedBatch batch(device_);
-      batch.assign({}, chunks);
+    const auto measure = [&](const RowsOfSequences& rows) {
+      const PagedRows paged(shape_, device_, precision_, rows);
       const int64_t columns = int64_t{shape_.query_heads} * shape_.head_dim;
-      const FilledMatrix queries(device_, sequences * rows, columns, DType::kF32, 6);
-      const FilledMatrix output(device_, sequences * rows, columns, precision_, 7);
+      const FilledMatrix queries(device_, rows.all(), columns, DType::kF32, 6);
+      const FilledMatrix output(device_, rows.all(), columns, precision_, 7);
       const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
       return best_seconds([&] {
         kernels::paged_attention({.queries = *queries,
                                   .output = *output,
-                                  .kv = kv,
-                                  .sequences = batch.sequences(),
+                                  .kv = paged.kv(),
+                                  .sequences = paged.batch().sequences(),
                                   .query_heads = shape_.query_heads,
                                   .scale = scale});
       });
     };
     const auto tokens = static_cast<double>(options_.tokens);
     const double flops = 2.0 * tokens * tokens * shape_.query_heads * shape_.head_dim;  // causal: half of all pairs
-    add_flops("attention of " + std::to_string(options_.tokens) + " tokens", measure(1, options_.tokens, 0), flops);
+    add_flops("attention of " + std::to_string(options_.tokens) + " tokens", measure({.of_sequence = options_.tokens}),
+              flops);
     for (const int64_t batch : options_.batches) {
       const auto bytes =
           static_cast<double>(2 * batch * options_.context * width) * static_cast<double>(kernels::size_of(precision_));
-      add_bytes("attention, decoding, batch " + std::to_string(batch), measure(batch, 1, options_.context - 1), bytes);
+      add_bytes("attention, decoding, batch " + std::to_string(batch),
+                measure({.sequences = batch, .first_position = options_.context - 1}), bytes);
     }
   }
 
@@ -204,46 +181,43 @@ class KernelsBench {
       add_bytes("silu_mul", best_seconds([&] { kernels::silu_mul(*gate_up, *out); }),
                 outputs * (2.0 * static_cast<double>(kernels::size_of(in)) + size));
     }
-    std::vector<int32_t> table(static_cast<size_t>(pages_of(rows)));
-    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
-    const kernels::SequenceRows all{table, 0, rows, 0};
-    kernels::RaggedBatch batch(device_);
-    batch.assign({}, {&all, 1});
+    {
+      const FilledMatrix embeddings(device_, shape_.vocab, shape_.hidden, precision_),
+          embedded(device_, rows, shape_.hidden, DType::kF32);
+      std::vector<int32_t> ids(static_cast<size_t>(rows));
+      for (size_t i = 0; i < ids.size(); ++i) {
+        ids[i] = static_cast<int32_t>(i * 7919 % static_cast<size_t>(shape_.vocab));
+      }
+      add_bytes("embedding", best_seconds([&] { kernels::embedding(*embeddings, ids, *embedded); }),
+                elements * (4.0 + size));
+    }
+  }
+
+  void pages() {
+    const int64_t rows = options_.tokens;
+    const auto size = static_cast<double>(kernels::size_of(precision_));
+    const PagedRows paged(shape_, device_, precision_, {.of_sequence = rows});
+    const kernels::RaggedBatch& batch = paged.batch();
     const int64_t width = int64_t{shape_.kv_heads} * shape_.head_dim;
     const int64_t columns = int64_t{shape_.query_heads + shape_.kv_heads} * shape_.head_dim;
+    const kernels::RopeTable rope = rope_table();
     {
-      const kernels::RopeTable rope = rope_table();
       const FilledMatrix x(device_, rows, columns, DType::kF32);
       add_bytes("rope", best_seconds([&] {
                   kernels::rope(*x, shape_.head_dim, batch.positions(), rope, kernels::RopeDirection::kRotate);
                 }),
                 static_cast<double>(rows * columns) * 8.0);
     }
-    const FilledMatrix keys(device_, rows, width, DType::kF32), values(device_, rows, width, DType::kF32),
-        pages(device_, 2 * pages_of(rows) * kPageTokens, width, precision_);
-    const kernels::PagedKv kv{.keys = pages->data,
-                              .values = static_cast<std::byte*>(pages->data) +
-                                        static_cast<size_t>(pages->rows / 2 * width) * kernels::size_of(precision_),
-                              .kv_heads = shape_.kv_heads,
-                              .page_tokens = kPageTokens,
-                              .head_dim = shape_.head_dim,
-                              .dtype = precision_,
-                              .device = device_};
-    add_bytes("write_kv", best_seconds([&] { kernels::write_kv(kv, batch.sequences(), *keys, *values); }),
+    const FilledMatrix keys(device_, rows, width, DType::kF32), values(device_, rows, width, DType::kF32);
+    add_bytes("write_kv", best_seconds([&] { kernels::write_kv(paged.kv(), batch.sequences(), *keys, *values); }),
               2.0 * static_cast<double>(rows * width) * (4.0 + size));
     const int64_t query = int64_t{shape_.query_heads} * shape_.head_dim;
     const FilledMatrix qkv(device_, rows, query + 2 * width, DType::kF32);
-    const kernels::RopeTable rope = rope_table();
-    add_bytes("rope_write_kv",
-              best_seconds([&] { kernels::rope_write_kv(kv, batch.sequences(), batch.positions(), rope, *qkv); }),
+    add_bytes("rope_write_kv", best_seconds([&] {
+                kernels::rope_write_kv(paged.kv(), batch.sequences(), batch.positions(), rope, *qkv);
+              }),
               static_cast<double>(rows) *
                   (static_cast<double>(query) * 8.0 + 2.0 * static_cast<double>(width) * (4.0 + size)));
-    const FilledMatrix embeddings(device_, shape_.vocab, shape_.hidden, precision_),
-        embedded(device_, rows, shape_.hidden, DType::kF32);
-    std::vector<int32_t> ids(static_cast<size_t>(rows));
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 7919 % static_cast<size_t>(shape_.vocab));
-    add_bytes("embedding", best_seconds([&] { kernels::embedding(*embeddings, ids, *embedded); }),
-              elements * (4.0 + size));
   }
 
   // Codec rd over a prompt whose batches are of so many tokens; times are of 1,024 of them.
@@ -282,8 +256,6 @@ class KernelsBench {
     }
     return rope;
   }
-
-  static int64_t pages_of(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
   double best_seconds(const std::function<void()>& action) const {
     return scd::best_seconds(device_, options_.repetitions, action);
@@ -333,6 +305,7 @@ void run(const BenchKernelsOptions& options) {
   bench.sampling();
   std::cerr << "memory-bound ops ..." << std::endl;
   bench.memory_bound();
+  bench.pages();
   if (device == Device::kGpu) {
     std::cerr << "codec rd ..." << std::endl;
     for (const int64_t batch_tokens : {1024, 8192}) bench.codec(batch_tokens);

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <utility>
 
-#include "common/kv/kv_cache.h"
 #include "kernels/attention.h"
 #include "kernels/paged_kv.h"
 #include "kernels/rms_norm.h"
@@ -17,8 +16,6 @@ kernels::PackedLinear made_up(int64_t in, int64_t out, DType precision, kernels:
   const FilledMatrix weight(device, out, in, precision, 9, 1.0f / std::sqrt(static_cast<float>(in)));
   return {*weight, {}, precision, device};
 }
-
-int64_t pages_of(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 }  // namespace
 
@@ -37,34 +34,17 @@ LayerBench::LayerBench(const ModelShape& shape, kernels::Device device, DType pr
 
 int64_t LayerBench::weights() const {
   int64_t count = 0;
-  for (const auto* linear : {&qkv_, &output_, &gate_up_, &down_})
+  for (const auto* linear : {&qkv_, &output_, &gate_up_, &down_}) {
     count += linear->in_features() * linear->out_features();
+  }
   return count;
 }
 
-double LayerBench::measure(const Rows& rows,
+double LayerBench::measure(const RowsOfSequences& rows,
                            const std::function<double(const std::function<void()>&)>& seconds_of) const {
-  const int64_t of_sequence = pages_of(rows.first_position + rows.of_sequence), all = rows.sequences * rows.of_sequence;
-  const FilledMatrix pages(device_, 2 * rows.sequences * of_sequence * kPageTokens, kv_, precision_, 4);
-  const kernels::PagedKv kv{.keys = pages->data,
-                            .values = static_cast<std::byte*>(pages->data) +
-                                      static_cast<size_t>(pages->rows / 2 * kv_) * kernels::size_of(precision_),
-                            .kv_heads = shape_.kv_heads,
-                            .page_tokens = kPageTokens,
-                            .head_dim = shape_.head_dim,
-                            .dtype = precision_,
-                            .device = device_,
-                            .pages = rows.sequences * of_sequence};
-  std::vector<std::vector<int32_t>> tables(static_cast<size_t>(rows.sequences));
-  std::vector<kernels::SequenceRows> sequences;
-  int32_t next = 0;
-  for (auto& table : tables) {
-    for (int64_t page = 0; page < of_sequence; ++page) table.push_back(next++);
-    sequences.push_back({table, std::ssize(sequences) * rows.of_sequence, rows.of_sequence, rows.first_position});
-  }
-  kernels::RaggedBatch batch(device_);
-  batch.assign({}, sequences);
-
+  const PagedRows paged(shape_, device_, precision_, rows);
+  const kernels::RaggedBatch& batch = paged.batch();
+  const int64_t all = rows.all();
   const bool on_gpu = device_ == kernels::Device::kGpu;
   const FilledMatrix residual(device_, all, shape_.hidden, DType::kF32, 5);
   const FilledMatrix normed(device_, all, shape_.hidden, precision_), qkv(device_, all, query_ + 2 * kv_, DType::kF32);
@@ -76,10 +56,10 @@ double LayerBench::measure(const Rows& rows,
   const auto pass = [&] {
     kernels::rms_norm(*residual, norm_, 1e-5f, *normed);
     qkv_.forward(*normed, *qkv);
-    kernels::rope_write_kv(kv, batch.sequences(), batch.positions(), rope_, *qkv);
+    kernels::rope_write_kv(paged.kv(), batch.sequences(), batch.positions(), rope_, *qkv);
     kernels::paged_attention({.queries = queries,
                               .output = *mixed,
-                              .kv = kv,
+                              .kv = paged.kv(),
                               .sequences = batch.sequences(),
                               .query_heads = shape_.query_heads,
                               .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim))});

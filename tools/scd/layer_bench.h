@@ -4,14 +4,11 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
-#include <vector>
 
 #include "common/model/model_shapes.h"
 #include "kernels/linear.h"
-#include "kernels/ragged_batch.h"
 #include "kernels/rope.h"
-#include "tools/scd/filled_matrix.h"
+#include "tools/scd/paged_rows.h"
 
 namespace scd {
 
@@ -19,14 +16,10 @@ class LayerBench {
  public:
   LayerBench(const ModelShape& shape, kernels::Device device, kernels::DType precision, kernels::RopeTable rope);
 
-  struct Rows {
-    int64_t sequences = 1;
-    int64_t of_sequence = 1;
-    int64_t first_position = 0;  // keys and values of those before it are there
-  };
   // Seconds of a pass of these rows, by whoever measures; rows of one token each are recorded first on a GPU, as
   // decode steps are.
-  double measure(const Rows& rows, const std::function<double(const std::function<void()>&)>& seconds_of) const;
+  double measure(const RowsOfSequences& rows,
+                 const std::function<double(const std::function<void()>&)>& seconds_of) const;
 
   int64_t weights() const;  // of its linear layers
 
