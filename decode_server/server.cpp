@@ -67,14 +67,19 @@ size_t bytes_of_models(const DecodeConfig& config, kernels::DType precision) {
   return bytes;
 }
 
+constexpr std::string_view kStepKeys = "limits.max_batched_tokens, limits.prefill_chunk_tokens or limits.max_running";
+
+size_t workspace_of(const DecodeConfig& config, const Model& model) {
+  return workspace_bytes(model.config(), model.precision(), workspace_limits(config, model.config()));
+}
+
 // held_before: of the GPU, when nothing of this server was on it.
 int32_t pages_of(const DecodeConfig& config, const Model& model, size_t held_before) {
-  const auto limits = workspace_limits(config, model.config());
   const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
                        .held_bytes = std::max(kernels::gpu_held_bytes(), held_before) - held_before,
                        .coming_bytes = bytes_of_models(config, model.precision()),
-                       .workspace_bytes = workspace_bytes(model.config(), model.precision(), limits),
-                       .step_key = "limits.max_batched_tokens, limits.prefill_chunk_tokens or limits.max_running"};
+                       .workspace_bytes = workspace_of(config, model),
+                       .step_key = kStepKeys};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
 }
 
@@ -132,6 +137,7 @@ struct DecodeServer::Parts {
   const ModelLoader loader;
   ModelRegistry models;
   const size_t held_before_warmth;  // of a GPU: weights, pages and adapters
+  const kernels::GpuWorkspace workspace;
   MetricsRegistry registry;
   DecodeMetrics metrics;
   std::unique_ptr<Transport> transport;
@@ -162,6 +168,8 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
       models(loader.load_configured()),
       held_before_warmth(kernels::gpu_held_bytes()),
+      workspace(workspace_on(model.device(), workspace_of(config, model),
+                             "lower " + std::string(kStepKeys) + ", or " + cache.sized_by())),
       metrics(registry),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
       compute({config, model, cache, prefixes, tokenizer, release, forecast, metrics}),
@@ -255,7 +263,8 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
               .pages = parts_->cache.pool().pages(),
               .page_bytes = parts_->cache.bytes(),
               .held_before = parts_->held_before,
-              .held_before_warmth = parts_->held_before_warmth});
+              .held_before_warmth = parts_->held_before_warmth,
+              .workspace = parts_->workspace});
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->models.default_name()},
                                    {"models", static_cast<int64_t>(parts_->models.list().size())},

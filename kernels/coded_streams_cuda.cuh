@@ -68,7 +68,7 @@ struct Cursor {
 inline std::byte* grown(DeviceBuffer& buffer, size_t bytes) {
   if (buffer.size() < bytes) {
     buffer = DeviceBuffer();
-    buffer = DeviceBuffer(Device::kGpu, bytes + bytes / 4);
+    buffer = DeviceBuffer(Placement::workspace(Device::kGpu), bytes + bytes / 4);
   }
   return buffer.data();
 }

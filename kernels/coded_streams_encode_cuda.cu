@@ -42,7 +42,7 @@ __device__ inline int32_t integer_of(float value, float step) {
   return value < 0 ? -magnitude : magnitude;
 }
 
-__device__ inline int count_above(unsigned mask, unsigned lane) { return __popc(mask >> (lane + 1)); }
+__device__ inline int count_above(unsigned mask, unsigned lane) { return __popc(mask >> lane >> 1); }
 
 struct EncodeArgs {
   const float* numbers;

@@ -26,6 +26,7 @@ void clear(Matrix m);
 void copy(ConstMatrix from, Matrix to);
 void copy_bytes(std::span<const std::byte> from, std::byte* to);  // from the host; waits
 void synchronize();
+void finish_work() noexcept;  // of all threads
 // Queues the copy and returns at once; the numbers may change again afterwards.
 void upload(std::span<const int32_t> numbers, std::byte* to);
 

@@ -9,15 +9,13 @@
 #include <utility>
 
 #include "kernels/dispatch.h"
+#include "kernels/gpu_workspace.h"
 #include "kernels/require.h"
 
 namespace scd::kernels {
 namespace {
 
 constexpr size_t kAlignment = 4096;
-constexpr size_t kPartAlignment = 256;  // of an arena: what cudaMalloc gives
-
-size_t part_bytes(size_t bytes) { return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment; }
 
 std::byte* allocate_on_host(size_t bytes) {
   // Untouched pages cost nothing until written, so a large pool starts cheaply.
@@ -50,6 +48,8 @@ void synchronize([[maybe_unused]] Device device) {
 #endif
 }
 
+void finish_gpu_work() noexcept { SCD_ON(Device::kGpu, cuda::finish_work(), static_cast<void>(0)); }
+
 struct Placement::Arena {
   DeviceBuffer memory;
   size_t used = 0;
@@ -58,6 +58,12 @@ struct Placement::Arena {
 Placement Placement::arena(Device device, size_t bytes) {
   Placement placement(device);
   placement.arena_ = std::make_shared<Arena>(DeviceBuffer(device, part_bytes(bytes)));
+  return placement;
+}
+
+Placement Placement::workspace(Device device) {
+  Placement placement(device);
+  placement.in_workspace_ = device == Device::kGpu;
   return placement;
 }
 
@@ -83,6 +89,13 @@ DeviceBuffer::DeviceBuffer(const Placement& placement, size_t bytes) : size_(byt
     data_ = placement.part(bytes);
     arena_ = placement.arena_;
     return;
+  }
+  if (placement.in_workspace_) {
+    if (auto part = GpuWorkspace::part(bytes)) {
+      data_ = part->data;
+      arena_ = std::move(part->owner);
+      return;
+    }
   }
   data_ = SCD_ON(device_, cuda::allocate(bytes), allocate_on_host(bytes));
   if (device_ == Device::kGpu) held_bytes.fetch_add(bytes, std::memory_order_relaxed);

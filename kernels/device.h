@@ -39,6 +39,8 @@ void use_gpu_device(int ordinal);
 
 // Waits for everything that this thread queued.
 void synchronize(Device device);
+// Waits for everything that any thread of this process queued on the GPU, before memory is used for something else.
+void finish_gpu_work() noexcept;
 
 struct DeviceMemory {
   size_t free_bytes = 0;
@@ -61,11 +63,13 @@ class OutOfDeviceMemory : public std::bad_alloc {
 
 // Where buffers are made: on a device each by itself or, as parts of an arena, in one piece of its memory, one behind
 // the other. An arena's memory goes back with the last of its parts, and none of it before; one thread at a time takes
-// from it.
+// from it. What steps work in comes from the memory set aside for it (gpu_workspace.h), and by itself where that has no
+// room.
 class Placement {
  public:
   Placement(Device device) : device_(device) {}  // by themselves; a device will do where a placement is asked for
   static Placement arena(Device device, size_t bytes);  // rounded up to what one buffer of them takes
+  static Placement workspace(Device device);
   // Of an arena that holds buffers of these sizes.
   static size_t arena_bytes(std::span<const size_t> buffers);
 
@@ -77,6 +81,7 @@ class Placement {
   struct Arena;
   std::byte* part(size_t bytes) const;
   Device device_;
+  bool in_workspace_ = false;
   std::shared_ptr<Arena> arena_;
 };
 
@@ -101,7 +106,7 @@ class DeviceBuffer {
   std::byte* data_ = nullptr;
   size_t size_ = 0;
   Device device_ = Device::kCpu;
-  std::shared_ptr<void> arena_;  // of which it is a part
+  std::shared_ptr<void> arena_;  // or workspace, of which it is a part
 };
 
 // Memory of the host for copies to and from a GPU: page-locked where there is one, several times as fast. It grows and

@@ -149,6 +149,8 @@ std::byte* allocate(size_t bytes) {
 
 void release(std::byte* memory) noexcept { cudaFree(memory); }
 
+void finish_work() noexcept { cudaDeviceSynchronize(); }
+
 void synchronize() { check(cudaStreamSynchronize(stream()), "an op queued before"); }
 
 void* event_behind_queue(void* event) {
@@ -363,7 +365,7 @@ std::byte* device_scratch(Slot slot, size_t bytes) {
   if (buffer.size() < bytes) {
     buffer = DeviceBuffer();
     ++scratch().moves[index];  // also where there is no memory for it: recordings read what is gone
-    buffer = DeviceBuffer(Device::kGpu, bytes + bytes / 4);
+    buffer = DeviceBuffer(Placement::workspace(Device::kGpu), bytes + bytes / 4);
   }
   return buffer.data();
 }

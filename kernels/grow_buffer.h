@@ -46,7 +46,7 @@ class GrowBuffer {
   std::byte* reserve_on(Device device, size_t bytes) {
     if (bytes > on_device_.size()) {
       on_device_ = DeviceBuffer();
-      on_device_ = DeviceBuffer(device, bytes);
+      on_device_ = DeviceBuffer(Placement::workspace(device), bytes);
     }
     return on_device_.data();
   }

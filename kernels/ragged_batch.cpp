@@ -54,7 +54,7 @@ void RaggedBatch::reserve(int64_t rows, int64_t sequences, int64_t pages) {
     memory_ = DeviceBuffer();
     ++moves_;
     const Layout layout(row_room, sequence_room, page_room);
-    memory_ = DeviceBuffer(device_, static_cast<size_t>(layout.end) * sizeof(int32_t));
+    memory_ = DeviceBuffer(Placement::workspace(device_), static_cast<size_t>(layout.end) * sizeof(int32_t));
     packed_.resize(static_cast<size_t>(layout.end));
     pages_there_.assign(static_cast<size_t>(sequence_room), 0);
   }

@@ -108,13 +108,16 @@ const PrefillConfig& checked(const PrefillConfig& config) {
   return config;
 }
 
+size_t workspace_of(const PrefillConfig& config, const Model& model) {
+  return workspace_bytes(model.config(), model.precision(), workspace_limits(config, model.config()));
+}
+
 // held_before: of the GPU, when nothing of this server was on it.
 int32_t pages_of(const PrefillConfig& config, const Model& model, size_t held_before) {
-  const GpuShare share{
-      .memory_fraction = config.kv_cache.gpu_memory_fraction,
-      .held_bytes = std::max(kernels::gpu_held_bytes(), held_before) - held_before,
-      .workspace_bytes = workspace_bytes(model.config(), model.precision(), workspace_limits(config, model.config())),
-      .step_key = "limits.batch_tokens"};
+  const GpuShare share{.memory_fraction = config.kv_cache.gpu_memory_fraction,
+                       .held_bytes = std::max(kernels::gpu_held_bytes(), held_before) - held_before,
+                       .workspace_bytes = workspace_of(config, model),
+                       .step_key = "limits.batch_tokens"};
   return cache_pages(model.config().kv_shape(model.precision()), model.device(), config.kv_cache.pages, share);
 }
 
@@ -174,6 +177,8 @@ struct PrefillServer::Parts {
         kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model, held_before), model.device(),
                  pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
         held_before_warmth(kernels::gpu_held_bytes()),
+        workspace(workspace_on(model.device(), workspace_of(config, model),
+                               "lower limits.batch_tokens or " + kv_cache.sized_by())),
         code_store(make_store(config.code_cache.redis, producer)),
         pipeline({config, producer, model, kv_cache, *transport, metrics, code_store.get()}),
         service({producer, pipeline, config.limits.request_timeout}),
@@ -191,8 +196,9 @@ struct PrefillServer::Parts {
   PrefillMetrics metrics;
   std::unique_ptr<Transport> transport;
   const Producer producer;
-  KvCache kv_cache;                             // after what else lies on a GPU: weights, and the encoders' maps
-  const size_t held_before_warmth;              // of a GPU: all of these
+  KvCache kv_cache;                 // after what else lies on a GPU: weights, and the encoders' maps
+  const size_t held_before_warmth;  // of a GPU: all of these
+  const kernels::GpuWorkspace workspace;
   const std::unique_ptr<CodeStore> code_store;  // null: none
   Pipeline pipeline;
   PrefillService service;
@@ -233,7 +239,8 @@ PrefillServer::PrefillServer(const PrefillConfig& config, std::unique_ptr<Transp
               .pages = parts_->kv_cache.pool().pages(),
               .page_bytes = parts_->kv_cache.bytes(),
               .held_before = parts_->held_before,
-              .held_before_warmth = parts_->held_before_warmth});
+              .held_before_warmth = parts_->held_before_warmth,
+              .workspace = parts_->workspace});
   parts_->rpc.set_serving(true);
   log_info("listening", {{"address", parts_->rpc.address()}, {"model", parts_->producer.name}});
   if (!metrics_address().empty()) log_info("metrics", {{"address", metrics_address()}});

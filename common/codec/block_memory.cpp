@@ -17,10 +17,10 @@ kernels::Kept<kernels::DeviceBuffer>& unused() {
 kernels::DeviceBuffer piece(size_t size) {
   if (auto found = unused().take(size)) return std::move(found->one);
   try {
-    return {kernels::Device::kGpu, size};
+    return {kernels::Placement::workspace(kernels::Device::kGpu), size};
   } catch (const kernels::OutOfDeviceMemory&) {
     unused().clear();
-    return {kernels::Device::kGpu, size};
+    return {kernels::Placement::workspace(kernels::Device::kGpu), size};
   }
 }
 

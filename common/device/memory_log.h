@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/gpu_workspace.h"
+
 namespace scd {
 
 struct ServerMemory {
@@ -14,9 +16,11 @@ struct ServerMemory {
   size_t page_bytes = 0;          // of all pages
   size_t held_before = 0;         // kernels::gpu_held_bytes() before the model was loaded
   size_t held_before_warmth = 0;  // and before workspaces were taken
+  const kernels::GpuWorkspace& workspace;
 };
 
-// Once the workspaces are there: what a GPU's buffers have come to hold since is theirs; on the CPU it is 0.
+// Once the server is warm. Workspaces use more than was set aside for them where they had to take memory beside it; on
+// the CPU both are 0.
 void log_memory(const ServerMemory& memory);
 
 }  // namespace scd

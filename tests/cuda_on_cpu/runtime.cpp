@@ -132,6 +132,12 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return noted(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
+cudaError_t cudaDeviceSynchronize() {
+  count(counters.waits);
+  run_all();
+  return noted(cudaSuccess);
+}
+
 // As on a GPU, which waits for all its work before memory goes.
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
