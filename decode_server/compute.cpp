@@ -122,8 +122,10 @@ void ComputeThread::warm_up() {
 void ComputeThread::record_steps() {
   if (args_.model.device() == kernels::Device::kCpu) return;
   const auto begin = ServingClock::now();
+  const bool adapters =
+      std::ranges::any_of(args_.config.models, [](const auto& named) { return !named.adapter.empty(); });
   const size_t free_before = kernels::gpu_memory().free_bytes;
-  const auto [logits, recorded] = step_.record(args_.config.limits.recorded_batch);
+  const auto [logits, recorded] = step_.record(args_.config.limits.recorded_batch, adapters);
   const size_t free_now = std::min(kernels::gpu_memory().free_bytes, free_before);
   const std::chrono::duration<double> took = ServingClock::now() - begin;
   log_info("decode_steps_recorded",

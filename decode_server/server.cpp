@@ -98,6 +98,8 @@ WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& 
   const LimitOptions& limits = config.limits;
   const bool calibrated = !config.codec.artifact.empty() ||
                           std::ranges::any_of(config.models, [](const auto& named) { return !named.artifact.empty(); });
+  const bool adapters = config.model_admin ||
+                        std::ranges::any_of(config.models, [](const auto& named) { return !named.adapter.empty(); });
   const int64_t step_tokens = std::max(limits.step_tokens(true), limits.prefill_chunk_tokens);
   const int64_t coded_tokens = std::min(kCodedTokens, int64_t{model.max_positions});
   const int64_t leases = static_cast<int64_t>(config.transport.slots) / config.prefill.fewest_credit_messages();
@@ -113,6 +115,7 @@ WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& 
           .sequences = limits.max_running,
           .coded_tokens = coded_tokens,
           .unit_layers = calibrated ? kUnitLayers : 1,
+          .adapters = adapters,
           .anchored = calibrated};
 }
 

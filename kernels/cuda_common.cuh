@@ -28,7 +28,6 @@ enum class Slot {
   kKeys,
   kValues,
   kLogitChanges,
-  kLowRank,
   kMoment,
   kColumnSums,
   kCount

@@ -69,7 +69,7 @@ void write_unrotated_kv(std::span<const PagedKv> layers, const SequenceRows& seq
 
 void paged_attention(const AttentionArgs& args);
 
-void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups);
+void add_low_rank(ConstMatrix x, Matrix y, LowRankRows& rows, int64_t index, int64_t most_rank);
 
 void gemm_f32(const GemmArgs& args);
 

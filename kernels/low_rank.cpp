@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu_level.h"
@@ -13,10 +14,14 @@
 namespace scd::kernels {
 namespace {
 
+constexpr int64_t kWordsOfPointer = sizeof(void*) / sizeof(int32_t);
+
 int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
 void check_parts(std::span<const LowRankPart> parts, int64_t in, int64_t out) {
   require(!parts.empty() && in > 0 && out > 0, "low rank: a layer without parts, inputs or outputs");
+  require(std::ssize(parts) <= PackedLowRank::kMaxParts, "low rank: a layer of ", std::ssize(parts),
+          " parts, more than ", PackedLowRank::kMaxParts);
   int64_t end = 0;
   for (const LowRankPart& part : parts) {
     require_cpu(part.a, "the factor A of a layer");
@@ -126,20 +131,81 @@ PackedLowRank::~PackedLowRank() = default;
 Device PackedLowRank::device() const { return weights_->device; }
 size_t PackedLowRank::packed_bytes() const { return weights_->memory.size(); }
 
-void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups) {
+LowRankSet::LowRankSet(std::vector<const PackedLowRank*> factors, Device device) : factors_(std::move(factors)) {
+  for (const PackedLowRank* one : factors_) {
+    require(one == nullptr || one->device() == device, "low rank: factors of a set are not on ", device);
+  }
+  if (device == Device::kCpu) return;
+  std::vector<LowRankEntry> table;
+  for (const PackedLowRank* one : factors_) {
+    LowRankEntry& entry = table.emplace_back();
+    if (one == nullptr) continue;
+    const LowRankWeights& weights = one->weights();
+    entry = {.memory = weights.memory.data(),
+             .narrow = weights.precision == DType::kBF16,
+             .in = weights.in,
+             .rank = weights.rank,
+             .part_count = std::ssize(weights.parts)};
+    std::ranges::copy(weights.parts, entry.parts);
+  }
+  table_ = buffer_of(std::as_bytes(std::span(table)), device);
+}
+
+void LowRankRows::reserve(int64_t rows, Device device) {
+  there_memory_.matrix(rows, kWordsOfPointer, DType::kF32, device);
+  product_memory_.matrix(rows, PackedLowRank::kMaxRank * PackedLowRank::kMaxParts, DType::kF32, device);
+}
+
+void LowRankRows::assign(std::span<const LowRankSet* const> sets, Device device, bool for_any) {
+  device_ = device;
+  for_any_ = for_any && device == Device::kGpu;
+  sets_.assign(sets.begin(), sets.end());
+  distinct_ = 0;
+  for (size_t row = 0; row < sets.size(); ++row) {
+    if (sets[row] == nullptr) continue;
+    const std::span known(by_set_.data(), distinct_);
+    auto at = static_cast<size_t>(std::ranges::find(known, sets[row], &SetRows::set) - known.begin());
+    if (at == distinct_) {
+      if (++distinct_ > by_set_.size()) by_set_.emplace_back();
+      by_set_[at].set = sets[row];
+      by_set_[at].rows.clear();
+    }
+    by_set_[at].rows.push_back(static_cast<int32_t>(row));
+  }
+  if (device_ == Device::kCpu || (distinct_ == 0 && !for_any_)) return;
+  tables_.clear();
+  for (const LowRankSet* set : sets_) tables_.push_back(set == nullptr ? nullptr : set->table());
+  there_ = there_memory_.matrix(rows(), kWordsOfPointer, DType::kF32, device_);
+  send({reinterpret_cast<const int32_t*>(tables_.data()), tables_.size() * kWordsOfPointer}, device_,
+       static_cast<std::byte*>(there_.data));
+}
+
+std::span<const LowRankGroup> LowRankRows::groups(int64_t index) {
+  groups_.clear();
+  for (const SetRows& one : std::span(by_set_.data(), distinct_)) {
+    require(index >= 0 && index < one.set->size(), "low rank: factors ", index, " of a set of ", one.set->size());
+    if ((*one.set)[index] != nullptr) groups_.push_back({(*one.set)[index], one.rows});
+  }
+  return groups_;
+}
+
+void add_low_rank(ConstMatrix x, Matrix y, LowRankRows& rows, int64_t index) {
   require_matrix(x, "the input of a low-rank product");
   require_on(x.device, y, "the output of a low-rank product");
   require(x.dtype != DType::kF16 && y.dtype != DType::kF16 && x.rows == y.rows, "low rank: input ", x, " and output ",
           y, " must be F32 or BF16 with the same number of rows");
+  require(rows.rows() == x.rows && rows.device() == x.device, "low rank: sets of ", rows.rows(), " rows on ",
+          rows.device(), " for ", x);
+  const std::span<const LowRankGroup> groups = rows.groups(index);
+  [[maybe_unused]] int64_t most_rank = rows.for_any() ? PackedLowRank::kMaxRank * PackedLowRank::kMaxParts : 0;
   for (const LowRankGroup& group : groups) {
     const LowRankWeights& weights = group.factors->weights();
     require(weights.device == x.device && weights.in == x.columns && weights.out == y.columns, "low rank: factors of ",
             weights.in, " inputs and ", weights.out, " outputs on ", weights.device, " do not fit ", x, " and ", y);
-    for (const int32_t row : group.rows.host) {
-      require(row >= 0 && row < x.rows, "low rank: row ", row, " of ", x);
-    }
+    most_rank = std::max(most_rank, weights.rank);
   }
-  SCD_DISPATCH(x.device, add_low_rank(x, y, groups));
+  if (x.rows == 0 || (groups.empty() && !rows.for_any())) return;
+  SCD_ON(x.device, cuda::add_low_rank(x, y, rows, index, most_rank), cpu::add_low_rank(x, y, groups));
 }
 
 }  // namespace scd::kernels

@@ -90,8 +90,8 @@ void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups)
   int64_t rows = 0, multiplications = 0;
   for (const LowRankGroup& group : groups) {
     const LowRankWeights& weights = group.factors->weights();
-    rows += group.rows.size();
-    multiplications += group.rows.size() * weights.rank * (weights.in + weights.out);
+    rows += std::ssize(group.rows);
+    multiplications += std::ssize(group.rows) * weights.rank * (weights.in + weights.out);
   }
   // Enough pieces for all threads; how rows are cut changes no result.
   const int64_t pieces = 2 * int64_t{omp_get_max_threads()};
@@ -99,10 +99,10 @@ void add_low_rank(ConstMatrix x, Matrix y, std::span<const LowRankGroup> groups)
   thread_local std::vector<LowRankTile> tiles;
   tiles.clear();
   for (const LowRankGroup& group : groups) {
-    for (int64_t first = 0; first < group.rows.size(); first += tile_rows) {
-      const int64_t count = std::min(tile_rows, group.rows.size() - first);
-      tiles.push_back({group.factors->weights(), x, y,
-                       group.rows.host.subspan(static_cast<size_t>(first), static_cast<size_t>(count))});
+    for (int64_t first = 0; first < std::ssize(group.rows); first += tile_rows) {
+      const int64_t count = std::min(tile_rows, std::ssize(group.rows) - first);
+      tiles.push_back(
+          {group.factors->weights(), x, y, group.rows.subspan(static_cast<size_t>(first), static_cast<size_t>(count))});
     }
   }
   const LowRankTile* const first = tiles.data();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/device.h"
+#include "kernels/low_rank.h"
 #include "kernels/matrix.h"
 
 namespace scd::kernels {
@@ -43,6 +44,16 @@ struct LowRankWeights {
   const T* b(const Part& part) const {
     return a<T>() + part.b_at;
   }
+};
+
+// Of a LowRankSet's table on CUDA.
+struct LowRankEntry {
+  const std::byte* memory = nullptr;  // null: no factors
+  bool narrow = false;                // BF16, else F32
+  int64_t in = 0;
+  int64_t rank = 0;
+  int64_t part_count = 0;
+  LowRankWeights::Part parts[PackedLowRank::kMaxParts];
 };
 
 namespace cpu {

@@ -1,5 +1,6 @@
 #include "common/model/adapter.h"
 
+#include <array>
 #include <string>
 #include <system_error>
 
@@ -46,6 +47,11 @@ Adapter::Adapter(const Model& base, const std::filesystem::path& directory) {
   const LoraAdapter adapter(directory);
   const ModelConfig& config = base.config();
   adapter.check_modules(linear_modules(config));
+  packed_.push_back(std::nullopt);
+  if (!config.tied_embeddings) {
+    const Part head{"lm_head", config.vocab};
+    packed_.back() = pack(adapter, base, std::span(&head, 1), config.hidden);
+  }
   const int64_t query_width = int64_t{config.query_heads} * config.head_dim;
   const int64_t kv_width = int64_t{config.kv_heads} * config.head_dim;
   for (int32_t layer = 0; layer < config.layers; ++layer) {
@@ -57,17 +63,14 @@ Adapter::Adapter(const Model& base, const std::filesystem::path& directory) {
                              Part{prefix + "mlp.up_proj", config.intermediate}};
     const std::array down{Part{prefix + "mlp.down_proj", config.hidden}};
     // In the order of AdaptedLinear.
-    layers_.push_back({pack(adapter, base, qkv, config.hidden), pack(adapter, base, output, query_width),
-                       pack(adapter, base, gate_up, config.hidden), pack(adapter, base, down, config.intermediate)});
+    packed_.push_back(pack(adapter, base, qkv, config.hidden));
+    packed_.push_back(pack(adapter, base, output, query_width));
+    packed_.push_back(pack(adapter, base, gate_up, config.hidden));
+    packed_.push_back(pack(adapter, base, down, config.intermediate));
   }
-  if (config.tied_embeddings) return;
-  const Part head{"lm_head", config.vocab};
-  lm_head_ = pack(adapter, base, std::span(&head, 1), config.hidden);
-}
-
-const kernels::PackedLowRank* Adapter::find(int32_t layer, AdaptedLinear linear) const {
-  const auto& found = layers_[static_cast<size_t>(layer)][static_cast<size_t>(linear)];
-  return found ? &*found : nullptr;
+  std::vector<const kernels::PackedLowRank*> factors;
+  for (const auto& one : packed_) factors.push_back(one ? &*one : nullptr);
+  set_ = kernels::LowRankSet(std::move(factors), base.device());
 }
 
 size_t Adapter::bytes_by_file(const std::filesystem::path& directory, kernels::DType precision) {
@@ -77,10 +80,8 @@ size_t Adapter::bytes_by_file(const std::filesystem::path& directory, kernels::D
 }
 
 size_t Adapter::bytes() const {
-  size_t bytes = lm_head_ ? lm_head_->packed_bytes() : 0;
-  for (const auto& layer : layers_) {
-    for (const auto& linear : layer) bytes += linear ? linear->packed_bytes() : 0;
-  }
+  size_t bytes = 0;
+  for (const auto& one : packed_) bytes += one ? one->packed_bytes() : 0;
   return bytes;
 }
 

@@ -2,7 +2,6 @@
 // of a batch has its own.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -24,17 +23,20 @@ class Adapter {
   // Throws Error as LoraAdapter does, and for ranks above PackedLowRank::kMaxRank (UNIMPLEMENTED).
   Adapter(const Model& base, const std::filesystem::path& directory);
 
-  // Null where it leaves the layer as it is.
-  const kernels::PackedLowRank* find(int32_t layer, AdaptedLinear linear) const;
-  const kernels::PackedLowRank* lm_head() const { return lm_head_ ? &*lm_head_ : nullptr; }
+  // What it adds, null where it leaves a layer as it is.
+  const kernels::LowRankSet& factors() const { return set_; }
+  static constexpr int64_t kHead = 0;
+  static constexpr int64_t index_of(int32_t layer, AdaptedLinear linear) {
+    return 1 + layer * kLinears + static_cast<int64_t>(linear);
+  }
   size_t bytes() const;  // packed, as held in memory
   // The same as far as the size of its file tells: numbers have two bytes at least there. 0: there is no file.
   static size_t bytes_by_file(const std::filesystem::path& directory, kernels::DType precision);
 
  private:
-  static constexpr size_t kLinears = 4;
-  std::vector<std::array<std::optional<kernels::PackedLowRank>, kLinears>> layers_;
-  std::optional<kernels::PackedLowRank> lm_head_;
+  static constexpr int64_t kLinears = 4;
+  std::vector<std::optional<kernels::PackedLowRank>> packed_;
+  kernels::LowRankSet set_;  // of them
 };
 
 }  // namespace scd

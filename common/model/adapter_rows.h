@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "common/model/adapter.h"
-#include "kernels/grow_buffer.h"
+#include "kernels/low_rank.h"
 
 namespace scd {
 
@@ -18,9 +18,10 @@ struct AdapterRun {
 
 class AdapterRows {
  public:
-  // Runs in the order of their rows; adapters outlive what follows.
-  void assign(std::span<const AdapterRun> runs, kernels::Device device);
-  bool empty() const { return groups_.empty(); }
+  // Memory on a GPU for so many rows of steps that are recorded: it does not move while they stay within.
+  void reserve(int64_t rows, kernels::Device device) { rows_.reserve(rows, device); }
+  // Runs in the order of their rows; adapters outlive what follows. for_any: kernels::LowRankRows::assign().
+  void assign(std::span<const AdapterRun> runs, kernels::Device device, bool for_any = false);
 
   // y += what each row's adapter adds to the linear layer of x.
   void add(int32_t layer, AdaptedLinear linear, const kernels::ConstMatrix& x, const kernels::Matrix& y);
@@ -28,18 +29,9 @@ class AdapterRows {
   void add_to_logits(std::span<const int64_t> chosen_rows, const kernels::ConstMatrix& x, const kernels::Matrix& y);
 
  private:
-  struct Group {
-    const Adapter* adapter = nullptr;
-    int64_t first = 0;  // in rows_
-    int64_t count = 0;
-  };
-  kernels::Indices rows_of(const Group& group) const;
-
-  std::vector<Group> groups_;
-  std::vector<int32_t> rows_;  // group by group, ascending within one
-  const int32_t* on_device_ = nullptr;
-  kernels::GrowBuffer device_memory_;
-  std::vector<kernels::LowRankGroup> terms_;  // of one call; kept for its memory
+  bool empty_ = true;
+  std::vector<const kernels::LowRankSet*> sets_, chosen_sets_;
+  kernels::LowRankRows rows_, chosen_;
 };
 
 }  // namespace scd

@@ -1,6 +1,7 @@
 #include "common/model/decode_step.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -20,19 +21,24 @@ struct DecodeStep::State {
   KvCache& cache;
   const int64_t max_batch;
   ForwardState forward = {};
-  int64_t most_recorded = max_batch;  // of sequences
-  int64_t moves = 0;                  // of the batch's copy that recordings read
+  int64_t moves = 0;  // of the batch's copy that recordings read
   std::vector<int64_t> rows = {};
   struct Recording {
     kernels::RecordedWork work;
     kernels::Matrix logits;
     bool refused = false;  // there was no memory for it: its steps cost more launches
   };
-  std::map<int64_t, Recording> recordings = {};  // by batch size
+  // Steps without adapters, and steps with some.
+  struct Kind {
+    int64_t most_recorded = 0;                     // of sequences
+    std::map<int64_t, Recording> recordings = {};  // by batch size
+  };
+  std::array<Kind, 2> kinds = {Kind{max_batch}, Kind{max_batch}};
 
-  void begin(std::span<const SequenceChunk> batch) {
+  void begin(std::span<const SequenceChunk> batch, bool for_any_adapter) {
     rows.resize(batch.size());
     std::iota(rows.begin(), rows.end(), 0);
+    forward.for_any_adapter = for_any_adapter;
     forward.begin(model, cache, batch);
   }
   kernels::Matrix compute() {
@@ -62,7 +68,7 @@ DecodeStep::DecodeStep(const Model& model, KvCache& cache, int64_t max_batch)
 
 DecodeStep::~DecodeStep() = default;
 
-DecodeStep::Warmth DecodeStep::record(int64_t sequences) {
+DecodeStep::Warmth DecodeStep::record(int64_t sequences, bool adapters) {
   State& state = *state_;
   if (state.model.device() == kernels::Device::kCpu) return {};
   PageTable pages = state.cache.pool().make_table();
@@ -72,31 +78,42 @@ DecodeStep::Warmth DecodeStep::record(int64_t sequences) {
   const int64_t largest = std::min(state.max_batch, std::max(sequences, kLargestWarm));
   const std::vector<SequenceChunk> batch(static_cast<size_t>(largest), chunk);
   // First the largest step there may be, so that scratch memory does not move later.
-  state.begin(batch);
+  state.begin(batch, adapters);
   const kernels::Matrix logits = state.compute();
-  state.most_recorded = std::min(sequences, state.max_batch);
+  for (State::Kind& kind : state.kinds) kind.most_recorded = std::min(sequences, state.max_batch);
+  const size_t kinds = adapters ? 2 : 1;
   for (int round = 0; round < 2; ++round) {  // scratch memory may move until all sizes have run
-    for (int64_t count = 1; count <= state.most_recorded; ++count) {
-      State::Recording& recording = state.recordings[count];
-      if (recording.work.replayable()) continue;
-      state.begin(std::span(batch).first(static_cast<size_t>(count)));
-      state.compute_and_record(recording);
-      if (recording.refused) state.most_recorded = count - 1;
+    for (size_t i = 0; i < kinds; ++i) {
+      State::Kind& kind = state.kinds[i];
+      for (int64_t count = 1; count <= kind.most_recorded; ++count) {
+        State::Recording& recording = kind.recordings[count];
+        if (recording.work.replayable()) continue;
+        state.begin(std::span(batch).first(static_cast<size_t>(count)), i == 1);
+        state.compute_and_record(recording);
+        if (recording.refused) kind.most_recorded = count - 1;
+      }
     }
   }
-  return {.logits = logits, .recorded = state.most_recorded};
+  const auto last = state.kinds.begin() + static_cast<std::ptrdiff_t>(kinds);
+  return {.logits = logits, .recorded = std::min_element(state.kinds.begin(), last, [](const auto& a, const auto& b) {
+                                          return a.most_recorded < b.most_recorded;
+                                        })->most_recorded};
 }
 
 kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch) {
   State& state = *state_;
   for (const SequenceChunk& chunk : batch) SCD_CHECK(chunk.tokens.size() == 1, "one token of each sequence");
   const auto count = static_cast<int64_t>(batch.size());
-  state.begin(batch);
   const bool adapted = std::ranges::any_of(batch, [](const auto& chunk) { return chunk.adapter != nullptr; });
-  if (state.model.device() == kernels::Device::kCpu || count > state.most_recorded || adapted) return state.compute();
-  if (state.moves != state.forward.batch.moves()) state.recordings.clear();
+  State::Kind& kind = state.kinds[adapted ? 1 : 0];
+  const bool recorded = state.model.device() == kernels::Device::kGpu && count <= kind.most_recorded;
+  state.begin(batch, adapted && recorded);
+  if (!recorded) return state.compute();
+  if (state.moves != state.forward.batch.moves()) {
+    for (State::Kind& each : state.kinds) each.recordings.clear();
+  }
   state.moves = state.forward.batch.moves();
-  State::Recording& recording = state.recordings[count];
+  State::Recording& recording = kind.recordings[count];
   if (recording.refused) return state.compute();
   if (!recording.work.replayable()) return state.compute_and_record(recording);
   recording.work.replay();

@@ -1,6 +1,6 @@
 // One token of each of some sequences: the step that continuous batching repeats. On a GPU it is recorded once for each
-// batch size and replayed, so that a step costs one launch, allocates nothing and waits for nothing; steps with
-// adapters are not: their groups differ each time.
+// batch size and replayed, so that a step costs one launch, allocates nothing and waits for nothing. Steps with
+// adapters have recordings of their own, whichever adapters these are.
 #pragma once
 
 #include <map>
@@ -24,8 +24,9 @@ class DecodeStep {
     int64_t recorded = 0;         // sequences of the largest step with a recording
   };
   // On a GPU: records the steps of all batches up to so many sequences, or up to what its memory holds, in a page that
-  // is given back; larger ones run without. Throws RESOURCE_EXHAUSTED where the cache has no page.
-  Warmth record(int64_t sequences);
+  // is given back; larger ones run without. adapters: those with adapters, too, which are otherwise recorded when they
+  // come first. Throws RESOURCE_EXHAUSTED where the cache has no page.
+  Warmth record(int64_t sequences, bool adapters = false);
 
   // Chunks of one token each; the logits after it, [batch, vocab] F32, on the model's device until the next run;
   // the caller may change them.

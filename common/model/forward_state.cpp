@@ -47,7 +47,7 @@ void ForwardState::begin(const Model& of_model, KvCache& in_cache, std::span<con
   SCD_CHECK(!tokens.empty(), "a pass has tokens");
   if (batch.device() != model->device()) batch = kernels::RaggedBatch(model->device());
   batch.assign(tokens, sequences_);
-  adapters_.assign(runs_, model->device());
+  adapters_.assign(runs_, model->device(), for_any_adapter);
   residual = rows_of(residual_memory_, model->config().hidden, kernels::DType::kF32);
 }
 
@@ -172,6 +172,7 @@ void ForwardState::reserve(const Model& of_model, const KvCache& of_cache, int64
   of(gate_up_memory_, 2 * int64_t{config.intermediate});
   of(activation_memory_, config.intermediate);
   of(logits_memory_, config.vocab);
+  adapters_.reserve(sequences, of_model.device());
   const PagePool& pool = of_cache.pool();
   batch.reserve(sequences, sequences, std::min(pool.pages(), pool.pages_for(config.max_positions)));
 }

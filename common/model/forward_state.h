@@ -37,7 +37,8 @@ class ForwardState {
   const Model* model = nullptr;
   KvCache* cache = nullptr;
   int32_t next_layer = 0;
-  bool ended = false;  // run_keys_values_only() leaves no residual stream to go on from
+  bool for_any_adapter = false;  // the next pass is recorded, and its recording serves all adapters
+  bool ended = false;            // run_keys_values_only() leaves no residual stream to go on from
   bool keep_input = false;
   bool input_kept = false;
   std::vector<TokenId> tokens;

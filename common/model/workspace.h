@@ -23,6 +23,7 @@ struct WorkspaceLimits {
   int64_t sequences = 1;       // of a pass
   int64_t coded_tokens = 0;    // of all prompts, whose codes are made or read at once; 0: no codec works on the GPU
   int64_t unit_layers = 1;     // whose keys and values a codec codes together
+  bool adapters = false;       // rows of a pass may have some that are not merged
   bool anchored = false;       // codecs read residual streams beside them
 };
 

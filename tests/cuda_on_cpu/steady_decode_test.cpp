@@ -127,16 +127,39 @@ TEST_P(SteadyDecodeOnDevice, WaitsOnceATokenWhereLogitsAreChanged) {
   expect_steady(answers, 10);
 }
 
-// Launched kernel by kernel.
-TEST_P(SteadyDecodeOnDevice, AllocatesNothingAndWaitsOnceATokenWithAdapters) {
-  testing::write_adapter(folder_.path(), folder_.path() / "adapter", 1);
-  const Adapter adapter(*model_, folder_.path() / "adapter");
+// A recording serves whichever adapters come later.
+TEST_P(SteadyDecodeOnDevice, RecordsAStepWithAdaptersOnce) {
+  for (const uint32_t seed : {1, 2}) {
+    testing::write_adapter(folder_.path(), folder_.path() / ("adapter" + std::to_string(seed)), seed);
+  }
+  const Adapter adapter(*model_, folder_.path() / "adapter1"), other(*model_, folder_.path() / "adapter2");
   std::vector<Answer> answers;
   answers.push_back(begin(10, &adapter));
   answers.push_back(begin(12));
+  const cuda_on_cpu::Calls before = cuda_on_cpu::calls();
   step(answers);
+  EXPECT_EQ(cuda_on_cpu::calls().graphs, before.graphs + 1);
   expect_steady(answers, 10);
   expect_right(answers);
+  answers[0] = begin(5);
+  answers[1] = begin(20, &other);
+  expect_steady(answers, 5);
+  expect_right(answers);
+  for (Answer& answer : answers) answer = begin(9, &adapter);
+  expect_right(answers);
+}
+
+TEST_P(SteadyDecodeOnDevice, RecordsStepsWithAdaptersBeforehandWhereItIsTold) {
+  testing::write_adapter(folder_.path(), folder_.path() / "adapter", 1);
+  const Adapter adapter(*model_, folder_.path() / "adapter");
+  step_.emplace(*model_, *cache_, kMaxBatch);
+  EXPECT_EQ(step_->record(kMaxBatch, /*adapters=*/true).recorded, kMaxBatch);
+  std::vector<Answer> answers;
+  for (int64_t count = 1; count <= kMaxBatch; ++count) {
+    answers.push_back(begin(5 + count, count == 2 ? nullptr : &adapter));
+    expect_steady(answers, 2);
+    expect_right(answers);
+  }
 }
 
 TEST_P(SteadyDecodeOnDevice, DoesSoForSeveralOfDifferentLengthsWhileSomeComeAndGo) {

@@ -19,9 +19,10 @@ TEST(LowRank, MultipliesByHand) {
     const LowRankPart part{1, matrix(a.data(), 2, 3), matrix(b.data(), 2, 2)};
     const PackedLowRank factors(std::span(&part, 1), 3, 4, precision);
     std::vector<float> y(8, 10.0f);
-    const std::vector<int32_t> second{1};
-    const LowRankGroup group{&factors, second};
-    add_low_rank(matrix(x.data(), 2, 3), matrix(y.data(), 2, 4), std::span(&group, 1));
+    const LowRankSet set({&factors}, Device::kCpu);
+    LowRankRows rows;
+    rows.assign(std::vector<const LowRankSet*>{nullptr, &set}, Device::kCpu);
+    add_low_rank(matrix(x.data(), 2, 3), matrix(y.data(), 2, 4), rows, 0);
     EXPECT_EQ(y, (std::vector<float>{10, 10, 10, 10, 10, 14, 13, 10}));
   }
 }
@@ -38,24 +39,26 @@ void check_against_double(const Case& c, std::span<const PartShape> shapes, int6
   const ScopedCpuLevelLimit limit(c.level);
   std::vector<Factors> given;
   std::vector<PackedLowRank> packed;
-  std::vector<std::vector<int32_t>> rows(3);
   for (uint32_t i = 0; i < 3; ++i) given.push_back(random_factors(shapes, in, out, 100 * i));
   for (Factors& factors : given) packed.push_back(factors.packed(c.precision, c.device));
-  const auto count = static_cast<int64_t>(group_of_row.size());
-  for (int32_t row = 0; row < count; ++row) {
-    const int32_t group = group_of_row[static_cast<size_t>(row)];
-    if (group >= 0) rows[static_cast<size_t>(group)].push_back(row);
+  std::vector<LowRankSet> sets;  // whose first factors are others, or none
+  for (const PackedLowRank& one : packed) {
+    sets.push_back(LowRankSet({sets.empty() ? nullptr : &packed[0], &one}, c.device));
   }
+  const auto count = static_cast<int64_t>(group_of_row.size());
+  std::vector<const LowRankSet*> set_of_row;
+  for (const int32_t group : group_of_row)
+    set_of_row.push_back(group < 0 ? nullptr : &sets[static_cast<size_t>(group)]);
+  LowRankRows rows;
+  rows.assign(set_of_row, c.device);
   OwnedMatrix x = random_matrix(count, in, c.x_dtype, 3, 5), y = random_matrix(count, out, c.y_dtype, 4, 7);
   const OwnedMatrix before = y;
-  std::vector<LowRankGroup> groups;
-  for (size_t i = 0; i < 3; ++i) groups.push_back({&packed[i], rows[i]});
   if (c.device == Device::kGpu) {
     const OnCuda x_there(x), y_there(y);
-    add_low_rank(x_there.view(), y_there.view(), groups);
+    add_low_rank(x_there.view(), y_there.view(), rows, 1);
     y_there.bring_back();
   } else {
-    add_low_rank(x.view(), y.view(), groups);
+    add_low_rank(x.view(), y.view(), rows, 1);
   }
   EXPECT_TRUE(y.padding_is_untouched());
   for (int64_t r = 0; r < count; ++r) {
@@ -132,6 +135,41 @@ TEST_F(Cuda, LowRankTermsMatchTheDoubleReferenceOnAwkwardSizes) {
   }
 }
 
+// Recorded once for rows without factors, it serves whichever sets come later.
+TEST_F(Cuda, RecordedLowRankTermsServeAnySets) {
+  const std::vector<PartShape> fused{{0, 48, 5}, {60, 20, 16}};
+  constexpr int64_t kRows = 4, kIn = 64, kOut = 80;
+  OwnedMatrix x = random_matrix(kRows, kIn, DType::kBF16, 2), y = random_matrix(kRows, kOut, DType::kF32, 3);
+  const OwnedMatrix before = y;
+  OwnedMatrix expected = y;
+  const OnCuda x_there(x), y_there(y), expected_there(expected);
+  LowRankRows rows, any;
+  any.reserve(kRows, Device::kGpu);
+  const std::vector<const LowRankSet*> nobody(kRows);
+  any.assign(nobody, Device::kGpu, /*for_any=*/true);
+  const auto add_any = [&] { add_low_rank(x_there.view(), y_there.view(), any, 0); };
+  add_any();
+  RecordedWork recording;
+  recording.record(add_any);
+  y_there.bring_back();
+  expect_near(y, before, 0);
+  for (const uint32_t seed : {1, 2}) {
+    const PackedLowRank first = random_factors(fused, kIn, kOut, seed).packed(DType::kBF16, Device::kGpu);
+    const PackedLowRank second = random_factors(fused, kIn, kOut, 50 + seed).packed(DType::kF32, Device::kGpu);
+    const LowRankSet one({&first}, Device::kGpu), other({&second}, Device::kGpu), empty({nullptr}, Device::kGpu);
+    const std::vector<const LowRankSet*> sets{&other, nullptr, &one, &empty};
+    any.assign(sets, Device::kGpu, true);
+    recording.replay();
+    rows.assign(sets, Device::kGpu);
+    add_low_rank(x_there.view(), expected_there.view(), rows, 0);
+    y_there.bring_back();
+    expected_there.bring_back();
+    expect_near(y, expected, 0);
+    EXPECT_NE(y.at(0, 0), before.at(0, 0));
+    EXPECT_EQ(y.at(1, 0), before.at(1, 0));
+  }
+}
+
 TEST(LowRank, ARowsResultDoesNotDependOnTheOthers) {
   const PartShape part{0, 100, 16};
   Factors given = random_factors(std::span(&part, 1), 70, 100, 1);
@@ -139,14 +177,16 @@ TEST(LowRank, ARowsResultDoesNotDependOnTheOthers) {
     const PackedLowRank factors = given.packed(precision);
     OwnedMatrix x = random_matrix(19, 70, DType::kF32, 2), y = random_matrix(19, 100, DType::kF32, 3);
     OwnedMatrix alone = y;
-    std::vector<int32_t> all;
-    for (int32_t row = 0; row < 19; ++row) {
-      all.push_back(row);
-      const LowRankGroup one{&factors, std::span<const int32_t>(&all.back(), 1)};
-      add_low_rank(x.view(), alone.view(), std::span(&one, 1));
+    const LowRankSet set({&factors}, Device::kCpu);
+    LowRankRows rows;
+    for (size_t row = 0; row < 19; ++row) {
+      std::vector<const LowRankSet*> one(19);
+      one[row] = &set;
+      rows.assign(one, Device::kCpu);
+      add_low_rank(x.view(), alone.view(), rows, 0);
     }
-    const LowRankGroup together{&factors, all};
-    add_low_rank(x.view(), y.view(), std::span(&together, 1));
+    rows.assign(std::vector<const LowRankSet*>(19, &set), Device::kCpu);
+    add_low_rank(x.view(), y.view(), rows, 0);
     for (int64_t r = 0; r < 19; ++r) {
       for (int64_t o = 0; o < 100; ++o) ASSERT_EQ(y.at(r, o), alone.at(r, o));
     }
@@ -170,11 +210,15 @@ TEST(LowRank, RefusesWhatDoesNotFit) {
   const PackedLowRank factors = given.packed(DType::kF32);
   OwnedMatrix x = random_matrix(2, 16, DType::kF32, 2), narrow = random_matrix(2, 15, DType::kF32, 2);
   OwnedMatrix y = random_matrix(2, 8, DType::kF32, 3);
-  const std::vector<int32_t> past_the_end{2};
-  const LowRankGroup wrong{&factors, past_the_end};
-  EXPECT_THROW(add_low_rank(x.view(), y.view(), std::span(&wrong, 1)), std::invalid_argument);
-  const LowRankGroup none{&factors, {}};
-  EXPECT_THROW(add_low_rank(narrow.view(), y.view(), std::span(&none, 1)), std::invalid_argument);
+  const LowRankSet set({&factors}, Device::kCpu);
+  LowRankRows rows;
+  rows.assign(std::vector<const LowRankSet*>(3, &set), Device::kCpu);
+  EXPECT_THROW(add_low_rank(x.view(), y.view(), rows, 0), std::invalid_argument) << "three rows of two";
+  rows.assign(std::vector<const LowRankSet*>(2, &set), Device::kCpu);
+  EXPECT_THROW(add_low_rank(x.view(), y.view(), rows, 1), std::invalid_argument);
+  EXPECT_THROW(add_low_rank(narrow.view(), y.view(), rows, 0), std::invalid_argument);
+  const std::vector<PartShape> many(PackedLowRank::kMaxParts + 1, {0, 1, 1});
+  EXPECT_THROW(random_factors(many, 16, 8, 1).packed(DType::kF32), std::invalid_argument);
 }
 
 }  // namespace

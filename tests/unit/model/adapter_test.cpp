@@ -114,10 +114,10 @@ TEST_F(AdapterTest, what_it_leaves_alone_costs_nothing) {
   const std::vector<int32_t> second{1};
   testing::write_key_value_adapter(base_folder(), folder_.path() / "few", second);
   const Adapter few(*base_, folder_.path() / "few");
-  EXPECT_EQ(few.find(0, AdaptedLinear::kQkv), nullptr);
-  EXPECT_NE(few.find(1, AdaptedLinear::kQkv), nullptr);
-  EXPECT_EQ(few.find(1, AdaptedLinear::kDown), nullptr);
-  EXPECT_EQ(few.bytes(), few.find(1, AdaptedLinear::kQkv)->packed_bytes());
+  EXPECT_EQ(few.factors()[Adapter::index_of(0, AdaptedLinear::kQkv)], nullptr);
+  EXPECT_NE(few.factors()[Adapter::index_of(1, AdaptedLinear::kQkv)], nullptr);
+  EXPECT_EQ(few.factors()[Adapter::index_of(1, AdaptedLinear::kDown)], nullptr);
+  EXPECT_EQ(few.bytes(), few.factors()[Adapter::index_of(1, AdaptedLinear::kQkv)]->packed_bytes());
   EXPECT_LT(few.bytes(), adapter_->bytes());
 }
 

@@ -59,8 +59,10 @@ class WorkspaceOnDevice : public ::testing::Test {
   const std::filesystem::path directory_ =
       std::filesystem::temp_directory_path() / ("scd_workspace_test_" + std::to_string(getpid()));
 
-  // What `work` leaves in the buffers of its thread stays within the limits, and is a good part of what they allow.
-  void expect_counted(const WorkspaceLimits& limits, const std::function<void(const Model&, KvCache&)>& work) {
+  // What `work` leaves in the buffers of its thread and of what it returns stays within the limits, and is a good part
+  // of what they allow.
+  void expect_counted(const WorkspaceLimits& limits,
+                      const std::function<std::shared_ptr<void>(const Model&, KvCache&)>& work) {
     make_model({.shape = "tiny", .dtype = "float32", .family = "llama"}, directory_);
     std::thread([&] {  // whose scratch is its own
       const Model model =
@@ -68,7 +70,7 @@ class WorkspaceOnDevice : public ::testing::Test {
       KvCache cache(model.config().kv_shape(model.precision()), 256, kernels::Device::kGpu);
       const size_t held_before = kernels::gpu_held_bytes();
       const size_t free_before = kernels::gpu_memory().free_bytes;
-      work(model, cache);
+      const std::shared_ptr<void> holder = work(model, cache);
       const size_t taken = kernels::gpu_held_bytes() - held_before;
       const size_t bound = workspace_bytes(model.config(), model.precision(), limits);
       EXPECT_LE(free_before - kernels::gpu_memory().free_bytes, bound);
@@ -101,7 +103,7 @@ TEST_F(WorkspaceOnDevice, WeightsOfEveryFamilyFillTheirArena) {
 
 TEST_F(WorkspaceOnDevice, APromptsStepTakesNoMore) {
   constexpr int64_t kTokens = 512;
-  expect_counted({.step_tokens = kTokens}, [](const Model& model, KvCache& cache) {
+  expect_counted({.step_tokens = kTokens}, [](const Model& model, KvCache& cache) -> std::shared_ptr<void> {
     PageTable pages = cache.pool().make_table();
     std::move(pages.reserve(kTokens)).value_or_throw();
     const std::vector<TokenId> ids = testing::some_ids(kTokens);
@@ -111,6 +113,7 @@ TEST_F(WorkspaceOnDevice, APromptsStepTakesNoMore) {
       pass.keep_attention_input(pass.next_layer() % 2 == 0);
       pass.run_layer();
     }
+    return nullptr;
   });
 }
 
@@ -119,7 +122,7 @@ TEST_F(WorkspaceOnDevice, SmallPassesBesideStepsComeNotToTakeAsMuch) {
   constexpr size_t kMost = 6;
   const WorkspaceLimits limits{
       .step_tokens = kTokens, .passes = 2, .further_passes = kMost, .further_rows = kMost * kSmall};
-  expect_counted(limits, [](const Model& model, KvCache& cache) {
+  expect_counted(limits, [](const Model& model, KvCache& cache) -> std::shared_ptr<void> {
     std::vector<PageTable> tables;
     for (size_t i = 0; i <= kMost; ++i) {
       tables.push_back(cache.pool().make_table());
@@ -136,13 +139,14 @@ TEST_F(WorkspaceOnDevice, SmallPassesBesideStepsComeNotToTakeAsMuch) {
       std::vector<std::unique_ptr<ForwardPass>> passes;
       for (size_t index = small + 1; index-- > 0;) passes.push_back(begin(index));
     }
+    return nullptr;
   });
 }
 
 TEST_F(WorkspaceOnDevice, StepsOfPromptsAndAnswersTakeNoMore) {
   constexpr int64_t kTokens = 512, kBatch = 64;
   const WorkspaceLimits limits{.step_tokens = kTokens, .batch = kBatch, .sequences = kBatch};
-  expect_counted(limits, [](const Model& model, KvCache& cache) {
+  expect_counted(limits, [](const Model& model, KvCache& cache) -> std::shared_ptr<void> {
     std::vector<PageTable> tables;
     for (int64_t i = 0; i < kBatch; ++i) {
       tables.push_back(cache.pool().make_table());
@@ -152,13 +156,14 @@ TEST_F(WorkspaceOnDevice, StepsOfPromptsAndAnswersTakeNoMore) {
     std::vector<SequenceChunk> prompts;
     for (const PageTable& table : tables) prompts.push_back({&table, 0, ids});
     forward_last_logits(model, cache, prompts);
-    DecodeStep step(model, cache, kBatch);
+    const auto step = std::make_shared<DecodeStep>(model, cache, int64_t{kBatch});
     for (int64_t position = kTokens / kBatch; position < kTokens / kBatch + 3; ++position) {
       std::vector<SequenceChunk> answers;
       for (const PageTable& table : tables) answers.push_back({&table, position, std::span(ids).first(1)});
-      step.run(answers);
+      step->run(answers);
       kernels::synchronize(kernels::Device::kGpu);
     }
+    return step;
   });
 }
 
