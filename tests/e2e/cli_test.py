@@ -2,6 +2,7 @@
 
 import array
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -41,9 +42,9 @@ class CliTest(unittest.TestCase):
         self.assertIn(said, refused.stderr)
         self.assertNotIn("loading", refused.stderr)
 
-    def report(self, *arguments):
+    def report(self, *arguments, **options):
         file = self.folder / "report.json"
-        daemons.run("scd", *arguments, "--json", file)
+        daemons.run("scd", *arguments, "--json", file, **options)
         report = json.loads(file.read_text(encoding="utf-8"))
         self.assertLessEqual(REPORT_KEYS, report.keys())
         for row in report["rows"]:
@@ -325,6 +326,25 @@ class CliTest(unittest.TestCase):
                    "sampling, greedy, batch 1", "sampling, top_p 0.9 of many, batch 2"):  # fmt: skip
             self.assertIn(op, ops)
         self.assertTrue(all(row["limit_share"] > 0 and row["total_ms"] > 0 for row in rows))
+
+    def test_bench_kernels_puts_torch_beside_ops_of_the_same_name(self):
+        stub = str(pathlib.Path(__file__).with_name("torch_stub"))
+        rows = self.report("bench", "kernels", "--shape", "tiny", "--tokens", "32", "--context", "32", "--batch", "1,2",
+                           "--repetitions", "1", "--torch", "on", env={**os.environ, "PYTHONPATH": stub})  # fmt: skip
+        beside = [row for row in rows if row["torch_ms"] is not None]
+        self.assertEqual([row["op"] for row in beside],
+                         [row["op"] for row in rows if re.match("linear|attention|decoder layer", row["op"])])  # fmt: skip
+        for row in beside:
+            self.assertEqual(row["torch"], "stub")
+            self.assertAlmostEqual(row["ratio_to_torch"], row["total_ms"] / row["torch_ms"])
+        kernels = {row["op"]: row["torch_kernels"] for row in beside}
+        self.assertEqual(sorted(kernels["attention of 32 tokens"]), ["CUDNN_ATTENTION", "FLASH_ATTENTION"])
+        self.assertEqual(list(kernels["decoder layer, prefill of 32"]), ["compiled"])
+
+    def test_bench_kernels_goes_on_without_python(self):
+        done = daemons.run("scd", "bench", "kernels", "--shape", "tiny", "--tokens", "32", "--context", "32", "--batch", "1",
+                           "--repetitions", "1", "--torch", "on", env={**os.environ, "PATH": "/nonexistent"})  # fmt: skip
+        self.assertIn("no times of torch: starting python3: No such file or directory\n", done.stdout)
 
     def test_devices_that_cannot_be_used_are_named(self):
         for device, said in (("gpu", "expected cpu, cuda or cuda:N"), ("cuda:4096", "device cuda:4096: ")):

@@ -15,6 +15,7 @@
 #include "kernels/attention.h"
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
+#include "kernels/limits.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -22,9 +23,11 @@
 #include "tools/scd/codec_bench_on_device.h"
 #include "tools/scd/device_limits.h"
 #include "tools/scd/filled_matrix.h"
+#include "tools/scd/kernels_report.h"
 #include "tools/scd/layer_bench.h"
 #include "tools/scd/paged_rows.h"
 #include "tools/scd/report.h"
+#include "tools/scd/torch_times.h"
 
 namespace scd {
 namespace {
@@ -37,6 +40,7 @@ struct BenchKernelsOptions {
   std::string device = "cpu";
   std::string shape = "llama-3.1-8b";
   std::string json;
+  std::string torch = "auto";
   int64_t tokens = 8192;
   int64_t context = 2048;
   std::vector<int64_t> batches{1, 8, 16, 64};
@@ -240,12 +244,44 @@ class KernelsBench {
               << " bytes a token" << std::endl;
   }
 
+  // PyTorch's times of the ops above that it has, in a process of its own.
+  void torch() {
+    std::cerr << "torch, where python3 has it, for a minute or two";
+    if (device_ == Device::kGpu)
+      std::cerr << ", beside " << (kernels::gpu_held_bytes() >> 20) << " MiB of the GPU held";
+    std::cerr << " ..." << std::endl;
+    torch_ = torch_times({{"device", options_.device},
+                          {"dtype", precision_ == DType::kBF16 ? "bfloat16" : "float32"},
+                          {"threads", kernels::kernel_threads()},
+                          {"tokens", options_.tokens},
+                          {"context", options_.context},
+                          {"batches", options_.batches},
+                          {"hidden", shape_.hidden},
+                          {"heads", shape_.query_heads},
+                          {"kv_heads", shape_.kv_heads},
+                          {"head_dim", shape_.head_dim},
+                          {"inner", shape_.intermediate},
+                          {"repetitions", options_.repetitions}});
+  }
+
   void print() {
-    table_.print(std::cout);
+    kernels_table(ops_, torch_).print(std::cout);
     std::cout << "limits, measured in this run: a BF16 GEMM " << format_fixed(limits_.gemm_flop_per_s / 1e12, 1)
               << " TFLOP/s; memory " << format_fixed(limits_.memory_byte_per_s / 1e9, 0) << " GB/s "
               << (device_ == Device::kGpu ? "(a copy, bytes read and written)" : "(a plain read)") << ".\n";
-    report_.write(options_.json);
+    if (!torch_.rows.empty()) {
+      std::cout << "torch " << torch_.version << ", the same shapes: its soonest kernel, others in brackets (us).\n";
+    }
+    if (!torch_.problem.empty()) {
+      std::cout << (torch_.rows.empty() ? "no times of torch: " : "not all times of torch: ") << torch_.problem << "\n";
+    }
+    Report report;
+    for (const nlohmann::ordered_json& measured : kernels_rows(ops_, torch_)) {
+      nlohmann::ordered_json row = {{"task", "kernels"}, {"device", options_.device}, {"shape", options_.shape}};
+      row.update(measured);
+      report.add_row(row);
+    }
+    report.write(options_.json);
   }
 
  private:
@@ -268,15 +304,7 @@ class KernelsBench {
     add(name, seconds, bytes / seconds / 1e9, "gbyte_per_s", limits_.memory_byte_per_s / 1e9);
   }
   void add(const std::string& name, double seconds, double rate, const char* unit, double limit) {
-    table_.add_row({name, format_fixed(seconds * 1e6, 1), format_fixed(rate, 1), unit, format_percent(rate / limit)});
-    report_.add_row({{"task", "kernels"},
-                     {"device", options_.device},
-                     {"shape", options_.shape},
-                     {"op", name},
-                     {"total_ms", seconds * 1e3},
-                     {unit, rate},
-                     {"limit", limit},
-                     {"limit_share", rate / limit}});
+    ops_.push_back({name, seconds * 1e3, rate, unit, limit});
   }
 
   const BenchKernelsOptions& options_;
@@ -284,8 +312,8 @@ class KernelsBench {
   const Device device_;
   DType precision_ = DType::kBF16;
   DeviceLimits limits_;
-  Report report_;
-  TextTable table_{{"op", "us", "reached", "unit", "share of the limit"}};
+  std::vector<MeasuredOp> ops_;
+  TorchTimes torch_;
 };
 
 void run(const BenchKernelsOptions& options) {
@@ -310,6 +338,7 @@ void run(const BenchKernelsOptions& options) {
     std::cerr << "codec rd ..." << std::endl;
     for (const int64_t batch_tokens : {1024, 8192}) bench.codec(batch_tokens);
   }
+  if (options.torch == "on" || (options.torch == "auto" && device == Device::kGpu)) bench.torch();
   bench.print();
 }
 
@@ -341,6 +370,13 @@ void add_bench_kernels_command(CLI::App& bench) {
       ->capture_default_str();
   command->add_option("--repetitions", options->repetitions, "The best of so many counts")
       ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--torch", options->torch,
+          "PyTorch's times of the same shapes beside ours, where the python3 in PATH has it: on, off, or auto,\n"
+          "which is on for a GPU; what it runs is in this binary")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
       ->capture_default_str();
   command->add_option("--json", options->json, "File for machine, commit, command and rows");
   command->callback([options] { run(*options); });
