@@ -118,8 +118,9 @@ def filters(root):
 def emulated(root):
     """The programs that scripts/test builds for the emulated GPU, and which of their tests it runs."""
     script = (root / "scripts/test").read_text(encoding="utf-8")
-    case = re.search(r"^  emulated\)\n\s*targets=\(([^)]*)\)\n\s*chosen=\(-R '([^']*)'\)", script, re.MULTILINE)
-    return (case[1].split(), re.compile(case[2])) if case else ([], re.compile("(?!)"))
+    targets = re.search(r"^  emulated\)\n\s*targets=\(([^)]*)\)", script, re.MULTILINE)
+    chosen = re.search(r"^gpu_tests='([^']*)'", script, re.MULTILINE)
+    return (targets[1].split() if targets else [], re.compile(chosen[1] if chosen else "(?!)"))
 
 
 def runs(test, wanted, unwanted):

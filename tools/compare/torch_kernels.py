@@ -167,10 +167,20 @@ class DecoderLayer(torch.nn.Module):
         return x + functional.linear(functional.silu(gate) * up, self.down)
 
 
-def compiled_ms(shape, layer, *inputs):
+def compiled_kernels(shape, layer, *inputs):
+    """(kernel, ms) of the layer, compiled; on a GPU recorded, too, as scd's decode steps are."""
     torch.compiler.reset()  # one shape each: no limit of recompilations, no guards of the others
     compiled = torch.compile(layer, dynamic=False)
-    return best_ms(shape, lambda: compiled(*inputs))
+    yield "compiled", best_ms(shape, lambda: compiled(*inputs))
+    if shape.on_gpu:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                compiled(*inputs)
+        except RuntimeError as error:
+            print(f"torch: the compiled layer cannot be recorded: {error}", file=sys.stderr)
+            return
+        yield "compiled, CUDA graph", best_ms(shape, graph.replay)
 
 
 @torch.inference_mode()
@@ -179,13 +189,14 @@ def layer_rows(shape):
     frequencies = 500000.0 ** (-torch.arange(0, shape.head_dim, 2, device=shape.device) / shape.head_dim)
     x = shape.random(1, shape.tokens, shape.hidden)
     angles = torch.arange(shape.tokens, device=shape.device)[:, None] * frequencies
-    yield f"decoder layer, prefill of {shape.tokens}", "compiled", compiled_ms(shape, layer, x, angles, None, None)
+    for kernel, ms in compiled_kernels(shape, layer, x, angles, None, None):
+        yield f"decoder layer, prefill of {shape.tokens}", kernel, ms
     for batch in shape.batches:
         x = shape.random(batch, 1, shape.hidden)
         angles = torch.full((1, 1), shape.context, device=shape.device) * frequencies
         past = [shape.random(batch, shape.kv_heads, shape.context + 1, shape.head_dim) for _ in range(2)]
-        ms = compiled_ms(shape, layer, x, angles, *past)
-        yield f"decoder layer, decoding batch {batch} at {shape.context}", "compiled", ms
+        for kernel, ms in compiled_kernels(shape, layer, x, angles, *past):
+            yield f"decoder layer, decoding batch {batch} at {shape.context}", kernel, ms
 
 
 def main():

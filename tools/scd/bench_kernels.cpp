@@ -247,8 +247,9 @@ class KernelsBench {
   // PyTorch's times of the ops above that it has, in a process of its own.
   void torch() {
     std::cerr << "torch, where python3 has it, for a minute or two";
-    if (device_ == Device::kGpu)
+    if (device_ == Device::kGpu) {
       std::cerr << ", beside " << (kernels::gpu_held_bytes() >> 20) << " MiB of the GPU held";
+    }
     std::cerr << " ..." << std::endl;
     torch_ = torch_times({{"device", options_.device},
                           {"dtype", precision_ == DType::kBF16 ? "bfloat16" : "float32"},
@@ -264,6 +265,16 @@ class KernelsBench {
                           {"repetitions", options_.repetitions}});
   }
 
+  void write() {
+    Report report;
+    for (const nlohmann::ordered_json& measured : kernels_rows(ops_, torch_)) {
+      nlohmann::ordered_json row = {{"task", "kernels"}, {"device", options_.device}, {"shape", options_.shape}};
+      row.update(measured);
+      report.add_row(row);
+    }
+    report.write(options_.json);
+  }
+
   void print() {
     kernels_table(ops_, torch_).print(std::cout);
     std::cout << "limits, measured in this run: a BF16 GEMM " << format_fixed(limits_.gemm_flop_per_s / 1e12, 1)
@@ -275,13 +286,7 @@ class KernelsBench {
     if (!torch_.problem.empty()) {
       std::cout << (torch_.rows.empty() ? "no times of torch: " : "not all times of torch: ") << torch_.problem << "\n";
     }
-    Report report;
-    for (const nlohmann::ordered_json& measured : kernels_rows(ops_, torch_)) {
-      nlohmann::ordered_json row = {{"task", "kernels"}, {"device", options_.device}, {"shape", options_.shape}};
-      row.update(measured);
-      report.add_row(row);
-    }
-    report.write(options_.json);
+    write();
   }
 
  private:
@@ -338,7 +343,10 @@ void run(const BenchKernelsOptions& options) {
     std::cerr << "codec rd ..." << std::endl;
     for (const int64_t batch_tokens : {1024, 8192}) bench.codec(batch_tokens);
   }
-  if (options.torch == "on" || (options.torch == "auto" && device == Device::kGpu)) bench.torch();
+  if (options.torch == "on" || (options.torch == "auto" && device == Device::kGpu)) {
+    bench.write();  // should torch never come to an end
+    bench.torch();
+  }
   bench.print();
 }
 
