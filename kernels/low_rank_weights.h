@@ -53,7 +53,7 @@ struct LowRankEntry {
   int64_t in = 0;
   int64_t rank = 0;
   int64_t part_count = 0;
-  LowRankWeights::Part parts[PackedLowRank::kMaxParts];
+  LowRankWeights::Part parts[PackedLowRank::kMaxParts] = {};
 };
 
 namespace cpu {

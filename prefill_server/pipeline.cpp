@@ -32,10 +32,12 @@ Pipeline::Pipeline(Args args)
                 .max_credit_messages = static_cast<uint32_t>(args.config.limits.max_credit_messages),
                 .max_unsent_bytes = static_cast<uint64_t>(args.config.limits.max_unsent_mib) * kMiB,
                 .on_room = [this] { prefill_->wake(); }}),
-      encode_(cache_, [this](const EncodeStage::Job& job, CodeUnit unit) { shipper_.add(job, {std::move(unit)}); }) {
+      encode_(cache_, queued_spans_,
+              [this](const EncodeStage::Job& job, CodeUnit unit) { shipper_.add(job, {std::move(unit)}); }) {
   prefill_ = std::make_unique<PrefillStage>(PrefillStage::Args{
       .model = args.model,
       .cache = args.kv_cache,
+      .spans = queued_spans_,
       .step_tokens = whole_chunks(args.config.limits.batch_tokens, chunk_tokens_),
       .chunk_tokens = chunk_tokens_,
       .max_computing = args.config.limits.max_computing,

@@ -70,6 +70,7 @@ class Pipeline : public HandoverService {
   JobLedger ledger_;
   CodeCache cache_;
   Shipper shipper_;
+  QueuedSpans queued_spans_;  // the compute thread's
   EncodeStage encode_;
   std::unique_ptr<PrefillStage> prefill_;
 };

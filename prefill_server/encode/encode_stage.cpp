@@ -25,7 +25,8 @@ std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& step
 
 }  // namespace
 
-EncodeStage::EncodeStage(CodeCache& cache, OnCode on_code) : cache_(cache), on_code_(std::move(on_code)) {}
+EncodeStage::EncodeStage(CodeCache& cache, QueuedSpans& spans, OnCode on_code)
+    : cache_(cache), spans_(spans), on_code_(std::move(on_code)) {}
 
 void EncodeStage::begin_step(std::span<const StepPart> parts) {
   SCD_CHECK(parts_.empty(), "the step before was ended");
@@ -104,15 +105,17 @@ void EncodeStage::encode_unit(Part& part, size_t unit) {
   hand_on_finished(kMostPending - 1);
   const Job& job = part.job;
   if (job->encoding.empty()) return;
+  const kernels::Device device = job->encoder.device();
+  if (device == kernels::Device::kCpu) spans_.settle();  // what it reads of a GPU is computing until it is there
   const auto started = PrefillClock::now();
   std::vector<int64_t> counts;
   for (const ChunkInWork& work : job->encoding) counts.push_back(work.chunk.tokens.count);
   const int64_t first = job->encoding.front().chunk.tokens.first, end = job->encoding.back().chunk.tokens.end();
   const LayerChunk rows = rows_of_unit(part, unit, {first, end - first});
   pending_.push_back({job, unit, job->encoder.begin(rows, counts, job->encoding.front().rank)});
-  kernels::synchronize(job->encoder.device());  // its products are encoding, and not the next layer's computing
-  job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});
+  spans_.add(PrefillPart::kEncode, started, {{job, 0}}, device);
   const bool last = unit + 1 == job->plan.layers.units.size();
+  if (last) spans_.settle();  // the job may end with its last code
   hand_on_finished(last ? 0 : kMostPending);
 }
 

@@ -17,6 +17,7 @@
 #include "prefill_server/computed_layer.h"
 #include "prefill_server/encode/code_cache.h"
 #include "prefill_server/job.h"
+#include "prefill_server/queued_spans.h"
 
 namespace scd {
 
@@ -25,8 +26,8 @@ class EncodeStage {
   using Job = std::shared_ptr<PrefillJob>;  // shared as PrefillJob says
   using OnCode = std::function<void(const Job&, CodeUnit)>;
 
-  // The cache must outlive the stage.
-  EncodeStage(CodeCache& cache, OnCode on_code);
+  // Cache and spans must outlive the stage.
+  EncodeStage(CodeCache& cache, QueuedSpans& spans, OnCode on_code);
 
   // For the one thread that computes. A step computes tokens of one or more prompts; the layers of each come in order.
   // Nothing is made for layers and chunks that are not to be sent or came from the cache.
@@ -66,6 +67,7 @@ class EncodeStage {
   void store(const PrefillJob& job, ChunkInWork& work);
 
   CodeCache& cache_;
+  QueuedSpans& spans_;
   const OnCode on_code_;
   std::vector<Part> parts_;
   int64_t step_rows_ = 0;                                                       // of all parts

@@ -9,8 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/device.h"
-
 namespace scd {
 namespace {
 
@@ -110,12 +108,14 @@ void PrefillStage::run_or_fail(const Step& step) {
   const auto started = PrefillClock::now();
   try {
     run_step(step.parts);
+    args_.spans.settle();
     args_.on_step_end();
   } catch (const std::bad_alloc& error) {
     for (const Part& part : step.parts) {
       part.work->job->fail(
           {ErrorCode::kResourceExhausted, std::string("memory of the prefill server: ") + error.what()});
     }
+    args_.spans.settle();
     args_.on_step_end();
     return;
   }
@@ -230,6 +230,7 @@ void PrefillStage::run_step(std::span<const Part> parts) {
 }
 
 void PrefillStage::run_layer(std::span<const Part> parts, ForwardPass& pass, int32_t layer, int32_t layers) {
+  args_.spans.begin_layer();
   const auto started = PrefillClock::now();
   pass.keep_attention_input(std::ranges::any_of(parts, [layer](const Part& part) { return shows_input(part, layer); }));
   // Where nobody reads what the last layer passes on, its keys and values are all that is asked for.
@@ -241,14 +242,13 @@ void PrefillStage::run_layer(std::span<const Part> parts, ForwardPass& pass, int
   } else {
     pass.run_keys_values_only();
   }
-  kernels::synchronize(args_.model.device());  // the span of a layer is its computing, not its queueing
-  const auto computed = PrefillClock::now();
   const int64_t rows = parts.back().first_row + parts.back().tokens.count;
+  std::vector<QueuedSpans::Share> shares;
   for (const Part& part : parts) {
     if (layer >= part.layers) continue;
-    part.work->job->spans.add({PrefillPart::kPrefill, started, computed});  // all of it is waited for
-    part.work->job->spans.add_computed((computed - started) * part.tokens.count / rows);
+    shares.push_back({part.work->job, static_cast<double>(part.tokens.count) / static_cast<double>(rows)});
   }
+  args_.spans.add(PrefillPart::kPrefill, started, std::move(shares), args_.model.device());
 }
 
 void PrefillStage::show_residual(const Part& part, const ForwardPass& pass, int32_t layer) {

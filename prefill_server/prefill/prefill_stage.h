@@ -1,7 +1,7 @@
-// The compute thread: runs prompts through the producer, step by step and layer by layer, and shows every finished
-// layer to the encode stage before the next one runs. A step computes tokens of as many prompts as its budget reaches,
-// those with the least left first, after each step anew; prompts grow shorter with age (common/schedule/step_plan.h).
-// The only thread that calls the model (its kernels run on one OpenMP pool).
+// The compute thread: runs prompts through the producer, step by step and layer by layer, and shows every layer to the
+// encode stage before the next one runs; a GPU has work for a layer more than is finished. A step computes tokens of as
+// many prompts as its budget reaches, those with the least left first, after each step anew; prompts grow shorter with
+// age (common/schedule/step_plan.h). The only thread that calls the model (its kernels run on one OpenMP pool).
 #pragma once
 
 #include <atomic>
@@ -22,6 +22,7 @@
 #include "common/schedule/step_plan.h"
 #include "prefill_server/computed_layer.h"
 #include "prefill_server/job.h"
+#include "prefill_server/queued_spans.h"
 
 namespace scd {
 
@@ -39,6 +40,7 @@ class PrefillStage {
   struct Args {
     const Model& model;
     KvCache& cache;
+    QueuedSpans& spans;          // of the thread's jobs
     int64_t step_tokens = 256;   // a multiple of chunk_tokens
     int64_t chunk_tokens = 128;  // the codec's
     int32_t max_computing = 4;

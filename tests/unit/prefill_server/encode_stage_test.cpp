@@ -19,7 +19,8 @@ namespace {
 TEST(EncodeStageTest, HoldsAJobNoLongerThanItsStep) {
   const testing::EmptyEncoder encoder(2);
   CodeCache cache(0, 16);
-  EncodeStage stage(cache, [](const EncodeStage::Job&, CodeUnit) {});
+  QueuedSpans spans;
+  EncodeStage stage(cache, spans, [](const EncodeStage::Job&, CodeUnit) {});
   const auto job = testing::quiet_job(16, encoder, [](PrefillJob&, const std::optional<Failure>&) {});
   for (int step = 0; step < 2; ++step) {
     const auto held_before = job.use_count();
@@ -81,7 +82,8 @@ class EncodeOnDevices : public ::testing::Test {
     std::vector<std::vector<int32_t>> pages{{6, 1, 3}, {0, 7, 2}};
     std::vector<EncodeStage::Job> jobs;
     CodeCache codes(0, 16);
-    EncodeStage stage(codes, [&](const EncodeStage::Job& job, const CodeUnit& code) {
+    QueuedSpans spans;
+    EncodeStage stage(codes, spans, [&](const EncodeStage::Job& job, const CodeUnit& code) {
       on_code(static_cast<size_t>(std::ranges::find(jobs, job) - jobs.begin()), code);
     });
     std::vector<StepPart> parts;
@@ -132,7 +134,8 @@ TEST_F(EncodeOnDevices, PromptsThatShareAStepTakeNoMoreOfAGpuThanOne) {
   const testing::RdSample sample = testing::sample_rd(model_, plan_, {0.02f});
   const RdEncoder encoder(model_, sample.encoder, {}, kernels::Device::kGpu);
   CodeCache codes(0, 16);
-  EncodeStage stage(codes, [](const EncodeStage::Job&, const CodeUnit&) {});
+  QueuedSpans spans;
+  EncodeStage stage(codes, spans, [](const EncodeStage::Job&, const CodeUnit&) {});
   const auto step = [&](const std::vector<int64_t>& prompts) {
     std::vector<StepPart> parts;
     for (const int64_t tokens : prompts) {

@@ -37,6 +37,7 @@ class PrefillStageTest : public ::testing::Test {
     stage_ = std::make_unique<PrefillStage>(
         PrefillStage::Args{.model = model_,
                            .cache = cache_,
+                           .spans = spans_,
                            .step_tokens = 32,
                            .chunk_tokens = 16,
                            .max_computing = max_computing,
@@ -67,6 +68,7 @@ class PrefillStageTest : public ::testing::Test {
   const Model model_ = make_and_load();
   KvCache cache_{model_.config().kv_shape(kernels::DType::kF32), 32};
   const testing::EmptyEncoder encoder_{model_.config().layers};
+  QueuedSpans spans_;
   std::counting_semaphore<> begun_{0}, let_go_{0}, ended_{0};
   std::unique_ptr<PrefillStage> stage_;
 };

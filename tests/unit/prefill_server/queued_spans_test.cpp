@@ -1,0 +1,74 @@
+#include "prefill_server/queued_spans.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <optional>
+#include <thread>
+
+#include "kernels/device.h"
+#include "tests/unit/kernels/on_cuda.h"
+#include "tests/unit/prefill_server/quiet_jobs.h"
+
+namespace scd {
+namespace {
+
+using std::chrono::milliseconds;
+
+class QueuedSpansTest : public ::testing::Test {
+ protected:
+  QueuedSpans::Job job() {
+    return testing::quiet_job(
+        16, encoder_, [](PrefillJob&, const std::optional<Failure>&) {}, 1);
+  }
+  static size_t count(const QueuedSpans::Job& job) { return job->spans.sorted().size(); }
+
+  const testing::EmptyEncoder encoder_{2};
+  QueuedSpans spans_;
+};
+
+TEST_F(QueuedSpansTest, OnTheCpuWhatReturnedIsDone) {
+  const auto first = job(), second = job();
+  const auto started = PrefillClock::now();
+  std::this_thread::sleep_for(milliseconds(4));
+  spans_.add(PrefillPart::kPrefill, started, {{first, 0.75}, {second, 0.25}}, kernels::Device::kCpu);
+  ASSERT_EQ(count(first), 1u);
+  ASSERT_EQ(count(second), 1u);
+  const auto took = first->spans.total(PrefillPart::kPrefill);
+  EXPECT_GE(took, milliseconds(4)) << "each waits for all of it";
+  EXPECT_EQ(second->spans.total(PrefillPart::kPrefill), took);
+  EXPECT_NEAR(static_cast<double>(first->spans.computed().count()), 0.75 * static_cast<double>(took.count()), 1);
+  EXPECT_NEAR(static_cast<double>(second->spans.computed().count()), 0.25 * static_cast<double>(took.count()), 1);
+  spans_.add(PrefillPart::kEncode, PrefillClock::now(), {{first, 0}}, kernels::Device::kCpu);
+  EXPECT_EQ(count(first), 2u);
+  EXPECT_EQ(count(second), 1u);
+}
+
+TEST_F(QueuedSpansTest, OfAGpuAllButTheLayerBeforeIsSeen) {
+  SCD_SKIP_WITHOUT_GPU();
+  const auto one = job();
+  const kernels::DeviceBuffer memory(kernels::Device::kGpu, 4096);
+  const auto add_layer = [&] {
+    spans_.begin_layer();
+    for (const PrefillPart part : {PrefillPart::kPrefill, PrefillPart::kEncode}) {
+      const auto started = PrefillClock::now();
+      kernels::clear({memory.data(), 1, 1024, 1024, kernels::DType::kF32, kernels::Device::kGpu});
+      spans_.add(part, started, {{one, 1}}, kernels::Device::kGpu);
+    }
+  };
+  for (size_t layer = 0; layer < 5; ++layer) {
+    add_layer();
+    EXPECT_EQ(count(one), layer < 1 ? 0u : 2 * (layer - 1)) << "layer " << layer;
+  }
+  spans_.settle();
+  const std::vector<PrefillSpan> all = one->spans.sorted();
+  ASSERT_EQ(all.size(), 10u);
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT_EQ(all[i].part, i % 2 == 0 ? PrefillPart::kPrefill : PrefillPart::kEncode);
+    if (i > 0) EXPECT_GE(all[i].start, all[i - 1].end) << "the queue works on one after the other";
+  }
+  EXPECT_EQ(one->spans.computed(), one->spans.total(PrefillPart::kPrefill));
+}
+
+}  // namespace
+}  // namespace scd
