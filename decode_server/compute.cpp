@@ -122,16 +122,17 @@ void ComputeThread::warm_up() {
 void ComputeThread::record_steps() {
   if (args_.model.device() == kernels::Device::kCpu) return;
   const auto begin = ServingClock::now();
-  const bool adapters =
-      std::ranges::any_of(args_.config.models, [](const auto& named) { return !named.adapter.empty(); });
   const size_t free_before = kernels::gpu_memory().free_bytes;
-  const auto [logits, recorded] = step_.record(args_.config.limits.recorded_batch, adapters);
+  const bool adapters = may_have_adapters(args_.config);
+  const auto [logits, recorded, with_adapters] = step_.record(args_.config.limits.recorded_batch, adapters);
   const size_t free_now = std::min(kernels::gpu_memory().free_bytes, free_before);
   const std::chrono::duration<double> took = ServingClock::now() - begin;
-  log_info("decode_steps_recorded",
-           {{"largest_batch", recorded}, {"mib", (free_before - free_now) >> 20}, {"seconds", took.count()}});
+  log_info("decode_steps_recorded", {{"largest_batch", recorded},
+                                     {"with_adapters", with_adapters},
+                                     {"mib", (free_before - free_now) >> 20},
+                                     {"seconds", took.count()}});
   const int64_t wanted = std::min(args_.config.limits.recorded_batch, args_.config.limits.max_running);
-  if (recorded < wanted) {
+  if (recorded < wanted || (adapters && with_adapters < wanted)) {
     log_warning("decode_steps_not_recorded",
                 {{"reason", "GPU memory"}, {"next", "lower limits.recorded_batch or " + args_.cache.sized_by()}});
   }

@@ -86,9 +86,11 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
       "max_batched_tokens", limits.max_batched_tokens, {0, 1 << 20},
       "While there are: tokens of one step, one of each answer and the rest of prompts. Fewer make answers smoother "
       "and first tokens later. 0: 128 on the CPU, 2048 on a GPU.");
-  at.number("recorded_batch", limits.recorded_batch, {0, 1024},
-            "On a GPU: steps of up to so many answers are recorded when the server starts; those of more are not. A "
-            "recorded step costs one launch instead of several for each layer, and some memory of the GPU.");
+  at.number(
+      "recorded_batch", limits.recorded_batch, {0, 1024},
+      "On a GPU: steps of up to so many answers are recorded when the server starts; those of more are not. A "
+      "recorded step costs one launch instead of several for each layer, and some memory of the GPU. Where models "
+      "may have adapters, steps with some are recorded as well.");
 }
 
 void describe(ConfigVisitor& at, ServedModelOptions& model) {
@@ -181,6 +183,11 @@ void check_model_files(const DecodeConfig& config) {
     if (!model.adapter.empty()) check_exists(field + "adapter", model.adapter / "adapter_config.json");
     check_exists(field + "artifact", model.artifact);
   }
+}
+
+bool may_have_adapters(const DecodeConfig& config) {
+  return config.model_admin ||
+         std::ranges::any_of(config.models, [](const auto& model) { return !model.adapter.empty(); });
 }
 
 void check_config(const DecodeConfig& config) {

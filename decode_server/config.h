@@ -99,6 +99,8 @@ void describe(ConfigVisitor& at, LimitOptions& limits);
 void describe(ConfigVisitor& at, ServedModelOptions& model);
 void describe(ConfigVisitor& at, DecodeConfig& config);
 
+// Beside the base's weights: now, or loaded later.
+bool may_have_adapters(const DecodeConfig& config);
 // What no single key can say. Throws Error INVALID_ARGUMENT naming the keys that do not go together.
 void check_config(const DecodeConfig& config);
 // As check_files() of common/config, of the models.

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "common/codec/artifact.h"
-#include "common/device/memory_log.h"
 #include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
+#include "common/device/server_memory.h"
 #include "common/kv/kv_cache.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
@@ -98,8 +98,6 @@ WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& 
   const LimitOptions& limits = config.limits;
   const bool calibrated = !config.codec.artifact.empty() ||
                           std::ranges::any_of(config.models, [](const auto& named) { return !named.artifact.empty(); });
-  const bool adapters = config.model_admin ||
-                        std::ranges::any_of(config.models, [](const auto& named) { return !named.adapter.empty(); });
   const int64_t step_tokens = std::max(limits.step_tokens(true), limits.prefill_chunk_tokens);
   const int64_t coded_tokens = std::min(kCodedTokens, int64_t{model.max_positions});
   const int64_t leases = static_cast<int64_t>(config.transport.slots) / config.prefill.fewest_credit_messages();
@@ -115,7 +113,7 @@ WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& 
           .sequences = limits.max_running,
           .coded_tokens = coded_tokens,
           .unit_layers = calibrated ? kUnitLayers : 1,
-          .adapters = adapters,
+          .adapters = may_have_adapters(config),
           .anchored = calibrated};
 }
 
@@ -171,8 +169,9 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
       loader({config, model, tokenizer, prefixes, cache.pool().pages()}),
       models(loader.load_configured()),
       held_before_warmth(kernels::gpu_held_bytes()),
-      workspace(workspace_on(model.device(), workspace_of(config, model),
-                             "lower " + std::string(kStepKeys) + ", or " + cache.sized_by())),
+      workspace(set_aside(model.device(), {.bytes = workspace_of(config, model),
+                                           .memory_fraction = config.kv_cache.gpu_memory_fraction,
+                                           .advice = "lower " + std::string(kStepKeys) + ","})),
       metrics(registry),
       transport(given != nullptr ? std::move(given) : make_transport(config.transport)),
       compute({config, model, cache, prefixes, tokenizer, release, forecast, metrics}),
@@ -260,7 +259,6 @@ ServerCounters DecodeServer::Parts::counters() const {
 DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport> transport) {
   check_config(config);
   parts_ = std::make_unique<Parts>(config, std::move(transport));
-  parts_->rpc.set_serving(true);
   log_memory({.device = parts_->config.device,
               .weight_bytes = parts_->model.weight_bytes(),
               .pages = parts_->cache.pool().pages(),
@@ -268,6 +266,7 @@ DecodeServer::DecodeServer(const DecodeConfig& config, std::unique_ptr<Transport
               .held_before = parts_->held_before,
               .held_before_warmth = parts_->held_before_warmth,
               .workspace = parts_->workspace});
+  parts_->rpc.set_serving(true);
   log_info("decode_server_ready", {{"address", parts_->rpc.address()},
                                    {"model", parts_->models.default_name()},
                                    {"models", static_cast<int64_t>(parts_->models.list().size())},

@@ -66,10 +66,7 @@ struct Cursor {
 };
 
 inline std::byte* grown(DeviceBuffer& buffer, size_t bytes) {
-  if (buffer.size() < bytes) {
-    buffer = DeviceBuffer();
-    buffer = DeviceBuffer(Placement::workspace(Device::kGpu), bytes + bytes / 4);
-  }
+  if (buffer.size() < bytes) grow(buffer, Device::kGpu, bytes + bytes / 4);
   return buffer.data();
 }
 

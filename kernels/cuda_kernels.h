@@ -1,6 +1,7 @@
 // What stands behind the ops on CUDA: the same contracts, arguments checked already. Included where SCD_CUDA is set.
 #pragma once
 
+#include <chrono>
 #include <memory>
 
 #include "kernels/attention.h"
@@ -26,12 +27,13 @@ void clear(Matrix m);
 void copy(ConstMatrix from, Matrix to);
 void copy_bytes(std::span<const std::byte> from, std::byte* to);  // from the host; waits
 void synchronize();
-void finish_work() noexcept;  // of all threads
+void finish_work() noexcept;
 // Queues the copy and returns at once; the numbers may change again afterwards.
 void upload(std::span<const int32_t> numbers, std::byte* to);
 
 // Behind what the thread has queued; takes the event of before, where there is one, and gives it back.
-void* event_behind_queue(void* event);
+void* event_behind_queue(void* event, bool timed);
+std::chrono::duration<double> time_between(void* earlier, void* later);
 void wait_for(void* event);
 void release_event(void* event) noexcept;
 

@@ -87,13 +87,13 @@ DeviceBuffer::DeviceBuffer(const Placement& placement, size_t bytes) : size_(byt
   if (bytes == 0) return;
   if (placement.arena_ != nullptr) {
     data_ = placement.part(bytes);
-    arena_ = placement.arena_;
+    owner_ = placement.arena_;
     return;
   }
   if (placement.in_workspace_) {
     if (auto part = GpuWorkspace::part(bytes)) {
       data_ = part->data;
-      arena_ = std::move(part->owner);
+      owner_ = std::move(part->owner);
       return;
     }
   }
@@ -105,30 +105,36 @@ DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
       device_(other.device_),
-      arena_(std::move(other.arena_)) {}
+      owner_(std::move(other.owner_)) {}
 
 DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(device_, other.device_);
-  std::swap(arena_, other.arena_);
+  std::swap(owner_, other.owner_);
   return *this;
 }
 
 DeviceBuffer::~DeviceBuffer() {
-  if (data_ == nullptr || arena_ != nullptr) return;
+  if (data_ == nullptr || owner_ != nullptr) return;
   SCD_ON(device_, cuda::release(data_), std::free(data_));
   if (device_ == Device::kGpu) held_bytes.fetch_sub(size_, std::memory_order_relaxed);
 }
 
 DeviceBuffer DeviceBuffer::shared() const {
-  require(arena_ != nullptr, "memory outside an arena has one owner");
+  require(owner_ != nullptr, "memory outside an arena has one owner");
   DeviceBuffer same;
   same.data_ = data_;
   same.size_ = size_;
   same.device_ = device_;
-  same.arena_ = arena_;
+  same.owner_ = owner_;
   return same;
+}
+
+void grow(DeviceBuffer& buffer, Device device, size_t bytes) {
+  if (buffer.size() >= bytes) return;
+  buffer = DeviceBuffer();
+  buffer = DeviceBuffer(Placement::workspace(device), bytes);
 }
 
 HostStaging::~HostStaging() {

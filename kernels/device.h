@@ -39,7 +39,7 @@ void use_gpu_device(int ordinal);
 
 // Waits for everything that this thread queued.
 void synchronize(Device device);
-// Waits for everything that any thread of this process queued on the GPU, before memory is used for something else.
+// The same of a GPU for destructors, also of what a thread keeps until it ends.
 void finish_gpu_work() noexcept;
 
 struct DeviceMemory {
@@ -95,7 +95,7 @@ class DeviceBuffer {
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
   ~DeviceBuffer();
 
-  // The same memory once more: of a part of an arena, which lives as long as either.
+  // The same memory once more: of a part of an arena or workspace, which lives as long as either.
   DeviceBuffer shared() const;
 
   std::byte* data() const { return data_; }
@@ -106,8 +106,12 @@ class DeviceBuffer {
   std::byte* data_ = nullptr;
   size_t size_ = 0;
   Device device_ = Device::kCpu;
-  std::shared_ptr<void> arena_;  // or workspace, of which it is a part
+  std::shared_ptr<void> owner_;  // of the arena or workspace that it is a part of
 };
+
+// A buffer of the workspace with so many bytes at least: where there are fewer, what it was goes before the new one
+// comes, as peaks matter more than a copy that nobody needs.
+void grow(DeviceBuffer& buffer, Device device, size_t bytes);
 
 // Memory of the host for copies to and from a GPU: page-locked where there is one, several times as fast. It grows and
 // is kept; contents are undefined after each call.

@@ -97,6 +97,9 @@ void check(cudaError_t result, const char* what) {
 
 namespace {
 
+// That of Queue below while it is there: needs no destructor, so that what ends after it may look.
+thread_local cudaStream_t open_stream = nullptr;
+
 // The queue of a thread; its work is done before the thread is gone.
 struct Queue {
   cudaStream_t stream = nullptr;
@@ -104,8 +107,10 @@ struct Queue {
     if (!gpu_device().usable) throw std::runtime_error("CUDA: " + gpu_device().reason);
     check(cudaSetDevice(chosen().ordinal), "cudaSetDevice");
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    open_stream = stream;
   }
   ~Queue() {
+    open_stream = nullptr;
     cudaStreamSynchronize(stream);
     cudaStreamDestroy(stream);
   }
@@ -149,19 +154,29 @@ std::byte* allocate(size_t bytes) {
 
 void release(std::byte* memory) noexcept { cudaFree(memory); }
 
-void finish_work() noexcept { cudaDeviceSynchronize(); }
+void finish_work() noexcept {
+  if (open_stream != nullptr) cudaStreamSynchronize(open_stream);
+}
 
 void synchronize() { check(cudaStreamSynchronize(stream()), "an op queued before"); }
 
-void* event_behind_queue(void* event) {
+void* event_behind_queue(void* event, bool timed) {
   auto made = static_cast<cudaEvent_t>(event);
-  if (made == nullptr) check(cudaEventCreateWithFlags(&made, cudaEventDisableTiming), "cudaEventCreate");
+  const unsigned flags = timed ? cudaEventDefault : cudaEventDisableTiming;
+  if (made == nullptr) check(cudaEventCreateWithFlags(&made, flags), "cudaEventCreate");
   check(cudaEventRecord(made, stream()), "cudaEventRecord");
   return made;
 }
 
 void wait_for(void* event) {
   check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "an op before a place in the queue");
+}
+
+std::chrono::duration<double> time_between(void* earlier, void* later) {
+  float milliseconds = 0.0f;
+  check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier), static_cast<cudaEvent_t>(later)),
+        "the time between places in the queue");
+  return std::chrono::duration<double, std::milli>(milliseconds);
 }
 
 void release_event(void* event) noexcept {
@@ -363,9 +378,8 @@ std::byte* device_scratch(Slot slot, size_t bytes) {
   DeviceBuffer& buffer = scratch().memory[index];
   scratch().asked_for |= uint32_t{1} << index;
   if (buffer.size() < bytes) {
-    buffer = DeviceBuffer();
     ++scratch().moves[index];  // also where there is no memory for it: recordings read what is gone
-    buffer = DeviceBuffer(Placement::workspace(Device::kGpu), bytes + bytes / 4);
+    grow(buffer, Device::kGpu, bytes + bytes / 4);
   }
   return buffer.data();
 }

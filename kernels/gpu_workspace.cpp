@@ -21,32 +21,32 @@ std::optional<size_t> FreeStretches::take(size_t bytes) {
   }
   if (best == stretches_.end()) return std::nullopt;
   const auto [begin, size] = *best;
-  stretches_.erase(best);
   if (size > bytes) stretches_.emplace(begin + bytes, size - bytes);
+  auto part = stretches_.extract(best);
+  part.mapped() = bytes;
+  taken_.insert(std::move(part));
   free_bytes_ -= bytes;
   return begin;
 }
 
-void FreeStretches::give_back(size_t begin, size_t bytes) {
-  free_bytes_ += bytes;
-  const auto behind = stretches_.upper_bound(begin);
+void FreeStretches::give_back(size_t begin) {
+  auto stretch = taken_.extract(begin);
+  require(!stretch.empty(), "memory is given back twice");
+  free_bytes_ += stretch.mapped();
+  const auto behind = stretches_.lower_bound(begin);
   if (behind != stretches_.begin()) {
     const auto before = std::prev(behind);
-    require(before->first + before->second <= begin, "memory is given back twice");
     if (before->first + before->second == begin) {
-      begin = before->first;
-      bytes += before->second;
+      stretch.key() = before->first;
+      stretch.mapped() += before->second;
       stretches_.erase(before);
     }
   }
-  if (behind != stretches_.end()) {
-    require(begin + bytes <= behind->first, "memory is given back twice");
-    if (begin + bytes == behind->first) {
-      bytes += behind->second;
-      stretches_.erase(behind);
-    }
+  if (behind != stretches_.end() && stretch.key() + stretch.mapped() == behind->first) {
+    stretch.mapped() += behind->second;
+    stretches_.erase(behind);
   }
-  stretches_.emplace(begin, bytes);
+  stretches_.insert(std::move(stretch));
 }
 
 struct GpuWorkspace::Piece {
@@ -56,9 +56,9 @@ struct GpuWorkspace::Piece {
     const std::scoped_lock lock(mutex);
     return stretches.take(bytes);
   }
-  void give_back(size_t begin, size_t bytes) {
+  void give_back(size_t begin) {
     const std::scoped_lock lock(mutex);
-    stretches.give_back(begin, bytes);
+    stretches.give_back(begin);
   }
 
   DeviceBuffer memory;
@@ -101,16 +101,15 @@ size_t GpuWorkspace::used_bytes() const {
 }
 
 std::optional<GpuWorkspace::Part> GpuWorkspace::part(size_t bytes) {
-  const size_t taken = part_bytes(bytes);
   OfProcess& all = of_process();
   const std::scoped_lock lock(all.mutex);
   for (const std::shared_ptr<Piece>& piece : all.pieces) {
-    const std::optional<size_t> begin = piece->take(taken);
+    const std::optional<size_t> begin = piece->take(part_bytes(bytes));
     if (!begin) continue;
     std::byte* const data = piece->memory.data() + *begin;
-    const auto give_back = [piece, begin = *begin, taken](void*) {
-      finish_gpu_work();  // as cudaFree does: what uses the part may be queued by any thread
-      piece->give_back(begin, taken);
+    const auto give_back = [piece, begin = *begin](void*) {
+      finish_gpu_work();  // what uses the part was queued by this thread, or has been waited for
+      piece->give_back(begin);
     };
     return Part{data, std::shared_ptr<void>(data, give_back)};
   }

@@ -1,5 +1,6 @@
 // Memory of a GPU set aside in one piece for what steps work in, so that a server has it before it needs it. Buffers of
-// Placement::workspace() are parts of it, taken and given back in any order by any thread.
+// Placement::workspace() are parts of it, taken and given back in any order by any thread. Servers that share a process
+// share what they set aside.
 #pragma once
 
 #include <cstddef>
@@ -21,11 +22,11 @@ class FreeStretches {
  public:
   explicit FreeStretches(size_t bytes);
   std::optional<size_t> take(size_t bytes);  // where it begins; none: no stretch is as large
-  void give_back(size_t begin, size_t bytes);
+  void give_back(size_t begin);              // needs no memory
   size_t free_bytes() const { return free_bytes_; }
 
  private:
-  std::map<size_t, size_t> stretches_;  // bytes by beginning
+  std::map<size_t, size_t> stretches_, taken_;  // bytes by beginning
   size_t free_bytes_ = 0;
 };
 
@@ -43,7 +44,7 @@ class GpuWorkspace {
 
   struct Part {
     std::byte* data = nullptr;
-    std::shared_ptr<void> owner;  // gives the part back, once nothing on the GPU uses it
+    std::shared_ptr<void> owner;  // its last one gives the part back, when all that its thread queued is done
   };
   // Of any workspace of this process that has room; none: no workspace has.
   static std::optional<Part> part(size_t bytes);

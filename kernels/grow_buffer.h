@@ -44,10 +44,7 @@ class GrowBuffer {
   }
 
   std::byte* reserve_on(Device device, size_t bytes) {
-    if (bytes > on_device_.size()) {
-      on_device_ = DeviceBuffer();
-      on_device_ = DeviceBuffer(Placement::workspace(device), bytes);
-    }
+    grow(on_device_, device, bytes);
     return on_device_.data();
   }
 

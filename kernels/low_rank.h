@@ -1,7 +1,7 @@
 // y += x A^T B^T for some rows of a batch, each with factors of its own: LoRA adapters that are not merged (Hu et al.
-// 2021; many over one base: Punica, arXiv:2310.18547, S-LoRA, arXiv:2311.03285). Rows without factors cost nothing.
-// What bounds it: memory bandwidth, as few rows share factors; the CPU reads those once for up to eight rows. A row's
-// result does not depend on the other rows.
+// 2021; many over one base: Punica, arXiv:2310.18547, S-LoRA, arXiv:2311.03285). Rows without factors cost next to
+// nothing. What bounds it: memory bandwidth, as few rows share factors; the CPU reads those once for up to eight rows.
+// A row's result does not depend on the other rows.
 #pragma once
 
 #include <cstddef>

@@ -1,13 +1,16 @@
 // A place in what a thread has queued on a GPU, so that others than the last of it can be waited for.
 #pragma once
 
+#include <chrono>
+
 #include "kernels/matrix.h"
 
 namespace scd::kernels {
 
 class QueuePoint {
  public:
-  QueuePoint() = default;
+  enum Kind { kUntimed, kTimed };
+  explicit QueuePoint(Kind kind = kUntimed) : kind_(kind) {}
   QueuePoint(const QueuePoint&) = delete;
   QueuePoint& operator=(const QueuePoint&) = delete;
   ~QueuePoint();
@@ -17,7 +20,12 @@ class QueuePoint {
   // Until what was before the last mark is done; not at all where there is none.
   void wait() const;
 
+  // Of two timed ones of a thread, both of which have been waited for: by the GPU's clock, in steps of half a
+  // microsecond at first and coarser as they lie further apart.
+  static std::chrono::duration<double> between(const QueuePoint& earlier, const QueuePoint& later);
+
  private:
+  Kind kind_;
   void* event_ = nullptr;
 };
 

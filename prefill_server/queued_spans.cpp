@@ -5,39 +5,62 @@
 #include <utility>
 
 namespace scd {
+namespace {
+
+PrefillClock::duration rounded(std::chrono::duration<double> time) {
+  return std::chrono::duration_cast<PrefillClock::duration>(time);
+}
+
+}  // namespace
 
 void QueuedSpans::begin_layer() {
   settle(of_layer_);
   of_layer_ = 0;
 }
 
-void QueuedSpans::add(PrefillPart part, PrefillClock::time_point started, std::vector<Share> shares,
-                      kernels::Device device) {
+void QueuedSpans::begin(kernels::Device device) {
   if (spare_.empty()) spare_.emplace_back();
-  queued_.splice(queued_.end(), spare_, spare_.begin());
-  Queued& queued = queued_.back();
-  queued.part = part;
-  queued.started = started;
-  queued.shares = std::move(shares);
+  if (open_.empty()) open_.splice(open_.end(), spare_, spare_.begin());
+  Queued& span = open_.front();
+  span.device = device;
+  span.begun = PrefillClock::now();
+  if (device == kernels::Device::kCpu) return;
+  if (queued_.empty()) {
+    base_.mark(device);
+    base_.wait();
+    base_time_ = PrefillClock::now();
+  }
+  span.begin.mark(device);
+}
+
+void QueuedSpans::end(PrefillPart part, std::vector<Share> shares) {
+  Queued& span = open_.front();
+  span.part = part;
+  span.shares = std::move(shares);
+  span.end.mark(span.device);
+  const bool done = span.device == kernels::Device::kCpu;
+  queued_.splice(queued_.end(), open_);
   ++of_layer_;
-  if (device == kernels::Device::kCpu) return settle();
-  queued.end.mark(device);
+  if (done) settle();
+}
+
+PrefillSpan QueuedSpans::span_of(const Queued& queued) const {
+  if (queued.device == kernels::Device::kCpu) return {queued.part, queued.begun, PrefillClock::now()};
+  return {queued.part, base_time_ + rounded(kernels::QueuePoint::between(base_, queued.begin)),
+          base_time_ + rounded(kernels::QueuePoint::between(base_, queued.end))};
 }
 
 void QueuedSpans::settle(size_t most_left) {
   while (queued_.size() > most_left) {
-    Queued& oldest = queued_.front();
-    oldest.end.wait();
-    const auto end = PrefillClock::now();
-    const auto start = std::max(oldest.started, last_end_);  // the queue works on one after the other
-    for (const Share& share : oldest.shares) {
-      share.job->spans.add({oldest.part, start, end});
-      if (oldest.part != PrefillPart::kPrefill) continue;
-      share.job->spans.add_computed(std::chrono::duration_cast<PrefillClock::duration>((end - start) * share.own));
-    }
-    oldest.shares.clear();
-    last_end_ = end;
+    const Queued& oldest = queued_.front();
+    if (oldest.device != kernels::Device::kCpu) oldest.end.wait();
+    const PrefillSpan span = span_of(oldest);
     spare_.splice(spare_.end(), queued_, queued_.begin());
+    for (const Share& share : std::exchange(spare_.back().shares, {})) {
+      share.job->spans.add(span);
+      if (span.part == PrefillPart::kPrefill)
+        share.job->spans.add_computed(rounded((span.end - span.start) * share.own));
+    }
   }
   of_layer_ = std::min(of_layer_, queued_.size());
 }

@@ -1,6 +1,6 @@
-// Spans of what the compute thread queues on a GPU while what it queued before still runs: when each part is done is
-// seen a layer later, so that the GPU never waits for its next work. On the CPU, where ops are done when they return,
-// it is seen at once.
+// Spans of what the compute thread queues on a GPU while what it queued before still runs: they are told a layer later,
+// by the GPU's clock, so that it never waits for its next work. On the CPU, where ops are done when they return, they
+// are told at once.
 #pragma once
 
 #include <cstddef>
@@ -20,28 +20,33 @@ class QueuedSpans {
 
   // The thread is about to queue the next layer and what follows from it: all but the layer before is waited for.
   void begin_layer();
-  // What the thread queued since `started`, all of it waited for by each of the jobs. Of kPrefill their own tokens take
-  // their shares of it, below 1 together where jobs share it with others.
+  // A span of what the thread queues from here to the end(), where it says which of the jobs waited for all of it. Of
+  // kPrefill their own tokens take their shares, below 1 together where others share it.
   struct Share {
     Job job;
     double own = 0;
   };
-  void add(PrefillPart part, PrefillClock::time_point started, std::vector<Share> shares, kernels::Device device);
+  void begin(kernels::Device device);
+  void end(PrefillPart part, std::vector<Share> shares);
   // Everything is waited for, and the jobs have their spans.
   void settle() { settle(0); }
 
  private:
   struct Queued {
-    kernels::QueuePoint end;
+    kernels::QueuePoint begin{kernels::QueuePoint::kTimed}, end{kernels::QueuePoint::kTimed};
+    kernels::Device device = kernels::Device::kCpu;
     PrefillPart part = PrefillPart::kPrefill;
-    PrefillClock::time_point started = {};
+    PrefillClock::time_point begun = {};  // on the CPU
     std::vector<Share> shares = {};
   };
   void settle(size_t most_left);
+  PrefillSpan span_of(const Queued& queued) const;  // which is done
 
-  std::list<Queued> queued_, spare_;
-  size_t of_layer_ = 0;                     // of those at the end of queued_
-  PrefillClock::time_point last_end_ = {};  // as it was seen
+  std::list<Queued> queued_, spare_, open_;  // open: not more than one
+  size_t of_layer_ = 0;                      // of those at the end of queued_
+  // A place in the GPU's queue and when it was reached here, before all that is queued.
+  kernels::QueuePoint base_{kernels::QueuePoint::kTimed};
+  PrefillClock::time_point base_time_ = {};
 };
 
 }  // namespace scd

@@ -7,9 +7,9 @@
 #include "common/base/send_memory.h"
 #include "common/codec/artifact.h"
 #include "common/codec/registry.h"
-#include "common/device/memory_log.h"
 #include "common/device/needing_memory.h"
 #include "common/device/open_device.h"
+#include "common/device/server_memory.h"
 #include "common/log/log.h"
 #include "common/log/progress.h"
 #include "common/metrics/exposition.h"
@@ -177,8 +177,9 @@ struct PrefillServer::Parts {
         kv_cache(model.config().kv_shape(model.precision()), pages_of(config, model, held_before), model.device(),
                  pages_key(model.device(), config.kv_cache.gpu_memory_fraction)),
         held_before_warmth(kernels::gpu_held_bytes()),
-        workspace(workspace_on(model.device(), workspace_of(config, model),
-                               "lower limits.batch_tokens or " + kv_cache.sized_by())),
+        workspace(set_aside(model.device(), {.bytes = workspace_of(config, model),
+                                             .memory_fraction = config.kv_cache.gpu_memory_fraction,
+                                             .advice = "lower limits.batch_tokens"})),
         code_store(make_store(config.code_cache.redis, producer)),
         pipeline({config, producer, model, kv_cache, *transport, metrics, code_store.get()}),
         service({producer, pipeline, config.limits.request_timeout}),

@@ -8,8 +8,8 @@
 
 namespace scd {
 
-// At least so many bytes, contents undefined. The driver waits for the GPU before it gives or takes any, so that the
-// thread keeps some: work there is queued in order, so what it gives back it may use again at once.
+// At least so many bytes, contents undefined. Memory is given back only when all that was queued is done, so that the
+// thread keeps some: work there is queued in order, and what is no longer used it may use again at once.
 std::shared_ptr<const kernels::DeviceBuffer> block_memory(size_t bytes);
 
 }  // namespace scd

@@ -6,8 +6,6 @@
 #include <utility>
 
 #include "common/base/error.h"
-#include "kernels/gpu_workspace.h"
-#include "kernels/matrix.h"
 
 namespace scd {
 
@@ -32,12 +30,6 @@ decltype(auto) needing_memory(const MemoryUse& use, Work&& work) {
   } catch (const std::bad_alloc& error) {
     throw Error(ErrorCode::kResourceExhausted, "no memory for " + use.what + " (" + error.what() + "); " + use.advice);
   }
-}
-
-// What steps work in, set aside at once; on the CPU nothing is.
-inline kernels::GpuWorkspace workspace_on(kernels::Device device, size_t bytes, const std::string& advice) {
-  return needing_memory({"the workspaces of steps", advice},
-                        [&] { return kernels::GpuWorkspace(device == kernels::Device::kGpu ? bytes : 0); });
 }
 
 }  // namespace scd

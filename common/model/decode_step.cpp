@@ -39,6 +39,7 @@ struct DecodeStep::State {
     rows.resize(batch.size());
     std::iota(rows.begin(), rows.end(), 0);
     forward.for_any_adapter = for_any_adapter;
+    if (for_any_adapter) forward.reserve_adapters(max_batch);
     forward.begin(model, cache, batch);
   }
   kernels::Matrix compute() {
@@ -94,10 +95,9 @@ DecodeStep::Warmth DecodeStep::record(int64_t sequences, bool adapters) {
       }
     }
   }
-  const auto last = state.kinds.begin() + static_cast<std::ptrdiff_t>(kinds);
-  return {.logits = logits, .recorded = std::min_element(state.kinds.begin(), last, [](const auto& a, const auto& b) {
-                                          return a.most_recorded < b.most_recorded;
-                                        })->most_recorded};
+  return {.logits = logits,
+          .recorded = state.kinds[0].most_recorded,
+          .recorded_with_adapters = adapters ? state.kinds[1].most_recorded : 0};
 }
 
 kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch) {

@@ -22,6 +22,7 @@ class DecodeStep {
   struct Warmth {
     kernels::Matrix logits = {};  // of a large step, for whoever warms up with them; none on the CPU
     int64_t recorded = 0;         // sequences of the largest step with a recording
+    int64_t recorded_with_adapters = 0;
   };
   // On a GPU: records the steps of all batches up to so many sequences, or up to what its memory holds, in a page that
   // is given back; larger ones run without. adapters: those with adapters, too, which are otherwise recorded when they

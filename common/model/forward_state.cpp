@@ -154,7 +154,7 @@ kernels::Matrix ForwardState::logits(std::span<const int64_t> chosen_rows) {
   }
   const kernels::Matrix logits = logits_memory_.matrix(chosen, config.vocab, kernels::DType::kF32, model->device());
   model->lm_head().forward(normed, logits);
-  adapters_.add_to_logits(chosen_rows, normed, logits);
+  if (!config.tied_embeddings) adapters_.add_to_logits(chosen_rows, normed, logits);
   return logits;
 }
 
@@ -172,7 +172,6 @@ void ForwardState::reserve(const Model& of_model, const KvCache& of_cache, int64
   of(gate_up_memory_, 2 * int64_t{config.intermediate});
   of(activation_memory_, config.intermediate);
   of(logits_memory_, config.vocab);
-  adapters_.reserve(sequences, of_model.device());
   const PagePool& pool = of_cache.pool();
   batch.reserve(sequences, sequences, std::min(pool.pages(), pool.pages_for(config.max_positions)));
 }

@@ -26,6 +26,8 @@ class ForwardState {
   // Memory for batches of single tokens up to this size, of contexts as long as model and cache allow: it does not move
   // while they stay within.
   void reserve(const Model& of_model, const KvCache& of_cache, int64_t sequences);
+  // The same for recordings of steps with adapters.
+  void reserve_adapters(int64_t sequences) { adapters_.reserve(sequences, model->device()); }
   void begin(const Model& of_model, KvCache& in_cache, std::span<const SequenceChunk> chunks);
   void embed();
   void start_from(int32_t layer, kernels::ConstMatrix from);

@@ -48,14 +48,16 @@ std::vector<WorkspaceTerm> workspace_terms(const ModelConfig& config, kernels::D
       {"indices", ahead(std::max<int64_t>(limits.step_tokens, 16384)), 1, kIndex},
       {"cuBLASLt", ahead(kernels::kProductWorkspace), 1, 1},
   };
-  if (limits.adapters) terms.push_back({"products with adapters", rows, kAdapterRank + 2, kF32});
+  if (limits.adapters) {
+    constexpr int64_t kMostRank = kernels::PackedLowRank::kMaxRank * kernels::PackedLowRank::kMaxParts;
+    terms.push_back({"products with adapters", rows, kAdapterRank + 2, kF32});
+    terms.push_back({"the same of recorded steps", batch, kMostRank + 2, kF32});
+  }
   if (batch > 0) {
     const int64_t partials = batch * heads + kPartialRows * heads / config.kv_heads;
     terms.push_back({"parts of attention", ahead(partials), config.head_dim + 2, kF32});
     terms.push_back({"changes of logits", ahead(kernels::kChangesAtOnce), sizeof(kernels::LogitChange), 1});
     // A step of answers alone has its own memory, which recordings point to (common/model/decode_step.h).
-    terms.push_back({"products with adapters of answers", batch,
-                     kernels::PackedLowRank::kMaxRank * kernels::PackedLowRank::kMaxParts + 2, kF32});
     terms.push_back({"step of answers", batch, 2 * hidden + 2 * query + 2 * kv + 3 * inner + vocab, kF32});
   }
   if (coded > 0) {

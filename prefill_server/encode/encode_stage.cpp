@@ -107,13 +107,13 @@ void EncodeStage::encode_unit(Part& part, size_t unit) {
   if (job->encoding.empty()) return;
   const kernels::Device device = job->encoder.device();
   if (device == kernels::Device::kCpu) spans_.settle();  // what it reads of a GPU is computing until it is there
-  const auto started = PrefillClock::now();
+  spans_.begin(device);
   std::vector<int64_t> counts;
   for (const ChunkInWork& work : job->encoding) counts.push_back(work.chunk.tokens.count);
   const int64_t first = job->encoding.front().chunk.tokens.first, end = job->encoding.back().chunk.tokens.end();
   const LayerChunk rows = rows_of_unit(part, unit, {first, end - first});
   pending_.push_back({job, unit, job->encoder.begin(rows, counts, job->encoding.front().rank)});
-  spans_.add(PrefillPart::kEncode, started, {{job, 0}}, device);
+  spans_.end(PrefillPart::kEncode, {{job, 0}});
   const bool last = unit + 1 == job->plan.layers.units.size();
   if (last) spans_.settle();  // the job may end with its last code
   hand_on_finished(last ? 0 : kMostPending);

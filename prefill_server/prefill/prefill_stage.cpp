@@ -231,7 +231,7 @@ void PrefillStage::run_step(std::span<const Part> parts) {
 
 void PrefillStage::run_layer(std::span<const Part> parts, ForwardPass& pass, int32_t layer, int32_t layers) {
   args_.spans.begin_layer();
-  const auto started = PrefillClock::now();
+  args_.spans.begin(args_.model.device());
   pass.keep_attention_input(std::ranges::any_of(parts, [layer](const Part& part) { return shows_input(part, layer); }));
   // Where nobody reads what the last layer passes on, its keys and values are all that is asked for.
   const bool passed_on = layer + 1 < layers || std::ranges::any_of(parts, [layers](const Part& part) {
@@ -248,7 +248,7 @@ void PrefillStage::run_layer(std::span<const Part> parts, ForwardPass& pass, int
     if (layer >= part.layers) continue;
     shares.push_back({part.work->job, static_cast<double>(part.tokens.count) / static_cast<double>(rows)});
   }
-  args_.spans.add(PrefillPart::kPrefill, started, std::move(shares), args_.model.device());
+  args_.spans.end(PrefillPart::kPrefill, std::move(shares));
 }
 
 void PrefillStage::show_residual(const Part& part, const ForwardPass& pass, int32_t layer) {

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -13,6 +15,7 @@
 #include "tests/cuda_on_cpu/device_memory.h"
 #include "tests/cuda_on_cpu/queue.h"
 
+using Clock = std::chrono::steady_clock;
 using scd::cuda_on_cpu::Queue;
 using scd::cuda_on_cpu::Work;
 
@@ -27,6 +30,8 @@ struct EmulatedEvent {
   std::mutex mutex;
   std::shared_ptr<Queue> queue;  // none: it was not recorded
   uint64_t work = 0;             // that is done when it has happened
+  bool timed = false;
+  std::shared_ptr<std::optional<Clock::time_point>> reached;  // of the last record of a timed one
 };
 
 namespace scd::cuda_on_cpu {
@@ -130,12 +135,6 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   count(counters.device_allocations);
   *memory = allocate_device_memory(bytes);
   return noted(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
-}
-
-cudaError_t cudaDeviceSynchronize() {
-  count(counters.waits);
-  run_all();
-  return noted(cudaSuccess);
 }
 
 // As on a GPU, which waits for all its work before memory goes.
@@ -262,8 +261,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new EmulatedEvent;
+  (*event)->timed = (flags & cudaEventDisableTiming) == 0;
   return cudaSuccess;
 }
 
@@ -277,6 +277,13 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (stream->recording != nullptr) return noted(cudaErrorStreamCaptureUnsupported);
   const std::scoped_lock lock(event->mutex);
   event->queue = stream->queue;
+  if (event->timed) {
+    event->reached = std::make_shared<std::optional<Clock::time_point>>();
+    stream->queue->put([reached = event->reached] {
+      *reached = Clock::now();
+      return cudaSuccess;
+    });
+  }
   event->work = stream->queue->put_in();
   return cudaSuccess;
 }
@@ -302,6 +309,17 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const auto [queue, work] = recorded(event);
   return noted(queue == nullptr ? cudaSuccess : wait_for(*queue, work));
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t earlier, cudaEvent_t later) {
+  if (earlier == nullptr || later == nullptr || !earlier->timed || !later->timed) return noted(cudaErrorInvalidValue);
+  for (const cudaEvent_t event : {earlier, later}) {
+    const auto [queue, work] = recorded(event);
+    if (queue == nullptr) return noted(cudaErrorInvalidValue);
+    if (!queue->done(work)) return noted(cudaErrorNotReady);
+  }
+  *milliseconds = std::chrono::duration<float, std::milli>(**later->reached - **earlier->reached).count();
+  return cudaSuccess;
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {

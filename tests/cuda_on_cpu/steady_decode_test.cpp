@@ -153,7 +153,9 @@ TEST_P(SteadyDecodeOnDevice, RecordsStepsWithAdaptersBeforehandWhereItIsTold) {
   testing::write_adapter(folder_.path(), folder_.path() / "adapter", 1);
   const Adapter adapter(*model_, folder_.path() / "adapter");
   step_.emplace(*model_, *cache_, kMaxBatch);
-  EXPECT_EQ(step_->record(kMaxBatch, /*adapters=*/true).recorded, kMaxBatch);
+  const DecodeStep::Warmth warmth = step_->record(kMaxBatch, /*adapters=*/true);
+  EXPECT_EQ(warmth.recorded, kMaxBatch);
+  EXPECT_EQ(warmth.recorded_with_adapters, kMaxBatch);
   std::vector<Answer> answers;
   for (int64_t count = 1; count <= kMaxBatch; ++count) {
     answers.push_back(begin(5 + count, count == 2 ? nullptr : &adapter));

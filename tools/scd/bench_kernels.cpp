@@ -281,7 +281,9 @@ class KernelsBench {
               << " TFLOP/s; memory " << format_fixed(limits_.memory_byte_per_s / 1e9, 0) << " GB/s "
               << (device_ == Device::kGpu ? "(a copy, bytes read and written)" : "(a plain read)") << ".\n";
     if (!torch_.rows.empty()) {
-      std::cout << "torch " << torch_.version << ", the same shapes: its soonest kernel, others in brackets (us).\n";
+      std::cout << "torch " << torch_.version
+                << ", the same shapes: its soonest kernel, others in brackets (us);\n"
+                   "ops of a few us are called one by one from Python there, and take as long as that takes.\n";
     }
     if (!torch_.problem.empty()) {
       std::cout << (torch_.rows.empty() ? "no times of torch: " : "not all times of torch: ") << torch_.problem << "\n";

@@ -21,7 +21,7 @@ TEST(FreeStretches, ThePartIsCutFromTheSmallestThatHoldsIt) {
   EXPECT_EQ(stretches.take(100), 0u);
   EXPECT_EQ(stretches.take(200), 100u);
   EXPECT_EQ(stretches.take(100), 300u);
-  stretches.give_back(100, 200);
+  stretches.give_back(100);
   EXPECT_EQ(stretches.take(600), 400u) << "600 are left at the end, 200 in the middle";
   EXPECT_EQ(stretches.take(150), 100u);
   EXPECT_EQ(stretches.take(100), std::nullopt) << "50 are left";
@@ -31,9 +31,9 @@ TEST(FreeStretches, ThePartIsCutFromTheSmallestThatHoldsIt) {
 TEST(FreeStretches, WhatIsGivenBackTwiceIsRefused) {
   FreeStretches stretches(1000);
   ASSERT_EQ(stretches.take(100), 0u);
-  stretches.give_back(0, 100);
-  EXPECT_THROW(stretches.give_back(0, 100), std::invalid_argument);
-  EXPECT_THROW(stretches.give_back(900, 100), std::invalid_argument);
+  stretches.give_back(0);
+  EXPECT_THROW(stretches.give_back(0), std::invalid_argument);
+  EXPECT_THROW(stretches.give_back(900), std::invalid_argument);
 }
 
 // Against a byte map: parts never overlap, and all of them given back are one stretch again, in whatever order.
@@ -51,7 +51,7 @@ TEST(FreeStretches, PartsNeverOverlapAndJoinAgain) {
     const Part part = parts[which];
     parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(which));
     for (size_t i = 0; i < part.bytes; ++i) taken[part.begin + i] = false;
-    stretches.give_back(part.begin, part.bytes);
+    stretches.give_back(part.begin);
   };
   for (int round = 0; round < 2000; ++round) {
     const size_t bytes = 1 + below(90);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "kernels/device.h"
 #include "tests/unit/kernels/on_cuda.h"
@@ -29,9 +30,9 @@ class QueuedSpansTest : public ::testing::Test {
 
 TEST_F(QueuedSpansTest, OnTheCpuWhatReturnedIsDone) {
   const auto first = job(), second = job();
-  const auto started = PrefillClock::now();
+  spans_.begin(kernels::Device::kCpu);
   std::this_thread::sleep_for(milliseconds(4));
-  spans_.add(PrefillPart::kPrefill, started, {{first, 0.75}, {second, 0.25}}, kernels::Device::kCpu);
+  spans_.end(PrefillPart::kPrefill, {{first, 0.75}, {second, 0.25}});
   ASSERT_EQ(count(first), 1u);
   ASSERT_EQ(count(second), 1u);
   const auto took = first->spans.total(PrefillPart::kPrefill);
@@ -39,7 +40,8 @@ TEST_F(QueuedSpansTest, OnTheCpuWhatReturnedIsDone) {
   EXPECT_EQ(second->spans.total(PrefillPart::kPrefill), took);
   EXPECT_NEAR(static_cast<double>(first->spans.computed().count()), 0.75 * static_cast<double>(took.count()), 1);
   EXPECT_NEAR(static_cast<double>(second->spans.computed().count()), 0.25 * static_cast<double>(took.count()), 1);
-  spans_.add(PrefillPart::kEncode, PrefillClock::now(), {{first, 0}}, kernels::Device::kCpu);
+  spans_.begin(kernels::Device::kCpu);
+  spans_.end(PrefillPart::kEncode, {{first, 0}});
   EXPECT_EQ(count(first), 2u);
   EXPECT_EQ(count(second), 1u);
 }
@@ -51,9 +53,9 @@ TEST_F(QueuedSpansTest, OfAGpuAllButTheLayerBeforeIsSeen) {
   const auto add_layer = [&] {
     spans_.begin_layer();
     for (const PrefillPart part : {PrefillPart::kPrefill, PrefillPart::kEncode}) {
-      const auto started = PrefillClock::now();
+      spans_.begin(kernels::Device::kGpu);
       kernels::clear({memory.data(), 1, 1024, 1024, kernels::DType::kF32, kernels::Device::kGpu});
-      spans_.add(part, started, {{one, 1}}, kernels::Device::kGpu);
+      spans_.end(part, {{one, 1}});
     }
   };
   for (size_t layer = 0; layer < 5; ++layer) {
@@ -65,9 +67,30 @@ TEST_F(QueuedSpansTest, OfAGpuAllButTheLayerBeforeIsSeen) {
   ASSERT_EQ(all.size(), 10u);
   for (size_t i = 0; i < all.size(); ++i) {
     EXPECT_EQ(all[i].part, i % 2 == 0 ? PrefillPart::kPrefill : PrefillPart::kEncode);
+    EXPECT_GE(all[i].end, all[i].start);
     if (i > 0) EXPECT_GE(all[i].start, all[i - 1].end) << "the queue works on one after the other";
   }
   EXPECT_EQ(one->spans.computed(), one->spans.total(PrefillPart::kPrefill));
+}
+
+// What the host does before it looks is neither computing nor encoding.
+TEST_F(QueuedSpansTest, AGpusWorkTakesItsOwnTime) {
+  SCD_SKIP_WITHOUT_GPU();
+  const auto one = job();
+  const kernels::DeviceBuffer memory(kernels::Device::kGpu, 4096);
+  const auto before = PrefillClock::now();
+  spans_.begin_layer();
+  spans_.begin(kernels::Device::kGpu);
+  kernels::clear({memory.data(), 1, 1024, 1024, kernels::DType::kF32, kernels::Device::kGpu});
+  spans_.end(PrefillPart::kPrefill, {{one, 1}});
+  kernels::synchronize(kernels::Device::kGpu);
+  const auto done = PrefillClock::now();
+  std::this_thread::sleep_for(milliseconds(30));
+  spans_.settle();
+  const std::vector<PrefillSpan> all = one->spans.sorted();
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_GE(all[0].start, before);
+  EXPECT_LE(all[0].end, done + milliseconds(10));
 }
 
 }  // namespace

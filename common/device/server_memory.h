@@ -1,4 +1,4 @@
-// The line of a server's log that says what its memory is for.
+// What a server's memory is for: its workspaces on a GPU, and the line of its log that tells of all.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +6,19 @@
 #include <string>
 
 #include "kernels/gpu_workspace.h"
+#include "kernels/matrix.h"
 
 namespace scd {
+
+struct WorkspaceWish {
+  size_t bytes = 0;
+  double memory_fraction = 0;  // kv_cache.gpu_memory_fraction
+  std::string advice;          // what makes them smaller: "lower limits.batch_tokens"
+};
+
+// Set aside at once; on the CPU nothing is. RESOURCE_EXHAUSTED with the numbers where there is no room although pages
+// left some; where pages are counted by hand (memory_fraction 0) a warning, and steps take what they need as they go.
+kernels::GpuWorkspace set_aside(kernels::Device device, const WorkspaceWish& wish);
 
 struct ServerMemory {
   std::string device;  // as configured
