@@ -1,5 +1,5 @@
-# Every package the project uses, found in one place. All come from Debian 12; what cuda-core needs of them comes from
-# there, too, in the folder that scripts/core_prefix packs.
+# Every package the project uses, found in one place. All come from Debian 12; what cuda-core needs of them is there as
+# headers and static libraries, and on machines without the packages in the folder that scripts/core_prefix packs.
 
 # What is missing is collected and said once, with what to do about it: CMake's own words are a page a package.
 macro(scd_find_package name)
@@ -24,19 +24,47 @@ endmacro()
 
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
+if(SCD_STATIC)  # what the compiler brings is found by now
+  set(CMAKE_FIND_LIBRARY_SUFFIXES .a)
+  set(OPENSSL_USE_STATIC_LIBS ON)
+endif()
 scd_find_package(OpenSSL COMPONENTS Crypto)
 scd_find_package(ZLIB)
-scd_find_package(spdlog)
+if(SCD_STATIC)  # Debian has neither spdlog nor fmt as a static library: their headers hold them, too
+  find_path(spdlog_INCLUDE_DIR spdlog/spdlog.h)
+  if(NOT spdlog_INCLUDE_DIR)
+    list(APPEND scd_missing spdlog)
+  endif()
+  add_library(spdlog::spdlog INTERFACE IMPORTED)
+  set_target_properties(spdlog::spdlog PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${spdlog_INCLUDE_DIR}"
+    INTERFACE_COMPILE_DEFINITIONS "SPDLOG_FMT_EXTERNAL;FMT_HEADER_ONLY" INTERFACE_LINK_LIBRARIES Threads::Threads)
+else()
+  scd_find_package(spdlog)
+endif()
 scd_find_package(CLI11)
 scd_find_package(nlohmann_json)
-scd_find_package(OpenCL)
-if(OpenCL_FOUND)  # without it dnnl's own words end the configuration
-  scd_find_package(dnnl)
+if(SCD_SGEMM STREQUAL "ONEDNN")
+  scd_find_package(OpenCL)
+  if(OpenCL_FOUND)  # without it dnnl's own words end the configuration
+    scd_find_package(dnnl)
+  endif()
 endif()
 scd_find_package(Eigen3)
-set(BLA_VENDOR OpenBLAS)
-scd_find_package(BLAS)
+scd_find_library(BLAS::BLAS cblas.h openblas)
 scd_find_library(LAPACKE::lapacke lapacke.h lapacke)
+if(SCD_STATIC)  # a shared library names what it needs, a static one does not
+  foreach(name IN ITEMS gfortran quadmath)
+    find_library(${name}_LIBRARY ${name} HINTS ${CMAKE_CXX_IMPLICIT_LINK_DIRECTORIES})
+    if(NOT ${name}_LIBRARY)
+      list(APPEND scd_missing ${name})
+    endif()
+  endforeach()
+  if(NOT scd_missing)
+    set_target_properties(BLAS::BLAS PROPERTIES
+      INTERFACE_LINK_LIBRARIES "${gfortran_LIBRARY};${quadmath_LIBRARY};OpenMP::OpenMP_CXX")
+    set_target_properties(LAPACKE::lapacke PROPERTIES INTERFACE_LINK_LIBRARIES BLAS::BLAS)
+  endif()
+endif()
 scd_find_library(PCRE2::pcre2 pcre2.h pcre2-8)
 scd_find_library(utf8proc::utf8proc utf8proc.h utf8proc)
 if(SCD_BUILD_TESTS)

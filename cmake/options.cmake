@@ -3,7 +3,10 @@ option(SCD_BUILD_TESTS "Build the tests" ON)
 option(SCD_SERVERS "The servers and what talks to them; OFF (the cuda-core preset): kernels, engine, codecs, the commands of scd that need no server, and their tests" ON)
 option(SCD_WARNINGS_AS_ERRORS "Treat compiler warnings in our code as errors (the dev preset does)" OFF)
 set(SCD_SANITIZER "" CACHE STRING "Sanitizers of the whole build: empty, 'address,undefined' or 'thread'")
-option(SCD_REFERENCE_GEMM "Plain loops instead of oneDNN's single-precision GEMM (the tsan preset)" OFF)
+option(SCD_STATIC "Packages linked statically: programs need only the C and C++ libraries and OpenMP's to start, and run on machines without the packages (the cuda-core preset)" OFF)
+set(SCD_SGEMM "ONEDNN" CACHE STRING
+    "Single-precision products on CPUs: ONEDNN, OPENBLAS, which calibration needs anyway (the cuda-core preset), or LOOPS (the tsan preset)")
+set_property(CACHE SCD_SGEMM PROPERTY STRINGS ONEDNN OPENBLAS LOOPS)
 set(SCD_ARCH "x86-64-v3" CACHE STRING
     "-march of x86 builds; kernels that need more (AVX-512, AMX) are chosen at run time")
 
@@ -27,10 +30,6 @@ endif()
 if(SCD_SANITIZER)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SCD_SANITIZER}> $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
   add_link_options(-fsanitize=${SCD_SANITIZER})
-endif()
-
-if(SCD_REFERENCE_GEMM)
-  add_compile_definitions(SCD_REFERENCE_GEMM)
 endif()
 
 find_program(SCD_CCACHE ccache)

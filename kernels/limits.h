@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace scd::kernels {
 
@@ -16,9 +17,10 @@ struct GemmShape {
   double flops() const { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
 };
 
-// FLOP/s of oneDNN's matmul, BF16 in, F32 out, weights in the layout it prefers, over all shapes one after the other
-// (primitives made and warmed before); the best of `repetitions`. A CPU without AVX512-BF16 is measured in F32.
-double measure_gemm_rate_onednn(std::span<const GemmShape> shapes, int threads, int repetitions = 3);
+// FLOP/s of the library of matrix products that the build has (SCD_SGEMM), over all shapes one after the other, made
+// and warmed before; the best of `repetitions`. oneDNN's takes BF16 where the CPU has it, the others F32.
+double measure_cpu_gemm_rate(std::span<const GemmShape> shapes, int threads, int repetitions = 3);
+std::string cpu_gemm_name();  // what that measures: "oneDNN, BF16"
 
 // Bytes a second of reading a buffer of `bytes` front to back, each thread its part; the best of `repetitions`.
 double measure_read_bandwidth(size_t bytes, int threads, int repetitions = 3);

@@ -1,5 +1,5 @@
 // y = x W^T + b: the one place where GEMMs happen.
-// BF16 weights and inputs accumulate in FP32 (on the CPU kernels of our own and oneDNN, on CUDA cuBLASLt and a
+// BF16 weights and inputs accumulate in FP32 (on the CPU kernels of our own and sgemm.h, on CUDA cuBLASLt and a
 // matrix-vector kernel of our own for few rows); FP32 weights run in FP32. What bounds it: the GEMM peak for many rows,
 // memory bandwidth for few.
 #pragma once

@@ -124,7 +124,7 @@ void gemm_f32(const GemmArgs& args) {
   constexpr int64_t kBlock = 384;
   const int64_t row_blocks = (args.c.rows + kBlock - 1) / kBlock;
   const int64_t column_blocks = (args.c.columns + kBlock - 1) / kBlock;
-  // oneDNN runs on the calling thread alone inside a parallel region, so each block has one order of summation.
+  // sgemm runs on the calling thread alone inside a parallel region, so each block has one order of summation.
 #pragma omp parallel for schedule(dynamic, 1) collapse(2)
   for (int64_t i = 0; i < row_blocks; ++i) {
     for (int64_t j = 0; j < column_blocks; ++j) {

@@ -154,7 +154,7 @@ class EngineBench {
   }
 
   double gemm_limit(std::span<const kernels::GemmShape> shapes) const {
-    if (!on_gpu_) return kernels::measure_gemm_rate_onednn(shapes, threads_, 1);
+    if (!on_gpu_) return kernels::measure_cpu_gemm_rate(shapes, threads_, 1);
     constexpr kernels::GemmShape kPeak{8192, 8192, 8192};
     return kernels::measure_gpu_gemm_rate(std::span(&kPeak, 1), 1);
   }
@@ -262,13 +262,14 @@ void run(const BenchEngineOptions& options) {
     bench.measure_decode(batch);
   }
   bench.table().print(std::cout);
-  std::cout << (device == kernels::Device::kGpu ? "limits: prefill against cuBLASLt's BF16 GEMM of 8192 x 8192 x 8192 "
-                                                  "(linear layers count, attention is time\n"
-                                                  "only), decode against a copy within the GPU's memory (weights and "
-                                                  "cache read; greedy ids to the host).\n"
-                                                : "limits: prefill against oneDNN's GEMM over the same shapes, decode "
-                                                  "against a plain read of as many bytes\n"
-                                                  "as the weights take; both on the same threads in this run.\n")
+  std::cout << (device == kernels::Device::kGpu
+                    ? "limits: prefill against cuBLASLt's BF16 GEMM of 8192 x 8192 x 8192 "
+                      "(linear layers count, attention is time\n"
+                      "only), decode against a copy within the GPU's memory (weights and "
+                      "cache read; greedy ids to the host).\n"
+                    : "limits: prefill against a GEMM over the same shapes (" + kernels::cpu_gemm_name() +
+                          "), decode against a plain read of as many bytes\n"
+                          "as the weights take; both on the same threads in this run.\n")
             << "ms: a whole prefill, one step of the batch.\n";
   bench.report().write(options.json);
 }
@@ -279,9 +280,9 @@ void add_bench_engine_command(CLI::App& bench) {
   auto options = std::make_shared<BenchEngineOptions>();  // the callback outlives this call
   CLI::App* command = bench.add_subcommand(
       "engine",
-      "Prefill and decode speed of a model, each as a share of what this machine can do: the GEMM rate of oneDNN "
-      "or\n"
-      "cuBLASLt and the memory's bandwidth, measured in the same run. --shape needs no checkpoint.");
+      "Prefill and decode speed of a model, each as a share of what this machine can do: the GEMM rate of its "
+      "library\n"
+      "(of a GPU cuBLASLt's) and the memory's bandwidth, measured in the same run. --shape needs no checkpoint.");
   CLI::Option* const model =
       add_decode_bench_options(*command, *options, "Decode steps of one measurement", "The best of so many counts");
   CLI::Option* const adapter =

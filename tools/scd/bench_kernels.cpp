@@ -277,8 +277,9 @@ class KernelsBench {
 
   void print() {
     kernels_table(ops_, torch_).print(std::cout);
-    std::cout << "limits, measured in this run: a BF16 GEMM " << format_fixed(limits_.gemm_flop_per_s / 1e12, 1)
-              << " TFLOP/s; memory " << format_fixed(limits_.memory_byte_per_s / 1e9, 0) << " GB/s "
+    std::cout << "limits, measured in this run: a GEMM (" << limits_.gemm << ") "
+              << format_fixed(limits_.gemm_flop_per_s / 1e12, 1) << " TFLOP/s; memory "
+              << format_fixed(limits_.memory_byte_per_s / 1e9, 0) << " GB/s "
               << (device_ == Device::kGpu ? "(a copy, bytes read and written)" : "(a plain read)") << ".\n";
     if (!torch_.rows.empty()) {
       std::cout << "torch " << torch_.version

@@ -14,11 +14,12 @@ DeviceLimits measure_limits(kernels::Device device) {
   const int64_t side = on_gpu ? 8192 : 1024;
   const kernels::GemmShape peak{side, side, side};
   if (on_gpu) {
-    return {kernels::measure_gpu_gemm_rate({&peak, 1}), kernels::measure_gpu_copy_bandwidth(size_t{4} << 30)};
+    return {kernels::measure_gpu_gemm_rate({&peak, 1}), kernels::measure_gpu_copy_bandwidth(size_t{4} << 30),
+            "cuBLASLt, BF16"};
   }
   const int threads = kernels::kernel_threads();
-  return {kernels::measure_gemm_rate_onednn({&peak, 1}, threads),
-          kernels::measure_read_bandwidth(size_t{1} << 28, threads)};
+  return {kernels::measure_cpu_gemm_rate({&peak, 1}, threads),
+          kernels::measure_read_bandwidth(size_t{1} << 28, threads), kernels::cpu_gemm_name()};
 }
 
 double best_seconds(kernels::Device device, int repetitions, const std::function<void()>& action) {

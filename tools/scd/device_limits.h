@@ -2,14 +2,16 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "kernels/matrix.h"
 
 namespace scd {
 
 struct DeviceLimits {
-  double gemm_flop_per_s = 0.0;    // of a BF16 product
+  double gemm_flop_per_s = 0.0;
   double memory_byte_per_s = 0.0;  // a GPU's: read and written by a copy; the CPU's: read
+  std::string gemm;                // whose product that is: "cuBLASLt, BF16"
 };
 DeviceLimits measure_limits(kernels::Device device);
 

@@ -13,6 +13,7 @@
 #include "common/base/error.h"
 #include "kernels/device.h"
 #include "kernels/gpu_driver.h"
+#include "kernels/limits.h"
 #include "kernels/linear.h"
 
 namespace scd {
@@ -79,6 +80,7 @@ nlohmann::ordered_json machine_description() {
   nlohmann::ordered_json machine = {{"cpu", field_of("/proc/cpuinfo", "model name")},
                                     {"cores", std::thread::hardware_concurrency()},
                                     {"isa", kernels::linear_backend()},
+                                    {"cpu_gemm", kernels::cpu_gemm_name()},
                                     {"memory_gib", static_cast<int64_t>(pages * page_bytes / kGiB + 0.5)}};
   const kernels::GpuDevice& gpu = kernels::gpu_device();
   if (gpu.usable) {

@@ -31,9 +31,10 @@ class Report {
   nlohmann::ordered_json rows_ = nlohmann::ordered_json::array();
 };
 
-// {"cpu": model name, "cores": usable ones, "isa": widest vector and matrix extensions, "memory_gib": installed}, and
-// where a GPU is {"gpu": name, "gpu_memory_gib", gpu_provenance(), "cuda_of_driver": newest that it serves, as "13.0",
-// "cuda_runtime": built with}. Keeps the GPU busy for a moment to read its clocks, whatever the run itself used.
+// {"cpu": model name, "cores": usable ones, "isa": widest vector and matrix extensions, "cpu_gemm": whose
+// products are the CPU's limits, as "oneDNN, BF16", "memory_gib": installed}, and where a GPU is {"gpu": name,
+// "gpu_memory_gib", gpu_provenance(), "cuda_of_driver": newest that it serves, as "13.0", "cuda_runtime": built with}.
+// Keeps the GPU busy for a moment to read its clocks, whatever the run itself used.
 nlohmann::ordered_json machine_description();
 // {"gpu_driver": "580.159.04", "sm_clock_mhz", "sm_clock_max_mhz", "memory_clock_mhz", "memory_clock_max_mhz"}, null
 // where not known, and then "clocks_unknown": why.

@@ -10,7 +10,7 @@ namespace {
 
 TEST(Limits, MeasureSomethingPlausible) {
   const std::vector<GemmShape> shapes{{.m = 64, .n = 96, .k = 128}};
-  const double rate = measure_gemm_rate_onednn(shapes, 1);
+  const double rate = measure_cpu_gemm_rate(shapes, 1);
   EXPECT_GT(rate, 1e6);
   EXPECT_LT(rate, 1e15);
   const double bandwidth = measure_read_bandwidth(size_t{16} << 20, 1);
@@ -20,7 +20,7 @@ TEST(Limits, MeasureSomethingPlausible) {
 }
 
 TEST(Limits, RefuseNothingToMeasure) {
-  EXPECT_THROW(measure_gemm_rate_onednn({}, 1), std::invalid_argument);
+  EXPECT_THROW(measure_cpu_gemm_rate({}, 1), std::invalid_argument);
   EXPECT_THROW(measure_read_bandwidth(0, 1), std::invalid_argument);
 }
 
