@@ -7,6 +7,12 @@ option(SCD_STATIC "Packages linked statically: programs need only the C and C++ 
 set(SCD_SGEMM "ONEDNN" CACHE STRING
     "Single-precision products on CPUs: ONEDNN, OPENBLAS, which calibration needs anyway (the cuda-core preset), or LOOPS (the tsan preset)")
 set_property(CACHE SCD_SGEMM PROPERTY STRINGS ONEDNN OPENBLAS LOOPS)
+if(SCD_STATIC AND (SCD_SERVERS OR SCD_SGEMM STREQUAL "ONEDNN"))
+  message(FATAL_ERROR "SCD_STATIC=ON needs SCD_SERVERS=OFF and SCD_SGEMM=OPENBLAS or LOOPS: gRPC, UCX and oneDNN are shared libraries")
+endif()
+if(SCD_SERVERS AND SCD_SGEMM STREQUAL "OPENBLAS")  # the last bits of codes differ
+  message(FATAL_ERROR "SCD_SGEMM=OPENBLAS needs SCD_SERVERS=OFF: the names of stored codes do not tell it from oneDNN")
+endif()
 set(SCD_ARCH "x86-64-v3" CACHE STRING
     "-march of x86 builds; kernels that need more (AVX-512, AMX) are chosen at run time")
 

@@ -90,7 +90,7 @@ void describe(ConfigVisitor& at, LimitOptions& limits) {
       "recorded_batch", limits.recorded_batch, {0, 1024},
       "On a GPU: steps of up to so many answers are recorded when the server starts; those of more are not. A "
       "recorded step costs one launch instead of several for each layer, and some memory of the GPU. Where models "
-      "may have adapters, steps with some are recorded as well.");
+      "may have adapters, steps with adapters are recorded as well, which takes as long and as much again.");
 }
 
 void describe(ConfigVisitor& at, ServedModelOptions& model) {

@@ -39,7 +39,7 @@ void use_gpu_device(int ordinal);
 
 // Waits for everything that this thread queued.
 void synchronize(Device device);
-// The same of a GPU for destructors, also of what a thread keeps until it ends.
+// The same of a GPU, for destructors: never throws, and does nothing on a thread that has no queue or none any more.
 void finish_gpu_work() noexcept;
 
 struct DeviceMemory {

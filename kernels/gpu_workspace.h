@@ -44,7 +44,7 @@ class GpuWorkspace {
 
   struct Part {
     std::byte* data = nullptr;
-    std::shared_ptr<void> owner;  // its last one gives the part back, when all that its thread queued is done
+    std::shared_ptr<void> owner;  // the last gives the part back, when all is done that its thread has queued
   };
   // Of any workspace of this process that has room; none: no workspace has.
   static std::optional<Part> part(size_t bytes);

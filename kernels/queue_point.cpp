@@ -8,6 +8,7 @@ namespace scd::kernels {
 QueuePoint::~QueuePoint() { SCD_ON(Device::kGpu, cuda::release_event(event_), static_cast<void>(0)); }
 
 void QueuePoint::mark([[maybe_unused]] Device device) {
+  if (device == Device::kCpu) return;  // an event there is stays, and has been reached
   event_ = SCD_ON(device, cuda::event_behind_queue(event_, kind_ == kTimed), nullptr);
 }
 

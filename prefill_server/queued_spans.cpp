@@ -33,7 +33,7 @@ void QueuedSpans::begin(kernels::Device device) {
   span.begin.mark(device);
 }
 
-void QueuedSpans::end(PrefillPart part, std::vector<Share> shares) {
+uint64_t QueuedSpans::end(PrefillPart part, std::vector<Share> shares) {
   Queued& span = open_.front();
   span.part = part;
   span.shares = std::move(shares);
@@ -41,8 +41,12 @@ void QueuedSpans::end(PrefillPart part, std::vector<Share> shares) {
   const bool done = span.device == kernels::Device::kCpu;
   queued_.splice(queued_.end(), open_);
   ++of_layer_;
+  ++ended_;
   if (done) settle();
+  return ended_;
 }
+
+void QueuedSpans::settle_until(uint64_t span) { settle(std::min<uint64_t>(ended_ - span, queued_.size())); }
 
 PrefillSpan QueuedSpans::span_of(const Queued& queued) const {
   if (queued.device == kernels::Device::kCpu) return {queued.part, queued.begun, PrefillClock::now()};

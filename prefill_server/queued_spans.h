@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <list>
 #include <memory>
 #include <vector>
@@ -27,9 +28,10 @@ class QueuedSpans {
     double own = 0;
   };
   void begin(kernels::Device device);
-  void end(PrefillPart part, std::vector<Share> shares);
-  // Everything is waited for, and the jobs have their spans.
+  uint64_t end(PrefillPart part, std::vector<Share> shares);  // the span's number, from 1
+  // Everything is waited for, or all up to a span, and the jobs have theirs.
   void settle() { settle(0); }
+  void settle_until(uint64_t span);
 
  private:
   struct Queued {
@@ -43,6 +45,7 @@ class QueuedSpans {
   PrefillSpan span_of(const Queued& queued) const;  // which is done
 
   std::list<Queued> queued_, spare_, open_;  // open: not more than one
+  uint64_t ended_ = 0;                       // spans so far
   size_t of_layer_ = 0;                      // of those at the end of queued_
   // A place in the GPU's queue and when it was reached here, before all that is queued.
   kernels::QueuePoint base_{kernels::QueuePoint::kTimed};

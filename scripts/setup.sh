@@ -40,7 +40,7 @@ build() {
   local preset="$1"
   shift
   local folder="$scd_root/build/$preset"
-  if [ ! -f "$folder/build.ninja" ]; then
+  if [ ! -f "$folder/build.ninja" ] || [ "$scd_root/CMakePresets.json" -nt "$folder/build.ninja" ]; then
     say "configuring ($preset)"
     (cd "$scd_root" && cmake --preset "$preset" >"/tmp/scd-configure-$$.log" 2>&1) || {
       cat "/tmp/scd-configure-$$.log" >&2

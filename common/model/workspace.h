@@ -37,8 +37,8 @@ struct WorkspaceTerm {
 };
 
 // All workspaces, widest use assumed everywhere: what keeps to the limits takes no more; recorded steps come beside
-// them. Prompts with more coded tokens do, adapters of unusual ranks, and what lies there for longer than a prompt is
-// not counted: weights, pages, adapters, and maps of codecs.
+// them. Prompts with more coded tokens and adapters of unusual ranks take more. What lies there for longer than a
+// prompt is not counted: weights, pages, adapters, and maps of codecs.
 std::vector<WorkspaceTerm> workspace_terms(const ModelConfig& config, kernels::DType precision,
                                            const WorkspaceLimits& limits);
 size_t workspace_bytes(const ModelConfig& config, kernels::DType precision, const WorkspaceLimits& limits);

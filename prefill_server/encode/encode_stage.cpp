@@ -10,8 +10,6 @@
 namespace scd {
 namespace {
 
-constexpr size_t kMostPending = 4;  // units being coded on a GPU
-
 // The job's chunks that lie in a step and are to be made.
 std::vector<ChunkInWork> chunks_in(const PrefillJob& job, const TokenRange& step) {
   std::vector<ChunkInWork> chunks;
@@ -53,7 +51,7 @@ EncodeStage::Part& EncodeStage::part_of(const Job& job) {
 }
 
 void EncodeStage::keep_residual(const Job& job, const ResidualStream& residual) {
-  hand_on_finished(kMostPending);
+  hand_on_finished(most_pending());
   Part& part = part_of(job);
   Residual& kept = part.residuals[residual.layer];
   const int64_t rows = residual.rows.rows;
@@ -80,7 +78,7 @@ kernels::Matrix EncodeStage::stream_memory(const ResidualStream& residual, kerne
 }
 
 void EncodeStage::encode(const Job& job, const ComputedLayer& state) {
-  hand_on_finished(kMostPending);
+  hand_on_finished(most_pending());
   Part& part = part_of(job);
   part.computed.emplace(state);
   encode_ready(part);
@@ -102,7 +100,7 @@ bool EncodeStage::is_ready(const Part& part, size_t unit) {
 }
 
 void EncodeStage::encode_unit(Part& part, size_t unit) {
-  hand_on_finished(kMostPending - 1);
+  hand_on_finished(most_pending() - 1);
   const Job& job = part.job;
   if (job->encoding.empty()) return;
   const kernels::Device device = job->encoder.device();
@@ -113,10 +111,16 @@ void EncodeStage::encode_unit(Part& part, size_t unit) {
   const int64_t first = job->encoding.front().chunk.tokens.first, end = job->encoding.back().chunk.tokens.end();
   const LayerChunk rows = rows_of_unit(part, unit, {first, end - first});
   pending_.push_back({job, unit, job->encoder.begin(rows, counts, job->encoding.front().rank)});
-  spans_.end(PrefillPart::kEncode, {{job, 0}});
+  pending_.back().span = spans_.end(PrefillPart::kEncode, {{job, 0}});
   const bool last = unit + 1 == job->plan.layers.units.size();
   if (last) spans_.settle();  // the job may end with its last code
-  hand_on_finished(last ? 0 : kMostPending);
+  hand_on_finished(last ? 0 : most_pending());
+}
+
+// The units of a layer's prompts, and as many as keep the GPU's side queues at work.
+size_t EncodeStage::most_pending() const {
+  constexpr size_t kFewest = 4;
+  return std::max(kFewest, parts_.size());
 }
 
 // In their order; more than `most_left` are waited for.
@@ -129,6 +133,7 @@ void EncodeStage::hand_on_next() {
   pending_.pop_front();
   const Job& job = pending.job;
   if (job->ended()) return;
+  spans_.settle_until(pending.span);  // what it is made from is computing until it is there
   const auto started = PrefillClock::now();
   std::vector<ByteBuffer> payloads = pending.payloads->finish();
   job->spans.add({PrefillPart::kEncode, started, PrefillClock::now()});

@@ -58,6 +58,7 @@ class EncodeStage {
   static bool is_ready(const Part& part, size_t unit);
   void encode_unit(Part& part, size_t unit);
   LayerChunk rows_of_unit(Part& part, size_t unit, const TokenRange& tokens);
+  size_t most_pending() const;
   void hand_on_finished(size_t most_left);
   void hand_on_next();
   void hand_on(const Job& job, size_t unit, ChunkInWork& work, ByteBuffer payload);
@@ -82,6 +83,7 @@ class EncodeStage {
     Job job;
     size_t unit = 0;
     std::unique_ptr<PendingPayloads> payloads;
+    uint64_t span = 0;  // of its making
   };
   std::deque<Pending> pending_;
 };

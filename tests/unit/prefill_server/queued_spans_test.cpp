@@ -73,6 +73,38 @@ TEST_F(QueuedSpansTest, OfAGpuAllButTheLayerBeforeIsSeen) {
   EXPECT_EQ(one->spans.computed(), one->spans.total(PrefillPart::kPrefill));
 }
 
+// An encoder on the CPU beside a model on a GPU: whose events are neither lost nor waited for.
+TEST_F(QueuedSpansTest, SpansOfAGpuAndOfTheCpuTakeTurns) {
+  SCD_SKIP_WITHOUT_GPU();
+  const auto one = job();
+  for (size_t layer = 0; layer < 3; ++layer) {
+    spans_.begin_layer();
+    spans_.begin(kernels::Device::kGpu);
+    spans_.end(PrefillPart::kPrefill, {{one, 1}});
+    spans_.settle();
+    spans_.begin(kernels::Device::kCpu);
+    spans_.end(PrefillPart::kEncode, {{one, 0}});
+    EXPECT_EQ(count(one), 2 * (layer + 1));
+  }
+}
+
+TEST_F(QueuedSpansTest, OfAGpuAllUpToASpanAreSettled) {
+  SCD_SKIP_WITHOUT_GPU();
+  const auto one = job();
+  std::vector<uint64_t> numbers;
+  for (int i = 0; i < 4; ++i) {
+    spans_.begin(kernels::Device::kGpu);
+    numbers.push_back(spans_.end(PrefillPart::kEncode, {{one, 0}}));
+  }
+  EXPECT_EQ(count(one), 0u);
+  spans_.settle_until(numbers[1]);
+  EXPECT_EQ(count(one), 2u);
+  spans_.settle_until(numbers[0]);
+  EXPECT_EQ(count(one), 2u);
+  spans_.settle_until(numbers[3]);
+  EXPECT_EQ(count(one), 4u);
+}
+
 // What the host does before it looks is neither computing nor encoding.
 TEST_F(QueuedSpansTest, AGpusWorkTakesItsOwnTime) {
   SCD_SKIP_WITHOUT_GPU();
