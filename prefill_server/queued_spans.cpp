@@ -62,8 +62,9 @@ void QueuedSpans::settle(size_t most_left) {
     spare_.splice(spare_.end(), queued_, queued_.begin());
     for (const Share& share : std::exchange(spare_.back().shares, {})) {
       share.job->spans.add(span);
-      if (span.part == PrefillPart::kPrefill)
-        share.job->spans.add_computed(rounded((span.end - span.start) * share.own));
+      if (span.part != PrefillPart::kPrefill) continue;
+      const auto own = (span.end - span.start) * share.own;
+      share.job->spans.add_computed(std::chrono::duration_cast<PrefillClock::duration>(own));
     }
   }
   of_layer_ = std::min(of_layer_, queued_.size());

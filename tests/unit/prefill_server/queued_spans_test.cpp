@@ -68,7 +68,9 @@ TEST_F(QueuedSpansTest, OfAGpuAllButTheLayerBeforeIsSeen) {
   for (size_t i = 0; i < all.size(); ++i) {
     EXPECT_EQ(all[i].part, i % 2 == 0 ? PrefillPart::kPrefill : PrefillPart::kEncode);
     EXPECT_GE(all[i].end, all[i].start);
-    if (i > 0) EXPECT_GE(all[i].start, all[i - 1].end) << "the queue works on one after the other";
+    if (i > 0) {
+      EXPECT_GE(all[i].start, all[i - 1].end) << "the queue works on one after the other";
+    }
   }
   EXPECT_EQ(one->spans.computed(), one->spans.total(PrefillPart::kPrefill));
 }
