@@ -159,7 +159,7 @@ void LowRankRows::reserve(int64_t rows, Device device) {
 void LowRankRows::assign(std::span<const LowRankSet* const> sets, Device device, bool for_any) {
   device_ = device;
   for_any_ = for_any && device == Device::kGpu;
-  sets_.assign(sets.begin(), sets.end());
+  rows_ = std::ssize(sets);
   distinct_ = 0;
   for (size_t row = 0; row < sets.size(); ++row) {
     if (sets[row] == nullptr) continue;
@@ -174,7 +174,7 @@ void LowRankRows::assign(std::span<const LowRankSet* const> sets, Device device,
   }
   if (device_ == Device::kCpu || (distinct_ == 0 && !for_any_)) return;
   tables_.clear();
-  for (const LowRankSet* set : sets_) tables_.push_back(set == nullptr ? nullptr : set->table());
+  for (const LowRankSet* set : sets) tables_.push_back(set == nullptr ? nullptr : set->table());
   there_ = there_memory_.matrix(rows(), kWordsOfPointer, DType::kF32, device_);
   send({reinterpret_cast<const int32_t*>(tables_.data()), tables_.size() * kWordsOfPointer}, device_,
        static_cast<std::byte*>(there_.data));

@@ -80,7 +80,7 @@ class LowRankRows {
   // any layer, so that what is recorded of them serves all sets.
   void assign(std::span<const LowRankSet* const> sets, Device device, bool for_any = false);
 
-  int64_t rows() const { return static_cast<int64_t>(sets_.size()); }
+  int64_t rows() const { return rows_; }
   Device device() const { return device_; }
   bool for_any() const { return for_any_; }
   // Of the rows that have these factors, ascending.
@@ -96,7 +96,7 @@ class LowRankRows {
   };
   Device device_ = Device::kCpu;
   bool for_any_ = false;
-  std::vector<const LowRankSet*> sets_;
+  int64_t rows_ = 0;
   std::vector<SetRows> by_set_;  // the first distinct_ of them; the rest is kept for its memory
   size_t distinct_ = 0;
   std::vector<LowRankGroup> groups_;  // of the last call

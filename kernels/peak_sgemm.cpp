@@ -1,4 +1,4 @@
-#include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/sgemm.h"

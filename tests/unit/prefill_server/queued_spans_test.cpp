@@ -119,12 +119,12 @@ TEST_F(QueuedSpansTest, AGpusWorkTakesItsOwnTime) {
   spans_.end(PrefillPart::kPrefill, {{one, 1}});
   kernels::synchronize(kernels::Device::kGpu);
   const auto done = PrefillClock::now();
-  std::this_thread::sleep_for(milliseconds(30));
+  std::this_thread::sleep_for(milliseconds(300));
   spans_.settle();
   const std::vector<PrefillSpan> all = one->spans.sorted();
   ASSERT_EQ(all.size(), 1u);
   EXPECT_GE(all[0].start, before);
-  EXPECT_LE(all[0].end, done + milliseconds(10));
+  EXPECT_LE(all[0].end, done + milliseconds(100)) << "and not when the host looked";
 }
 
 }  // namespace
