@@ -94,7 +94,9 @@ ComputeCounters ComputeThread::counters() const {
           .failed = failed_.load(std::memory_order_relaxed),
           .cancelled = cancelled_.load(std::memory_order_relaxed),
           .local_fallbacks = local_fallbacks_.load(std::memory_order_relaxed),
-          .preemptions = preemptions_.load(std::memory_order_relaxed)};
+          .preemptions = preemptions_.load(std::memory_order_relaxed),
+          .answer_steps = answer_steps_.load(std::memory_order_relaxed),
+          .answer_steps_ahead = answer_steps_ahead_.load(std::memory_order_relaxed)};
 }
 
 void ComputeThread::warm_up() {
@@ -155,6 +157,8 @@ void ComputeThread::run(TransferStage& transfers) {
     if (work_once()) continue;
     if (auto event = inbox_.pop_until(next_deadline())) handle(std::move(*event), transfers);
   }
+  if (!queued_.empty()) kernels::synchronize(args_.model.device());
+  queued_.clear();
   while (!sequences_.empty()) {
     fail(sequences_.begin(), {ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"});
   }
@@ -279,6 +283,7 @@ void ComputeThread::succeed(Sequences::iterator at) {
 
 void ComputeThread::erase(Sequences::iterator at) {
   if (batch_ != nullptr) batch_->leave(**at);
+  for (QueuedStep& step : queued_) step.leave(**at);
   const bool was_suspended = (*at)->suspended();
   sequences_.erase(at);
   if (was_suspended) hold_back_others();

@@ -2,10 +2,14 @@
 // and between two of them it looks at what arrived. What rebuilding needs comes first, but no more of it than a step
 // may hold while others wait for steps. A step gives each answer under way its next token and fills up with tokens of
 // prompts (step_plan.h). Where pages run out, who came last is suspended (docs/life_of_a_request.md).
+//
+// While there is nothing but answers, a GPU has the next step before the tokens of this one are known here: it reads
+// them where they were sampled. An answer that turns out to have ended is computed once more for nothing.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <list>
 #include <memory>
 #include <new>
@@ -29,6 +33,8 @@ struct ComputeCounters {
   uint64_t cancelled = 0;
   uint64_t local_fallbacks = 0;
   uint64_t preemptions = 0;
+  uint64_t answer_steps = 0;
+  uint64_t answer_steps_ahead = 0;
 };
 
 Failure out_of_memory(const std::bad_alloc& error);
@@ -118,6 +124,10 @@ class ComputeThread : public ComputeStage {
   bool run_piece(Sequence& sequence, bool by_layers);
   bool begin_step();
   void decode_step(const std::vector<BatchStep::Member>& members);
+  void go_on();
+  bool may_go_ahead() const;
+  void queue_next_step();
+  void take_tokens();
   void run_layer();
   // Until what is queued of the step's layers is done, which is the step's time and nobody else's.
   void wait_for_layer();
@@ -144,6 +154,15 @@ class ComputeThread : public ComputeStage {
   std::atomic<bool> wake_posted_{false};  // exchange acq_rel: at most one Wake is in the inbox
   KeptCodesBudget kept_codes_;
   Sequences sequences_;
+  // Steps of answers on a GPU whose tokens are not taken yet: none, one, or two within go_on().
+  struct QueuedStep {
+    std::vector<Sequence*> answers;  // by row; null: it has ended
+    // Of those: the step reads its adapter. Their pages are others' at once, whose keys and values are queued behind
+    // it.
+    std::vector<std::shared_ptr<const ServedModel>> models = {};  // shared as ServedModel says
+    void leave(Sequence& sequence);
+  };
+  std::deque<QueuedStep> queued_;
   std::unique_ptr<BatchStep> batch_;        // the step that is running, where it computes prompts
   ServingClock::duration batch_time_{0};    // that it took so far
   double pieces_cost_ = 0;                  // since the last step, in whole passes of a token
@@ -153,6 +172,8 @@ class ComputeThread : public ComputeStage {
   std::atomic<uint64_t> cancelled_{0};
   std::atomic<uint64_t> local_fallbacks_{0};
   std::atomic<uint64_t> preemptions_{0};
+  std::atomic<uint64_t> answer_steps_{0};
+  std::atomic<uint64_t> answer_steps_ahead_{0};
   std::jthread thread_;
 };
 

@@ -1,6 +1,7 @@
 // What the compute thread does between two looks at its inbox.
 #include <algorithm>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "common/base/check.h"
@@ -25,6 +26,10 @@ int64_t prompt_tokens(const std::vector<BatchStep::Member>& members) {
 }  // namespace
 
 bool ComputeThread::work_once() {
+  if (!queued_.empty()) {
+    go_on();
+    return true;
+  }
   resume_suspended();
   tell_backlog();
   const bool decoding = std::ranges::any_of(sequences_, [](const auto& s) { return s->decoding(); });
@@ -113,14 +118,88 @@ bool ComputeThread::begin_step() {
   return true;
 }
 
-// Recorded on a GPU.
+// Recorded on a GPU, which samples, too, unless somebody wants to see logits.
 void ComputeThread::decode_step(const std::vector<BatchStep::Member>& members) {
   const auto begin = ServingClock::now();
   std::vector<SequenceChunk> chunks;
-  for (const BatchStep::Member& member : members) chunks.push_back(member.sequence->chunk(1));
-  deliver(members, step_.run(chunks), begin);
-  end_step();
+  std::vector<Sequence*> answers;
+  NextTokens::Draws draws;
+  for (const BatchStep::Member& member : members) {
+    chunks.push_back(member.sequence->chunk(1));
+    answers.push_back(member.sequence);
+    draws.push_back(member.sequence->sampler().draw());
+  }
+  const kernels::Matrix logits = step_.run(chunks);
+  if (logits.device == kernels::Device::kGpu && std::ranges::all_of(draws, &std::optional<Draw>::has_value)) {
+    next_tokens_.queue(draws, logits);
+    queued_.push_back({std::move(answers)});
+  } else {
+    deliver(members, logits, begin);
+    end_step();
+  }
+  answer_steps_.fetch_add(1, std::memory_order_relaxed);
   charge_waiters(nullptr, begin, ServingClock::now());
+}
+
+// Takes the tokens of the step that is queued, if need be behind the next one.
+void ComputeThread::go_on() {
+  const auto begin = ServingClock::now();
+  if (may_go_ahead()) {
+    try {
+      queue_next_step();
+    } catch (const std::bad_alloc&) {  // met again, and told, where that step is not ahead
+    }
+  }
+  take_tokens();
+  charge_waiters(nullptr, begin, ServingClock::now());
+}
+
+// The next step has the same answers, none of which waits for more than its token, and nobody has a prompt.
+bool ComputeThread::may_go_ahead() const {
+  const std::vector<Sequence*>& answers = queued_.front().answers;
+  return answers.size() == sequences_.size() && std::ranges::all_of(answers, [](Sequence* answer) {
+           return answer != nullptr && answer->decoding() && answer->grow_for_two();
+         });
+}
+
+void ComputeThread::queue_next_step() {
+  const std::vector<Sequence*>& answers = queued_.front().answers;
+  std::vector<SequenceChunk> chunks;
+  NextTokens::Draws draws;
+  for (Sequence* answer : answers) {
+    chunks.push_back(answer->chunk_after_next());
+    draws.push_back(answer->sampler().draw_after_next());
+  }
+  next_tokens_.queue(draws, step_.run(chunks, &next_tokens_.last_queued()));
+  queued_.push_back({answers});
+  answer_steps_.fetch_add(1, std::memory_order_relaxed);
+  answer_steps_ahead_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void ComputeThread::take_tokens() {
+  const auto begin = ServingClock::now();
+  std::vector<Sampler*> samplers;
+  for (Sequence*& answer : queued_.front().answers) {
+    if (answer != nullptr && !answer->decoding()) answer = nullptr;
+    samplers.push_back(answer == nullptr ? nullptr : &answer->sampler());
+  }
+  const std::span<const SampledToken> tokens = next_tokens_.take(samplers);
+  const QueuedStep step = std::move(queued_.front());
+  queued_.pop_front();
+  for (size_t row = 0; row < step.answers.size(); ++row) {
+    if (step.answers[row] == nullptr) continue;
+    step.answers[row]->computed(1);
+    step.answers[row]->accept(tokens[row], begin);
+  }
+  end_step();
+}
+
+void ComputeThread::QueuedStep::leave(Sequence& sequence) {
+  for (Sequence*& answer : answers) {
+    if (answer != &sequence) continue;
+    answer = nullptr;
+    models.push_back(sequence.job().model);
+  }
 }
 
 void ComputeThread::run_layer() {

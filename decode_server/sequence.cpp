@@ -282,6 +282,12 @@ SequenceChunk Sequence::chunk(int64_t count) const {
           .adapter = job_->model->adapter.get()};
 }
 
+SequenceChunk Sequence::chunk_after_next() const {
+  SequenceChunk next = chunk(1);
+  ++next.first_position;
+  return next;
+}
+
 void Sequence::worked(ServingClock::time_point begin, ServingClock::time_point end) {
   if (prompt_pending()) job_->timeline.add(chunk_part_, begin, end);
 }

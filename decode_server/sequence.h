@@ -78,6 +78,8 @@ class Sequence {
   int64_t tokens_left() const;
   // The next `count` of them.
   SequenceChunk chunk(int64_t count) const;
+  // Where there is one: the token that its step will give, which is not known yet.
+  SequenceChunk chunk_after_next() const;
   // They are in the cache.
   void computed(int64_t count) { computed_ += count; }
   // A step they are part of was worked on.
@@ -94,7 +96,12 @@ class Sequence {
   int64_t age_steps = 0;
 
   // The pages reach so far that the next token can be computed. RESOURCE_EXHAUSTED where there are too few.
-  Result<Done> grow() { return job_->pages.reserve(std::ssize(tokens_)); }
+  Result<Done> grow() { return job_->pages.reserve(tokens()); }
+  // So far that the one after it can be computed, too; false also where there will be none, or what its logits give
+  // depends on the next token.
+  bool grow_for_two() {
+    return !generation_.next_is_last() && generation_.sampler().draw_after_next() && job_->pages.reserve(tokens() + 1);
+  }
   // Nothing is computed for it until resume(), which has its pages filled again.
   void mark_suspended();
   void give_up_pages();

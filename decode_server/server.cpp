@@ -251,6 +251,8 @@ ServerCounters DecodeServer::Parts::counters() const {
           .hedges = received.hedges,
           .local_fallbacks = computed.local_fallbacks,
           .preemptions = computed.preemptions,
+          .answer_steps = computed.answer_steps,
+          .answer_steps_ahead = computed.answer_steps_ahead,
           .prefix_tokens_looked_up = prefix.looked_up,
           .prefix_tokens_found = prefix.found,
           .prefix_pages_evicted = prefix.evicted_pages};

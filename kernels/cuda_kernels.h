@@ -30,6 +30,8 @@ void synchronize();
 void finish_work() noexcept;
 // Queues the copy and returns at once; the numbers may change again afterwards.
 void upload(std::span<const int32_t> numbers, std::byte* to);
+// Page-locked numbers that what is queued writes, as they are when it has.
+void upload_queued(std::span<const int32_t> numbers, std::byte* to);
 
 // Behind what the thread has queued; takes the event of before, where there is one, and gives it back.
 void* event_behind_queue(void* event, bool timed);
@@ -90,8 +92,9 @@ void sum_rows(ConstMatrix m, Matrix row);
 void adamw(const AdamWState& state, const AdamWStep& step);
 
 void change_logits(Matrix logits, std::span<const LogitChange> changes);
+// Queued: options_memory is what the GPU reads the options in, ids is page-locked.
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
-                 std::span<int32_t> ids);
+                 HostStaging& options_memory, int32_t* ids);
 
 // Row-major, [out_features, in_features] in its precision; in the buffers of which PackedLinear::buffer_sizes() tells.
 class LinearWeights {

@@ -317,6 +317,10 @@ void upload(std::span<const int32_t> numbers, std::byte* to) {
   staging.send(std::as_bytes(numbers), to);
 }
 
+void upload_queued(std::span<const int32_t> numbers, std::byte* to) {
+  check(cudaMemcpyAsync(to, numbers.data(), numbers.size_bytes(), cudaMemcpyHostToDevice, stream()), "upload");
+}
+
 namespace {
 
 constexpr auto kSlots = static_cast<size_t>(Slot::kCount);

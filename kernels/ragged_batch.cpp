@@ -80,6 +80,13 @@ void RaggedBatch::assign(std::span<const int32_t> ids, std::span<const SequenceR
   if (device_ == Device::kGpu) upload();
 }
 
+void RaggedBatch::take_ids(const SampledRows& sampled) {
+  require(sampled.rows() == rows() && ids_.size() == static_cast<size_t>(rows()), "a ragged batch: ", sampled.rows(),
+          " sampled ids for ", rows(), " rows");
+  if (device_ == Device::kCpu) return static_cast<void>(std::ranges::copy(sampled.ids(), ids_.begin()));
+  SCD_ON(device_, cuda::upload_queued({sampled.queued_ids(), ids_.size()}, memory_.data()), static_cast<void>(0));
+}
+
 void RaggedBatch::upload() {
   const Layout layout(row_capacity_, sequence_capacity_, page_capacity_);
   int32_t* packed = packed_.data();

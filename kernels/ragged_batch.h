@@ -10,6 +10,7 @@
 
 #include "kernels/device.h"
 #include "kernels/paged_kv.h"
+#include "kernels/sampled_rows.h"
 
 namespace scd::kernels {
 
@@ -22,6 +23,8 @@ class RaggedBatch {
   // ids [rows] (may be empty: no embedding), sequences in the order of their rows. The spans of page ids are read here
   // and, on the CPU, by the ops.
   void assign(std::span<const int32_t> ids, std::span<const SequenceRows> sequences);
+  // The rows' ids are those that were sampled, whether they are known yet or not: after assign(), which had others.
+  void take_ids(const SampledRows& sampled);
 
   Device device() const { return device_; }
   // Counts how often the copy on the device has moved.

@@ -1,9 +1,11 @@
 #include "kernels/sampling.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/dispatch.h"
 #include "kernels/require.h"
+#include "kernels/sampled_rows.h"
 
 namespace scd::kernels {
 namespace {
@@ -32,14 +34,33 @@ int32_t sample(std::span<const float> logits, const SamplingOptions& options, do
 
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
                  std::span<int32_t> ids) {
+  require(static_cast<int64_t>(ids.size()) == logits.rows, "sample_rows: ", static_cast<int64_t>(ids.size()),
+          " ids for the logits ", logits);
+  thread_local SampledRows sampled;
+  sampled.queue(logits, options, uniforms);
+  std::ranges::copy(sampled.ids(), ids.begin());
+}
+
+void SampledRows::queue(ConstMatrix logits, std::span<const SamplingOptions> options,
+                        std::span<const double> uniforms) {
   check_logits(logits, "sample_rows");
   require(logits.columns <= kMostSampled, "sample_rows: the logits ", logits, " must be of at most ", kMostSampled,
           " tokens");
   const auto rows = static_cast<size_t>(logits.rows);
-  require(options.size() == rows && uniforms.size() == rows && ids.size() == rows, "sample_rows: options, random ",
-          "numbers and ids for the logits ", logits);
+  require(options.size() == rows && uniforms.size() == rows, "sample_rows: options and random numbers for the logits ",
+          logits);
   for (size_t r = 0; r < rows; ++r) check_options(options[r], uniforms[r]);
-  if (rows > 0) SCD_DISPATCH(logits.device, sample_rows(logits, options, uniforms, ids));
+  rows_ = logits.rows;
+  if (rows == 0) return;
+  ids_ = static_cast<int32_t*>(ids_memory_.matrix(1, rows_).data);
+  SCD_ON(logits.device, cuda::sample_rows(logits, options, uniforms, options_memory_, ids_),
+         cpu::sample_rows(logits, options, uniforms, {ids_, rows}));
+  sampled_.mark(logits.device);
+}
+
+std::span<const int32_t> SampledRows::ids() const {
+  sampled_.wait();
+  return {ids_, static_cast<size_t>(rows_)};
 }
 
 void change_logits(Matrix logits, std::span<const LogitChange> changes) {

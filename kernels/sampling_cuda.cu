@@ -265,11 +265,6 @@ __global__ void __launch_bounds__(kThreads)
   sampled.draw(cut, ids + blockIdx.x);
 }
 
-template <class T>
-T* staged(HostStaging& staging, size_t count) {
-  return static_cast<T*>(staging.matrix(1, static_cast<int64_t>(count * sizeof(T) / sizeof(float))).data);
-}
-
 }  // namespace
 
 // In pieces, so that what they take does not grow.
@@ -289,10 +284,9 @@ void change_logits(Matrix logits, std::span<const LogitChange> changes) {
 }
 
 void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms,
-                 std::span<int32_t> ids) {
-  thread_local HostStaging row_memory, id_memory;  // page-locked: the GPU reads and writes them
-  Row* const rows = staged<Row>(row_memory, options.size());
-  auto* const found = staged<int32_t>(id_memory, ids.size());
+                 HostStaging& options_memory, int32_t* ids) {
+  static_assert(sizeof(Row) % sizeof(float) == 0);
+  auto* const rows = static_cast<Row*>(options_memory.matrix(logits.rows, sizeof(Row) / sizeof(float)).data);
   Distances distances;
   for (int step = 0; step < kLeadingSteps; ++step) distances.values[step] = leading_distance(step);
   for (size_t r = 0; r < options.size(); ++r) {
@@ -305,10 +299,8 @@ void sample_rows(ConstMatrix logits, std::span<const SamplingOptions> options, s
   }
   sample_kernel<<<static_cast<unsigned>(options.size()), kThreads, 0, stream()>>>(
       static_cast<const float*>(logits.data), logits.row_stride, static_cast<int>(logits.columns), rows, distances,
-      found);
+      ids);
   check_launch("sample");
-  synchronize();
-  std::copy(found, found + ids.size(), ids.begin());
 }
 
 }  // namespace scd::kernels::cuda

@@ -100,7 +100,7 @@ DecodeStep::Warmth DecodeStep::record(int64_t sequences, bool adapters) {
           .recorded_with_adapters = adapters ? state.kinds[1].most_recorded : 0};
 }
 
-kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch) {
+kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch, const kernels::SampledRows* sampled) {
   State& state = *state_;
   for (const SequenceChunk& chunk : batch) SCD_CHECK(chunk.tokens.size() == 1, "one token of each sequence");
   const auto count = static_cast<int64_t>(batch.size());
@@ -108,6 +108,7 @@ kernels::Matrix DecodeStep::run(std::span<const SequenceChunk> batch) {
   State::Kind& kind = state.kinds[adapted ? 1 : 0];
   const bool recorded = state.model.device() == kernels::Device::kGpu && count <= kind.most_recorded;
   state.begin(batch, adapted && recorded);
+  if (sampled != nullptr) state.forward.take_tokens(*sampled);
   if (!recorded) return state.compute();
   if (state.moves != state.forward.batch.moves()) {
     for (State::Kind& each : state.kinds) each.recordings.clear();

@@ -9,6 +9,7 @@
 
 #include "common/model/forward.h"
 #include "kernels/device.h"
+#include "kernels/sampled_rows.h"
 
 namespace scd {
 
@@ -30,8 +31,8 @@ class DecodeStep {
   Warmth record(int64_t sequences, bool adapters = false);
 
   // Chunks of one token each; the logits after it, [batch, vocab] F32, on the model's device until the next run;
-  // the caller may change them.
-  kernels::Matrix run(std::span<const SequenceChunk> batch);
+  // the caller may change them. sampled: the chunks' tokens are those, row by row, which the host need not know yet.
+  kernels::Matrix run(std::span<const SequenceChunk> batch, const kernels::SampledRows* sampled = nullptr);
 
  private:
   struct State;

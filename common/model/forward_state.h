@@ -29,6 +29,8 @@ class ForwardState {
   // The same for recordings of steps with adapters.
   void reserve_adapters(int64_t sequences) { adapters_.reserve(sequences, model->device()); }
   void begin(const Model& of_model, KvCache& in_cache, std::span<const SequenceChunk> chunks);
+  // The tokens of the chunks are placeholders for those that were sampled, a row each.
+  void take_tokens(const kernels::SampledRows& sampled) { batch.take_ids(sampled); }
   void embed();
   void start_from(int32_t layer, kernels::ConstMatrix from);
   void run_layer();

@@ -30,6 +30,7 @@ class Generation {
   Step take(const SampledToken& token);
 
   int64_t tokens() const { return tokens_; }  // sampled so far
+  bool next_is_last() const { return tokens_ + 1 >= stop_.max_tokens; }
   TokenId last_token() const { return last_; }
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "common/base/check.h"
 #include "kernels/device.h"
 #include "kernels/sampling.h"
 
@@ -14,24 +15,31 @@ bool needs_logits(const Sampler* sampler) { return sampler != nullptr && !sample
 }  // namespace
 
 std::span<const SampledToken> NextTokens::of(std::span<Sampler* const> samplers, const kernels::Matrix& logits) {
-  const bool on_gpu = logits.device == kernels::Device::kGpu;
-  tokens_.assign(samplers.size(), {});
-  if (on_gpu) {  // first, as a GPU may find no memory for it: no sampler has gone on then
-    fetch_needed(samplers, logits);
-    sample_on_gpu(samplers, logits);
-  }
+  SCD_CHECK(queued_ == taken_, "the tokens of the step before are taken");
   const auto columns = static_cast<size_t>(logits.columns);
+  if (logits.device == kernels::Device::kCpu) {
+    tokens_.assign(samplers.size(), {});
+    for (size_t i = 0; i < samplers.size(); ++i) {
+      if (samplers[i] == nullptr) continue;
+      tokens_[i] = samplers[i]->next({logits.row<float>(static_cast<int64_t>(i)), columns});
+    }
+    return tokens_;
+  }
+  // First, as a GPU may find no memory for it: no sampler has gone on then.
+  fetch_needed(samplers, logits);
+  draws_.clear();
+  std::vector<Sampler*> drawn(samplers.begin(), samplers.end());
+  for (Sampler*& sampler : drawn) {
+    draws_.push_back(sampler == nullptr ? std::nullopt : sampler->draw());
+    if (!draws_.back()) sampler = nullptr;
+  }
+  queue(draws_, logits);
+  take(drawn);
   const float* fetched = on_host_.data();
   for (size_t i = 0; i < samplers.size(); ++i) {
-    if (samplers[i] == nullptr) continue;
-    if (!on_gpu) {
-      tokens_[i] = samplers[i]->next({logits.row<float>(static_cast<int64_t>(i)), columns});
-    } else if (needs_logits(samplers[i])) {
-      tokens_[i] = samplers[i]->next({fetched, columns});
-      fetched += columns;
-    } else {
-      tokens_[i] = samplers[i]->drawn(ids_[i]);
-    }
+    if (samplers[i] == drawn[i]) continue;
+    tokens_[i] = samplers[i]->next({fetched, columns});
+    fetched += columns;
   }
   return tokens_;
 }
@@ -40,26 +48,37 @@ void NextTokens::warm_up(const kernels::Matrix& logits) {
   const kernels::LogitChange none;
   kernels::change_logits(logits, std::span(&none, 1));
   const std::vector<Sampler*> nobody(static_cast<size_t>(logits.rows), nullptr);
-  of(nobody, logits);
+  for (size_t turn = 0; turn < queued_rows_.size(); ++turn) of(nobody, logits);
 }
 
-void NextTokens::sample_on_gpu(std::span<Sampler* const> samplers, const kernels::Matrix& logits) {
-  options_.assign(samplers.size(), {});
-  uniforms_.assign(samplers.size(), 0.0);
-  ids_.resize(samplers.size());
+void NextTokens::queue(const Draws& draws, const kernels::Matrix& logits) {
+  SCD_CHECK(queued_ - taken_ < queued_rows_.size(), "the tokens of the step before the last are taken");
+  options_.assign(draws.size(), {});
+  uniforms_.assign(draws.size(), 0.0);
   changes_.clear();
-  for (size_t i = 0; i < samplers.size(); ++i) {
-    const auto draw = samplers[i] == nullptr ? std::nullopt : samplers[i]->draw();
-    if (!draw) continue;
-    options_[i] = draw->options;
-    uniforms_[i] = draw->uniform;
-    for (kernels::LogitChange change : draw->changes) {
+  for (size_t i = 0; i < draws.size(); ++i) {
+    if (!draws[i]) continue;
+    options_[i] = draws[i]->options;
+    uniforms_[i] = draws[i]->uniform;
+    for (kernels::LogitChange change : draws[i]->changes) {
       change.row = static_cast<int32_t>(i);
       changes_.push_back(change);
     }
   }
   kernels::change_logits(logits, changes_);
-  kernels::sample_rows(logits, options_, uniforms_, ids_);
+  queued_rows_[queued_ % queued_rows_.size()].queue(logits, options_, uniforms_);
+  ++queued_;
+}
+
+std::span<const SampledToken> NextTokens::take(std::span<Sampler* const> samplers) {
+  SCD_CHECK(taken_ < queued_, "a step was queued");
+  const std::span<const TokenId> ids = queued_rows_[taken_ % queued_rows_.size()].ids();
+  ++taken_;
+  tokens_.assign(samplers.size(), {});
+  for (size_t i = 0; i < samplers.size(); ++i) {
+    if (samplers[i] != nullptr) tokens_[i] = samplers[i]->drawn(ids[i]);
+  }
+  return tokens_;
 }
 
 // The rows whose logits are needed, one behind the other; neighbours in one copy.

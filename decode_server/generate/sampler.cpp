@@ -64,10 +64,19 @@ SampledToken Sampler::next(std::span<const float> logits) {
   return token;
 }
 
-std::optional<Draw> Sampler::draw() const {
+std::optional<Draw> Sampler::draw() const { return draw_of(sampled_); }
+
+std::optional<Draw> Sampler::draw_after_next() const {
+  const bool penalties =
+      request_.repetition_penalty != 1.0f || request_.presence_penalty != 0.0f || request_.frequency_penalty != 0.0f;
+  if (penalties || sampled_ + 1 == request_.min_tokens) return std::nullopt;
+  return draw_of(sampled_ + 1);
+}
+
+std::optional<Draw> Sampler::draw_of(int64_t token) const {
   if (request_.logprobs >= 0) return std::nullopt;
   return Draw{.options = request_.options,
-              .uniform = uniform_of(request_.seed, static_cast<uint64_t>(sampled_)),
+              .uniform = uniform_of(request_.seed, static_cast<uint64_t>(token)),
               .changes = changes_};
 }
 

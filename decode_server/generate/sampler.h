@@ -37,8 +37,11 @@ class Sampler {
   // What next() would do, for somebody else to do it and to tell what was drawn; nothing where it takes logits.
   std::optional<Draw> draw() const;
   SampledToken drawn(TokenId id);
+  // Of the token after that one; nothing where it depends on it.
+  std::optional<Draw> draw_after_next() const;
 
  private:
+  std::optional<Draw> draw_of(int64_t token) const;
   bool awaits_min_tokens() const { return sampled_ < request_.min_tokens; }
   std::span<const float> changed(std::span<const float> logits);
   void remember(TokenId id);

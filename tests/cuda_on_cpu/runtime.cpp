@@ -50,14 +50,17 @@ cudaError_t noted(cudaError_t error) {
 
 // Relaxed: they order nothing.
 struct Counters {
-  std::atomic<int64_t> device_allocations{0}, pinned_allocations{0}, graphs{0}, waits{0};
+  std::atomic<int64_t> device_allocations{0}, pinned_allocations{0}, graphs{0}, waits{0}, drained{0};
 } counters;
 std::atomic<int64_t> room_for_graphs = int64_t{1} << 40;
 
 void count(std::atomic<int64_t>& calls) { calls.fetch_add(1, std::memory_order_relaxed); }
 
 cudaError_t wait_for(Queue& queue, uint64_t work) {
-  if (!queue.done(work)) count(counters.waits);
+  if (!queue.done(work)) {
+    count(counters.waits);
+    if (work == queue.put_in()) count(counters.drained);
+  }
   return queue.run(work);
 }
 
@@ -68,7 +71,8 @@ Calls calls() {
   return {.device_allocations = of(counters.device_allocations),
           .pinned_allocations = of(counters.pinned_allocations),
           .graphs = of(counters.graphs),
-          .waits = of(counters.waits)};
+          .waits = of(counters.waits),
+          .drained = of(counters.drained)};
 }
 
 void leave_room_for_graphs(int64_t more) { room_for_graphs = more; }

@@ -2,13 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
 #include "common/model/adapter.h"
 #include "common/model/decode_step.h"
 #include "common/model/make_model.h"
-#include "kernels/sampling.h"
+#include "kernels/sampled_rows.h"
 #include "tests/cuda_on_cpu/calls.h"
 #include "tests/unit/model/adapter_files.h"
 #include "tests/unit/model/model_files.h"
@@ -55,17 +56,22 @@ class SteadyDecodeOnDevice : public ::testing::TestWithParam<kernels::DType> {
     return answer;
   }
 
-  kernels::Matrix step(std::span<Answer> answers) {
+  // ahead: behind so many tokens that are not known yet.
+  std::vector<SequenceChunk> chunks_of(std::span<Answer> answers, int64_t ahead = 0) {
     std::vector<SequenceChunk> batch;
     for (Answer& answer : answers) {
-      const auto position = std::ssize(answer.tokens) - 1;
+      const auto position = std::ssize(answer.tokens) - 1 + ahead;
       std::move(answer.pages.reserve(position + 1)).value_or_throw();
       batch.push_back({.pages = &answer.pages,
                        .first_position = position,
                        .tokens = std::span(answer.tokens).last(1),
                        .adapter = answer.adapter});
     }
-    const kernels::Matrix logits = step_->run(batch);
+    return batch;
+  }
+
+  kernels::Matrix step(std::span<Answer> answers) {
+    const kernels::Matrix logits = step_->run(chunks_of(answers));
     if (changes_) change_one(logits);
     const std::vector<TokenId> ids = sample(logits);
     for (size_t i = 0; i < answers.size(); ++i) answers[i].tokens.push_back(ids[i]);
@@ -117,6 +123,45 @@ TEST_P(SteadyDecodeOnDevice, AllocatesAndRecordsNothingAndWaitsOnceAToken) {
   answers.push_back(begin(10));
   expect_steady(answers, 50);
   expect_right(answers);
+}
+
+// Each is queued before the tokens of the one before are known.
+TEST_P(SteadyDecodeOnDevice, StepsReadTokensWhereTheyWereSampled) {
+  constexpr int64_t kSteps = 40;
+  const auto begin_some = [this] {
+    std::vector<Answer> answers;
+    for (const int64_t prompt_tokens : {9, 31}) answers.push_back(begin(prompt_tokens));
+    return answers;
+  };
+  std::vector<Answer> expected = begin_some(), answers = begin_some();
+  for (int64_t i = 0; i < kSteps; ++i) step(expected);
+
+  std::array<kernels::SampledRows, 2> sampled;
+  const std::vector<kernels::SamplingOptions> options = {{}, {.temperature = 1.0f, .top_p = 0.9f}};
+  const std::vector<double> uniforms(2, 0.5);
+  const auto queue = [&](int64_t i, const kernels::SampledRows* before) {
+    const auto batch = chunks_of(answers, before == nullptr ? 0 : 1);
+    sampled[static_cast<size_t>(i % 2)].queue(step_->run(batch, before), options, uniforms);
+  };
+  const auto take = [&](int64_t i) {
+    const auto ids = sampled[static_cast<size_t>(i % 2)].ids();
+    for (size_t row = 0; row < answers.size(); ++row) answers[row].tokens.push_back(ids[row]);
+  };
+  queue(0, nullptr);
+  queue(1, &sampled[0]);
+  take(0);
+  const cuda_on_cpu::Calls before = cuda_on_cpu::calls();
+  for (int64_t i = 2; i < kSteps; ++i) {
+    queue(i, &sampled[static_cast<size_t>((i - 1) % 2)]);
+    take(i - 1);
+  }
+  const cuda_on_cpu::Calls after = cuda_on_cpu::calls();
+  EXPECT_EQ(after.device_allocations, before.device_allocations);
+  EXPECT_EQ(after.pinned_allocations, before.pinned_allocations);
+  EXPECT_EQ(after.waits - before.waits, kSteps - 2);
+  EXPECT_EQ(after.drained, before.drained) << "the GPU had nothing to do until a token was known";
+  take(kSteps - 1);
+  for (size_t row = 0; row < answers.size(); ++row) EXPECT_EQ(answers[row].tokens, expected[row].tokens) << row;
 }
 
 TEST_P(SteadyDecodeOnDevice, WaitsOnceATokenWhereLogitsAreChanged) {

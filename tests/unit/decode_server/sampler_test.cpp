@@ -103,6 +103,36 @@ TEST(Sampler, whoever_draws_for_it_is_told_what_changes) {
   EXPECT_FALSE(Sampler(request, prompt, {}).draw());
 }
 
+TEST(Sampler, a_token_may_be_drawn_before_the_one_before_it_is_known) {
+  SamplingRequest request;
+  request.options.temperature = 1.0f;
+  request.seed = 3;
+  request.logit_bias = {{2, 1.0f}};
+  request.min_tokens = 3;
+  Sampler sampler(request, {}, {1});
+  for (int i = 0; i < 6; ++i) {
+    const auto ahead = sampler.draw_after_next();
+    ASSERT_EQ(ahead.has_value(), i != 2) << i << ": tokens that end wait for three others";
+    const std::vector<kernels::LogitChange> changes =
+        ahead ? std::vector(ahead->changes.begin(), ahead->changes.end()) : std::vector<kernels::LogitChange>{};
+    sampler.drawn(5);
+    const auto next = sampler.draw();
+    ASSERT_TRUE(next);
+    if (!ahead) continue;
+    EXPECT_EQ(ahead->uniform, next->uniform);
+    EXPECT_TRUE(std::ranges::equal(changes, next->changes));
+  }
+  const auto refused = [](auto change) {
+    SamplingRequest other;
+    change(other);
+    return !Sampler(other, {}, {}).draw_after_next();
+  };
+  EXPECT_TRUE(refused([](SamplingRequest& r) { r.repetition_penalty = 1.1f; }));
+  EXPECT_TRUE(refused([](SamplingRequest& r) { r.presence_penalty = 0.1f; }));
+  EXPECT_TRUE(refused([](SamplingRequest& r) { r.frequency_penalty = -0.1f; }));
+  EXPECT_TRUE(refused([](SamplingRequest& r) { r.logprobs = 0; }));
+}
+
 TEST(Sampler, ending_tokens_wait_for_min_tokens) {
   const std::vector<float> logits = {1.0f, 5.0f};
   SamplingRequest request;
