@@ -124,6 +124,7 @@ class ComputeThread : public ComputeStage {
   bool run_piece(Sequence& sequence, bool by_layers);
   bool begin_step();
   void decode_step(const std::vector<BatchStep::Member>& members);
+  void queue_step(const std::vector<Sequence*>& answers, const NextTokens::Draws& draws, const kernels::Matrix& logits);
   void go_on();
   bool may_go_ahead() const;
   void queue_next_step();

@@ -8,6 +8,7 @@
 #include "common/log/log.h"
 #include "decode_server/compute.h"
 #include "kernels/device.h"
+#include "kernels/sampling.h"
 
 namespace scd {
 namespace {
@@ -27,6 +28,7 @@ int64_t prompt_tokens(const std::vector<BatchStep::Member>& members) {
 
 bool ComputeThread::work_once() {
   if (!queued_.empty()) {
+    tell_backlog();
     go_on();
     return true;
   }
@@ -131,14 +133,25 @@ void ComputeThread::decode_step(const std::vector<BatchStep::Member>& members) {
   }
   const kernels::Matrix logits = step_.run(chunks);
   if (logits.device == kernels::Device::kGpu && std::ranges::all_of(draws, &std::optional<Draw>::has_value)) {
-    next_tokens_.queue(draws, logits);
-    queued_.push_back({std::move(answers)});
+    queue_step(answers, draws, logits);
   } else {
     deliver(members, logits, begin);
     end_step();
+    answer_steps_.fetch_add(1, std::memory_order_relaxed);
+  }
+  charge_waiters(nullptr, begin, ServingClock::now());
+}
+
+void ComputeThread::queue_step(const std::vector<Sequence*>& answers, const NextTokens::Draws& draws,
+                               const kernels::Matrix& logits) {
+  queued_.push_back({answers});
+  try {
+    next_tokens_.queue(draws, logits);
+  } catch (const std::bad_alloc&) {
+    queued_.pop_back();
+    throw;
   }
   answer_steps_.fetch_add(1, std::memory_order_relaxed);
-  charge_waiters(nullptr, begin, ServingClock::now());
 }
 
 // Takes the tokens of the step that is queued, if need be behind the next one.
@@ -148,6 +161,7 @@ void ComputeThread::go_on() {
     try {
       queue_next_step();
     } catch (const std::bad_alloc&) {  // met again, and told, where that step is not ahead
+      kernels::synchronize(args_.model.device());
     }
   }
   take_tokens();
@@ -166,30 +180,31 @@ void ComputeThread::queue_next_step() {
   const std::vector<Sequence*>& answers = queued_.front().answers;
   std::vector<SequenceChunk> chunks;
   NextTokens::Draws draws;
+  size_t changes = 0;
   for (Sequence* answer : answers) {
     chunks.push_back(answer->chunk_after_next());
     draws.push_back(answer->sampler().draw_after_next());
+    changes += draws.back()->changes.size();
   }
-  next_tokens_.queue(draws, step_.run(chunks, &next_tokens_.last_queued()));
-  queued_.push_back({answers});
-  answer_steps_.fetch_add(1, std::memory_order_relaxed);
+  if (changes > kernels::kChangesAtOnce) return;  // sending them would wait for the step under way
+  queue_step(answers, draws, step_.run(chunks, &next_tokens_.last_queued()));
   answer_steps_ahead_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void ComputeThread::take_tokens() {
   const auto begin = ServingClock::now();
-  std::vector<Sampler*> samplers;
-  for (Sequence*& answer : queued_.front().answers) {
-    if (answer != nullptr && !answer->decoding()) answer = nullptr;
-    samplers.push_back(answer == nullptr ? nullptr : &answer->sampler());
-  }
-  const std::span<const SampledToken> tokens = next_tokens_.take(samplers);
+  const std::span<const TokenId> tokens = next_tokens_.take();
   const QueuedStep step = std::move(queued_.front());
   queued_.pop_front();
   for (size_t row = 0; row < step.answers.size(); ++row) {
-    if (step.answers[row] == nullptr) continue;
-    step.answers[row]->computed(1);
-    step.answers[row]->accept(tokens[row], begin);
+    Sequence* answer = step.answers[row];
+    if (answer == nullptr || !answer->decoding()) continue;  // it has ended meanwhile
+    try {
+      answer->computed(1);
+      answer->accept_drawn(tokens[row], begin);
+    } catch (const std::bad_alloc& error) {
+      fail(std::ranges::find(sequences_, answer, &std::unique_ptr<Sequence>::get), out_of_memory(error));
+    }
   }
   end_step();
 }

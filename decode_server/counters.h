@@ -31,7 +31,7 @@ struct ServerCounters {
   uint64_t hedges = 0;
   uint64_t local_fallbacks = 0;
   uint64_t preemptions = 0;              // requests that gave their pages up to others, to be continued later
-  uint64_t answer_steps = 0;             // that gave each answer under way a token, without prompts
+  uint64_t answer_steps = 0;             // of a token of each answer under way, without prompts
   uint64_t answer_steps_ahead = 0;       // of these, queued on a GPU before the tokens of the step before were known
   uint64_t prefix_tokens_looked_up = 0;  // of prompts
   uint64_t prefix_tokens_found = 0;      // of these, in the prefix cache

@@ -50,7 +50,7 @@ void read_reuse(MetricsRegistry& registry, const DecodeReadings& readings) {
   counter("scd_prefix_cache_evicted_pages_total", "Kept pages that gave way to requests.",
           &ServerCounters::prefix_pages_evicted);
   counter("scd_num_preemptions_total", "Times a request gave its pages up to another.", &ServerCounters::preemptions);
-  counter("scd_decode_steps_total", "Steps that gave each answer under way a token, without prompts.",
+  counter("scd_decode_steps_total", "Steps of a token of each answer under way, without prompts.",
           &ServerCounters::answer_steps);
   counter("scd_decode_steps_ahead_total", "Of them, those a GPU had before the tokens of the step before were known.",
           &ServerCounters::answer_steps_ahead);

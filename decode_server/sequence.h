@@ -87,6 +87,8 @@ class Sequence {
   // After all of them: the next token, which its sampler gave.
   Sampler& sampler() { return generation_.sampler(); }
   void accept(const SampledToken& token, ServingClock::time_point begin);
+  // The same where it was drawn for the sampler.
+  void accept_drawn(TokenId token, ServingClock::time_point begin) { accept(sampler().drawn(token), begin); }
 
   // No prompt is left to compute or to wait for: each step gives a token.
   bool decoding() const { return generating_ && !finished_ && !suspended_; }

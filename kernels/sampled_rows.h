@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "kernels/device.h"
 #include "kernels/queue_point.h"
@@ -13,8 +14,8 @@ namespace scd::kernels {
 
 class SampledRows {
  public:
-  // As sample_rows(), and on a GPU without waiting: options and random numbers are read at once, the logits in their
-  // turn. Not before ids() has told those of the last time, if anybody is to know them.
+  // As sample_rows(), and on a GPU without waiting but for what it sampled last: options and random numbers are read at
+  // once, the logits in their turn.
   void queue(ConstMatrix logits, std::span<const SamplingOptions> options, std::span<const double> uniforms);
   // Waits until they are sampled. [rows], until the next queue().
   std::span<const int32_t> ids() const;
@@ -25,7 +26,8 @@ class SampledRows {
 
  private:
   HostStaging options_memory_, ids_memory_;  // page-locked: a GPU reads and writes them
-  int32_t* ids_ = nullptr;
+  std::vector<int32_t> ids_of_cpu_;
+  int32_t* ids_ = nullptr;  // of one or the other
   int64_t rows_ = 0;
   QueuePoint sampled_;
 };

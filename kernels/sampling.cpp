@@ -50,11 +50,17 @@ void SampledRows::queue(ConstMatrix logits, std::span<const SamplingOptions> opt
   require(options.size() == rows && uniforms.size() == rows, "sample_rows: options and random numbers for the logits ",
           logits);
   for (size_t r = 0; r < rows; ++r) check_options(options[r], uniforms[r]);
+  sampled_.wait();
   rows_ = logits.rows;
   if (rows == 0) return;
-  ids_ = static_cast<int32_t*>(ids_memory_.matrix(1, rows_).data);
+  if (logits.device == Device::kCpu) {
+    ids_of_cpu_.resize(rows);
+    ids_ = ids_of_cpu_.data();
+  } else {
+    ids_ = static_cast<int32_t*>(ids_memory_.matrix(1, rows_).data);
+  }
   SCD_ON(logits.device, cuda::sample_rows(logits, options, uniforms, options_memory_, ids_),
-         cpu::sample_rows(logits, options, uniforms, {ids_, rows}));
+         cpu::sample_rows(logits, options, uniforms, ids_of_cpu_));
   sampled_.mark(logits.device);
 }
 

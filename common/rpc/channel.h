@@ -1,4 +1,9 @@
 // gRPC connections to other daemons.
+//
+// gRPC serves callbacks on threads that it ends with the last channel that had any, in whichever thread lets go of
+// that, waiting for each. One of them would wait for itself and go on in memory that is freed (gRPC 1.51). So a
+// callback lets go of channels, and of stubs and client contexts, which hold theirs, before it tells anybody that it is
+// done.
 #pragma once
 
 #include <grpcpp/channel.h>

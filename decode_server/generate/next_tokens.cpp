@@ -27,19 +27,20 @@ std::span<const SampledToken> NextTokens::of(std::span<Sampler* const> samplers,
   }
   // First, as a GPU may find no memory for it: no sampler has gone on then.
   fetch_needed(samplers, logits);
+  tokens_.assign(samplers.size(), {});
   draws_.clear();
-  std::vector<Sampler*> drawn(samplers.begin(), samplers.end());
-  for (Sampler*& sampler : drawn) {
-    draws_.push_back(sampler == nullptr ? std::nullopt : sampler->draw());
-    if (!draws_.back()) sampler = nullptr;
-  }
+  for (const Sampler* sampler : samplers) draws_.push_back(sampler == nullptr ? std::nullopt : sampler->draw());
   queue(draws_, logits);
-  take(drawn);
+  const std::span<const TokenId> ids = take();
   const float* fetched = on_host_.data();
   for (size_t i = 0; i < samplers.size(); ++i) {
-    if (samplers[i] == drawn[i]) continue;
-    tokens_[i] = samplers[i]->next({fetched, columns});
-    fetched += columns;
+    if (samplers[i] == nullptr) continue;
+    if (draws_[i]) {
+      tokens_[i] = samplers[i]->drawn(ids[i]);
+    } else {
+      tokens_[i] = samplers[i]->next({fetched, columns});
+      fetched += columns;
+    }
   }
   return tokens_;
 }
@@ -70,15 +71,9 @@ void NextTokens::queue(const Draws& draws, const kernels::Matrix& logits) {
   ++queued_;
 }
 
-std::span<const SampledToken> NextTokens::take(std::span<Sampler* const> samplers) {
+std::span<const TokenId> NextTokens::take() {
   SCD_CHECK(taken_ < queued_, "a step was queued");
-  const std::span<const TokenId> ids = queued_rows_[taken_ % queued_rows_.size()].ids();
-  ++taken_;
-  tokens_.assign(samplers.size(), {});
-  for (size_t i = 0; i < samplers.size(); ++i) {
-    if (samplers[i] != nullptr) tokens_[i] = samplers[i]->drawn(ids[i]);
-  }
-  return tokens_;
+  return queued_rows_[taken_++ % queued_rows_.size()].ids();
 }
 
 // The rows whose logits are needed, one behind the other; neighbours in one copy.

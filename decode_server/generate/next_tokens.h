@@ -23,8 +23,8 @@ class NextTokens {
   // at most are queued and not taken; while there is one, of() is not for use. Of logits on a GPU.
   using Draws = std::vector<std::optional<Draw>>;  // by row; nothing: whatever it gives counts for nothing
   void queue(const Draws& draws, const kernels::Matrix& logits);
-  // Of the step queued first: waits for them. Until the next call.
-  std::span<const SampledToken> take(std::span<Sampler* const> samplers);
+  // By row, of the step queued first: waits for them. Their samplers are still to be told. Until the next queue().
+  std::span<const TokenId> take();
   // The step queued last.
   const kernels::SampledRows& last_queued() const { return queued_rows_[(queued_ - 1) % queued_rows_.size()]; }
 

@@ -117,7 +117,8 @@ void EndpointPool::checked(PeerId peer, const Result<Done>& health) {
   const bool was_well = !endpoint.illness.has_value();
   endpoint.illness = health ? std::nullopt : std::optional(health.failure());
   const auto state = chooser_.state(peer, ServingClock::now());
-  if (health && state && !state->ejected) endpoint.failure.reset();
+  const bool is_newer = endpoint.check_at - options_.health_every >= endpoint.failed_at;
+  if (health && is_newer && state && !state->ejected) endpoint.failure.reset();
   if (health.ok() == was_well) return;
   if (health) {
     log_info("prefill_server_healthy", {{"endpoint", endpoint.address}});
@@ -177,6 +178,7 @@ bool EndpointPool::failed(const Peer& peer, const Failure& failure) {
   const auto at = endpoints_.find(peer.id());
   if (at == endpoints_.end()) return false;
   at->second.failure = failure;
+  at->second.failed_at = ServingClock::now();
   at->second.info.reset();
   const bool ejected = chooser_.failed(peer.id(), ServingClock::now());
   if (ejected) log_warning("prefill_server_ejected", {{"endpoint", peer.address}, {"reason", failure.message}});

@@ -81,6 +81,7 @@ class EndpointPool {
     std::shared_ptr<v1::PrefillService::Stub> stub;
     std::string lanes;
     std::optional<Failure> failure;  // of the last request
+    Time failed_at{};
     std::optional<Failure> illness;  // of the last health check
     Time check_at{};
     std::shared_ptr<const v1::GetProducerInfoResponse> info;

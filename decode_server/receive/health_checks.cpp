@@ -42,8 +42,9 @@ void HealthChecks::begin(PeerId peer, const std::shared_ptr<grpc::Channel>& chan
   call->context.set_deadline(std::chrono::system_clock::now() + patience);
   call->stub = grpc::health::v1::Health::NewStub(channel);
   call->stub->async()->Check(&call->context, &call->request, &call->response,
-                             [this, peer, call](const grpc::Status& status) {
-                               on_result_(peer, read_health(status, call->response));
+                             [this, peer, own = call](const grpc::Status& status) mutable {
+                               on_result_(peer, read_health(status, own->response));
+                               own.reset();  // before anybody lets go of the channel (common/rpc/channel.h)
                                std::scoped_lock lock(mutex_);
                                calls_.erase(peer);
                                changed_.notify_all();

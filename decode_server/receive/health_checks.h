@@ -36,7 +36,7 @@ class HealthChecks {
   const OnResult on_result_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::map<PeerId, std::shared_ptr<Call>> calls_;  // shared with gRPC's callback, which may outlive the entry
+  std::map<PeerId, std::shared_ptr<Call>> calls_;  // shared with gRPC's callback, which lets go of it first
 };
 
 }  // namespace scd

@@ -67,9 +67,13 @@ void PrefillStream::OnWriteDone(bool ok) {
   write_next();
 }
 
+// Whoever hears of the end may let go of the channel; this thread, which belongs to it, has done so by then
+// (common/rpc/channel.h).
 void PrefillStream::OnDone(const grpc::Status& status) {
-  const std::shared_ptr<PrefillStream> last = std::move(self_);
-  callbacks_.on_end(status.ok() ? Result<Done>(Done{}) : Result<Done>(to_failure(status)));
+  const std::function<void(Result<Done>)> on_end = std::move(callbacks_.on_end);
+  const Result<Done> result = status.ok() ? Result<Done>(Done{}) : Result<Done>(to_failure(status));
+  std::exchange(self_, nullptr).reset();
+  on_end(result);
 }
 
 }  // namespace scd

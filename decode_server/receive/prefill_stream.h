@@ -24,7 +24,7 @@ class PrefillStream : private grpc::ClientBidiReactor<v1::PrefillCommand, v1::Pr
     std::function<void(Result<Done>)> on_end;
   };
 
-  // Starts the call and sends `start`. The stream keeps itself alive until on_end returned.
+  // Starts the call and sends `start`. The stream keeps itself alive until on_end.
   static std::shared_ptr<PrefillStream> open(v1::PrefillService::Stub& stub, ServingClock::time_point deadline,
                                              v1::PrefillCommand start, Callbacks callbacks);
 

@@ -121,10 +121,13 @@ void Receiver::ask_info(const EndpointPool::Peer& peer, TransferKey key) {
   const uint64_t number = next_info_call_++;
   InfoCall& call = *info_calls_.emplace(number, std::make_unique<InfoCall>()).first->second;
   call.context.set_deadline(std::chrono::system_clock::now() + args_.config.prefill.silence_timeout);
+  // The peer is the inbox's before anybody lets go of its channel (common/rpc/channel.h).
   peer.stub->async()->GetProducerInfo(
-      &call.context, &call.request, &call.response, [this, number, peer, key, &call](const grpc::Status& status) {
+      &call.context, &call.request, &call.response,
+      [this, number, own = peer, key, &call](const grpc::Status& status) mutable {
         using Info = Result<v1::GetProducerInfoResponse>;
-        inbox_.push(InfoArrived{number, peer, key, status.ok() ? Info(call.response) : Info(to_failure(status))});
+        inbox_.push(
+            InfoArrived{number, std::move(own), key, status.ok() ? Info(call.response) : Info(to_failure(status))});
       });
 }
 

@@ -1,7 +1,10 @@
 // A decode server's answers after its start: what each further token costs beside its kernels.
 #include <grpcpp/client_context.h>
 
+#include <algorithm>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/cuda_on_cpu/calls.h"
 #include "tests/pair/pair.h"
@@ -11,12 +14,13 @@ namespace {
 
 class SteadyServerOnDevice : public PairTest {
  protected:
-  void start_on_device() {
-    start_decode([](DecodeConfig& config) {
+  void start_on_device(const ChangeDecode& change = {}) {
+    start_decode([&](DecodeConfig& config) {
       config.device = "cuda:0";
       config.model.precision = Precision::kFP32;  // no near-equal tokens, however many answers share a step
       config.limits.prefill_chunk_tokens = config.limits.max_batched_tokens = 32;  // so much is computed at the start
-      config.limits.recorded_batch = 2;                                            // of three or more answers: launched
+      if (change) change(config);
+      config.limits.recorded_batch = 2;  // of three or more answers: launched
     });
   }
 
@@ -68,18 +72,21 @@ TEST_F(SteadyServerOnDevice, AllocatesAndRecordsNothingAndNeverIdlesUntilATokenI
 TEST_F(SteadyServerOnDevice, StepsAheadGiveTheTokensOfStepsThatWait) {
   start_on_device();
   auto greedy = greedy_request(20);
-  greedy.set_max_tokens(20);
+  greedy.set_max_tokens(14);
   auto drawn = greedy;
   drawn.set_temperature(1.0f);
   drawn.set_top_p(0.9f);
   drawn.set_seed(11);
   const std::vector<int32_t> ids = answer(drawn).ids;
+  const auto ending =
+      std::find_if(ids.begin() + 6, ids.end(), [&](int32_t id) { return id != ids[0] && id != ids[1]; });
+  ASSERT_NE(ending, ids.end());
   auto biased = drawn;
   (*biased.mutable_logit_bias())[ids[3]] = -5.0f;
   auto stopped = drawn;
-  stopped.add_stop_token_ids(ids[8]);
+  stopped.add_stop_token_ids(*ending);
   auto stopped_late = stopped;
-  stopped_late.set_min_tokens(15);
+  stopped_late.set_min_tokens(11);
   for (const auto& request : {greedy, drawn, biased, stopped, stopped_late}) {
     const Answered ahead = answer(request);
     auto seen = request;
@@ -96,33 +103,45 @@ TEST_F(SteadyServerOnDevice, StepsAheadGiveTheTokensOfStepsThatWait) {
   expect_idle();
 }
 
+// Also where one is computed once more for nothing, for a token ended it or its client left, and where its pages are
+// kept.
 TEST_F(SteadyServerOnDevice, AnswersThatComeAndGoAreThoseGivenAlone) {
-  start_on_device();
-  constexpr int kRequests = 6;
-  const auto request_of = [](int i) {
-    auto request = greedy_request(10 + 5 * i, static_cast<uint32_t>(i));
-    request.set_max_tokens(static_cast<uint32_t>(7 + 11 * (i % 4)));
-    return request;
-  };
+  start_on_device([](DecodeConfig& config) { config.prefix_cache.enabled = true; });
+  constexpr int kRequests = 5;
+  std::vector<v1::CompleteRequest> requests;
   std::vector<std::string> expected(kRequests), answers(kRequests);
-  for (int i = 0; i < kRequests; ++i) expected[static_cast<size_t>(i)] = complete(request_of(i)).text();
-  std::vector<std::jthread> clients;
   for (int i = 0; i < kRequests; ++i) {
-    clients.emplace_back([&, i] { answers[static_cast<size_t>(i)] = complete(request_of(i)).text(); });
+    auto request = greedy_request(40 + 5 * i, static_cast<uint32_t>(i));
+    request.set_max_tokens(static_cast<uint32_t>(8 + 6 * (i % 4)));
+    const v1::CompleteResponse alone = complete(request);
+    if (i % 2 == 1) request.add_stop_token_ids(alone.token_ids(6));
+    if (i % 3 == 2) (*request.mutable_logit_bias())[alone.token_ids(3)] = -100.0f;
+    requests.push_back(request);
+    expected[static_cast<size_t>(i)] = complete(request).text();
   }
-  // Somebody leaves in between, whose step is under way.
+  const ServerCounters before = decode_server->counters();
   grpc::ClientContext context;
   auto long_one = greedy_request(12, 77);
-  long_one.set_max_tokens(200);
+  long_one.set_max_tokens(300);
   const auto reader = stub->CompleteStream(&context, long_one);
   v1::CompleteStreamResponse message;
-  for (int i = 0; i < 20 && reader->Read(&message); ++i) {
+  const auto read_some = [&] {
+    for (int i = 0; i < 10; ++i) ASSERT_TRUE(reader->Read(&message));
+  };
+  read_some();
+  EXPECT_GT(decode_server->counters().answer_steps_ahead, before.answer_steps_ahead);
+  std::vector<std::jthread> clients;
+  for (size_t i = 0; i < kRequests; ++i) {
+    clients.emplace_back([&, i] { answers[i] = complete(requests[i]).text(); });
   }
+  read_some();
   context.TryCancel();
   reader->Finish();
   clients.clear();
   EXPECT_EQ(answers, expected);
-  expect_idle();
+  EXPECT_EQ(complete(requests.back()).text(), expected.back()) << "in pages that others had";
+  EXPECT_EQ(decode_server->counters().cancelled, before.cancelled + 1);
+  EXPECT_TRUE(eventually([this] { return decode_server->counters().running == 0; }));
 }
 
 }  // namespace
