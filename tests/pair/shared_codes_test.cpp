@@ -15,7 +15,7 @@ class SharedCodesTest : public PairTest {
   void start_prefill_with(const std::string& store) {
     start_prefill([&](PrefillConfig& config) {
       config.code_cache.redis.servers = {store};
-      config.code_cache.redis.timeout = std::chrono::milliseconds(500);
+      config.code_cache.redis.timeout = std::chrono::seconds(5);
     });
   }
   void ask(size_t server) {
