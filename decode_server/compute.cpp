@@ -8,6 +8,7 @@
 #include <new>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "common/base/check.h"
@@ -26,6 +27,8 @@ struct Overloaded : Handlers... {
 // Events of one job between two pieces of work, generously: more of them means that a bound elsewhere is broken.
 constexpr size_t kEventsPerJob = 16;
 constexpr size_t kEventsPerTry = 4;
+
+const Failure kShuttingDown{ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"};
 
 }  // namespace
 
@@ -66,6 +69,7 @@ void ComputeThread::start(TransferStage& transfers) {
 void ComputeThread::stop() {
   request_stop();
   if (thread_.joinable()) thread_.join();
+  refuse_the_rest();
 }
 
 void ComputeThread::post(Event event) {
@@ -73,7 +77,11 @@ void ComputeThread::post(Event event) {
   SCD_CHECK(inbox_.try_push(std::move(event)) || inbox_.closed(), "the compute inbox overflowed");
 }
 
-void ComputeThread::admit(std::shared_ptr<DecodeJob> job) { post(Admitted{std::move(job)}); }
+void ComputeThread::admit(std::shared_ptr<DecodeJob> job) {
+  if (inbox_.try_push(Admitted{job})) return;
+  SCD_CHECK(inbox_.closed(), "the compute inbox overflowed");
+  refuse(*job, kShuttingDown);
+}
 
 void ComputeThread::wake() {
   if (!wake_posted_.exchange(true, std::memory_order_acq_rel)) post(Wake{});
@@ -160,11 +168,10 @@ void ComputeThread::run(TransferStage& transfers) {
   if (!queued_.empty()) kernels::synchronize(args_.model.device());
   queued_.clear();
   while (!sequences_.empty()) {
-    fail(sequences_.begin(), {ErrorCode::kUnavailable, "the server is shutting down; send the request to another one"});
+    fail(sequences_.begin(), kShuttingDown);
   }
   batch_.reset();
-  while (inbox_.try_pop()) {
-  }
+  refuse_the_rest();
 }
 
 void ComputeThread::handle(Event event, TransferStage& transfers) {
@@ -246,6 +253,12 @@ void ComputeThread::refuse(DecodeJob& job, const Failure& failure) {
                               {"code", to_string(failure.code)},
                               {"reason", failure.message}});
   job.fail(failure);
+}
+
+void ComputeThread::refuse_the_rest() {
+  while (const auto event = inbox_.try_pop()) {
+    if (const auto* admitted = std::get_if<Admitted>(&*event)) refuse(*admitted->job, kShuttingDown);
+  }
 }
 
 // In both endings the pages are back and the transfer is over before the client hears of it.

@@ -59,7 +59,8 @@ class ComputeThread : public ComputeStage {
   void start(TransferStage& transfers);
   // Ends all jobs soon. Any thread.
   void request_stop() { inbox_.close(); }
-  // Waits until it has: afterwards no other stage is called.
+  // Waits until it has: afterwards no other stage is called. Jobs that came too late, or to a thread that did not
+  // start, are refused.
   void stop();
 
   void admit(std::shared_ptr<DecodeJob> job) override;
@@ -112,6 +113,7 @@ class ComputeThread : public ComputeStage {
   void end_what_is_over();
   void fail(Sequences::iterator at, const Failure& failure);
   void refuse(DecodeJob& job, const Failure& failure);
+  void refuse_the_rest();
   void succeed(Sequences::iterator at);
   void erase(Sequences::iterator at);
   Sequence* find(uint64_t request_id);

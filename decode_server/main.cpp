@@ -22,11 +22,12 @@ struct Arguments {
 int serve(const DecodeConfig& config, const Arguments& arguments) {
   ShutdownSignal signal;
   DecodeServer server(config);
-  signal.on_second([&server] { server.hurry(); });
   if (!arguments.port_file.empty()) write_port_file(arguments.port_file, server.port());
+  signal.on_second([&server] { server.hurry(); });
   signal.wait();
   log_info("draining", {{"timeout_ms", config.limits.drain_timeout.count()}});
   const size_t ended = server.drain(config.limits.drain_timeout);
+  signal.on_second({});  // the server goes
   log_info("stopped", {{"ended_requests", ended}});
   return 0;
 }

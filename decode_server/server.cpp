@@ -121,6 +121,7 @@ WorkspaceLimits workspace_limits(const DecodeConfig& config, const ModelConfig& 
 struct DecodeServer::Parts {
   Parts(const DecodeConfig& configuration, std::unique_ptr<Transport> given);
   ~Parts();
+  void stop();
   std::vector<RpcService> services();
   std::string precision() const { return model.precision() == kernels::DType::kF32 ? "fp32" : "bf16"; }
   ServerFacts facts() const;
@@ -182,13 +183,20 @@ DecodeServer::Parts::Parts(const DecodeConfig& configuration, std::unique_ptr<Tr
                                      : nullptr),
       rpc(config.grpc, services()) {
   release.target = &admission;
-  read_decode_server(registry, readings());
-  metrics_endpoint = std::make_unique<MetricsEndpoint>(config.metrics, registry);
-  compute.start(receiver);
+  try {
+    read_decode_server(registry, readings());
+    metrics_endpoint = std::make_unique<MetricsEndpoint>(config.metrics, registry);
+    compute.start(receiver);
+  } catch (...) {
+    stop();  // whoever asked already is answered
+    throw;
+  }
 }
 
+DecodeServer::Parts::~Parts() { stop(); }
+
 // Threads that call other stages end before those stages do.
-DecodeServer::Parts::~Parts() {
+void DecodeServer::Parts::stop() {
   service.drain();
   if (model_admin != nullptr) model_admin->stop();
   admission.stop();

@@ -35,7 +35,8 @@ struct ShutdownSignal::State {
   int wake = -1;     // eventfd: request() and the end
   std::mutex mutex;
   std::condition_variable changed;
-  int received = 0;
+  int received = 0;           // under mutex
+  std::mutex callback_mutex;  // held while it runs
   std::function<void()> on_second;
 
   State() {
@@ -76,7 +77,7 @@ void ShutdownSignal::wait() {
 }
 
 void ShutdownSignal::on_second(std::function<void()> callback) {
-  std::scoped_lock lock(state_->mutex);
+  std::scoped_lock lock(state_->callback_mutex);
   state_->on_second = std::move(callback);
 }
 
@@ -102,13 +103,14 @@ void ShutdownSignal::run(std::stop_token stop) {
 }
 
 void ShutdownSignal::received() {
-  std::function<void()> callback;
+  bool second = false;
   {
     std::scoped_lock lock(state_->mutex);
-    if (++state_->received == 2) callback = state_->on_second;
+    second = ++state_->received == 2;
   }
   state_->changed.notify_all();
-  if (callback) callback();
+  std::scoped_lock lock(state_->callback_mutex);
+  if (second && state_->on_second) state_->on_second();
 }
 
 void write_port_file(const std::filesystem::path& file, int port) {

@@ -19,7 +19,8 @@ class ShutdownSignal {
 
   // Blocks until a first signal came, or request() was called.
   void wait();
-  // Called once, on the signal thread, at the second signal: "quick but clean". Set before the first.
+  // Called once, on the signal thread, at the second signal: "quick but clean". Set before the first. Once another one
+  // is set, or none, the one before does not run any more.
   void on_second(std::function<void()> callback);
   void request();  // as if a signal came
 

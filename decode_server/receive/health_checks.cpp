@@ -35,8 +35,10 @@ HealthChecks::~HealthChecks() {
 void HealthChecks::begin(PeerId peer, const std::shared_ptr<grpc::Channel>& channel,
                          std::chrono::milliseconds patience) {
   auto call = std::make_shared<Call>();
+  std::vector<std::shared_ptr<Call>> ended;
   {
     std::scoped_lock lock(mutex_);
+    ended.swap(ended_);
     if (!calls_.emplace(peer, call).second) return;
   }
   call->context.set_deadline(std::chrono::system_clock::now() + patience);
@@ -46,7 +48,7 @@ void HealthChecks::begin(PeerId peer, const std::shared_ptr<grpc::Channel>& chan
                                on_result_(peer, read_health(status, own->response));
                                own.reset();  // before anybody lets go of the channel (common/rpc/channel.h)
                                std::scoped_lock lock(mutex_);
-                               calls_.erase(peer);
+                               ended_.push_back(std::move(calls_.extract(peer).mapped()));
                                changed_.notify_all();
                              });
 }

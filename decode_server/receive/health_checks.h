@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "common/base/error.h"
 #include "decode_server/receive/peer_chooser.h"
@@ -37,6 +38,7 @@ class HealthChecks {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<PeerId, std::shared_ptr<Call>> calls_;  // shared with gRPC's callback, which lets go of it first
+  std::vector<std::shared_ptr<Call>> ended_;       // no callback lets go of the last of a channel
 };
 
 }  // namespace scd

@@ -51,5 +51,20 @@ TEST_F(CallbacksTest, NothingIsLeftOfAHealthCheckWhenTheChecksAreOver) {
   }
 }
 
+TEST_F(CallbacksTest, AHealthChecksCallbackNeverHoldsTheLastOfAChannel) {
+  auto channel = make_channel(producer_.address(), {});
+  const std::weak_ptr<grpc::Channel> held = channel;
+  std::promise<void> checked;
+  {
+    HealthChecks checks([&](PeerId, const Result<Done>&) { checked.set_value(); });
+    checks.begin(1, channel, std::chrono::seconds(10));
+    channel.reset();
+    checked.get_future().wait();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_FALSE(held.expired()) << "a callback had the last of it";
+  }
+  EXPECT_TRUE(held.expired());
+}
+
 }  // namespace
 }  // namespace scd

@@ -159,7 +159,7 @@ TEST(EndpointPool, one_whose_health_says_it_does_not_serve_is_avoided_until_it_d
   well.set_serving(true);
   PrefillOptions options;
   options.endpoints = {sick.address(), well.address()};
-  options.health_every = milliseconds(50);
+  options.health_every = milliseconds(1000);  // how long a check may take, too
   EndpointPool pool(options, {});
   const auto healthy = [&](const std::string& address) {
     pool.watch();

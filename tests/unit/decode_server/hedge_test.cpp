@@ -42,7 +42,8 @@ class HedgeTest : public ReceiverTest {
     config_.prefill.endpoints.clear();
     for (size_t i = 0; i < 2; ++i) {
       producers_.push_back(make_producer([this, i](const v1::StartPrefill& start, Producer::Stream& stream) {
-        const size_t turn = asked_.fetch_add(1);
+        ++asked_;
+        const size_t turn = start.generation() - 1;
         stream.Write(producers_[i]->acceptance(start));
         const bool well = turn >= 2 || acts_[turn](*producers_[i], start);
         const grpc::Status status =
@@ -70,9 +71,16 @@ class HedgeTest : public ReceiverTest {
 };
 
 TEST_F(HedgeTest, the_second_takes_over_where_it_sends_first_and_the_first_ends) {
-  serve_two(nothing, send);
+  BoundedQueue<bool> lead_accepted(1);
+  serve_two(nothing, [&](Producer& producer, const v1::StartPrefill& start) {
+    (void)next(lead_accepted);
+    return send(producer, start);
+  });
   const uint64_t id = start();
-  EXPECT_EQ(next(compute_.accepted)->generation, 1u);
+  const auto lead = next(compute_.accepted);
+  lead_accepted.push(true);
+  ASSERT_TRUE(lead.has_value());
+  EXPECT_EQ(lead->generation, 1u);
   auto message = next(compute_.messages);
   ASSERT_TRUE(message.has_value());
   EXPECT_EQ(message->header().generation, 2u);
