@@ -253,9 +253,12 @@ __global__ void __launch_bounds__(kThreads)
     sample_kernel(const float* logits, int64_t stride, int vocab, const Row* rows,
                   __grid_constant__ const Distances distances, int32_t* ids) {
   __shared__ Candidate list[kMostListed];
+  __shared__ Row row;  // of the host's memory: read once, by one warp
+  if (threadIdx.x < sizeof(Row) / sizeof(int)) {
+    reinterpret_cast<int*>(&row)[threadIdx.x] = reinterpret_cast<const int*>(rows + blockIdx.x)[threadIdx.x];
+  }
   const float* own = logits + blockIdx.x * stride;
-  const Row row = rows[blockIdx.x];
-  const Candidate best = block_best(own, vocab);
+  const Candidate best = block_best(own, vocab);  // behind a barrier
   if (row.temperature == 0.0f || isinf(best.logit)) {
     if (threadIdx.x == 0) ids[blockIdx.x] = best.id;
     return;

@@ -1,6 +1,7 @@
 #include "common/device/open_device.h"
 
 #include <charconv>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "common/base/error.h"
@@ -17,6 +18,9 @@ kernels::Device open_device(const std::string& name) {
   if (number.empty() || failed != std::errc() || end != number.data() + number.size() || ordinal < 0) {
     throw Error(ErrorCode::kInvalidArgument, "device `" + name + "`: expected cpu, cuda or cuda:N");
   }
+  // Of streams that share a connection to the GPU each waits for the others' work: there are those of the threads, and
+  // of the codec beside them. Read when the process first speaks to the GPU.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
   try {
     kernels::use_gpu_device(ordinal);
   } catch (const std::runtime_error& error) {

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <cstdlib>
+
 #include "common/base/error.h"
 #include "kernels/device.h"
 
@@ -33,6 +35,22 @@ TEST(OpenDevice, SaysWhyAGpuCannotBeUsed) {
     EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);
     EXPECT_THAT(error.what(), HasSubstr(kernels::gpu_device().reason));
   }
+}
+
+TEST(OpenDevice, StreamsOfAGpuGetConnectionsOfTheirOwnUnlessTheEnvironmentSaysOtherwise) {
+  constexpr const char* kConnections = "CUDA_DEVICE_MAX_CONNECTIONS";
+  const auto open = [] {
+    try {
+      open_device("cuda");
+    } catch (const Error&) {  // there is none
+    }
+  };
+  unsetenv(kConnections);
+  open();
+  EXPECT_STREQ(getenv(kConnections), "32");
+  setenv(kConnections, "4", 1);
+  open();
+  EXPECT_STREQ(getenv(kConnections), "4");
 }
 
 }  // namespace
