@@ -2,6 +2,8 @@
 #pragma once
 
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,9 +46,7 @@ class RedisServer {
               password_.c_str(), static_cast<char*>(nullptr));
       ::_exit(1);
     }
-    for (int i = 0; i < 1000 && !std::filesystem::exists(socket()); ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
+    for (int i = 0; i < 1000 && !listens(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   void stop() {
     if (pid_ <= 0) return;
@@ -59,6 +59,16 @@ class RedisServer {
   void freeze() const { ::kill(pid_, SIGSTOP); }
 
  private:
+  // Its socket's name is there a little earlier.
+  bool listens() const {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    socket().copy(address.sun_path, sizeof address.sun_path - 1);
+    const int connection = ::socket(AF_UNIX, SOCK_STREAM, 0);
+    const bool taken = ::connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+    ::close(connection);
+    return taken;
+  }
   static std::string next() {
     static int count = 0;
     return std::to_string(count++);
