@@ -128,7 +128,7 @@ class ComputeThread : public ComputeStage {
   void decode_step(const std::vector<BatchStep::Member>& members);
   void queue_step(const std::vector<Sequence*>& answers, const NextTokens::Draws& draws, const kernels::Matrix& logits);
   void go_on();
-  bool may_go_ahead() const;
+  bool may_go_ahead();
   void queue_next_step();
   void take_tokens();
   void run_layer();

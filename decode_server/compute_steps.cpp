@@ -154,7 +154,7 @@ void ComputeThread::queue_step(const std::vector<Sequence*>& answers, const Next
   answer_steps_.fetch_add(1, std::memory_order_relaxed);
 }
 
-// Takes the tokens of the step that is queued, if need be behind the next one.
+// Takes the tokens of the step under way, behind the next one where that may be queued before.
 void ComputeThread::go_on() {
   const auto begin = ServingClock::now();
   if (may_go_ahead()) {
@@ -168,8 +168,9 @@ void ComputeThread::go_on() {
   charge_waiters(nullptr, begin, ServingClock::now());
 }
 
-// The next step has the same answers, none of which waits for more than its token, and nobody has a prompt.
-bool ComputeThread::may_go_ahead() const {
+// The next step has the same answers, none of which waits for more than its token, and nobody has a prompt; takes the
+// pages it needs.
+bool ComputeThread::may_go_ahead() {
   const std::vector<Sequence*>& answers = queued_.front().answers;
   return answers.size() == sequences_.size() && std::ranges::all_of(answers, [](Sequence* answer) {
            return answer != nullptr && answer->decoding() && answer->grow_for_two();

@@ -151,7 +151,7 @@ TEST_F(PrefillServerTest, PromptsComputedTogetherGiveTheCodesTheyGiveAlone) {
   std::vector<Received> alone;
   for (int32_t i = 0; i < 3; ++i) alone.push_back(consumer_->receive(consumer_->start(prompt(32, i), 32)));
   Received long_alone = consumer_->receive(consumer_->start(prompt(1600, 9), 1600));
-  ASSERT_TRUE(becomes_idle(5s));  // a prompt's last step is counted after its codes are here
+  EXPECT_TRUE(becomes_idle(5s));  // a prompt's last step is counted after its codes are here
   const StepCounters before = server_->counters().steps;
   EXPECT_EQ(before.prompts, before.steps);
 
@@ -177,7 +177,7 @@ TEST_F(PrefillServerTest, PromptsComputedTogetherGiveTheCodesTheyGiveAlone) {
     EXPECT_GT(distance(together, alone[(i + 1) % 3]), 0.1F);
   }
   EXPECT_LT(distance(long_call.get(), long_alone), 0.01F);
-  ASSERT_TRUE(becomes_idle(5s));
+  EXPECT_TRUE(becomes_idle(5s));
   const StepCounters after = server_->counters().steps;
   EXPECT_GT(after.prompts - before.prompts, after.steps - before.steps);
   EXPECT_EQ(after.tokens - before.tokens, 1600U + 3 * 32);
@@ -205,7 +205,7 @@ TEST_F(PrefillServerTest, AShortPromptDoesNotWaitForLongOnes) {
       });
     }
     while (server_->counters().live_requests + static_cast<size_t>(long_ones_done) < 6) std::this_thread::yield();
-    EXPECT_TRUE(consumer_->receive(consumer_->start(prompt(32, 99), 32)).status.ok());
+    EXPECT_TRUE(consumer_->receive(consumer_->start(prompt(32, 90 + round), 32)).status.ok());
     first_done = long_ones_done;
   }
   EXPECT_LE(first_done, 3) << "of six: those that had the only place, or ended before it came";

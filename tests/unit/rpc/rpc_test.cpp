@@ -8,6 +8,8 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <thread>
 
 #include "common/rpc/channel.h"
 #include "common/rpc/daemon.h"
@@ -135,6 +137,23 @@ TEST(Daemon, ASignalEndsTheWaitAndASecondOneCallsBack) {
     std::this_thread::yield();
   }
   EXPECT_TRUE(second.load(std::memory_order_relaxed));
+}
+
+TEST(Daemon, WhatTheSecondSignalCallsIsOverWhenItIsTakenBack) {
+  ShutdownSignal signal;
+  std::promise<void> began;
+  std::atomic<bool> ended = false;
+  signal.on_second([&] {
+    began.set_value();
+    std::this_thread::sleep_for(100ms);
+    ended.store(true, std::memory_order_relaxed);
+  });
+  signal.request();
+  signal.wait();
+  signal.request();
+  began.get_future().wait();
+  signal.on_second({});
+  EXPECT_TRUE(ended.load(std::memory_order_relaxed));
 }
 
 TEST(Daemon, ThePortFileHoldsThePort) {
